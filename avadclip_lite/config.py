@@ -1,0 +1,347 @@
+"""Every choice of the reproduction, named once: classes, constants, and frozen configuration.
+
+Two axes are independent. ``form`` says *what* is computed: ``paper`` follows the text of the
+paper, ``released`` follows the authors' code, and every place where the two part ways is a field
+below, so that any single difference is one keyword away. ``scale`` says *how large*: ``xd`` is
+XD-Violence with CLIP features, ``soundstage`` the small synthetic data set that ships.
+
+    settings = make_config(form="paper", scale="soundstage", fusion="add", seed=3)
+    settings.model.fusion, settings.train.seed
+
+Shape letters used in the whole package: B videos in a batch, T snippets of a video, D feature
+width, C classes (class 0 is normal), N frames (N = stride x T).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import types
+import typing
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+__all__ = [
+    "CCTV_CLASSES",
+    "CLASS_SETS",
+    "CROPS",
+    "CLIP_DIM",
+    "IOU_THRESHOLDS",
+    "MAX_SNIPPETS",
+    "SAMPLE_RATE",
+    "TEST_CROP",
+    "XD_CLASSES",
+    "XD_STRIDE",
+    "CCTV_STRIDE",
+    "ClassSet",
+    "Config",
+    "DataConfig",
+    "LossConfig",
+    "ModelConfig",
+    "TrainConfig",
+    "make_config",
+]
+
+XD_STRIDE = 16  # frames a snippet, XD-Violence and Soundstage
+CCTV_STRIDE = 4  # frames a snippet, CCTV-Fights_sub
+MAX_SNIPPETS = 256  # longest bag seen in training; also the length of the position table
+CROPS = 10  # crops of a training video in the released features
+TEST_CROP = 5  # the only crop on the released test list: the flipped centre
+CLIP_DIM = 512  # feature width of CLIP ViT-B/16 and of Wav2CLIP
+SAMPLE_RATE = 16_000  # samples a second, mono, what Wav2CLIP expects
+IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)  # of the temporal mAP
+
+Form = Literal["paper", "released"]
+Scale = Literal["xd", "soundstage"]
+Role = Literal["audio_visual", "vision", "audio"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassSet:
+    """The classes of a data set, normal first: the codes of its file names and annotations, and
+    the words that become its prompts."""
+
+    name: str
+    codes: tuple[str, ...]
+    words: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def index(self, code: str) -> int:
+        """Class index of an annotation code; ``ValueError`` naming the known codes otherwise."""
+        try:
+            return self.codes.index(code)
+        except ValueError:
+            known = ", ".join(self.codes)
+            raise ValueError(f"unknown label code {code!r}; {self.name} knows {known}") from None
+
+
+XD_CLASSES = ClassSet(
+    name="XD-Violence",
+    codes=("A", "B1", "B2", "B4", "B5", "B6", "G"),
+    words=("normal", "fighting", "shooting", "riot", "abuse", "car accident", "explosion"),
+)
+CCTV_CLASSES = ClassSet(name="CCTV-Fights", codes=("A", "B1"), words=("normal", "fighting"))
+CLASS_SETS = {"xd": XD_CLASSES, "cctv": CCTV_CLASSES}
+
+
+def _check(section: Any) -> None:
+    """Validate a configuration section against its own annotations, then its own rules."""
+    hints = typing.get_type_hints(type(section))
+    for item in fields(section):
+        value, hint = getattr(section, item.name), hints[item.name]
+        where = f"{type(section).__name__}.{item.name}"
+        _check_type(where, value, hint)
+        low = item.metadata.get("at_least")
+        if low is not None and value is not None:
+            for entry in value if isinstance(value, tuple) else (value,):
+                if not entry >= low:
+                    raise ValueError(f"{where} must be at least {low}, got {value!r}")
+        high = item.metadata.get("at_most")
+        if high is not None and value is not None and not value <= high:
+            raise ValueError(f"{where} must be at most {high}, got {value!r}")
+
+
+def _check_type(where: str, value: Any, hint: Any) -> None:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value not in args:
+            choices = ", ".join(repr(a) for a in args)
+            raise ValueError(f"{where} must be one of {choices}, got {value!r}")
+    elif origin in (typing.Union, types.UnionType):
+        if value is not None:
+            _check_type(where, value, next(a for a in args if a is not type(None)))
+    elif origin is tuple:
+        if not isinstance(value, tuple):
+            raise ValueError(f"{where} must be a tuple, got {value!r}")
+        for entry in value:
+            _check_type(where, entry, args[0])
+    elif hint is float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not math.isfinite(value):
+            raise ValueError(f"{where} must be a finite number, got {value!r}")
+    elif hint is int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"{where} must be a whole number, got {value!r}")
+    elif not isinstance(value, hint):
+        raise ValueError(f"{where} must be {hint.__name__}, got {value!r}")
+
+
+def _at_least(low: float, default: Any, at_most: float | None = None) -> Any:
+    return field(default=default, metadata={"at_least": low, "at_most": at_most})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What the network computes. Defaults are the paper's form at Soundstage's scale."""
+
+    role: Role = "audio_visual"  # the teacher, or the student of one modality
+    dim: int = _at_least(8, 64)  # D
+    heads: int = _at_least(1, 1)  # of the windowed Transformer
+    blocks: int = _at_least(1, 2)  # Transformer blocks: teacher 2, student 1
+    window: int = _at_least(1, 4)  # snippets a window: teacher 4, student 64
+    max_snippets: int = _at_least(1, MAX_SNIPPETS)
+    similarity_threshold: float = _at_least(0.0, 0.7, at_most=1.0)  # similarity edges below are cut
+    padding: Literal["masked", "leaking"] = "masked"  # the release lets padding leak
+    fusion: Literal["adaptive", "concat", "add", "cross_attention"] = "adaptive"
+    fusion_heads: int = _at_least(1, 8)  # cross attention only
+    tcn_dilations: tuple[int, ...] = _at_least(1, (1, 2, 4))
+    tcn_dropout: float = _at_least(0.0, 0.1, at_most=0.9)
+    enhancement_blocks: int = _at_least(0, 1)  # students: 1 in the paper, 3 released
+    context_before: int = _at_least(0, 10)  # learned prompt vectors before the class word
+    context_after: int = _at_least(0, 10)  # ... and after it
+    av_prompt: Literal["none", "softmax", "uniform"] = "softmax"  # released is exactly uniform
+    prompt_temperature: float = _at_least(1e-6, 1.0)  # of that softmax over classes
+    global_weight: Literal["confidence", "logit"] = "confidence"  # sigmoid(s), or raw s
+    prompt_skip: Literal["class", "sum"] = "class"  # skip from x_c, or from u = x_c + x_mp
+    temperature: float = _at_least(1e-6, 0.07)  # of the alignment map
+    variance_head: Literal["free", "bounded"] = "free"  # released theta is bounded by -y
+    missing_audio: Literal["skip", "zeros"] = "skip"  # leave the residual out, or feed zeros
+
+    def __post_init__(self) -> None:
+        _check(self)
+        if self.dim % self.heads or self.dim % self.fusion_heads or self.dim % 2:
+            raise ValueError(
+                f"ModelConfig.dim must be even and divisible by heads={self.heads} and "
+                f"fusion_heads={self.fusion_heads}, got {self.dim}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Which losses are summed, and how. Defaults are the paper's form."""
+
+    topk_divisor: int = _at_least(1, 16)  # K = floor(T / 16) + 1
+    alignment: Literal["cross_entropy_focal", "cross_entropy", "none"] = "cross_entropy_focal"
+    focal_gamma: float = _at_least(0.0, 2.0)
+    focal_alpha: float = _at_least(0.0, 0.25)
+    focal_alpha_learned: bool = False  # learned per class in the release
+    contrast_weight: float = _at_least(0.0, 0.0)  # 1e-4 in the release
+    ukd: Literal["none", "mse", "paper", "released"] = "paper"  # students only
+    ukd_weight: float = _at_least(0.0, 1.0)  # 1e-8 in the release
+    ukd_mask: bool = True  # mean over valid snippets; the release averages padding too
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long, how fast, and which epoch is kept."""
+
+    seed: int = _at_least(0, 0)
+    epochs: int = _at_least(1, 15)
+    batch_size: int = _at_least(1, 32)
+    learning_rate: float = _at_least(0.0, 1e-3)
+    weight_decay: float = _at_least(0.0, 0.01)
+    milestones: tuple[int, ...] = _at_least(1, ())  # learning rate x 0.1 after these epochs
+    grad_clip: float = _at_least(0.0, 0.0)  # 0: none, as in paper and release
+    selection: Literal["holdout", "last", "test"] = "holdout"  # the release looks at the test
+    reload_best: bool = False  # the release loads its best weights back after every epoch
+    holdout_share: float = _at_least(0.0, 0.1, at_most=0.5)  # of training videos, weak labels only
+    max_steps: int = _at_least(0, 0)  # 0: no limit; otherwise stop after so many steps
+    precision: Literal["float32", "bf16"] = "float32"
+    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How videos become bags."""
+
+    resample: Literal["together", "separate"] = "together"  # released treats each alone
+    crops: Literal["all", "first"] = "all"  # training rows: every crop in the store, or one a video
+    length_aware: bool = True  # cut a batch to its longest video (needs padding="masked")
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that determines a training run, except the data itself."""
+
+    form: Form = "paper"
+    scale: Scale = "soundstage"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        _check(self)
+        if self.data.length_aware and self.model.padding == "leaking":
+            raise ValueError(
+                "DataConfig.length_aware=True would change the result with padding='leaking'; "
+                "set length_aware=False"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionary (JSON types only, tuples as lists)."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Config:
+        """The inverse of ``to_dict``."""
+        sections = {
+            "model": ModelConfig,
+            "loss": LossConfig,
+            "train": TrainConfig,
+            "data": DataConfig,
+        }
+        built: dict[str, Any] = {}
+        for key, value in data.items():
+            if key in sections:
+                value = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+                value = sections[key](**value)
+            built[key] = value
+        return cls(**built)
+
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that change whenever any choice changes."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def with_(self, **overrides: Any) -> Config:
+        """A copy with single fields changed, by field name, whichever section they live in."""
+        changed: dict[str, dict[str, Any]] = {}
+        for name, value in overrides.items():
+            section = _SECTION_OF.get(name)
+            if section is None:
+                known = ", ".join(sorted(_SECTION_OF))
+                raise ValueError(f"unknown configuration field {name!r}; known fields: {known}")
+            changed.setdefault(section, {})[name] = value
+        sections = {s: replace(getattr(self, s), **values) for s, values in changed.items()}
+        return replace(self, **sections)
+
+
+_SECTION_OF = {
+    item.name: section
+    for section, kind in (
+        ("model", ModelConfig),
+        ("loss", LossConfig),
+        ("train", TrainConfig),
+        ("data", DataConfig),
+    )
+    for item in fields(kind)
+}
+
+# What form and scale change away from the defaults above. Nothing is set in two places.
+_SCALE: dict[str, dict[str, Any]] = {
+    "soundstage": {},
+    "xd": {"dim": CLIP_DIM, "batch_size": 96, "learning_rate": 1e-5, "epochs": 10},
+}
+_FORM: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "released": {
+        "padding": "leaking",
+        "length_aware": False,
+        "av_prompt": "uniform",
+        "global_weight": "logit",
+        "prompt_skip": "sum",
+        "enhancement_blocks": 3,
+        "variance_head": "bounded",
+        "missing_audio": "zeros",
+        "focal_alpha_learned": True,
+        "contrast_weight": 1e-4,
+        "ukd": "released",
+        "ukd_weight": 1e-8,
+        "ukd_mask": False,
+        "milestones": (3, 6),
+        "selection": "test",
+        "reload_best": True,
+        "resample": "separate",
+        "seed": 234,
+    },
+}
+_STUDENT = {"blocks": 1, "window": 64}
+
+
+def make_config(
+    *,
+    form: Form = "paper",
+    scale: Scale = "soundstage",
+    role: Role = "audio_visual",
+    **overrides: Any,
+) -> Config:
+    """The configuration of a form at a scale, for the teacher or a student, with single fields
+    overridden by name.
+
+    Raises ``ValueError`` for an unknown form, scale, role or field, or an invalid value, and says
+    which values are allowed.
+    """
+    for name, value, known in (("form", form, _FORM), ("scale", scale, _SCALE)):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    choices = {**_SCALE[scale], **_FORM[form], "role": role}
+    if role in ("vision", "audio"):
+        choices |= _STUDENT
+    choices |= overrides
+    # length-aware batches follow the padding unless they were chosen
+    if choices.get("padding") == "leaking" and "length_aware" not in overrides:
+        choices["length_aware"] = False
+    return Config(form=form, scale=scale).with_(**choices)
