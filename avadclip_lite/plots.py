@@ -170,7 +170,7 @@ def spectrogram(ax: Axes, wave: np.ndarray, *, rate: int = SAMPLE_RATE, start: f
 
 
 def envelope(ax: Axes, wave: np.ndarray | None, seconds: float, *, rate: int = SAMPLE_RATE) -> None:
-    """Draw the loudness of a waveform over time (a mirrored RMS band); says so when it is missing."""
+    """Draw the loudness of a waveform over time as a mirrored RMS band; says so when missing."""
     ax.set_yticks([])
     ax.set_ylabel("sound", rotation=0, ha="right", va="center")
     if wave is None:
