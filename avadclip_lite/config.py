@@ -17,9 +17,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import types
 import typing
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "ModelConfig",
     "TrainConfig",
     "make_config",
+    "soundstage_path",
 ]
 
 XD_STRIDE = 16  # frames a snippet, XD-Violence and Soundstage
@@ -345,3 +348,10 @@ def make_config(
     if choices.get("padding") == "leaking" and "length_aware" not in overrides:
         choices["length_aware"] = False
     return Config(form=form, scale=scale).with_(**choices)
+
+
+def soundstage_path() -> Path:
+    """The shipped data and tiny weights: ``data/soundstage`` of the repository, or the folder that
+    the environment variable ``AVADCLIP_DATA`` names."""
+    shipped = Path(__file__).parents[1] / "data" / "soundstage"
+    return Path(os.environ.get("AVADCLIP_DATA") or shipped)
