@@ -1,0 +1,128 @@
+"""Putting sight and sound together: the paper's adaptive fusion, and the three it compares with.
+
+All take ``x_v`` and ``x_a`` (B, T, D), the mask (B, T) of snippets that exist (``None``: all rows)
+and ``audio_mask`` (B, T), True where a snippet has sound (``None``: everywhere, the release's
+behaviour, where missing sound is a row of zeros). They return ``x_av`` (B, T, D), zero outside the
+mask. Adaptive, additive and cross-attention fusion give back ``x_v`` itself where there is no
+sound.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import ModelConfig
+from .temporal import FeedForward, zero_padding
+
+__all__ = [
+    "AdaptiveFusion",
+    "AddFusion",
+    "ConcatFusion",
+    "CrossAttentionFusion",
+    "build_fusion",
+]
+
+
+class AdaptiveFusion(nn.Module):
+    """Vision first, sound as a gated residual (equations 1 to 3): ``x_av = x_v + w * r``.
+
+    With j = [x_v ; x_a]: gate ``w = sigmoid(Linear_2D->D(j))`` and residual
+    ``r = Linear_D->D(GELU(Linear_2D->D(j)))``, both per snippet and channel.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weigh = nn.Linear(2 * dim, dim)
+        self.mix = nn.Linear(2 * dim, dim)
+        self.out = nn.Linear(dim, dim)
+
+    def gate(self, x_v: Tensor, x_a: Tensor) -> Tensor:
+        """How much sound is let in: w (B, T, D) in [0, 1] (equation 1)."""
+        return torch.sigmoid(self.weigh(torch.cat([x_v, x_a], dim=-1)))
+
+    def residual(self, x_v: Tensor, x_a: Tensor) -> Tensor:
+        """What sound would add: r (B, T, D) (equation 2)."""
+        return self.out(F.gelu(self.mix(torch.cat([x_v, x_a], dim=-1))))
+
+    def forward(
+        self, x_v: Tensor, x_a: Tensor, mask: Tensor | None = None, audio_mask: Tensor | None = None
+    ) -> Tensor:
+        added = self.gate(x_v, x_a) * self.residual(x_v, x_a)
+        return zero_padding(x_v + zero_padding(added, audio_mask), mask)
+
+
+class ConcatFusion(nn.Module):
+    """Concatenation and one linear layer, 2D -> D. Missing sound enters as zeros: no part of a
+    linear layer belongs to one modality alone."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(2 * dim, dim)
+
+    def forward(
+        self, x_v: Tensor, x_a: Tensor, mask: Tensor | None = None, audio_mask: Tensor | None = None
+    ) -> Tensor:
+        joint = torch.cat([x_v, zero_padding(x_a, audio_mask)], dim=-1)
+        return zero_padding(self.project(joint), mask)
+
+
+class AddFusion(nn.Module):
+    """Element-wise addition, ``x_v + x_a``: nothing to learn."""
+
+    def forward(
+        self, x_v: Tensor, x_a: Tensor, mask: Tensor | None = None, audio_mask: Tensor | None = None
+    ) -> Tensor:
+        return zero_padding(x_v + zero_padding(x_a, audio_mask), mask)
+
+
+class CrossAttentionFusion(nn.Module):
+    """Video snippets ask, audio snippets answer: pre-norm multi-head attention with a residual
+    onto the video, then one feed-forward network.
+
+    A snippet may ask all snippets of its video that have sound; a video without any stays ``x_v``.
+    """
+
+    def __init__(self, dim: int, heads: int = 8) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_video = nn.LayerNorm(dim)
+        self.norm_audio = nn.LayerNorm(dim)
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.norm_ffn = nn.LayerNorm(dim)
+        self.ffn = FeedForward(dim)
+
+    def forward(
+        self, x_v: Tensor, x_a: Tensor, mask: Tensor | None = None, audio_mask: Tensor | None = None
+    ) -> Tensor:
+        keys = mask
+        if audio_mask is not None:
+            keys = audio_mask if mask is None else mask & audio_mask
+        has_sound, allowed = None, None
+        if keys is not None:
+            has_sound = keys.any(dim=1, keepdim=True)  # (B, 1)
+            allowed = (keys | ~has_sound)[:, None, None, :]  # a softmax over nothing is NaN
+        query = self._split(self.query(self.norm_video(x_v)))
+        key, value = map(self._split, self.key_value(self.norm_audio(x_a)).chunk(2, dim=-1))
+        heard = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+        x = x_v + self.out(heard.transpose(1, 2).flatten(2))
+        x = x + self.ffn(self.norm_ffn(x))
+        if has_sound is not None:
+            x = torch.where(has_sound[..., None], x, x_v)
+        return zero_padding(x, mask)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, D/H)
+
+
+def build_fusion(settings: ModelConfig) -> nn.Module:
+    """The fusion that ``settings.fusion`` names."""
+    if settings.fusion == "cross_attention":
+        return CrossAttentionFusion(settings.dim, settings.fusion_heads)
+    if settings.fusion == "add":
+        return AddFusion()
+    kinds = {"adaptive": AdaptiveFusion, "concat": ConcatFusion}
+    return kinds[settings.fusion](settings.dim)

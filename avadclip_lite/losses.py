@@ -1,0 +1,201 @@
+"""What training minimises: Top-K classification, MIL-Align with focal loss, text contrast, and the
+uncertainty-driven distillation of the students.
+
+Every function works on whole batches with masks and never asks the device for a number. ``compute``
+sums what the configuration asks for and returns every part by name.
+
+Shape letters: B videos, T snippets, C classes (class 0 is normal), D feature width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .config import LossConfig
+from .temporal import length_mask
+
+if TYPE_CHECKING:
+    from .model import Output
+
+__all__ = [
+    "MilAlign",
+    "compute",
+    "focal",
+    "label_distribution",
+    "mil_align",
+    "text_contrast",
+    "topk_bce",
+    "topk_mean",
+    "ukd",
+]
+
+
+def topk_mean(scores: Tensor, lengths: Tensor, divisor: int = 16) -> Tensor:
+    """Mean of each video's K largest scores, K = floor(length / divisor) + 1, at most its length.
+
+    scores (B, T) or (B, T, C), lengths (B,) snippets -> (B,) or (B, C); each class chooses its own
+    snippets.
+    """
+    flat = scores if scores.ndim == 3 else scores[..., None]  # (B, T, C)
+    snippets = flat.shape[1]
+    valid = length_mask(lengths, snippets)
+    most = min(snippets // divisor + 1, snippets)  # the largest K this batch can have
+    top = flat.masked_fill(~valid[..., None], -torch.inf).topk(most, dim=1).values
+    count = torch.minimum(lengths // divisor + 1, lengths)
+    chosen = length_mask(count, most)[..., None]
+    mean = torch.where(chosen, top, 0.0).sum(dim=1) / count[:, None]
+    return mean if scores.ndim == 3 else mean.squeeze(-1)
+
+
+def topk_bce(
+    anomaly_logits: Tensor, anomalous: Tensor, lengths: Tensor, divisor: int = 16
+) -> Tensor:
+    """Binary cross-entropy of the mean of the K largest confidences of each video.
+
+    anomaly_logits (B, T), anomalous (B,) 0 or 1, lengths (B,) -> scalar, mean over videos.
+    """
+    with torch.autocast(anomaly_logits.device.type, enabled=False):
+        score = topk_mean(torch.sigmoid(anomaly_logits.float()), lengths, divisor)
+        return F.binary_cross_entropy(score, anomalous.float())
+
+
+def label_distribution(labels: Tensor) -> Tensor:
+    """Multi-hot labels (B, C) as shares that sum to one: two classes count a half each."""
+    return labels / labels.sum(dim=1, keepdim=True)
+
+
+def focal(
+    cross_entropy: Tensor, right: Tensor, alpha: Tensor | float, gamma: float = 2.0
+) -> Tensor:
+    """Focal loss, ``alpha (1 - p)^gamma ce``, mean over videos: what is already right weighs less.
+
+    cross_entropy (B,), right (B,) the probability given to the true classes, alpha (B,) or a
+    number.
+    """
+    return (alpha * (1.0 - right).clamp_min(0.0) ** gamma * cross_entropy).mean()
+
+
+class MilAlign(NamedTuple):
+    """The two parts of the alignment loss; the paper takes their mean."""
+
+    cross_entropy: Tensor
+    focal: Tensor
+
+
+def mil_align(
+    alignment_logits: Tensor,
+    labels: Tensor,
+    lengths: Tensor,
+    *,
+    alpha: Tensor | float = 0.25,
+    gamma: float = 2.0,
+    divisor: int = 16,
+) -> MilAlign:
+    """MIL-Align (equation 8): each class is scored by its own K best snippets, a softmax over
+    classes is compared with the video's label.
+
+    alignment_logits (B, T, C), temperature applied; labels (B, C) multi-hot; lengths (B,); alpha a
+    number or one per class (C,), then averaged over the video's classes.
+    """
+    z = topk_mean(alignment_logits.float(), lengths, divisor)  # (B, C)
+    y = label_distribution(labels)
+    cross_entropy = -(y * z.log_softmax(dim=1)).sum(dim=1)
+    right = (y * z.softmax(dim=1)).sum(dim=1)
+    weight = (y * alpha).sum(dim=1)
+    return MilAlign(cross_entropy.mean(), focal(cross_entropy, right, weight, gamma))
+
+
+def text_contrast(class_embeddings: Tensor) -> Tensor:
+    """Mean |cosine| between the normal class and every other one (the release; not in the paper).
+
+    class_embeddings (C, D) -> scalar.
+    """
+    unit = F.normalize(class_embeddings.float(), dim=-1)
+    return (unit[1:] @ unit[0]).abs().mean()
+
+
+def ukd(
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor | None = None,
+    mask: Tensor | None = None,
+    kind: str = "paper",
+) -> Tensor:
+    """Uncertainty-driven distillation (equations 9 to 11), mean over snippets and channels.
+
+    ``kind`` "paper": the negative log-likelihood of x_av = x_vs + eps sigma, with
+    theta = ln sigma^2, ``((x_av - x_vs)^2 exp(-theta) + theta) / 2``; its optimum is
+    sigma^2 = (x_av - x_vs)^2. "released": ``(x_av - x_vs)^2 / (1e-6 + 2 exp(theta)) + theta``,
+    which halves only the first term. "mse": the plain squared error, no uncertainty.
+
+    student, teacher, log_variance (B, T, D), mask (B, T) or None (the release: padding counts).
+    """
+    squared = (teacher.float() - student.float()) ** 2
+    if kind == "mse":
+        loss = squared
+    elif log_variance is None:
+        raise ValueError(f"ukd kind {kind!r} needs log_variance; build the student with it")
+    elif kind == "paper":
+        theta = log_variance.float()
+        loss = 0.5 * (squared * torch.exp(-theta) + theta)
+    elif kind == "released":
+        theta = log_variance.float()
+        loss = squared / (1e-6 + 2.0 * torch.exp(theta)) + theta
+    else:
+        raise ValueError(f"ukd kind must be 'paper', 'released' or 'mse', got {kind!r}")
+    if mask is None:
+        return loss.mean()
+    return loss.masked_fill(~mask[..., None], 0.0).sum() / (mask.sum() * loss.shape[-1])
+
+
+def compute(
+    output: Output,
+    labels: Tensor,
+    lengths: Tensor,
+    settings: LossConfig,
+    *,
+    teacher_features: Tensor | None = None,
+    alpha: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """All losses of a batch by name; "total" is what to minimise.
+
+    output of the detector; labels (B, C) multi-hot; lengths (B,); ``alpha`` (C,) is the detector's
+    learned focal weight, if it has one. Distillation is added when ``teacher_features`` (B, T, D)
+    are given and ``settings.ukd`` is not "none". Parts, unweighted: classification, cross_entropy,
+    focal, alignment, contrast, ukd.
+    """
+    divisor = settings.topk_divisor
+    parts = {
+        "classification": topk_bce(output.anomaly_logits, 1.0 - labels[:, 0], lengths, divisor)
+    }
+    total = parts["classification"]
+    if settings.alignment != "none":
+        parts |= mil_align(
+            output.alignment_logits,
+            labels,
+            lengths,
+            alpha=settings.focal_alpha if alpha is None else alpha,
+            gamma=settings.focal_gamma,
+            divisor=divisor,
+        )._asdict()
+        parts["alignment"] = parts["cross_entropy"]
+        if settings.alignment == "cross_entropy_focal":
+            parts["alignment"] = (parts["cross_entropy"] + parts["focal"]) / 2
+        total = total + parts["alignment"]
+    if settings.contrast_weight:
+        parts["contrast"] = text_contrast(output.class_embeddings)
+        total = total + settings.contrast_weight * parts["contrast"]
+    if teacher_features is not None and settings.ukd != "none":
+        parts["ukd"] = ukd(
+            output.features,
+            teacher_features,
+            output.log_variance,
+            output.mask if settings.ukd_mask else None,
+            settings.ukd,
+        )
+        total = total + settings.ukd_weight * parts["ukd"]
+    return parts | {"total": total}

@@ -1,0 +1,159 @@
+"""Class embeddings: learned words around each class name, then the video's own imprint on them.
+
+The *textual prompt* runs the class words, wrapped in learned context vectors, through the frozen
+text tower: one embedding per class, ``x_c`` (C, D), the same for every video. The *audio-visual
+prompt* bends these towards what was seen and heard in one video: ``x_cp`` (B, C, D).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .encoders import TextTower, WordPrompts
+from .temporal import FeedForward
+
+__all__ = ["AudioVisualPrompt", "TextualPrompt", "alignment_map", "global_vector"]
+
+
+class TextualPrompt(nn.Module):
+    """Learned context vectors around the class word, through the frozen text tower.
+
+    Layout of a prompt: start, ``before`` context vectors, the word's tokens, ``after`` context
+    vectors, end. ``context`` (positions, W) holds one vector per *absolute position* and all
+    classes share it, as in the release: the vector at position p is row p, rows that no prompt
+    reaches stay unused. The tower is causal, so nothing after the end token matters and only the
+    first ``before + longest word + after + 2`` positions are computed.
+
+    Without gradients the embeddings are computed once and kept, until the context changes.
+
+    Raises ``ValueError`` if a prompt is longer than the tower's position table.
+    """
+
+    def __init__(
+        self, tower: TextTower, prompts: WordPrompts, *, before: int = 10, after: int = 10
+    ) -> None:
+        super().__init__()
+        self.tower = tower
+        positions, width = tower.positions, tower.width
+        ends = [1 + before + len(word) + after for word in prompts.ids]
+        used = max(ends) + 1
+        if used > positions:
+            raise ValueError(
+                f"a prompt of {used} tokens does not fit the text tower's {positions} positions; "
+                f"use fewer context vectors than {before} + {after}"
+            )
+        ids = torch.full((len(ends), used), prompts.end)  # beyond the end: anything will do
+        learned = torch.zeros(len(ends), used, dtype=torch.bool)
+        for row, (word, end) in enumerate(zip(prompts.ids, ends, strict=True)):
+            ids[row, 0] = prompts.start
+            ids[row, 1 + before : 1 + before + len(word)] = torch.tensor(word)
+            learned[row, 1 : 1 + before] = True
+            learned[row, end - after : end] = True
+        # Looked up once: the tower is frozen, and it checks ids on the host.
+        self.register_buffer("tokens", tower.embed_tokens(ids), persistent=False)  # (C, L, W)
+        self.register_buffer("learned", learned, persistent=False)
+        self.register_buffer("ends", torch.tensor(ends), persistent=False)
+        context = torch.empty(positions, width).normal_(std=0.01) if before + after else None
+        self.context = None if context is None else nn.Parameter(context)
+        self._kept: tuple[tuple, Tensor] | None = None
+
+    def forward(self) -> Tensor:
+        """Class embeddings x_c (C, D), not normalised."""
+        if self.context is not None and self.context.requires_grad and torch.is_grad_enabled():
+            self._kept = None
+            return self.encode()
+        state = self._state()
+        if self._kept is None or self._kept[0] != state:
+            with torch.inference_mode(False), torch.no_grad():
+                self._kept = (state, self.encode())
+        return self._kept[1]
+
+    def embed(self) -> Tensor:
+        """What enters the tower: token embeddings with the context put in, (C, L, W)."""
+        if self.context is None:
+            return self.tokens
+        context = self.context[: self.tokens.shape[1]]
+        return torch.where(self.learned[..., None], context, self.tokens)
+
+    def encode(self) -> Tensor:
+        """The same as ``forward``, always computed."""
+        return self.tower(self.embed(), self.ends)
+
+    def forget(self) -> None:
+        """Drop the kept embeddings; needed only after writing to ``context.data`` by hand."""
+        self._kept = None
+
+    def _state(self) -> tuple:
+        # Optimisers and load_state_dict write in place, which the version counter sees.
+        kind = self.tokens.device.type
+        cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        if self.context is None:
+            return self.tokens.device, cast
+        return self.tokens.device, cast, self.context._version, self.context.data_ptr()
+
+    def train(self, mode: bool = True) -> TextualPrompt:
+        self.forget()
+        return super().train(mode)
+
+    def _apply(self, *args, **kwargs):  # every move to another device or dtype passes here
+        self.forget()
+        return super()._apply(*args, **kwargs)
+
+
+def global_vector(features: Tensor, weights: Tensor) -> Tensor:
+    """One unit vector per video, ``x_p = Norm(a^T x_av)`` (equation 4).
+
+    features (B, T, D), weights (B, T), zero where a snippet must not count -> (B, D).
+    """
+    return F.normalize((weights[:, None, :] @ features).squeeze(1), dim=-1)
+
+
+class AudioVisualPrompt(nn.Module):
+    """Class embeddings that know the video (equations 5 to 7).
+
+    ``weights`` "softmax": the share each class takes of the video's global vector, a softmax over
+    classes of the cosines between ``x_c`` and ``x_p``. "uniform": every class takes the whole
+    vector; this is what the release computes, where the softmax runs over equal columns.
+    ``skip`` "class" adds ``x_c`` back after the feed-forward network (the paper), "sum" adds
+    ``x_c + x_mp`` (the release).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        weights: str = "softmax",
+        skip: str = "class",
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.weights = weights
+        self.skip = skip
+        self.temperature = temperature
+        self.ffn = FeedForward(dim)
+
+    def similarity(self, x_c: Tensor, x_p: Tensor) -> Tensor:
+        """s_p (B, C): how much of the global vector each class takes (equation 5)."""
+        if self.weights == "uniform":
+            return x_p.new_ones(len(x_p), len(x_c))
+        cosine = F.normalize(x_p, dim=-1) @ F.normalize(x_c, dim=-1).mT
+        return (cosine / self.temperature).softmax(dim=-1)
+
+    def forward(self, x_c: Tensor, x_p: Tensor) -> Tensor:
+        """x_c (C, D), x_p (B, D) -> x_cp (B, C, D)."""
+        x_mp = self.similarity(x_c, x_p)[..., None] * x_p[:, None, :]  # (B, C, D), equation 6
+        u = x_mp + x_c
+        return self.ffn(u) + (x_c if self.skip == "class" else u)  # equation 7
+
+
+def alignment_map(features: Tensor, embeddings: Tensor, temperature: float = 0.07) -> Tensor:
+    """m = cos(x_av, x_cp) / temperature: features (B, T, D), embeddings (B, C, D) -> (B, T, C).
+
+    Always in float32: divided by 0.07, the rounding of a bfloat16 cosine would be a twentieth of
+    a logit.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        unit = F.normalize(features.float(), dim=-1)
+        return unit @ F.normalize(embeddings.float(), dim=-1).mT / temperature

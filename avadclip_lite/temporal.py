@@ -1,0 +1,319 @@
+"""Context over time: the windowed Transformer, the two-branch graph convolution, and the audio
+branch's temporal convolution network; and the two small convolutional parts of the students.
+
+Every module takes features (B, T, D) and a mask (B, T), True on the snippets that exist. With a
+mask, what stands beyond a video's end can never reach a snippet inside it, neither its value nor
+its gradient. Without one (``None``) every row counts, padding included, as in the release.
+
+Shape letters: B videos, T snippets, D feature width, K output width, W snippets a window, H heads.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+__all__ = [
+    "CausalBlock",
+    "Enhancement",
+    "FeedForward",
+    "GraphConvolution",
+    "LogVarianceHead",
+    "TemporalConvNet",
+    "VideoEncoder",
+    "WindowBlock",
+    "WindowedTransformer",
+    "distance_adjacency",
+    "length_mask",
+    "quick_gelu",
+    "similarity_adjacency",
+    "zero_padding",
+]
+
+
+def length_mask(lengths: Tensor, snippets: int) -> Tensor:
+    """True on the first ``lengths[b]`` of ``snippets`` places: (B,) -> (B, T) bool."""
+    return torch.arange(snippets, device=lengths.device) < lengths[:, None]
+
+
+def zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Zeros wherever the mask is False, whatever stood there (NaN too); ``None`` changes nothing.
+
+    x (B, T, D), mask (B, T) or None -> (B, T, D).
+    """
+    return x if mask is None else x.masked_fill(~mask[..., None], 0.0)
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """CLIP's cheap GELU, x * sigmoid(1.702 x)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+class FeedForward(nn.Module):
+    """Linear D -> 4D, quick GELU, Linear 4D -> D: CLIP's feed-forward network. (..., D) kept."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.widen = nn.Linear(dim, 4 * dim)
+        self.narrow = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.narrow(quick_gelu(self.widen(x)))
+
+
+class WindowBlock(nn.Module):
+    """One pre-norm Transformer block over a batch of windows, each a sequence of its own."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.norm_ffn = nn.LayerNorm(dim)
+        self.ffn = FeedForward(dim)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
+        """x (windows, W, D) -> the same; ``keys`` (windows, W) is True on rows that may be
+        attended to."""
+        x = x + self.attend(self.norm_attention(x), keys)
+        return x + self.ffn(self.norm_ffn(x))
+
+    def attend(self, x: Tensor, keys: Tensor | None) -> Tensor:
+        windows, length, dim = x.shape
+        query, key, value = (
+            self.qkv(x)
+            .view(windows, length, 3, self.heads, dim // self.heads)
+            .permute(2, 0, 3, 1, 4)  # (3, windows, H, W, D/H)
+        )
+        allowed = None if keys is None else keys[:, None, None, :]
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+        return self.out(mixed.transpose(1, 2).reshape(windows, length, dim))
+
+
+class WindowedTransformer(nn.Module):
+    """Learned positions, then Transformer blocks that attend inside windows of W snippets only.
+
+    The windows do not overlap, so attention and feed-forward are both local to a window: T is
+    filled up to a multiple of W, cut into T/W short sequences, and all of them run as one batch.
+
+    Raises ``ValueError`` for more snippets than the position table holds.
+    """
+
+    def __init__(
+        self, dim: int, *, heads: int = 1, blocks: int = 2, window: int = 4, max_snippets: int = 256
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.positions = nn.Parameter(torch.empty(max_snippets, dim).normal_(std=0.01))
+        self.blocks = nn.ModuleList(WindowBlock(dim, heads) for _ in range(blocks))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (B, T, D), mask (B, T) or None -> (B, T, D); rows outside the mask come back zero."""
+        batch, snippets, dim = x.shape
+        if snippets > len(self.positions):
+            raise ValueError(
+                f"{snippets} snippets, but the position table holds {len(self.positions)}; "
+                f"resample the video or cut it into chunks of {len(self.positions)}"
+            )
+        x = x + self.positions[:snippets]
+        window = min(self.window, snippets)
+        fill = -snippets % window
+        keys = mask
+        if fill:  # rows that complete the last window are never attended to, masked or not
+            keys = x.new_ones(batch, snippets, dtype=torch.bool) if mask is None else mask
+            keys = F.pad(keys, (0, fill))
+            x = F.pad(x, (0, 0, 0, fill))
+        x = x.reshape(-1, window, dim)
+        if keys is not None:
+            keys = keys.reshape(-1, window)
+            # A softmax over nothing is NaN: a window without any snippet attends to its own
+            # padding, and the result is dropped below.
+            keys = keys | ~keys.any(dim=1, keepdim=True)
+        for block in self.blocks:
+            x = block(x, keys)
+        return zero_padding(x.reshape(batch, -1, dim)[:, :snippets], mask)
+
+
+def similarity_adjacency(x: Tensor, mask: Tensor, threshold: float = 0.7) -> Tensor:
+    """Which snippets look alike: cosine similarities, small ones cut, softmax over each row.
+
+    x (B, T, D), mask (B, T) bool -> (B, T, T), zero outside the mask. Similarities at or below
+    ``threshold`` become 0 *before* the softmax, so cut edges keep the weight exp(0) (as in the
+    release); only snippets that exist take part.
+    """
+    norm = x.norm(dim=-1, keepdim=True)
+    cosine = (x @ x.mT) / (norm @ norm.mT + 1e-20)
+    cosine = torch.where(cosine > threshold, cosine, 0.0)
+    # The smallest number and not -inf, so that rows of padding are finite until they are zeroed.
+    cosine = cosine.masked_fill(~mask[:, None, :], torch.finfo(cosine.dtype).min)
+    return cosine.softmax(dim=-1) * mask[:, None, :] * mask[:, :, None]
+
+
+def distance_adjacency(
+    snippets: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
+    """How close snippets are in time: exp(-|i - j| / e), e = 2.718..., not normalised. (T, T)."""
+    place = torch.arange(snippets, device=device, dtype=dtype or torch.get_default_dtype())
+    return torch.exp(-(place[:, None] - place[None, :]).abs() / math.e)
+
+
+class GraphConvolution(nn.Module):
+    """One graph layer: every snippet takes the mean of its neighbours, plus a residual of itself.
+
+    ``quick_gelu(A (x W) + r)``; r is x where the width stays, and a convolution over five snippets
+    where it changes.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(in_dim, out_dim))
+        nn.init.xavier_uniform_(self.weight)
+        self.residual = (
+            None if in_dim == out_dim else nn.Conv1d(in_dim, out_dim, kernel_size=5, padding=2)
+        )
+
+    def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
+        """x (B, T, D), adjacency (B, T, T) or (T, T) -> (B, T, K)."""
+        residual = x if self.residual is None else self.residual(x.mT).mT
+        return quick_gelu(adjacency @ (x @ self.weight) + residual)
+
+
+class VideoEncoder(nn.Module):
+    """Snippet features in context: windowed Transformer, then two graph branches side by side.
+
+    One branch connects snippets that look alike, the other snippets that are close in time; each
+    is two graph layers of width D/2, and a linear layer joins them to ``x_v``.
+
+    ``padding`` "masked": rows beyond a video's end count as absent everywhere, and come back zero.
+    "leaking": only the similarity graph knows where a video ends, as in the release.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 1,
+        blocks: int = 2,
+        window: int = 4,
+        max_snippets: int = 256,
+        threshold: float = 0.7,
+        padding: str = "masked",
+    ) -> None:
+        super().__init__()
+        self.threshold = threshold
+        self.padding = padding
+        self.transformer = WindowedTransformer(
+            dim, heads=heads, blocks=blocks, window=window, max_snippets=max_snippets
+        )
+        half = dim // 2
+        self.similarity = nn.ModuleList([GraphConvolution(dim, half), GraphConvolution(half, half)])
+        self.distance = nn.ModuleList([GraphConvolution(dim, half), GraphConvolution(half, half)])
+        self.project = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x (B, T, D), mask (B, T) bool -> x_v (B, T, D)."""
+        keep = mask if self.padding == "masked" else None
+        x = self.transformer(zero_padding(x, keep), keep)
+        alike = similarity_adjacency(x, mask, self.threshold)
+        alike = self._branch(self.similarity, x, alike, keep)
+        near = distance_adjacency(x.shape[1], device=x.device, dtype=x.dtype)
+        near = self._branch(self.distance, x, near, keep)
+        return zero_padding(self.project(torch.cat([alike, near], dim=-1)), keep)
+
+    @staticmethod
+    def _branch(
+        layers: nn.ModuleList, x: Tensor, adjacency: Tensor, keep: Tensor | None
+    ) -> Tensor:
+        # Zero rows carry nothing along an edge (a layer's product has no bias), so zeroing the
+        # padding after each layer also takes it out of the distance graph.
+        for layer in layers:
+            x = zero_padding(layer(x, adjacency), keep)
+        return x
+
+
+class CausalBlock(nn.Module):
+    """Two causal convolutions over the present and one earlier snippet, and a residual."""
+
+    def __init__(self, dim: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.dilation = dilation
+        self.conv1 = weight_norm(nn.Conv1d(dim, dim, kernel_size=2, dilation=dilation))
+        self.conv2 = weight_norm(nn.Conv1d(dim, dim, kernel_size=2, dilation=dilation))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, D, T) -> (B, D, T); zeros stand before the first snippet."""
+        out = x
+        for conv in (self.conv1, self.conv2):
+            out = self.dropout(F.relu(conv(F.pad(out, (self.dilation, 0)))))
+        return F.relu(out + x)
+
+
+class TemporalConvNet(nn.Module):
+    """The audio branch: causal residual blocks whose reach doubles, ``x_a`` (B, T, D).
+
+    Causal, so that padding *after* a video never reaches it even without a mask.
+    """
+
+    def __init__(
+        self, dim: int, *, dilations: tuple[int, ...] = (1, 2, 4), dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(CausalBlock(dim, d, dropout) for d in dilations)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (B, T, D), mask (B, T) or None -> (B, T, D)."""
+        x = zero_padding(x, mask).mT
+        for block in self.blocks:
+            x = block(x)
+        return zero_padding(x.mT, mask)
+
+
+class Enhancement(nn.Module):
+    """The students' visual enhancement: ``z + ReLU(conv3(z))``, once in the paper, three times in
+    the release. Convolution over three snippets, zeros around the video."""
+
+    def __init__(self, dim: int, blocks: int = 1) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv1d(dim, dim, 3, padding=1) for _ in range(blocks))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (B, T, D), mask (B, T) or None -> (B, T, D)."""
+        x = zero_padding(x, mask)
+        for conv in self.convs:
+            x = zero_padding(x + F.relu(conv(x.mT).mT), mask)
+        return x
+
+
+class LogVarianceHead(nn.Module):
+    """ln sigma^2 of the distilled features, per snippet and channel: three convolutions.
+
+    ``bounded=False`` (the paper's text): conv1, ReLU, conv3, ReLU, conv1, free in sign.
+    ``bounded=True`` (the release): theta = -(y + ReLU(conv1(conv3(ReLU(conv1(y)))))), which can
+    never exceed -y.
+    """
+
+    def __init__(self, dim: int, *, bounded: bool = False) -> None:
+        super().__init__()
+        self.bounded = bounded
+        self.first = nn.Conv1d(dim, dim, 1)
+        self.middle = nn.Conv1d(dim, dim, 3, padding=1)
+        self.last = nn.Conv1d(dim, dim, 1)
+
+    def forward(self, y: Tensor, mask: Tensor | None = None) -> Tensor:
+        """y (B, T, D) of the video encoder, mask (B, T) or None -> (B, T, D)."""
+        y = zero_padding(y, mask)
+        # The biases of the first convolution fill the padding, which the middle one would see.
+        hidden = zero_padding(F.relu(self.first(y.mT)).mT, mask).mT
+        hidden = self.middle(hidden)
+        if self.bounded:
+            return zero_padding(-(y + F.relu(self.last(hidden)).mT), mask)
+        return zero_padding(self.last(F.relu(hidden)).mT, mask)
