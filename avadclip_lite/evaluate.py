@@ -1,0 +1,588 @@
+"""Evaluation: predict a test set, then score frames (AP, AUC) and events (temporal mAP).
+
+Every measure is a pure function of arrays, so it scores anybody's detector; ``evaluate`` puts them
+together for a model and a feature store. All results are fractions in [0, 1]; the paper prints
+them times 100.
+
+Shape letters: V videos, S snippets of all V videos one after another, N frames (N = stride x T),
+C classes (class 0 is normal), I IoU thresholds.
+
+Scores are constant within a snippet, the truth is not (an event may begin in the middle of one),
+so a snippet enters the frame measures as a number of positive and a number of negative frames.
+That gives exactly the values of scores expanded to frames, without expanding them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from .config import IOU_THRESHOLDS, ClassSet
+
+if TYPE_CHECKING:
+    from .model import Detector
+    from .store import FeatureStore
+
+__all__ = [
+    "MapResult",
+    "Predictions",
+    "Report",
+    "average_precision",
+    "evaluate",
+    "frame_metrics",
+    "predict",
+    "roc_auc",
+    "score",
+    "snippet_truth",
+    "temporal_map",
+    "with_normal",
+]
+
+Segment = tuple[str, int, int]  # class code, first frame, end frame (exclusive)
+
+# The released mAP's constants.
+THRESHOLD_SHARE = 0.6  # threshold = max - share x (max - min), per video and class
+TOP_WEIGHT = 0.7  # a proposal's score = its maximum + weight x the video's top mean
+TOP_DIVISOR = 16  # that mean is over the floor(N / 16) highest frames, whatever the stride
+MIN_FRAMES = 2  # a shorter run above the threshold is no proposal
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """Scores of V videos at snippet level, in the order in which the rows were asked for."""
+
+    names: list[str]
+    lengths: np.ndarray  # (V,) int64, snippets
+    anomaly: np.ndarray  # (S,) float32, classification branch: sigmoid of the anomaly logit
+    alignment: np.ndarray  # (S, C) float32, alignment branch: softmax over classes
+
+    @property
+    def alignment_anomaly(self) -> np.ndarray:
+        """(S,) float32: one minus the alignment branch's probability of normal."""
+        return 1 - self.alignment[:, 0]
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """(V + 1,) int64: video v owns the snippets offsets[v] to offsets[v + 1]."""
+        return _offsets(self.lengths)
+
+    def video(self, v: int) -> tuple[np.ndarray, np.ndarray]:
+        """``anomaly (T,)`` and ``alignment (T, C)`` of one video."""
+        start, end = self.offsets[v : v + 2]
+        return self.anomaly[start:end], self.alignment[start:end]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapResult:
+    """Temporal mAP. ``table[i, c]`` is the AP of class c at IoU threshold i: NaN when no video
+    shows the class, 0 when it is shown but nothing was proposed or matched."""
+
+    classes: tuple[str, ...]  # codes, normal first
+    thresholds: tuple[float, ...]
+    table: np.ndarray  # (I, C) float64
+    truths: np.ndarray  # (C,) int64, annotated segments a class
+    proposals: np.ndarray  # (C,) int64, proposed segments a class
+
+    @property
+    def six(self) -> np.ndarray:
+        """(I,) mean over the anomaly classes that occur in the truth (six on XD-Violence): what
+        the field means by mAP. NaN when none occurs."""
+        shown = self.truths[1:] > 0
+        if not shown.any():
+            return np.full(len(self.thresholds), np.nan)
+        return self.table[:, 1:][:, shown].mean(axis=1)
+
+    @property
+    def seven(self) -> np.ndarray:
+        """(I,) the release's measure: mean over all classes, normal included. A class without
+        truth counts 0, and one class without a proposal makes the whole measure 0."""
+        if (self.proposals == 0).any():
+            return np.zeros(len(self.thresholds))
+        table = np.where(self.truths > 0, self.table, 0.0)
+        return np.array([np.mean(row) for row in table])
+
+    @property
+    def six_average(self) -> float:
+        """Mean of ``six`` over the IoU thresholds."""
+        return float(np.mean(self.six))
+
+    @property
+    def seven_average(self) -> float:
+        """Mean of ``seven`` over the IoU thresholds."""
+        return float(np.mean(self.seven))
+
+    def metrics(self) -> dict[str, float]:
+        """Flat names: ``map_six_avg``, ``map_seven@0.1``, ``map_B1_avg``, ``map_B1@0.1``, ..."""
+        columns = {"six": self.six, "seven": self.seven}
+        columns |= {code: self.table[:, c] for c, code in enumerate(self.classes)}
+        out = {}
+        for name, values in columns.items():
+            out[f"map_{name}_avg"] = float(np.mean(values))
+            for threshold, value in zip(self.thresholds, values, strict=True):
+                out[f"map_{name}@{threshold:g}"] = float(value)
+        return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What ``evaluate`` found. ``metrics`` is flat; its names:
+
+    - ``ap_classification``, ``ap_alignment``, ``auc_classification``, ``auc_alignment``: frame
+      level, pooled over all videos, of the two branches;
+    - ``ap_abnormal_classification``, ``ap_abnormal_alignment``: AP over the frames of the videos
+      that hold at least one anomalous frame;
+    - ``positive_share``: share of anomalous frames, the AP of a detector that guesses;
+    - ``map_six_avg``, ``map_six@0.1`` ...: temporal mAP over the anomaly classes;
+    - ``map_seven_avg``, ``map_seven@0.1`` ...: as the release averages, normal included;
+    - ``map_B1_avg``, ``map_B1@0.1`` ...: one class (every code of the class set);
+    - ``videos``, ``snippets``, ``frames``: what was scored.
+
+    A measure that the truth does not define is NaN, and ``notes`` says why under the same name.
+    """
+
+    metrics: dict[str, float]
+    predictions: Predictions
+    map_result: MapResult
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+# --- frame level ----------------------------------------------------------------------------------
+
+
+def snippet_truth(
+    truth: np.ndarray, lengths: np.ndarray, stride: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positive and negative frames of every snippet, both (S,) int64.
+
+    ``truth`` is 0 or 1 per frame, the videos one after another, ``stride x lengths[v]`` frames
+    each. Raises ``ValueError`` when the number of frames is another.
+    """
+    truth = np.asarray(truth)
+    frames = int(np.sum(lengths)) * stride
+    if truth.shape != (frames,):
+        raise ValueError(
+            f"frame truth has shape {truth.shape}, but {int(np.sum(lengths))} snippets of "
+            f"{stride} frames need ({frames},); cut or extend it to the scored snippets"
+        )
+    positive = truth.reshape(-1, stride).sum(axis=1, dtype=np.int64)
+    return positive, stride - positive
+
+
+def _cumulative(
+    scores: np.ndarray, positive: np.ndarray, negative: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """True and false positives (frames) at every distinct score, from the highest down."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # last of each tie
+    return np.cumsum(positive[order])[last], np.cumsum(negative[order])[last]
+
+
+def _checked(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    scores = np.asarray(scores)
+    if not scores.shape == np.shape(positive) == np.shape(negative):
+        raise ValueError(
+            f"scores {scores.shape}, positive {np.shape(positive)} and negative "
+            f"{np.shape(negative)} frames must have one and the same shape (S,)"
+        )
+    if not np.isfinite(scores).all():
+        bad = int(np.flatnonzero(~np.isfinite(scores))[0])
+        raise ValueError(f"score {scores[bad]} at snippet {bad} is not a finite number")
+    return scores
+
+
+def average_precision(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> float:
+    """Average precision of frames, equal to scikit-learn's on scores expanded to frames.
+
+    ``scores (S,)``, ``positive (S,)`` and ``negative (S,)`` frames of each snippet. NaN when there
+    is no positive frame. Raises ``ValueError`` for unequal shapes or a score that is not finite.
+    """
+    scores = _checked(scores, positive, negative)
+    if not np.any(positive):
+        return math.nan
+    true, false = _cumulative(scores, positive, negative)
+    rank = true + false
+    filled = rank > 0  # snippets without frames carry no weight
+    recall = np.concatenate([[0.0], true[filled] / true[-1]])
+    return float(np.sum(np.diff(recall) * (true[filled] / rank[filled])))
+
+
+def roc_auc(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> float:
+    """Area under the ROC curve of frames, arguments as in ``average_precision``. NaN when every
+    frame is positive or every frame is negative."""
+    scores = _checked(scores, positive, negative)
+    if not np.any(positive) or not np.any(negative):
+        return math.nan
+    true, false = _cumulative(scores, positive, negative)
+    true_rate = np.concatenate([[0.0], true / true[-1]])
+    false_rate = np.concatenate([[0.0], false / false[-1]])
+    return float(np.trapezoid(true_rate, false_rate))
+
+
+def frame_metrics(
+    predictions: Predictions, positive: np.ndarray, negative: np.ndarray
+) -> tuple[dict[str, float], dict[str, str]]:
+    """AP and AUC of both branches, AP on the abnormal videos alone, and the positive share.
+
+    ``positive (S,)`` and ``negative (S,)`` come from ``snippet_truth``. Returns the metrics (names
+    in ``Report``) and, for each NaN among them, the reason.
+    """
+    frames = int(np.sum(positive) + np.sum(negative))
+    anomalous = int(np.sum(positive))
+    video = np.repeat(np.arange(len(predictions.lengths)), predictions.lengths)
+    abnormal = np.isin(video, video[np.asarray(positive) > 0])
+    metrics: dict[str, float] = {}
+    notes: dict[str, str] = {}
+    branches = {
+        "classification": predictions.anomaly,
+        "alignment": predictions.alignment_anomaly,
+    }
+    for branch, scores in branches.items():
+        metrics[f"ap_{branch}"] = average_precision(scores, positive, negative)
+        metrics[f"auc_{branch}"] = roc_auc(scores, positive, negative)
+        metrics[f"ap_abnormal_{branch}"] = average_precision(
+            scores[abnormal], positive[abnormal], negative[abnormal]
+        )
+    metrics["positive_share"] = anomalous / frames if frames else math.nan
+    for name, value in metrics.items():
+        if math.isnan(value):
+            missing = "anomalous" if anomalous == 0 else "normal"
+            notes[name] = f"undefined: none of the {frames} frames is {missing}"
+    return metrics, notes
+
+
+# --- events ---------------------------------------------------------------------------------------
+
+
+def with_normal(
+    segments: Sequence[Sequence[Segment]], lengths: np.ndarray, classes: ClassSet, stride: int
+) -> list[list[Segment]]:
+    """The truth as the release scores it: a video without an anomalous segment becomes one whole
+    segment of the normal class, ``stride x lengths[v]`` frames long."""
+    normal = classes.codes[0]
+    return [
+        list(found) or [(normal, 0, int(length) * stride)]
+        for found, length in zip(segments, lengths, strict=True)
+    ]
+
+
+def temporal_map(
+    probs: np.ndarray,
+    lengths: np.ndarray,
+    segments: Sequence[Sequence[Segment]],
+    classes: ClassSet,
+    stride: int,
+    thresholds: tuple[float, ...] = IOU_THRESHOLDS,
+) -> MapResult:
+    """Mean average precision of temporal detections, as the release computes it.
+
+    Per video and class the threshold is max - 0.6 (max - min); each run of at least two frames
+    above it is a proposal, scored with its maximum + 0.7 x the mean of the video's floor(N / 16)
+    highest frames of that class (a video of fewer frames proposes nothing). From the best score
+    down, a proposal takes the free truth of its video and class with the highest IoU, if that
+    reaches the IoU threshold; AP is the sum of the precisions at the true positives over the
+    number of truths.
+
+    Args:
+        probs: (S, C) class probabilities, the videos one after another; float32 for exact
+            equality with the release, whose arithmetic is in that type.
+        lengths: (V,) snippets of each video, at least one.
+        segments: for each video its truth (code, first frame, end frame exclusive), whole-video
+            normal segments included (``with_normal``).
+        classes: the class set, C codes.
+        stride: frames a snippet; 1 for scores that are given per frame.
+        thresholds: IoU thresholds, I of them.
+
+    Raises ``ValueError`` for shapes that do not fit or an unknown code.
+    """
+    probs, lengths = np.asarray(probs), np.asarray(lengths, dtype=np.int64)
+    if probs.shape != (lengths.sum(), len(classes)):
+        raise ValueError(
+            f"probabilities have shape {probs.shape}, but the lengths and the classes of "
+            f"{classes.name} need ({lengths.sum()}, {len(classes)})"
+        )
+    if len(segments) != len(lengths):
+        raise ValueError(f"truth for {len(segments)} videos, but lengths of {len(lengths)}")
+    if len(lengths) and lengths.min() < 1:
+        raise ValueError(f"video {int(lengths.argmin())} has {lengths.min()} snippets")
+    code_index = {code: c for c, code in enumerate(classes.codes)}
+    truth = np.array(
+        [
+            (code_index[code] if code in code_index else classes.index(code), v, start, end)
+            for v, found in enumerate(segments)
+            for code, start, end in found
+        ],
+        dtype=np.int64,
+    ).reshape(-1, 4)
+    truth = truth[np.argsort(truth[:, 0], kind="stable")]  # by class, then video, as listed
+    found, scores = _proposals(probs, lengths, stride)
+    table = np.full((len(thresholds), len(classes)), np.nan)
+    class_ids = np.arange(len(classes) + 1)
+    truth_bounds = np.searchsorted(truth[:, 0], class_ids)
+    found_bounds = np.searchsorted(found[:, 0], class_ids)
+    for c in range(len(classes)):
+        of_class = slice(truth_bounds[c], truth_bounds[c + 1])
+        if truth_bounds[c] < truth_bounds[c + 1]:
+            mine = slice(found_bounds[c], found_bounds[c + 1])
+            table[:, c] = _class_ap(found[mine, 1:], scores[mine], truth[of_class, 1:], thresholds)
+    return MapResult(
+        classes=classes.codes,
+        thresholds=tuple(thresholds),
+        table=table,
+        truths=np.diff(truth_bounds),
+        proposals=np.diff(found_bounds),
+    )
+
+
+def _proposals(
+    probs: np.ndarray, lengths: np.ndarray, stride: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Proposals (P, 4) as class, video, first frame, end frame, by class, then video, then time;
+    and their scores (P,)."""
+    offsets = _offsets(lengths)
+    top = _top_means(probs, offsets, stride)  # (V, C)
+    high = np.maximum.reduceat(probs, offsets[:-1], axis=0).astype(np.float64)
+    low = np.minimum.reduceat(probs, offsets[:-1], axis=0).astype(np.float64)
+    threshold = high - (high - low) * THRESHOLD_SHARE
+    # The release zeroes a video's class whose top mean is not above 0 (NaN when N < 16): no
+    # frame is then above the threshold.
+    threshold[~(top > 0)] = np.inf
+    above = (probs > np.repeat(threshold, lengths, axis=0)).T  # (C, S)
+    before, after = above.copy(), above.copy()
+    before[:, 1:] &= ~above[:, :-1]
+    before[:, offsets[:-1]] = above[:, offsets[:-1]]  # a run never crosses into the next video
+    after[:, :-1] &= ~above[:, 1:]
+    after[:, offsets[1:] - 1] = above[:, offsets[1:] - 1]
+    c, start = np.nonzero(before)
+    end = np.nonzero(after)[1] + 1
+    video = np.repeat(np.arange(len(lengths)), lengths)[start]
+    by_class = np.ascontiguousarray(probs.T).ravel()
+    edges = np.stack([start, end], axis=1) + c[:, None] * len(probs)
+    # reduceat wants indices inside the array: one sentinel for a run that ends with it
+    peaks = np.maximum.reduceat(np.append(by_class, probs.dtype.type(0)), edges.ravel())[::2]
+    scores = peaks + probs.dtype.type(TOP_WEIGHT) * top[video, c]
+    first = offsets[video]
+    found = np.stack([c, video, (start - first) * stride, (end - first) * stride], axis=1)
+    long = (end - start) * stride >= MIN_FRAMES
+    return found[long], scores[long]
+
+
+def _top_means(probs: np.ndarray, offsets: np.ndarray, stride: int) -> np.ndarray:
+    """(V, C): mean of the floor(N / 16) highest frames of each video and class, NaN for N < 16.
+
+    Added up frame after frame in the scores' own type, the highest first, so that the rounding is
+    the release's; only the frames that enter the mean are ever expanded.
+    """
+    out = np.full((len(offsets) - 1, probs.shape[1]), np.nan, dtype=probs.dtype)
+    for v, (start, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+        frames = (end - start) * stride // TOP_DIVISOR
+        if frames:
+            highest = -np.sort(-probs[start:end], axis=0)[: -(-frames // stride)]
+            out[v] = np.mean(np.repeat(highest, stride, axis=0)[:frames], axis=0)
+    return out
+
+
+def _class_ap(
+    found: np.ndarray, scores: np.ndarray, truth: np.ndarray, thresholds: tuple[float, ...]
+) -> np.ndarray:
+    """AP (I,) of one class; ``found (P, 3)`` and ``truth (G, 3)`` as video, first, end frame, both
+    by video."""
+    out = np.zeros(len(thresholds))
+    found = found[np.argsort(-scores, kind="stable")]
+    # every pair of a proposal and a truth of the same video
+    first = np.searchsorted(truth[:, 0], found[:, 0], side="left")
+    count = np.searchsorted(truth[:, 0], found[:, 0], side="right") - first
+    rank = np.repeat(np.arange(len(found)), count)
+    nth = np.arange(len(rank)) - np.repeat(np.cumsum(count) - count, count)
+    which = np.repeat(first, count) + nth
+    (p_start, p_end), (t_start, t_end) = found[rank, 1:].T, truth[which, 1:].T
+    shared = np.clip(np.minimum(p_end, t_end) - np.maximum(p_start, t_start), 0, None)
+    iou = shared / ((p_end - p_start) + (t_end - t_start) - shared)
+    # A proposal's truths from the highest IoU down: the first free one is its match. Only pairs
+    # that reach the lowest threshold are left, so this loop is short.
+    order = np.lexsort((which, -iou, rank))
+    order = order[iou[order] >= min(thresholds)]
+    pairs = list(zip(rank[order].tolist(), which[order].tolist(), iou[order].tolist(), strict=True))
+    for i, threshold in enumerate(thresholds):
+        matched: dict[int, int] = {}
+        taken: set[int] = set()
+        for p, t, overlap in pairs:
+            if overlap >= threshold and p not in matched and t not in taken:
+                matched[p] = t
+                taken.add(t)
+        if matched:
+            true = np.zeros(len(found))
+            true[list(matched)] = 1
+            precision = np.cumsum(true) / np.arange(1, len(found) + 1)
+            out[i] = np.sum(precision * true) / len(truth)
+    return out
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+# --- a model on a store ---------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def predict(
+    model: Detector,
+    store: FeatureStore,
+    rows: Sequence[int] | np.ndarray,
+    *,
+    device: str | torch.device | None = None,
+    precision: str = "float32",
+    batch: int = 32,
+) -> Predictions:
+    """Score rows of a store in full length.
+
+    As in the release a video is cut into chunks of at most ``max_snippets`` (256), each an own
+    forward pass, and the outputs are joined. Chunks of several videos share a batch, sorted by
+    length, so that little padding is computed; with ``padding="leaking"`` every chunk is padded to
+    ``max_snippets``, because there padding changes the result.
+
+    Args:
+        model: a detector; it is in eval mode during the call and in its former mode afterwards.
+        store: where the features are.
+        rows: indices into the store, V of them; the predictions come in this order.
+        device: where to compute; the model is moved there. ``None``: where it is.
+        precision: "float32", or "bf16" for autocast.
+        batch: chunks a forward pass.
+
+    Raises ``ValueError`` for an unknown precision or an empty choice of rows.
+    """
+    if precision not in ("float32", "bf16"):
+        raise ValueError(f"precision must be 'float32' or 'bf16', got {precision!r}")
+    rows = np.asarray(rows, dtype=np.int64)
+    if not len(rows):
+        raise ValueError(f"{store.path}: no rows to score; choose a split that has videos")
+    if device is not None:
+        model.to(device)
+    device = next(model.parameters()).device
+    shape = model.settings.model
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+
+    lengths = np.array([len(store.video(row)) for row in rows], dtype=np.int64)
+    offsets = _offsets(lengths)
+    pieces = -(-lengths // shape.max_snippets)
+    of_video = np.repeat(np.arange(len(rows)), pieces)
+    nth = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    starts = nth * shape.max_snippets
+    sizes = np.minimum(lengths[of_video] - starts, shape.max_snippets)
+    anomaly = np.empty(offsets[-1], dtype=np.float32)
+    alignment = np.empty((offsets[-1], len(store.classes)), dtype=np.float32)
+    try:
+        order = np.argsort(-sizes, kind="stable")
+        for ids in np.split(order, range(batch, len(order), batch)):
+            longest = shape.max_snippets if shape.padding == "leaking" else sizes[ids].max()
+            video, audio, audio_mask = _chunk_batch(
+                store, rows[of_video[ids]], starts[ids], sizes[ids], longest
+            )
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                output = model(
+                    video.to(device),
+                    audio.to(device),
+                    torch.from_numpy(sizes[ids]).to(device),
+                    audio_mask.to(device),
+                )
+            valid = np.arange(longest) < sizes[ids][:, None]  # (B, T)
+            place = ((offsets[of_video[ids]] + starts[ids])[:, None] + np.arange(longest))[valid]
+            confidence = output.anomaly_logits.float().sigmoid()
+            classes = output.alignment_logits.float().softmax(dim=-1)
+            anomaly[place] = confidence.cpu().numpy()[valid]
+            alignment[place] = classes.cpu().numpy()[valid]
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    names = [store.videos[row].name for row in rows]
+    return Predictions(names=names, lengths=lengths, anomaly=anomaly, alignment=alignment)
+
+
+def _chunk_batch(
+    store: FeatureStore, rows: np.ndarray, starts: np.ndarray, sizes: np.ndarray, longest: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Chunks as zero-padded ``video (B,T,D)``, ``audio (B,T,D)`` and ``audio_mask (B,T)``."""
+    video = np.zeros((len(rows), longest, store.dim), dtype=np.float32)
+    audio = np.zeros_like(video)
+    audio_mask = np.zeros((len(rows), longest), dtype=bool)
+    for b, (row, start, size) in enumerate(zip(rows, starts, sizes, strict=True)):
+        video[b, :size] = store.video(row)[start : start + size]
+        sound = store.audio(row)
+        if sound is not None:
+            audio[b, :size] = sound[start : start + size]
+            audio_mask[b, :size] = True
+    return torch.from_numpy(video), torch.from_numpy(audio), torch.from_numpy(audio_mask)
+
+
+def evaluate(
+    model: Detector,
+    store: FeatureStore,
+    split: str = "test",
+    *,
+    device: str | torch.device | None = None,
+    precision: str = "float32",
+    batch: int = 32,
+) -> Report:
+    """Predict a split of the store and score it; arguments as in ``predict``, result ``Report``."""
+    rows = store.indices(split)
+    predictions = predict(model, store, rows, device=device, precision=precision, batch=batch)
+    return score(
+        predictions,
+        store.frame_truth(rows),
+        [store.segments(row) for row in rows],
+        store.classes,
+        store.stride,
+    )
+
+
+def score(
+    predictions: Predictions,
+    truth: np.ndarray,
+    segments: Sequence[Sequence[Segment]],
+    classes: ClassSet,
+    stride: int,
+) -> Report:
+    """All measures of ``Report`` from predictions and the truth.
+
+    ``truth`` is 0 or 1 per frame, the videos one after another; ``segments`` holds each video's
+    anomalous segments (normal videos none: they become whole normal segments here).
+    """
+    positive, negative = snippet_truth(truth, predictions.lengths, stride)
+    metrics, notes = frame_metrics(predictions, positive, negative)
+    result = temporal_map(
+        predictions.alignment,
+        predictions.lengths,
+        with_normal(segments, predictions.lengths, classes, stride),
+        classes,
+        stride,
+    )
+    events = result.metrics()
+    silent = [code for code, n in zip(result.classes, result.proposals, strict=True) if n == 0]
+    for name, value in events.items():
+        if math.isnan(value):
+            code = name.removeprefix("map_").split("@")[0].removesuffix("_avg")
+            what = "anomaly class" if code == "six" else f"segment of class {code}"
+            notes[name] = f"undefined: the truth holds no {what}"
+        elif silent and name.startswith("map_seven"):
+            notes[name] = f"0 as in the release, because nothing was proposed for {silent}"
+    sizes = {
+        "videos": float(len(predictions.lengths)),
+        "snippets": float(len(predictions.anomaly)),
+        "frames": float(len(truth)),
+    }
+    return Report(
+        metrics=metrics | events | sizes,
+        predictions=predictions,
+        map_result=result,
+        notes=notes,
+    )
