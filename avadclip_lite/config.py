@@ -351,7 +351,7 @@ def make_config(
 
 
 def soundstage_path() -> Path:
-    """The shipped data and tiny weights: ``data/soundstage`` of the repository, or the folder that
-    the environment variable ``AVADCLIP_DATA`` names."""
-    shipped = Path(__file__).parents[1] / "data" / "soundstage"
-    return Path(os.environ.get("AVADCLIP_DATA") or shipped)
+    """The shipped data and tiny weights: ``data/soundstage`` of the repository, or ``soundstage``
+    in the folder that the environment variable ``AVADCLIP_DATA`` names."""
+    folder = os.environ.get("AVADCLIP_DATA")
+    return (Path(folder) if folder else Path(__file__).parents[1] / "data") / "soundstage"
