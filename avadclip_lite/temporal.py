@@ -229,9 +229,7 @@ class VideoEncoder(nn.Module):
         return zero_padding(self.project(torch.cat([alike, near], dim=-1)), keep)
 
     @staticmethod
-    def _branch(
-        layers: nn.ModuleList, x: Tensor, adjacency: Tensor, keep: Tensor | None
-    ) -> Tensor:
+    def _branch(layers: nn.ModuleList, x: Tensor, adjacency: Tensor, keep: Tensor | None) -> Tensor:
         # Zero rows carry nothing along an edge (a layer's product has no bias), so zeroing the
         # padding after each layer also takes it out of the distance graph.
         for layer in layers:
