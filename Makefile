@@ -1,0 +1,48 @@
+# make run        all notebooks, in order, on Soundstage, into runs/soundstage (go on: run again)
+# make test       everything that is checked: ruff, unit tests, every notebook cell
+# make lab        the notebooks in JupyterLab
+# make notebooks  for authors: write NN_name.ipynb from NN_name.py and execute it (NB="00 06")
+#
+# Each makes .venv first if it is not there or pyproject.toml is newer.
+# PYTHON=/path/to/python3.12 chooses the Python; ARGS="--only 06" reaches `make run`.
+
+PY := .venv/bin/python
+STAMP := .venv/.installed
+
+# what a user's shell may carry over that would reach into the environment made here
+unexport PYTHONPATH PYTHONHOME JUPYTER_PATH MPLBACKEND
+export JUPYTER_PREFER_ENV_PATH := 1
+
+# an environment whose Python has since gone is made anew
+ifneq ($(wildcard $(STAMP)),)
+ifneq ($(shell $(PY) -c 'print(1)' 2>/dev/null),1)
+$(shell rm -f $(STAMP))
+endif
+endif
+
+.PHONY: run test lint lab notebooks doctor clean
+run: $(STAMP)
+	$(PY) -m avadclip_lite run $(ARGS)
+
+test: lint
+	$(PY) -m pytest -n 2 --dist loadscope --nbval --nbval-sanitize-with tests/nbval_sanitize.cfg \
+	    --nbval-kernel-name python3 tests notebooks $(ARGS)
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+lab: $(STAMP)
+	$(PY) -m jupyter lab --notebook-dir=notebooks
+
+notebooks: $(STAMP)
+	$(PY) tools/authoring.py $(NB)
+
+doctor: $(STAMP)
+	$(PY) -m avadclip_lite doctor
+
+clean:
+	rm -rf .venv runs
+
+$(STAMP): pyproject.toml
+	sh tools/make_venv.sh

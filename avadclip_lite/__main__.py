@@ -1,0 +1,62 @@
+"""``python -m avadclip_lite COMMAND``: the command line.
+
+A command's module is imported only when the command is called, so that ``doctor`` works on a
+machine where torch does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+COMMANDS = {  # name: (module with add_arguments and main, what it does)
+    "run": ("run", "run all notebooks in order, gather their numbers, write a report"),
+    "import": ("importers", "make a feature store from released or own features"),
+    "train": ("train", "train a detector on a feature store"),
+    "evaluate": ("evaluate", "evaluate a trained detector on a feature store"),
+    "doctor": ("doctor", "say what of this machine is ready, and what to do about the rest"),
+}
+
+
+def usage() -> str:
+    rows = "\n".join(f"  {name:10s}{text}" for name, (_, text) in COMMANDS.items())
+    return (
+        f"usage: python -m avadclip_lite COMMAND [options]\n\n{rows}\n\n"
+        "python -m avadclip_lite COMMAND --help says more about one."
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if words else 2
+    if words[0] not in COMMANDS:
+        print(f"avadclip_lite: no command {words[0]!r}\n\n{usage()}", file=sys.stderr)
+        return 2
+    try:
+        module = importlib.import_module(f"avadclip_lite.{COMMANDS[words[0]][0]}")
+    except ImportError as error:
+        print(
+            f"avadclip_lite {words[0]}: {error}; "
+            "see what is missing with: python -m avadclip_lite doctor",
+            file=sys.stderr,
+        )
+        return 1
+    parser = argparse.ArgumentParser(prog=f"python -m avadclip_lite {words[0]}")
+    module.add_arguments(parser)
+    args = parser.parse_args(words[1:])
+    try:
+        return module.main(args) or 0
+    except (ValueError, FileNotFoundError) as error:
+        print(f"avadclip_lite {words[0]}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; run again to go on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

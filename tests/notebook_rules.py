@@ -1,0 +1,310 @@
+"""What every notebook keeps, each rule a function from a notebook to a list of complaints.
+
+A rule takes the notebook (``Page``) and yields one line for each place that breaks it. How to
+write a notebook that keeps them is told in CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jupytext
+
+from avadclip_lite.run import cell_source, cell_tags, parse_parameters, read_notebook
+
+SIZE_LIMIT = 3 * 2**20  # bytes of a committed notebook
+TAGS = {
+    "parameters",  # the typed defaults
+    "setup",  # imports, right after the parameters
+    "exercise",  # a code cell the learner writes
+    "solution",  # ... with the solution in it, folded
+    "check",  # asserts that the exercise was solved
+    "main-figure",  # goes to the report's front page; opens with a comment, its caption
+    "nbval-ignore-output",  # what training, timing or the machine decides
+}
+LABELS = (
+    "Question",
+    "You will be able to",
+    "Prerequisites",
+    "Minutes",
+    "Reads",
+    "Writes",
+)
+ABSOLUTE = re.compile(r"(?<![\w.~/:])(/(home|Users|root|tmp|work|mnt|opt|usr|var)/\w|[A-Z]:\\\w)")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A notebook and its script, as they lie on disk."""
+
+    path: Path
+
+    @property
+    def cells(self) -> list[dict[str, Any]]:
+        return read_notebook(self.path)["cells"]
+
+    def of_type(self, kind: str) -> list[tuple[int, dict[str, Any]]]:
+        return [(i, c) for i, c in enumerate(self.cells) if c["cell_type"] == kind]
+
+    @property
+    def code(self) -> list[tuple[int, dict[str, Any]]]:
+        return self.of_type("code")
+
+    @property
+    def markdown(self) -> list[tuple[int, dict[str, Any]]]:
+        return self.of_type("markdown")
+
+
+Rule = Callable[[Page], Iterator[str]]
+RULES: dict[str, Rule] = {}
+
+
+def rule(function: Rule) -> Rule:
+    RULES[function.__name__] = function
+    return function
+
+
+def broken_rules(path: Path) -> list[str]:
+    """Every complaint about one notebook, each with the rule's name before it."""
+    if not path.is_file():
+        return [f"pair: {path.name} is missing; run `make notebooks`"]
+    return [f"{name}: {line}" for name, check in RULES.items() for line in check(Page(path))]
+
+
+@rule
+def pair(page: Page) -> Iterator[str]:
+    """The .py and the .ipynb half hold the same cells: types, sources, tags, in order."""
+    script = page.path.with_suffix(".py")
+    if not script.is_file():
+        yield f"{script.name} is missing"
+        return
+    halves = [
+        [(c["cell_type"], cell_source(c).rstrip("\n"), sorted(cell_tags(c))) for c in side]
+        for side in (page.cells, jupytext.read(script, fmt="py:percent").cells)
+    ]
+    if len(halves[0]) != len(halves[1]):
+        yield f"{len(halves[0])} cells in the .ipynb, {len(halves[1])} in the .py"
+    for number, (left, right) in enumerate(zip(*halves, strict=False)):
+        for what, a, b in zip(("type", "source", "tags"), left, right, strict=True):
+            if a != b:
+                yield f"cell {number}: {what} differs between .ipynb and .py"
+
+
+@rule
+def executed_in_order(page: Page) -> Iterator[str]:
+    """Every code cell has been run, once, from the first to the last."""
+    counts = [cell["execution_count"] for _, cell in page.code]
+    if counts != list(range(1, len(counts) + 1)):
+        yield f"execution counts are {counts}, not 1..{len(counts)}"
+
+
+@rule
+def no_errors(page: Page) -> Iterator[str]:
+    """No cell shows an error."""
+    for number, cell in page.code:
+        for output in cell["outputs"]:
+            if output["output_type"] == "error":
+                yield f"cell {number} raised {output['ename']}: {output['evalue']}"
+
+
+@rule
+def no_stderr(page: Page) -> Iterator[str]:
+    """No cell wrote to stderr: no warnings, no progress bars."""
+    for number, cell in page.code:
+        for output in cell["outputs"]:
+            if output["output_type"] == "stream" and output["name"] == "stderr":
+                yield f"cell {number} wrote to stderr: {''.join(output['text'])[:80]!r}"
+
+
+@rule
+def known_tags(page: Page) -> Iterator[str]:
+    """Only tags that mean something here; a misspelt one would silently do nothing."""
+    for number, cell in enumerate(page.cells):
+        for tag in cell_tags(cell):
+            if tag not in TAGS:
+                yield f"cell {number} has the unknown tag {tag!r}"
+
+
+@rule
+def only_python(page: Page) -> Iterator[str]:
+    """Cells are plain Python: no magics, no shell lines."""
+    for number, cell in page.code:
+        try:
+            ast.parse(cell_source(cell))
+        except SyntaxError as error:
+            yield f"cell {number} is no plain Python: {error}"
+
+
+@rule
+def header(page: Page) -> Iterator[str]:
+    """The first cell is the header: a title with the notebook's number, then every label."""
+    text = cell_source(page.cells[0]) if page.cells else ""
+    if not re.match(rf"# {page.path.name[:2]} · \S", text):
+        yield f"the first cell does not open with `# {page.path.name[:2]} · Title`"
+    places = [text.find(f"\n**{label}:**") for label in LABELS]
+    for label, place in zip(LABELS, places, strict=True):
+        if place < 0:
+            yield f"the header has no line **{label}:**"
+    if -1 not in places and places != sorted(places):
+        yield f"the header's labels are not in the order {', '.join(LABELS)}"
+    question = re.search(r"^\*\*Question:\*\* *(.*)$", text, re.M)
+    if question and not question[1].rstrip().endswith("?"):
+        yield "the question does not end in a question mark"
+    if "\n**Minutes:**" in text and not re.search(r"^\*\*Minutes:\*\* .*\d", text, re.M):
+        yield "the minutes are no number"
+    if not 2 <= len(promises(text)) <= 6:
+        yield f"the header promises {len(promises(text))} things; 2 to 6 is a notebook"
+
+
+def promises(text: str) -> list[str]:
+    """The bullets under **You will be able to:**."""
+    part = re.search(r"^\*\*You will be able to:\*\*\n+((?:- .*\n(?:  .*\n)*)+)", text + "\n", re.M)
+    return bullets(part[1]) if part else []
+
+
+def bullets(text: str) -> list[str]:
+    """Markdown bullets as plain words: wrapped lines joined, markup and end punctuation gone."""
+    found = re.findall(r"^- (.*(?:\n  .*)*)", text, re.M)
+    return [re.sub(r"\s+", " ", re.sub(r"[*_`]", "", b)).strip(" .;,").lower() for b in found]
+
+
+@rule
+def recap(page: Page) -> Iterator[str]:
+    """The last cell is the recap; each of its bullets opens with the promise that it redeems."""
+    last = page.cells[-1] if page.cells else None
+    text = cell_source(last) if last and last["cell_type"] == "markdown" else ""
+    if not text.startswith("## Recap"):
+        yield "the last cell is not a markdown cell that opens with `## Recap`"
+        return
+    said, kept = promises(cell_source(page.cells[0])), bullets(text)
+    if len(said) != len(kept):
+        yield f"the header promises {len(said)} things, the recap redeems {len(kept)}"
+    for promise, answer in zip(said, kept, strict=False):
+        if not answer.startswith(promise):
+            yield f"the recap says {answer[:50]!r} where the header promised {promise!r}"
+        elif len(answer) < len(promise) + 20:
+            yield f"the recap repeats {promise!r} without saying what was found"
+
+
+@rule
+def parameters(page: Page) -> Iterator[str]:
+    """One parameters cell, the first code cell; each line typed, with a plain default and a
+    comment that explains it; nothing derived."""
+    tagged = [(i, c) for i, c in enumerate(page.cells) if "parameters" in cell_tags(c)]
+    if len(tagged) != 1:
+        yield f"{len(tagged)} cells are tagged `parameters`; one is needed"
+        return
+    number, cell = tagged[0]
+    if page.code and page.code[0][0] != number:
+        yield "a code cell stands before the parameters"
+    try:
+        found = parse_parameters(cell_source(cell), where=page.path.name)
+    except (SyntaxError, ValueError) as error:
+        yield str(error)
+        return
+    for name, parameter in found.items():
+        if not parameter.help:
+            yield f"parameter {name} has no comment on its line"
+        plain = {"int": int, "float": (int, float), "str": str, "bool": bool}
+        wanted = plain.get(parameter.type, list)
+        default = parameter.default
+        if not isinstance(default, wanted) or (wanted is int and isinstance(default, bool)):
+            yield f"parameter {name}: the default {default!r} is no {parameter.type}"
+
+
+@rule
+def prose_before_code(page: Page) -> Iterator[str]:
+    """Before each step a paragraph says why: only setup and check cells may follow code."""
+    before = None
+    for number, cell in enumerate(page.cells):
+        if cell["cell_type"] == "code" and not {"setup", "check"} & set(cell_tags(cell)):
+            prose = cell_source(before) if before and before["cell_type"] == "markdown" else ""
+            words = re.sub(r"^#.*$", "", prose, flags=re.M).split()
+            if "parameters" not in cell_tags(cell) and len(words) < 8:
+                yield f"cell {number} is code without a paragraph before it"
+        before = cell
+
+
+@rule
+def exercises(page: Page) -> Iterator[str]:
+    """Two or three exercises: a prompt headed `### Exercise n`, a code cell tagged `exercise` and
+    `solution` with the marker lines, and a cell tagged `check` that asserts."""
+    cells = page.cells
+    found = [i for i, c in enumerate(cells) if "exercise" in cell_tags(c)]
+    if not 2 <= len(found) <= 3:
+        yield f"{len(found)} exercises; a notebook has two or three"
+    for count, number in enumerate(found, start=1):
+        cell, tags = cells[number], cell_tags(cells[number])
+        prompt = cells[number - 1] if number else None
+        if not prompt or not cell_source(prompt).startswith(f"### Exercise {count}"):
+            yield f"cell {number}: the prompt before it does not open with `### Exercise {count}`"
+        if cell["cell_type"] != "code" or "solution" not in tags:
+            yield f"cell {number}: an exercise is a code cell tagged `exercise` and `solution`"
+        lines = [line.strip() for line in cell_source(cell).splitlines()]
+        marks = [line for line in lines if line in ("# BEGIN SOLUTION", "# END SOLUTION")]
+        if marks != ["# BEGIN SOLUTION", "# END SOLUTION"]:
+            yield f"cell {number}: one # BEGIN SOLUTION and then one # END SOLUTION are needed"
+        check = cells[number + 1] if number + 1 < len(cells) else None
+        if not check or "check" not in cell_tags(check) or "assert" not in cell_source(check):
+            yield f"cell {number}: the cell after it is no `check` that asserts"
+    for number, cell in enumerate(cells):
+        after = number and "exercise" in cell_tags(cells[number - 1])
+        if "check" in cell_tags(cell) and not after:
+            yield f"cell {number}: a `check` follows its exercise at once"
+        if "solution" in cell_tags(cell) and "exercise" not in cell_tags(cell):
+            yield f"cell {number}: a `solution` is an `exercise` too"
+
+
+@rule
+def figures_have_captions(page: Page) -> Iterator[str]:
+    """At least one main figure; each opens with a comment, its caption, and shows a picture."""
+    tagged = [(i, c) for i, c in page.code if "main-figure" in cell_tags(c)]
+    if not tagged:
+        yield "no cell is tagged `main-figure`"
+    for number, cell in tagged:
+        if not re.match(r"# \S.{15,}", cell_source(cell)):
+            yield f"cell {number}: a main figure opens with a comment, its caption"
+        if not any("image/png" in output.get("data", {}) for output in cell["outputs"]):
+            yield f"cell {number}: a main figure shows no PNG"
+
+
+@rule
+def small(page: Page) -> Iterator[str]:
+    """Under three megabytes, so that the pages that host it still show it."""
+    size = page.path.stat().st_size
+    if size >= SIZE_LIMIT:
+        yield f"{size / 2**20:.1f} MB; {SIZE_LIMIT // 2**20} MB is the limit"
+
+
+@rule
+def no_absolute_paths(page: Page) -> Iterator[str]:
+    """No path of the machine that executed it, in source, text or output."""
+    for number, cell in enumerate(page.cells):
+        texts = [cell_source(cell)]
+        for output in cell.get("outputs", []):
+            texts.append("".join(output.get("text", "")))
+            data = output.get("data", {})
+            texts += ["".join(v) for k, v in data.items() if k.startswith("text/plain")]
+        for text in texts:
+            if found := ABSOLUTE.search(text):
+                yield f"cell {number} holds an absolute path: {text[found.start() :][:40]!r}"
+                break
+
+
+@rule
+def only_our_metadata(page: Page) -> Iterator[str]:
+    """Nothing of the author's machine or editor: the kernel is `python3`, cells carry tags only."""
+    notebook = read_notebook(page.path)
+    if set(notebook["metadata"]) != {"kernelspec"}:
+        yield f"notebook metadata holds {', '.join(sorted(notebook['metadata']))}"
+    elif notebook["metadata"]["kernelspec"]["name"] != "python3":
+        yield f"the kernel is {notebook['metadata']['kernelspec']['name']!r}, not 'python3'"
+    for number, cell in enumerate(notebook["cells"]):
+        odd = set(cell["metadata"]) - {"tags", "jupyter"}
+        if odd:
+            yield f"cell {number} carries metadata {', '.join(sorted(odd))}"
