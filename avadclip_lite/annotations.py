@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .config import ClassSet
 
-__all__ = ["Segment", "parse_codes", "parse_label", "read_annotations"]
+__all__ = ["Segment", "has_label", "parse_codes", "parse_label", "read_annotations"]
 
 Segment = tuple[str | None, int, int]  # code (None in the binary form), first frame, end exclusive
 
@@ -45,6 +45,11 @@ def parse_codes(label: str | Iterable[str], classes: ClassSet) -> tuple[str, ...
             f"label {label!r} calls a video normal ({classes.codes[0]}) and anomalous at once"
         )
     return tuple(classes.codes[i] for i in indices)
+
+
+def has_label(name: str) -> bool:
+    """Whether a video's name carries a weak label."""
+    return _MARK in name
 
 
 def parse_label(name: str, classes: ClassSet) -> tuple[str, ...]:
