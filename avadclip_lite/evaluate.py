@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from .annotations import parse_codes
 from .config import IOU_THRESHOLDS, ClassSet
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ __all__ = [
     "average_precision",
     "evaluate",
     "frame_metrics",
+    "name_segments",
     "predict",
     "roc_auc",
     "score",
@@ -43,7 +45,7 @@ __all__ = [
     "with_normal",
 ]
 
-Segment = tuple[str, int, int]  # class code, first frame, end frame (exclusive)
+Segment = tuple[str | None, int, int]  # class code, first frame, end frame (exclusive)
 
 # The released mAP's constants.
 THRESHOLD_SHARE = 0.6  # threshold = max - share x (max - min), per video and class
@@ -146,11 +148,13 @@ class Report:
     - ``videos``, ``snippets``, ``frames``: what was scored.
 
     A measure that the truth does not define is NaN, and ``notes`` says why under the same name.
+    Without classes in the annotations there is no mAP at all: ``map_result`` is None, and
+    ``notes["map"]`` says so.
     """
 
     metrics: dict[str, float]
     predictions: Predictions
-    map_result: MapResult
+    map_result: MapResult | None = None
     notes: dict[str, str] = field(default_factory=dict)
 
 
@@ -536,13 +540,17 @@ def evaluate(
     """Predict a split of the store and score it; arguments as in ``predict``, result ``Report``."""
     rows = store.indices(split)
     predictions = predict(model, store, rows, device=device, precision=precision, batch=batch)
-    return score(
-        predictions,
-        store.frame_truth(rows),
-        [store.segments(row) for row in rows],
-        store.classes,
-        store.stride,
-    )
+    segments = [
+        name_segments(store.segments(row), parse_codes(store.videos[row].label, store.classes))
+        for row in rows
+    ]
+    return score(predictions, store.frame_truth(rows), segments, store.classes, store.stride)
+
+
+def name_segments(segments: Sequence[Segment], codes: Sequence[str]) -> list[Segment]:
+    """Segments without a class (binary annotations) take the video's, where it has only one."""
+    only = codes[0] if len(codes) == 1 else None
+    return [(code or only, start, end) for code, start, end in segments]
 
 
 def score(
@@ -555,10 +563,27 @@ def score(
     """All measures of ``Report`` from predictions and the truth.
 
     ``truth`` is 0 or 1 per frame, the videos one after another; ``segments`` holds each video's
-    anomalous segments (normal videos none: they become whole normal segments here).
+    anomalous segments (normal videos none: they become whole normal segments here). Where a
+    segment's class is not known (None), there is no mAP.
     """
     positive, negative = snippet_truth(truth, predictions.lengths, stride)
     metrics, notes = frame_metrics(predictions, positive, negative)
+    sizes = {
+        "videos": float(len(predictions.lengths)),
+        "snippets": float(len(predictions.anomaly)),
+        "frames": float(len(truth)),
+    }
+    unnamed = [
+        name
+        for name, found in zip(predictions.names, segments, strict=True)
+        if any(code is None for code, _, _ in found)
+    ]
+    if unnamed:
+        notes["map"] = (
+            f"undefined: the annotations name no class for {len(unnamed)} videos, {unnamed[0]} "
+            "among them; give them in the form NAME CODE start end"
+        )
+        return Report(metrics=metrics | sizes, predictions=predictions, notes=notes)
     result = temporal_map(
         predictions.alignment,
         predictions.lengths,
@@ -575,11 +600,6 @@ def score(
             notes[name] = f"undefined: the truth holds no {what}"
         elif silent and name.startswith("map_seven"):
             notes[name] = f"0 as in the release, because nothing was proposed for {silent}"
-    sizes = {
-        "videos": float(len(predictions.lengths)),
-        "snippets": float(len(predictions.anomaly)),
-        "frames": float(len(truth)),
-    }
     return Report(
         metrics=metrics | events | sizes,
         predictions=predictions,

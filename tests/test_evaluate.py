@@ -18,6 +18,7 @@ from avadclip_lite.evaluate import (
     average_precision,
     evaluate,
     frame_metrics,
+    name_segments,
     predict,
     roc_auc,
     score,
@@ -294,7 +295,9 @@ class FakeStore:
         self.features = [rng.standard_normal((n, 8)).astype(np.float16) for n in lengths]
         self.sound = [rng.standard_normal((n, 8)).astype(np.float16) for n in lengths]
         self.silent = silent
-        self.videos = [SimpleNamespace(name=f"v{i}") for i in range(len(lengths))]
+        self.videos = [
+            SimpleNamespace(name=f"v{i}", label="B1" if i % 2 else "A") for i in range(len(lengths))
+        ]
 
     def indices(self, split):
         return np.arange(len(self.videos)) if split == "test" else np.array([], dtype=int)
@@ -404,6 +407,22 @@ def test_evaluate_reports_flat_documented_names() -> None:
     assert "class G" in report.notes["map_G@0.5"]
     for name in ("map_six@0.1", "map_seven_avg", "map_A_avg", "ap_abnormal_alignment"):
         assert name in report.metrics
+
+
+def test_binary_annotations_take_the_class_of_a_video_that_has_one() -> None:
+    segments = [(None, 0, 16), ("G", 20, 30)]
+    assert name_segments(segments, ("B2",)) == [("B2", 0, 16), ("G", 20, 30)]
+    assert name_segments(segments, ("B2", "G")) == segments
+
+
+def test_without_classes_in_the_truth_there_is_no_map_and_a_reason() -> None:
+    predictions = _predictions(np.random.default_rng(2), [20, 20])
+    truth = np.zeros(640, np.uint8)
+    truth[:100] = 1
+    report = score(predictions, truth, [[(None, 0, 100)], []], XD_CLASSES, 16)
+    assert report.map_result is None and "v0" in report.notes["map"]
+    assert report.metrics["ap_alignment"] > 0
+    assert not any(name.startswith("map_") for name in report.metrics)
 
 
 def test_score_says_when_a_silent_class_zeroes_the_seven_class_mean() -> None:

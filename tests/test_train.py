@@ -1,0 +1,618 @@
+"""Training: reproducible, resumable after kill -9, choosing epochs without the test set."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.metrics import average_precision_score
+from tiny import DIM, tiny_settings, tiny_store, tiny_text
+
+from avadclip_lite import train as train_module
+from avadclip_lite.losses import compute, topk_mean
+from avadclip_lite.model import build
+from avadclip_lite.store import FeatureStore, TrainingSet
+from avadclip_lite.train import FrozenTeacher, fit, load, trained, video_level
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> FeatureStore:
+    return tiny_store(tmp_path_factory.mktemp("data") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def teacher(store):
+    return run(store).model
+
+
+def run(store, **overrides):
+    passed = {k: overrides.pop(k) for k in ("out", "teacher") if k in overrides}
+    text, prompts = tiny_text()
+    return fit(tiny_settings(**overrides), store, text=text, prompts=prompts, **passed)
+
+
+def same_weights(one, other) -> bool:
+    one, other = one.trainable_state(), other.trainable_state()
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+# --- the loop -------------------------------------------------------------------------------------
+
+
+def test_the_loop_is_adamw_on_the_sum_of_losses(store) -> None:
+    """Three epochs against a loop written out here: same batches, same updates."""
+    settings = tiny_settings(
+        selection="last", tcn_dropout=0.0, milestones=(1,), length_aware=False, learning_rate=0.01
+    )
+    text, prompts = tiny_text()
+    result = fit(settings, store, text=text, prompts=prompts)
+    torch.manual_seed(0)
+    model = build(settings, text, prompts).train()
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=0.01,
+        betas=(0.9, 0.999),
+        weight_decay=0.01,
+    )
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1], gamma=0.1)
+    bags = TrainingSet(store, store.indices("train"), settings)
+    shuffling = torch.Generator().manual_seed(0)
+    for epoch in range(3):
+        order, total = torch.randperm(24, generator=shuffling), 0.0
+        for index in (order[:8], order[8:16], order[16:]):
+            batch = bags.batch(index)
+            output = model(batch.video, batch.audio, batch.lengths, batch.audio_mask)
+            loss = compute(output, batch.labels, batch.lengths, settings.loss)["total"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * 8
+        scheduler.step()
+        assert result.history[epoch]["total"] == pytest.approx(total / 24, rel=1e-5)
+    assert [entry["learning_rate"] for entry in result.history] == pytest.approx([0.01, 1e-3, 1e-3])
+    expected = model.trainable_state()
+    for name, value in result.model.trainable_state().items():
+        if name.endswith("qkv.bias"):  # the keys' bias has gradient 0, and Adam scales rounding up
+            value, expected[name] = (
+                torch.cat([x[:DIM], x[2 * DIM :]]) for x in (value, expected[name])
+            )
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_seed_decides_everything_and_the_callers_random_state_stays(store) -> None:
+    (text, prompts), before = tiny_text(), torch.get_rng_state()
+    one = fit(tiny_settings(seed=5), store, text=text, prompts=prompts)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(99)
+    assert same_weights(one.model, run(store, seed=5).model)
+    assert not same_weights(one.model, run(store, seed=6).model)
+
+
+def test_the_last_small_batch_is_kept_and_max_steps_stops(store, monkeypatch) -> None:
+    sizes = []
+    original = TrainingSet.batch
+    monkeypatch.setattr(
+        TrainingSet, "batch", lambda self, i: sizes.append(len(i)) or original(self, i)
+    )
+    run(store, selection="last", batch_size=10, epochs=1)
+    assert sorted(sizes) == [4, 10, 10]
+    sizes.clear()
+    result = run(store, selection="last", batch_size=10, epochs=5, max_steps=4)
+    assert len(sizes) == 4
+    assert len(result.history) == 2
+
+
+def test_length_aware_batches_see_every_bag_once_with_less_padding(store) -> None:
+    padded = {}
+    for aware in (True, False):
+        bags = TrainingSet(store, store.indices("train"), tiny_settings(length_aware=aware))
+        generator = torch.Generator().manual_seed(0)
+        batches = train_module._batches(bags, 3, generator)
+        assert sorted(torch.cat(batches).tolist()) == list(range(24))
+        padded[aware] = sum(int(bags.lengths[b].max()) * len(b) for b in batches)
+        again = train_module._batches(bags, 3, generator)
+        assert [b.tolist() for b in again] != [b.tolist() for b in batches]
+    real = int(bags.lengths.sum())
+    assert padded[True] - real < 0.3 * (padded[False] - real)
+
+
+def test_every_part_of_the_loss_is_in_the_history_and_the_log(store, teacher, caplog) -> None:
+    with caplog.at_level(logging.INFO, "avadclip_lite.train"):
+        result = run(store, role="vision", teacher=teacher, contrast_weight=0.1, epochs=2)
+    parts = {"classification", "cross_entropy", "focal", "alignment", "contrast", "ukd", "total"}
+    assert parts | {"holdout_criterion", "seconds", "epoch"} <= result.history[0].keys()
+    lines = [record.message for record in caplog.records]
+    assert len(lines) == 2 and lines[0].startswith("epoch 1/2")
+    assert all(part in lines[1] for part in parts)
+    total = result.history[1]
+    assert total["total"] == pytest.approx(
+        total["classification"] + total["alignment"] + 0.1 * total["contrast"] + total["ukd"],
+        rel=1e-5,
+    )
+
+
+def test_every_trainable_parameter_learns_and_the_text_tower_does_not(store) -> None:
+    text, prompts = tiny_text()
+    before = {name: value.clone() for name, value in text.state_dict().items()}
+    settings = tiny_settings(focal_alpha_learned=True, av_prompt="softmax", selection="last")
+    result = fit(settings, store, text=text, prompts=prompts)
+    torch.manual_seed(0)
+    start = build(settings, *tiny_text()).trainable_state()
+    still = [n for n, v in result.model.trainable_state().items() if torch.equal(v, start[n])]
+    assert still == []
+    assert all(torch.equal(value, before[name]) for name, value in text.state_dict().items())
+
+
+def test_a_loss_that_is_not_finite_is_reported(store) -> None:
+    with pytest.raises(ValueError, match=r"diverged in epoch 1 .*learning_rate=1e\+30"):
+        run(store, learning_rate=1e30, weight_decay=0.0)
+
+
+def test_bf16_trains_to_nearly_the_same_loss(store) -> None:
+    full, half = (run(store, precision=p, tcn_dropout=0.0) for p in ("float32", "bf16"))
+    assert half.history[-1]["total"] == pytest.approx(full.history[-1]["total"], rel=0.02)
+    assert half.history[-1]["total"] != full.history[-1]["total"]
+
+
+# --- the teacher of a student ---------------------------------------------------------------------
+
+
+def test_the_frozen_teacher_cannot_be_unfrozen(store, teacher) -> None:
+    teacher.train()
+    frozen = FrozenTeacher(teacher)
+    teacher.eval()
+    torch.nn.ModuleList([frozen]).train()
+    assert not any(module.training for module in frozen.modules())
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    batch = TrainingSet(store, store.indices("train"), tiny_settings()).batch(torch.arange(4))
+    assert not frozen(batch).requires_grad
+    frozen.detector.audio_encoder.train()
+    with pytest.raises(AssertionError, match="left eval mode"):
+        frozen(batch)
+
+
+def test_distillation_does_not_depend_on_the_mode_of_the_teacher_nor_change_it(
+    store, teacher
+) -> None:
+    state = {name: value.clone() for name, value in teacher.trainable_state().items()}
+    settings = {"role": "vision", "tcn_dropout": 0.5}
+    from_eval = run(store, teacher=teacher.eval(), **settings)
+    from_train = run(store, teacher=teacher.train(), **settings)
+    assert teacher.training
+    teacher.eval()
+    assert same_weights(from_eval.model, from_train.model)
+    assert all(torch.equal(value, state[name]) for name, value in teacher.trainable_state().items())
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_a_student_of_mse_comes_closer_to_its_teacher(store, teacher) -> None:
+    result = run(
+        store, role="vision", teacher=teacher, ukd="mse", ukd_weight=10.0, epochs=10,
+        learning_rate=5e-3,
+    )  # fmt: skip
+    assert result.history[-1]["ukd"] < 0.8 * result.history[0]["ukd"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "give_teacher", "message"),
+    [
+        ({"role": "vision"}, False, "role='vision' with ukd='paper' learns from a teacher"),
+        ({"role": "vision", "ukd": "none"}, True, "has no use for it"),
+        ({}, True, "role='audio_visual'.* has no use for it"),
+        ({"dim": 16}, False, "features of width 8.*dim=16; set dim=8"),
+        ({"device": "gpu7"}, False, "device='gpu7' is no device"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(
+    store, teacher, overrides, give_teacher, message
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(store, teacher=teacher if give_teacher else None, **overrides)
+
+
+# --- which epoch ----------------------------------------------------------------------------------
+
+
+class NoTest(FeatureStore):
+    """A store that fails when anything but training rows and weak labels is asked for."""
+
+    def indices(self, split):
+        assert split == "train"
+        return super().indices(split)
+
+    def frame_truth(self, indices):
+        raise AssertionError("frame truth was read")
+
+    segments = frame_truth
+
+
+@pytest.mark.parametrize("selection", ["holdout", "last"])
+def test_the_test_set_is_never_touched(store, selection) -> None:
+    run(NoTest.open(store.path), selection=selection)
+
+
+def test_the_held_out_videos_are_not_trained_on(store, monkeypatch) -> None:
+    rows = []
+    original = TrainingSet.__init__
+
+    def spy(self, its_store, its_rows, settings):
+        rows.append(set(np.asarray(its_rows).tolist()))
+        original(self, its_store, its_rows, settings)
+
+    monkeypatch.setattr(TrainingSet, "__init__", spy)
+    run(store, holdout_share=0.25, epochs=1)
+    held, kept = sorted(rows, key=len)
+    assert len(held) == 6 and not held & kept
+    assert held | kept == set(store.indices("train").tolist())
+
+
+@pytest.mark.parametrize(("selection", "better"), [("holdout", 3), ("test", 2)])
+def test_the_best_epoch_is_kept(store, monkeypatch, selection, better) -> None:
+    """Criteria 0.2, 0.5, 0.5, 0.1: of equals the later for holdout, the first as released."""
+    values = iter([0.2, 0.5, 0.5, 0.1])
+    states = []
+
+    def judge(model, *args, **kwargs):
+        states.append({k: v.clone() for k, v in model.trainable_state().items()})
+        value = next(values)
+        if selection == "holdout":
+            return {"holdout_criterion": value}
+        names = ("ap_alignment", "ap_classification", "map_six_avg", "map_seven_avg")
+        return type("Report", (), {"metrics": dict.fromkeys(names, value)})
+
+    monkeypatch.setattr(
+        train_module, "video_level" if selection == "holdout" else "evaluate", judge
+    )
+    result = run(store, selection=selection, epochs=4)
+    assert result.chosen_epoch == better
+    for name, value in result.model.trainable_state().items():
+        assert torch.equal(value, states[better - 1][name])
+    assert not result.model.training
+
+
+def test_reload_best_starts_the_next_epoch_from_the_best_weights(store, monkeypatch) -> None:
+    values = iter([0.5, 0.1, 0.1])
+    names = ("ap_alignment", "ap_classification", "map_six_avg", "map_seven_avg")
+    first, started = [], []
+
+    def judge(model, *args, **kwargs):
+        first.append({k: v.clone() for k, v in model.trainable_state().items()})
+        return type("Report", (), {"metrics": dict.fromkeys(names, next(values))})
+
+    original = train_module._Run.one_epoch
+
+    def spy(self, *args):
+        started.append({k: v.clone() for k, v in self.model.trainable_state().items()})
+        return original(self, *args)
+
+    monkeypatch.setattr(train_module, "evaluate", judge)
+    monkeypatch.setattr(train_module._Run, "one_epoch", spy)
+    run(store, selection="test", reload_best=True)
+    for start in started[1:]:
+        assert all(torch.equal(start[name], first[0][name]) for name in start)
+    assert any(not torch.equal(first[1][name], first[0][name]) for name in first[0])
+
+
+def test_video_level_measures_equal_scikit_learn(store, teacher) -> None:
+    settings = tiny_settings()
+    rows = store.indices("train")
+    measures = video_level(teacher, TrainingSet(store, rows, settings), 7)
+    binary, classes = [], []
+    with torch.no_grad():
+        for row in rows:  # one video at a time, no padding
+            bag = TrainingSet(store, [row], settings).batch(torch.tensor([0]))
+            output = teacher(bag.video, bag.audio, bag.lengths, bag.audio_mask)
+            k = bag.video.shape[1] // 16 + 1
+            confidence = sorted(torch.sigmoid(output.anomaly_logits[0]).tolist())[-k:]
+            binary.append(sum(confidence) / k)
+            classes.append(topk_mean(output.alignment_logits, bag.lengths)[0].softmax(0).tolist())
+    labels = store.labels(rows)
+    ap = average_precision_score(1 - labels[:, 0], binary)
+    per_class = [
+        average_precision_score(labels[:, c], np.array(classes)[:, c]) for c in range(1, 7)
+    ]
+    assert measures["holdout_ap"] == pytest.approx(ap, abs=1e-6)
+    assert measures["holdout_map"] == pytest.approx(np.mean(per_class), abs=1e-6)
+    assert measures["holdout_criterion"] == pytest.approx((ap + np.mean(per_class)) / 2, abs=1e-6)
+
+
+def test_holding_out_nothing_is_refused(store) -> None:
+    with pytest.raises(ValueError, match="holdout_share=0.0 holds out none"):
+        run(store, holdout_share=0.0)
+
+
+# --- checkpoints ----------------------------------------------------------------------------------
+
+WORKER = """
+    import sys
+    sys.path[:0] = [{tests!r}, {root!r}]
+    from avadclip_lite import train
+    from avadclip_lite.store import FeatureStore
+    from tiny import tiny_settings, tiny_text
+    save = train._Run.save
+
+    def save_and_tell(self, folder):
+        save(self, folder)
+        print(self.epoch, flush=True)
+        if self.epoch == {stop}:
+            import time
+            time.sleep(60)  # waits to be killed
+
+    train._Run.save = save_and_tell
+    text, prompts = tiny_text()
+    settings = tiny_settings(**{settings!r})
+    teacher = train.load({teacher!r}, text=text, prompts=prompts) if {teacher!r} else None
+    train.fit(settings, FeatureStore.open({store!r}), text=text, prompts=prompts,
+              teacher=teacher, out={out!r}, progress=False)
+"""
+
+
+def start_worker(store, out, *, stop, settings, teacher="") -> subprocess.Popen:
+    source = textwrap.dedent(WORKER).format(
+        tests=str(TESTS),
+        root=str(TESTS.parent),
+        stop=stop,
+        settings=settings,
+        teacher=str(teacher),
+        store=str(store.path),
+        out=str(out),
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", source],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.parametrize("student", [False, True])
+def test_going_on_after_kill_9_gives_the_same_bits(store, tmp_path, student) -> None:
+    settings = {"epochs": 4, "tcn_dropout": 0.3}
+    folder = ""
+    if student:
+        folder = tmp_path / "teacher"
+        run(store, out=folder, epochs=1)
+        settings |= {"role": "vision"}
+    whole = start_worker(store, tmp_path / "whole", stop=0, settings=settings, teacher=folder)
+    broken = start_worker(store, tmp_path / "broken", stop=2, settings=settings, teacher=folder)
+    for line in broken.stdout:
+        if line.strip() == "2":
+            break
+    broken.send_signal(signal.SIGKILL)
+    assert broken.wait() == -signal.SIGKILL
+    again = start_worker(store, tmp_path / "broken", stop=0, settings=settings, teacher=folder)
+    said, _ = again.communicate(timeout=120)
+    assert again.returncode == 0 and said.split() == ["3", "4"]  # not from the beginning
+    assert whole.communicate(timeout=120)[0].split() == ["1", "2", "3", "4"]
+    one, other = (
+        load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "broken")
+    )
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_going_on_in_one_process_is_exact_for_the_released_protocol_too(
+    store, tmp_path, monkeypatch
+) -> None:
+    settings = {"selection": "test", "reload_best": True, "epochs": 4, "milestones": (2,)}
+    whole = run(store, **settings)
+
+    class Stop(Exception):
+        pass
+
+    original = train_module._Run.save
+
+    def stop_after_two(self, folder):
+        original(self, folder)
+        if self.epoch == 2:
+            raise Stop
+
+    monkeypatch.setattr(train_module._Run, "save", stop_after_two)
+    with pytest.raises(Stop):
+        run(store, out=tmp_path / "run", **settings)
+    monkeypatch.undo()
+    rest = run(store, out=tmp_path / "run", **settings)
+    assert same_weights(whole.model, rest.model)
+    assert rest.chosen_epoch == whole.chosen_epoch
+
+    def timeless(history):
+        return [{k: v for k, v in entry.items() if k != "seconds"} for entry in history]
+
+    assert timeless(rest.history) == timeless(whole.history)
+
+
+def test_a_kill_while_writing_leaves_the_old_checkpoint(store, tmp_path, monkeypatch) -> None:
+    out = tmp_path / "run"
+    run(store, out=out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def crash(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", crash)
+    with pytest.raises(OSError, match="disk full"):
+        train_module._write(out / "state.safetensors", b"half")
+    assert (out / "state.safetensors").read_bytes() == before["state.safetensors"]
+
+
+def test_load_gives_the_chosen_weights_in_eval_mode(store, tmp_path) -> None:
+    result = run(store, out=tmp_path / "run")
+    text, prompts = tiny_text()
+    model = load(tmp_path / "run", text=text, prompts=prompts)
+    assert same_weights(model, result.model) and not model.training
+    assert model.settings == result.settings
+    with pytest.raises(ValueError, match="text tower of its own: pass text="):
+        load(tmp_path / "run")
+    with torch.no_grad():
+        text.text_projection.add_(1)
+    with pytest.raises(ValueError, match="other text tower weights"):
+        load(tmp_path / "run", text=text, prompts=prompts)
+
+
+def test_a_finished_run_is_returned_as_it_is(store, tmp_path, monkeypatch) -> None:
+    first = run(store, out=tmp_path / "run")
+    monkeypatch.setattr(train_module._Run, "one_epoch", None)  # would fail if called
+    second = run(store, out=tmp_path / "run")
+    assert same_weights(first.model, second.model)
+    assert second.history == first.history and second.chosen_epoch == first.chosen_epoch
+    assert second.seconds == first.seconds
+
+
+def test_damaged_or_foreign_checkpoints_get_one_sentence(store, tmp_path) -> None:
+    out = tmp_path / "run"
+    run(store, out=out)
+    with pytest.raises(ValueError, match=r"holds another run: settings.train.seed was 0 .* is 1"):
+        run(store, out=out, seed=1)
+    other = tiny_store(tmp_path / "other", train=20)
+    with pytest.raises(ValueError, match="holds another run: store.digest"):
+        run(other, out=out)
+    text, prompts = tiny_text()
+    with pytest.raises(FileNotFoundError, match=r"no training run: it has no config.json"):
+        load(tmp_path / "nothing", text=text, prompts=prompts)
+    whole = (out / "weights.safetensors").read_bytes()
+    (out / "weights.safetensors").write_bytes(whole[:-40])
+    with pytest.raises(ValueError, match="weights.safetensors is damaged"):
+        load(out, text=text, prompts=prompts)
+    (out / "weights.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="no epoch of this run has ended"):
+        load(out, text=text, prompts=prompts)
+    state = (out / "state.safetensors").read_bytes()
+    for content in (state[: len(state) // 2], b"", b"\x80\x04not a tensor"):
+        (out / "state.safetensors").write_bytes(content)
+        with pytest.raises(ValueError, match=r"state.safetensors is damaged .*delete .*run"):
+            run(store, out=out)
+    (out / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config.json is damaged"):
+        run(store, out=out)
+
+
+def test_nothing_on_disk_is_pickled(store, tmp_path) -> None:
+    run(store, out=tmp_path / "run", max_steps=1)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"config.json", "weights.safetensors", "state.safetensors"}
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["store"]["digest"]
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+
+def cached(store, cache, teacher=None, **overrides):
+    text, prompts = tiny_text()
+    settings = tiny_settings(**overrides)
+    return trained(settings, store, text=text, prompts=prompts, teacher=teacher, cache=cache)
+
+
+def test_the_cache_finds_the_same_training_and_no_other(store, tmp_path, monkeypatch) -> None:
+    first = cached(store, tmp_path)
+    calls = []
+    original = train_module._Run.train
+    monkeypatch.setattr(
+        train_module._Run, "train", lambda self, *a: calls.append(1) or original(self, *a)
+    )
+    assert same_weights(cached(store, tmp_path).model, first.model)
+    assert calls == []
+    cached(store, tmp_path, seed=1)  # another configuration
+    assert len(calls) == 1
+    cached(tiny_store(tmp_path / "other", train=20), tmp_path)  # other data
+    assert len(calls) == 2
+    monkeypatch.setattr(train_module, "source_digest", lambda: "changed")
+    cached(store, tmp_path)  # another package
+    assert len(calls) == 3
+    monkeypatch.setenv("AVADCLIP_CACHE", str(tmp_path / "elsewhere"))
+    cached(store, None)  # an empty cache
+    assert len(calls) == 4 and (tmp_path / "elsewhere").is_dir()
+    for seed in (0, 1):  # another teacher
+        cached(store, tmp_path, teacher=run(store, seed=seed).model, role="vision")
+    assert len(calls) == 4 + 2 * 2
+
+
+def test_the_source_digest_follows_the_sources(tmp_path, monkeypatch) -> None:
+    for name in train_module.SOURCES:
+        (tmp_path / f"{name}.py").write_text(f"# {name}")
+    monkeypatch.setattr(train_module, "PACKAGE", tmp_path)
+    seen = {train_module.source_digest()}
+    for name in train_module.SOURCES:
+        (tmp_path / f"{name}.py").write_text("changed")
+        seen.add(train_module.source_digest())
+    assert len(seen) == len(train_module.SOURCES) + 1
+
+
+def test_two_processes_that_ask_at_once_train_once(store, tmp_path) -> None:
+    source = textwrap.dedent(f"""
+        import sys
+        sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent)!r}]
+        from avadclip_lite import train
+        from avadclip_lite.store import FeatureStore
+        from tiny import tiny_settings, tiny_text
+        import time
+        one_epoch = train._Run.one_epoch
+
+        def slowly(self, *args):
+            print("epoch", flush=True)
+            time.sleep(0.3)
+            return one_epoch(self, *args)
+
+        train._Run.one_epoch = slowly
+        text, prompts = tiny_text()
+        result = train.trained(tiny_settings(), FeatureStore.open({str(store.path)!r}), text=text,
+                               prompts=prompts, cache={str(tmp_path)!r}, progress=False)
+        print(train._weights_digest(result.model.trainable_state(), ""))
+    """)
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", source],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        for _ in range(2)
+    ]
+    said = [worker.communicate(timeout=120)[0].split() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0]
+    assert sorted(words.count("epoch") for words in said) == [0, 3]
+    assert said[0][-1] == said[1][-1]
+
+
+# --- what it imports ------------------------------------------------------------------------------
+
+
+def test_training_imports_nothing_heavy(store) -> None:
+    source = textwrap.dedent(f"""
+        import sys
+        sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent)!r}]
+        from avadclip_lite import train
+        from avadclip_lite.store import FeatureStore
+        from tiny import tiny_settings, tiny_text
+        text, prompts = tiny_text()
+        store = FeatureStore.open({str(store.path)!r})
+        settings = tiny_settings(epochs=1, selection="test")
+        train.fit(settings, store, text=text, prompts=prompts, progress=False)
+        heavy = {{"pandas", "open_clip", "matplotlib", "torchvision", "torchaudio", "PIL",
+                  "wav2clip", "av", "seaborn"}}
+        print(sorted(heavy & set(sys.modules)))
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_progress_bar_is_silent_away_from_a_terminal(store, capfd) -> None:
+    began = time.perf_counter()
+    result = run(store)
+    assert capfd.readouterr().err == ""
+    assert 0 < result.seconds <= time.perf_counter() - began
+    assert result.model.settings.model.dim == DIM
