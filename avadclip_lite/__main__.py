@@ -14,7 +14,7 @@ COMMANDS = {  # name: (module with add_arguments and main, what it does)
     "run": ("run", "run all notebooks in order, gather their numbers, write a report"),
     "import": ("importers", "make a feature store from released or own features"),
     "train": ("train", "train a detector on a feature store"),
-    "evaluate": ("evaluate", "evaluate a trained detector on a feature store"),
+    "evaluate": ("commands", "evaluate a trained detector on a feature store"),
     "doctor": ("doctor", "say what of this machine is ready, and what to do about the rest"),
 }
 

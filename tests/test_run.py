@@ -1,0 +1,496 @@
+"""The runner: parameters, what is up to date, numbers, interruptions, failures, the report."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import authoring
+import numpy as np
+import pytest
+from example_notebook import SCRIPT, write_script
+
+from avadclip_lite import __main__ as command_line
+from avadclip_lite import report, run
+from avadclip_lite.config import make_config
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def write_notebook(folder: Path, name: str, text: str = SCRIPT) -> Path:
+    """The pair, not executed: the runner does not care."""
+    import nbformat
+
+    script = write_script(folder, name, text)
+    nbformat.write(authoring.from_script(script), script.with_suffix(".ipynb"))
+    return script.with_suffix(".ipynb")
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AVADCLIP_RECORDS", str(tmp_path / "deep" / "records.jsonl"))
+    monkeypatch.setenv("AVADCLIP_NOTEBOOK", "06_teacher")
+    return tmp_path / "deep" / "records.jsonl"
+
+
+def test_record_says_where_a_number_comes_from(records: Path) -> None:
+    settings = make_config(seed=3)
+    run.record("AP, %", np.float32(81.5), dataset="Soundstage", seed=3, config=settings)
+    assert json.loads(records.read_text()) == {
+        "notebook": "06_teacher",
+        "name": "AP, %",
+        "value": 81.5,
+        "dataset": "Soundstage",
+        "seed": 3,
+        "config": settings.digest(),
+        "device": "cpu",
+        "protocol": "",
+    }
+
+
+def test_record_keeps_whole_numbers_whole(records: Path) -> None:
+    run.record("steps", 60, dataset="XD", seed=None)
+    assert '"value": 60,' in records.read_text()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, "many"])
+def test_record_refuses_what_is_no_number(records: Path, value: float) -> None:
+    with pytest.raises(ValueError, match=str(value)):
+        run.record("AP", value, dataset="Soundstage", seed=0)
+    assert not records.exists()
+
+
+def test_record_refuses_a_nameless_number(records: Path) -> None:
+    with pytest.raises(ValueError, match="name and a dataset"):
+        run.record(" ", 1.0, dataset="Soundstage", seed=0)
+
+
+def test_record_without_a_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AVADCLIP_RECORDS", "AVADCLIP_NOTEBOOK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("JPY_SESSION_NAME", "/somewhere/notebooks/02_temporal_mil.ipynb")
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    run.record("AP", 1.0, dataset="Soundstage", seed=0)
+    line = json.loads((tmp_path / "runs/interactive/metrics.jsonl").read_text())
+    assert line["notebook"] == "02_temporal_mil"
+
+
+def test_the_last_word_on_a_number_counts() -> None:
+    first = {"name": "AP", "seed": 0, "value": 1.0}
+    other = {"name": "AP", "seed": 1, "value": 2.0}
+    again = {"name": "AP", "seed": 0, "value": 3.0}
+    assert run.gather_metrics([first, other, again]) == [other, again]
+
+
+# --- parameters ----------------------------------------------------------------------------------
+
+
+def test_parameters_are_read_with_their_comments() -> None:
+    found = run.parse_parameters(
+        'epochs: int = 3  # passes\nname: str = "a # b"\nrates: list[float] = [0.1]  # tried',
+        where="x",
+    )
+    assert [(p.name, p.type, p.default, p.help) for p in found.values()] == [
+        ("epochs", "int", 3, "passes"),
+        ("name", "str", "a # b", ""),
+        ("rates", "list[float]", [0.1], "tried"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        ("int", "3", 3),
+        ("float", "1e-3", 0.001),
+        ("float", "2", 2.0),
+        ("bool", "True", True),
+        ("bool", "false", False),
+        ("str", "3", "3"),
+        ("list[int]", "0,1,2", [0, 1, 2]),
+        ("list[int]", "[0, 1]", [0, 1]),
+        ("list[str]", "add, concat", ["add", "concat"]),
+        ("list[float]", "", []),
+    ],
+)
+def test_words_become_values(kind: str, text: str, value: object) -> None:
+    found = run.Parameter(name="x", type=kind, default=None).convert(text)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [("int", "3.5"), ("int", ""), ("float", "nan"), ("float", "x"), ("bool", "maybe")]
+    + [("list[int]", "0,x")],
+)
+def test_words_of_another_type_are_refused(kind: str, text: str) -> None:
+    word = text.split(",")[-1]
+    with pytest.raises(ValueError, match=re.escape(f"parameter x wants {kind}, got {word!r}")):
+        run.Parameter(name="x", type=kind, default=None).convert(text)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> list[Path]:
+    """Two notebooks; only the first has ``factor``, only the second has form and scale."""
+    first = write_notebook(tmp_path / "notebooks", "01_first")
+    text = SCRIPT.replace(
+        "factor: float = 1.5  # of the line\n",
+        'form: str = "paper"  # form\nscale: str = "soundstage"  # scale\n',
+    )
+    second = write_notebook(tmp_path / "notebooks", "02_second", text.replace("factor", "1"))
+    return [first, second]
+
+
+def test_a_notebook_gets_what_it_declares(two: list[Path]) -> None:
+    given = run.settle_parameters(two, form="released", extra=[("factor", "2"), ("seed", "5")])
+    assert given == {
+        "01_first": {"factor": 2.0, "seed": 5},
+        "02_second": {"form": "released", "seed": 5},
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"extra": [("epoch", "3")]}, r"'epoch'; known: data, epochs, factor, form, scale, seed"),
+        ({"extra": [("epochs", "three")]}, "epochs wants int, got 'three'"),
+        ({"extra": [("epochs", "0")]}, "TrainConfig.epochs must be at least 1, got 0"),
+        ({"extra": [("epochs", "1"), ("epochs", "2")]}, "epochs was given twice"),
+        ({"extra": [("form", "mine")]}, "form must be one of paper, released, got 'mine'"),
+        ({"extra": [("form", "paper")], "form": "paper"}, "--form or as -p form, not both"),
+        ({"extra": [("scale", "huge")]}, "scale must be one of .*, got 'huge'"),
+        ({"data": Path("nowhere")}, "no feature store at nowhere"),
+        ({"extra": [("data", "nowhere")]}, "no feature store at nowhere"),
+    ],
+)
+def test_bad_parameters_are_refused(two: list[Path], options: dict, message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run.settle_parameters(two, **options)
+
+
+def test_an_option_that_no_chosen_notebook_reads_is_refused(two: list[Path]) -> None:
+    with pytest.raises(ValueError, match="no chosen notebook has a parameter 'form'"):
+        run.settle_parameters(two[:1], form="paper")
+
+
+def test_nothing_starts_when_a_parameter_is_bad(two: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="epoch"):
+        run.run(out=tmp_path / "out", folder=two[0].parent, extra=[("epoch", "3")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_must_name_a_notebook(two: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'07'; there are 01_first, 02_second"):
+        run.run(out=tmp_path / "out", folder=two[0].parent, only=["07"])
+
+
+def test_a_folder_without_notebooks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no notebooks in"):
+        run.notebooks(tmp_path)
+
+
+def test_what_is_no_notebook_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "01_x.ipynb").write_text("{}")
+    with pytest.raises(ValueError, match="01_x.ipynb is not a notebook"):
+        run.read_parameters(tmp_path / "01_x.ipynb")
+
+
+# --- what is up to date --------------------------------------------------------------------------
+
+
+def test_the_key_covers_source_tags_parameters_and_surroundings(two: list[Path]) -> None:
+    path = two[0]
+    key = run.notebook_key(path, {"seed": 0}, "package", "data")
+    notebook = json.loads(path.read_text())
+    notebook["cells"][4]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "3"}]
+    path.write_text(json.dumps(notebook))
+    assert run.notebook_key(path, {"seed": 0}, "package", "data") == key
+    others = [
+        run.notebook_key(path, {"seed": 1}, "package", "data"),
+        run.notebook_key(path, {"seed": 0}, "package!", "data"),
+        run.notebook_key(path, {"seed": 0}, "package", "data!"),
+    ]
+    notebook["cells"][4]["metadata"]["tags"] = ["nbval-ignore-output"]
+    path.write_text(json.dumps(notebook))
+    others.append(run.notebook_key(path, {"seed": 0}, "package", "data"))
+    notebook["cells"][4]["source"] = ["1"]
+    path.write_text(json.dumps(notebook))
+    others.append(run.notebook_key(path, {"seed": 0}, "package", "data"))
+    assert len({key, *others}) == 6
+
+
+def test_digests_follow_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "PACKAGE", tmp_path)
+    seen = set()
+    for name, text in (("a.py", "1"), ("a.py", "2"), ("b.py", "1"), ("c.txt", "1")):
+        (tmp_path / name).write_text(text)
+        seen.add((run.package_digest(), run.folder_digest(tmp_path)))
+    assert len({package for package, _ in seen}) == 3  # c.txt is no source
+    assert len({folder for _, folder in seen}) == 4
+    assert run.folder_digest(tmp_path / "nowhere") == ""
+
+
+def test_a_large_file_counts_by_size_and_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "HASHED_WHOLE", 3)
+    large = tmp_path / "large"
+    large.write_bytes(b"abcd")
+    os.utime(large, (1, 1))
+    before = run.folder_digest(tmp_path)
+    os.utime(large, (2, 2))
+    assert run.folder_digest(tmp_path) != before
+
+
+# --- running -------------------------------------------------------------------------------------
+
+# waits when told to, so that a test can kill the run meanwhile
+WAITING = SCRIPT.replace(
+    "total = sum", "import os, time\ntime.sleep(float(os.environ.get('WAIT', 0)))\ntotal = sum"
+)
+
+
+def stamps(out: Path) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in out.glob("*.ipynb")}
+
+
+def test_a_run_from_first_to_last(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Progress, results and report; nothing to do; only what changed; failure and recovery."""
+    folder, out = tmp_path / "my notebooks", tmp_path / "my out"
+    for name in ("01_one", "02_two"):
+        write_notebook(folder, name)
+
+    # all of it
+    run.run(out=out, folder=folder, extra=[("epochs", "4")])
+    said = capfd.readouterr()
+    assert [line.split()[:3] for line in said.out.splitlines()[:2]] == [
+        ["[", "1/2]", "01_one"],
+        ["[", "2/2]", "02_two"],
+    ]
+    assert said.out.splitlines()[0].endswith(" s  done") and said.err == ""
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert [(n["notebook"], n["current"], n["parameters"]) for n in metrics["notebooks"]] == [
+        ("01_one", True, {"epochs": 4}),
+        ("02_two", True, {"epochs": 4}),
+    ]
+    assert [(m["notebook"], m["value"], m["dataset"]) for m in metrics["metrics"]] == [
+        ("01_one", 4, "ones"),
+        ("02_two", 4, "ones"),
+    ]
+    page = (out / "report.html").read_text()
+    assert page.count('<img alt="A line that rises') == 2
+    assert 'href="report/02_two.html"' in page and "What does a notebook look like?" in page
+    assert not list((out / ".unfinished").iterdir())
+
+    # a second time
+    before = stamps(out)
+    run.run(out=out, folder=folder, extra=[("epochs", "4")])
+    assert "nothing to do: 2 notebooks are up to date" in capfd.readouterr().out
+    assert stamps(out) == before
+
+    # the second changed, and breaks: the first stays done, its numbers stay
+    broken = SCRIPT.replace("total = sum([1] * epochs)", "total = epochs / (epochs - 4)")
+    write_notebook(folder, "02_two", broken)
+    with pytest.raises(run.NotebookFailed) as failure:
+        run.run(out=out, folder=folder, extra=[("epochs", "4")])
+    message = str(failure.value)
+    assert message.startswith("02_two: cell [4] raised ZeroDivisionError: division by zero")
+    assert "total = epochs / (epochs - 4)" in message and len(message.splitlines()) < 8
+    assert capfd.readouterr().out.splitlines()[0].endswith("FAILED")
+    assert stamps(out)["01_one.ipynb"] == before["01_one.ipynb"]
+    names = [n["notebook"] for n in json.loads((out / "metrics.json").read_text())["notebooks"]]
+    assert names == ["01_one"]
+
+    # mended: only that one runs
+    write_notebook(folder, "02_two")
+    run.run(out=out, folder=folder, extra=[("epochs", "4")])
+    assert stamps(out)["01_one.ipynb"] == before["01_one.ipynb"]
+    assert stamps(out)["02_two.ipynb"] != before["02_two.ipynb"]
+
+    # one alone with other parameters: the other is said to be as it was
+    run.run(out=out, folder=folder, only=["02"], extra=[("epochs", "5")])
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert [(m["notebook"], m["value"]) for m in metrics["metrics"]] == [
+        ("01_one", 4),
+        ("02_two", 5),
+    ]
+    monkeypatch.setattr(run, "package_digest", lambda: "another package")
+    run.run(out=out, folder=folder, only=["02"], extra=[("epochs", "5")])
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert [n["current"] for n in metrics["notebooks"]] == [False, True]
+    assert "of an earlier version" in (out / "report.html").read_text()
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    write_notebook(folder, "01_one")
+    write_notebook(folder, "02_two", WAITING)
+    code = (
+        "import sys; from pathlib import Path; from avadclip_lite.run import run\n"
+        "run(out=Path(sys.argv[1]), folder=Path(sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", code, str(out), str(folder)]
+    slow = subprocess.Popen(command, env={**os.environ, "WAIT": "600"}, start_new_session=True)
+    try:
+        give_up = time.monotonic() + 120
+        while not (out / ".unfinished" / "02_two.ipynb").is_file():
+            assert slow.poll() is None and time.monotonic() < give_up
+            time.sleep(0.1)
+        refused = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert "another run is writing to" in refused.stderr
+    finally:
+        os.killpg(slow.pid, signal.SIGKILL)
+        slow.wait()
+    before = stamps(out)
+    assert set(before) == {"01_one.ipynb"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "02_two" in done.stdout and "01_one" not in done.stdout
+    after = stamps(out)
+    assert set(after) == {"01_one.ipynb", "02_two.ipynb"}
+    assert after["01_one.ipynb"] == before["01_one.ipynb"]
+    assert len(json.loads((out / "metrics.json").read_text())["metrics"]) == 2
+    assert (out / "report.html").is_file()
+
+
+def test_a_dead_kernel_is_reported(tmp_path: Path) -> None:
+    text = SCRIPT.replace("total = sum", "import os\nos._exit(9)\ntotal = sum")
+    write_notebook(tmp_path / "notebooks", "01_one", text)
+    with pytest.raises(run.NotebookFailed, match="01_one: the kernel died"):
+        run.run(out=tmp_path / "out", folder=tmp_path / "notebooks")
+
+
+def test_force_runs_again(two: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for force in (False, True):
+        run.run(out=out, folder=two[0].parent, only=["01"], force=force)
+        seen = stamps(out) if not force else seen  # noqa: F821
+    assert stamps(out) != seen
+
+
+def test_the_kernel_is_this_python_whatever_a_user_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel called python3 in the user's folder would run another Python."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    foreign = tmp_path / "jupyter" / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    spec = {"argv": ["/elsewhere/python", "-m", "ipykernel_launcher"], "display_name": "x"}
+    (foreign / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    assert KernelSpecManager().get_kernel_spec("python3").argv[0] == "/elsewhere/python"
+    with run.environment(run.kernel_environment()):
+        assert KernelSpecManager().get_kernel_spec("python3").argv[0] != "/elsewhere/python"
+    assert os.environ["JUPYTER_PATH"] == str(tmp_path / "jupyter")
+
+
+# --- the report ----------------------------------------------------------------------------------
+
+
+def line(value: float, seed: int | None, **others: object) -> dict:
+    same = {"notebook": "06_teacher", "name": "AP, %", "dataset": "Soundstage", "config": "abc"}
+    return {**same, "device": "cpu", "protocol": "", "value": value, "seed": seed, **others}
+
+
+def test_seeds_become_mean_and_standard_deviation() -> None:
+    rows = report.results_table(
+        [
+            line(80.0, 0, config="a"),
+            line(82.0, 1, config="b"),
+            line(84.0, 2),
+            line(1.0, None, name="x"),
+        ]
+    )
+    assert [(r["name"], r["mean"], r["spread"], r["seeds"], r["config"]) for r in rows] == [
+        ("AP, %", 82.0, 2.0, [0, 1, 2], ""),  # deviations -2, 0, 2: sqrt(8 / 2)
+        ("x", 1.0, None, [], "abc"),
+    ]
+
+
+@pytest.mark.parametrize("what", ["device", "protocol", "dataset", "notebook"])
+def test_numbers_of_different_origin_stay_apart(what: str) -> None:
+    assert len(report.results_table([line(1.0, 0), line(2.0, 1, **{what: "other"})])) == 2
+
+
+def test_formulas_become_mathml_and_links_stay_in_the_report() -> None:
+    page = report._markdown("$a_i$ and [next](02_temporal_mil.ipynb#recap)\n\n$$\\frac{1}{2}$$\n")
+    assert "<msub>" in page and "<mfrac>" in page and "$" not in page
+    assert 'href="02_temporal_mil.html#recap"' in page
+
+
+def test_a_formula_beyond_us_is_shown_as_it_is_written() -> None:
+    assert "<code>\\left(</code>" == report._formula("\\left(", "inline")
+
+
+def test_pages_need_no_network(tmp_path: Path) -> None:
+    write_notebook(tmp_path / "notebooks", "01_one")
+    run.run(out=tmp_path / "out", folder=tmp_path / "notebooks")
+    for path in (tmp_path / "out" / "report.html", tmp_path / "out" / "report" / "01_one.html"):
+        page = path.read_text()
+        assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//[^"'>]*""", page), path.name
+        assert "<script" not in page and "@import" not in page
+    assert '<details class="solution">' in page and "<math" in page
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ([], 2, "usage:"),
+        (["--help"], 0, "usage:"),
+        (["fly"], 2, "no command 'fly'"),
+        (["run", "-p", "no_such_thing", "1"], 2, "no_such_thing"),
+        (["run", "--only", "99"], 2, "'99'"),
+    ],
+)
+def test_exit_status_and_one_sentence(
+    words: list[str],
+    status: int,
+    said: str,
+    two: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(run, "ROOT", two[0].parents[1])
+    assert command_line.main(words) == status
+    printed = capsys.readouterr()
+    assert said in printed.out + printed.err and "Traceback" not in printed.err
+
+
+def test_a_failed_notebook_fails_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_notebook(tmp_path / "notebooks", "01_one", SCRIPT.replace("factor])", "facto])"))
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert command_line.main(["run"]) == 1
+    assert "NameError" in capsys.readouterr().err
+    assert (tmp_path / "runs" / "soundstage" / "state.json").is_file()
+
+
+def test_every_command_has_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in command_line.COMMANDS:
+        with pytest.raises(SystemExit) as done:
+            command_line.main([name, "--help"])
+        assert done.value.code == 0
+        assert f"python -m avadclip_lite {name}" in capsys.readouterr().out
+
+
+def test_the_module_is_a_command() -> None:
+    words = [sys.executable, "-m", "avadclip_lite", "train", "--data", "nowhere", "--out", "x"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
