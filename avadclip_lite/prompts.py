@@ -36,6 +36,7 @@ class TextualPrompt(nn.Module):
     ) -> None:
         super().__init__()
         self.tower = tower
+        self.prompts = prompts
         positions, width = tower.positions, tower.width
         ends = [1 + before + len(word) + after for word in prompts.ids]
         used = max(ends) + 1

@@ -101,14 +101,11 @@ def to_release_state(detector: Detector, clip_state: Mapping[str, Tensor]) -> di
     """
     settings = detector.settings
     state = {release_key(k): v.detach().clone() for k, v in detector.trainable_state().items()}
-    tower = detector.textual_prompt.tower
-    template = _template(settings.model.role, settings.model.dim, tower)
-    classes = len(detector.textual_prompt.ends)
-    state.setdefault("alpha", torch.full((classes,), settings.loss.focal_alpha))
+    tower, prompts = detector.textual_prompt.tower, detector.textual_prompt.prompts
+    template = _template(settings.model.role, settings.model.dim, tower, prompts)
+    state.setdefault("alpha", torch.full((len(prompts.ids),), settings.loss.focal_alpha))
     state[_SIGMA] = torch.full((1,), _SIGMA_START)
-    expected = {release_key(k): v.shape for k, v in template.trainable_state().items()}
-    expected |= {_SIGMA: (1,), "alpha": (classes,)}
-    _check_keys(state, expected, "this detector")
+    _check_keys(state, _release_shapes(template), "this detector")
     for key in [k for k in state if k.startswith("temporalconvnet.")]:
         stem, conv, rest = re.match(r"(.+)\.(conv[12])\.(.+)", key).groups()
         state[f"{stem}.net.{0 if conv == 'conv1' else 4}.{rest}"] = state[key]
@@ -133,21 +130,28 @@ def _load(source: str | Path | Mapping[str, Tensor], role: Role) -> Detector:
     text = {k: v for k, v in text.items() if not _UNUSED_CLIP.fullmatch(k)}
     own = {k: v for k, v in state.items() if not k.startswith(CLIP_PREFIX)}
     _check_keys(text, _clip_text_shapes(), where)
-    tower = TextTower.from_state_dict(text, prefix=CLIP_PREFIX, heads=CLIP_TEXT_HEADS)
-    detector = _template(role, CLIP_DIM, tower)
-    ours = detector.trainable_state()
-    expected = {release_key(k): v.shape for k, v in ours.items()} | {_SIGMA: (1,)}
-    _check_keys(own, expected, where)
-    detector.load_trainable_state({k: own[release_key(k)].float() for k in ours})
+    with torch.random.fork_rng(devices=[]):
+        tower = TextTower.from_state_dict(text, prefix=CLIP_PREFIX, heads=CLIP_TEXT_HEADS)
+    words = tuple(token_ids(word) for word in XD_CLASSES.words)
+    detector = _template(role, CLIP_DIM, tower, WordPrompts(words, START_TOKEN, END_TOKEN))
+    _check_keys(own, _release_shapes(detector), where)
+    detector.load_trainable_state(
+        {key: own[release_key(key)].float() for key in detector.trainable_state()}
+    )
     return detector.eval()
 
 
-def _template(role: Role, dim: int, tower: TextTower) -> Detector:
+def _template(role: Role, dim: int, tower: TextTower, prompts: WordPrompts) -> Detector:
     """The release's own architecture, freshly built, without touching the global generator."""
-    ids = tuple(token_ids(word) for word in XD_CLASSES.words)
-    settings = make_config(form="released", scale="xd", role=role, dim=dim)
     with torch.random.fork_rng(devices=[]):
-        return build(settings, tower, WordPrompts(ids, START_TOKEN, END_TOKEN))
+        settings = make_config(form="released", scale="xd", role=role, dim=dim)
+        return build(settings, tower, prompts)
+
+
+def _release_shapes(detector: Detector) -> dict[str, tuple[int, ...]]:
+    """The release's trainable keys and shapes, from a detector of its architecture."""
+    shapes = {release_key(k): tuple(v.shape) for k, v in detector.trainable_state().items()}
+    return shapes | {_SIGMA: (1,)}
 
 
 def _read(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:

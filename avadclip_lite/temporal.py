@@ -123,7 +123,7 @@ class WindowedTransformer(nn.Module):
                 f"{snippets} snippets, but the position table holds {len(self.positions)}; "
                 f"resample the video or cut it into chunks of {len(self.positions)}"
             )
-        x = x + self.positions[:snippets]
+        x = zero_padding(x, mask) + self.positions[:snippets]
         window = min(self.window, snippets)
         fill = -snippets % window
         keys = mask
@@ -221,7 +221,7 @@ class VideoEncoder(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, T, D), mask (B, T) bool -> x_v (B, T, D)."""
         keep = mask if self.padding == "masked" else None
-        x = self.transformer(zero_padding(x, keep), keep)
+        x = self.transformer(x, keep)
         alike = similarity_adjacency(x, mask, self.threshold)
         alike = self._branch(self.similarity, x, alike, keep)
         near = distance_adjacency(x.shape[1], device=x.device, dtype=x.dtype)
