@@ -113,6 +113,8 @@ class StoreWriter:
         try:
             _lock(self._journal, self.partial)
             self._resume()
+            if self._headed:
+                self._open()
         except BaseException:
             self.close()
             raise
@@ -264,21 +266,23 @@ class StoreWriter:
     # -- the row's parts
 
     def _start(self, video: np.ndarray, audio: np.ndarray | str | None) -> None:
-        """Fix what the first row decides (dtype, flags come with it) and write the journal head."""
-        if self._files:
+        """Before the first row: settle the dtype and write the journal's head."""
+        if self._headed:
             return
         if self._dtype is None:
             given = [a for a in (video, audio) if isinstance(a, np.ndarray)]
             half = all(a.dtype == np.float16 for a in given)
             self._dtype = "float16" if half else "float32"
+        self._open()
+        self._note({"head": self._head, "dtype": self._dtype})
+        self._headed = True
+
+    def _open(self) -> None:
         for kind in _ARRAYS:
-            self._files[kind] = open(self.partial / f"{kind}.npy", "ab")
-            if self._files[kind].tell() < _HEADER_BYTES:
-                self._files[kind].truncate(0)
-                self._files[kind].write(bytes(_HEADER_BYTES))
-        if not self._headed:
-            self._note({"head": self._head, "dtype": self._dtype})
-            self._headed = True
+            file = self._files[kind] = open(self.partial / f"{kind}.npy", "ab")
+            if file.tell() < _HEADER_BYTES:
+                file.truncate(0)
+                file.write(bytes(_HEADER_BYTES))
 
     def _file_dtype(self, kind: str) -> np.dtype:
         return np.dtype("u1") if kind == "flags" else _DTYPES[self._dtype]
@@ -304,7 +308,8 @@ class StoreWriter:
                 f"{where}: {kind} features are {array.dtype} and the store is float16; "
                 "write the store with dtype float32"
             )
-        array = np.ascontiguousarray(array, dtype=_DTYPES[self._dtype])
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, and is refused
+            array = np.ascontiguousarray(array, dtype=_DTYPES[self._dtype])
         if not np.isfinite(array).all():
             bad = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
             raise StoreError(
@@ -345,12 +350,16 @@ class StoreWriter:
     # -- the partial store on disk
 
     def _append(self, arrays: Mapping[str, np.ndarray | None], row: dict[str, Any]) -> None:
-        for kind, array in arrays.items():
-            if array is not None:
-                self._files[kind].write(memoryview(array).cast("B"))
-                self._files[kind].flush()
-                self._unsynced += array.nbytes
-        self._note(row | {"flag_names": self._flag_names})
+        try:
+            for kind, array in arrays.items():
+                if array is not None:
+                    self._files[kind].write(memoryview(array).cast("B"))
+                    self._files[kind].flush()
+                    self._unsynced += array.nbytes
+            self._note(row | {"flag_names": self._flag_names})
+        except BaseException:  # a full disk, an interrupt: the next writer cuts this row off
+            self.close()
+            raise
         self._remember(row)
         if self._unsynced >= _SYNC_BYTES:
             self._sync()
