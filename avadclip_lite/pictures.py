@@ -3,10 +3,11 @@
 A frame is drawn twice as large as asked (PIL, no anti-aliasing of its own), halved, lit and noised
 in numpy:
 
-    picture = albedo * (light + glow) + glow
+    lit = albedo * (light + glow * (1 - light))
+    picture = lit + (1 - exp(-glow)) * (1 - lit)
 
 ``albedo`` is the drawing by daylight, ``light`` the place's lamps and sky, ``glow`` whatever emits
-(windows, headlights, muzzle flashes, fire). Backgrounds are cached per scene and size; everything
+(windows, headlights, muzzle flashes, fire): strong in the dark, pale by day. Backgrounds are cached per scene and size; everything
 that moves is a function of the frame's index alone, so frames render in any order.
 
 Coordinates are unit coordinates from the top left corner; ``h`` is a person's height.
@@ -42,14 +43,15 @@ class _Place(NamedTuple):
     figure: float  # height of a person there
     paths: tuple[float, ...]  # ground lines of passers-by
     lanes: tuple[float, ...]
+    wall: float  # ground line of the wall behind
 
 
 _PLACES = {
-    "street": _Place(0.56, 0.93, 0.44, (0.65, 0.68), (0.77, 0.88)),
-    "road": _Place(0.46, 0.93, 0.44, (), (0.72, 0.86)),
-    "square": _Place(0.54, 0.92, 0.44, (0.62, 0.68, 0.76), ()),
-    "stadium": _Place(0.52, 0.92, 0.42, (0.62, 0.70, 0.78), ()),
-    "corridor": _Place(0.45, 0.93, 0.50, (0.72, 0.80), ()),
+    "street": _Place(0.56, 0.93, 0.44, (0.65, 0.68), (0.77, 0.88), 0.615),
+    "road": _Place(0.46, 0.93, 0.44, (), (0.72, 0.86), 0.60),
+    "square": _Place(0.54, 0.92, 0.44, (0.62, 0.68, 0.76), (), 0.58),
+    "stadium": _Place(0.52, 0.92, 0.42, (0.62, 0.70, 0.78), (), 0.56),
+    "corridor": _Place(0.45, 0.93, 0.50, (0.72, 0.80), (), 0.67),
 }
 
 
@@ -199,7 +201,7 @@ def _run(p: float) -> _Pose:
 
 _STAND = _Pose(0.0, 0.0, -0.1, -0.1, 0.12, 0.08, 0.1, 0.25, -0.05, 0.15)
 _GUARD = _Pose(0.10, 0.02, -0.35, -0.45, 0.4, 0.15, 0.7, 2.3, 0.9, 2.2)
-_COWER = _Pose(1.15, 0.29, 1.75, -0.55, 1.55, -0.75, 2.2, 3.6, 2.5, 3.9)
+_COWER = _Pose(0.95, 0.29, 1.75, -0.55, 1.55, -0.75, 2.05, 0.5, 2.45, 0.95)
 _FALLEN = _Pose(0.1, 0.0, 0.2, -0.2, -0.1, -0.3, 2.3, 2.8, -0.5, -0.8, 1.5)
 
 
@@ -398,13 +400,20 @@ def _plume(
 
 def _flames(c: _Canvas, x: float, y: float, size: float, t: float, seed: int, count: int = 7) -> None:
     """A fire of width ``size`` that burns at ``(x, y)``."""
-    for k, (a, b, d) in enumerate(_table(seed ^ 0xF1A3, count, 3)):
-        p = (t * (1.6 + a) + b) % 1.0
-        fx = x + size * (d - 0.5) * (1 - 0.5 * p)
-        colour = _blend((255, 225, 110), (225, 70, 20), p)
-        c.puff(fx, y - size * (0.1 + 0.9 * p), size * 0.36 * (1.15 - p), colour, 1.0 - 0.5 * p, k)
+    rows = _table(seed ^ 0xF1A3, count, 3)
+    for colour, wide, tall in (((214, 62, 18), 1.0, 1.0), ((250, 140, 28), 0.72, 0.72),
+                               ((255, 226, 110), 0.42, 0.45)):  # fmt: skip
+        for k, (a, b, d) in enumerate(rows):  # tongues, hotter inside
+            fx = x + wide * size * (k / (count - 1) - 0.5)
+            reach = 0.75 + 0.45 * math.sin(9 * t * (0.7 + 0.6 * a) + TAU * b)
+            up = tall * size * (0.55 + 0.6 * d) * reach * (1.2 - abs(2 * k / (count - 1) - 1))
+            sway = 0.12 * size * math.sin(7 * t + TAU * a)
+            half = 0.8 * wide * size / count
+            c.poly([(fx - half, y), (fx - 0.8 * half + 0.3 * sway, y - 0.45 * up),
+                    (fx + sway, y - up), (fx + 0.8 * half + 0.3 * sway, y - 0.4 * up),
+                    (fx + half, y)], colour)  # fmt: skip
     flicker = 0.85 + 0.15 * math.sin(23 * t + seed % 7)
-    c.glow(x, y - 0.4 * size, 1.3 * size, (255, 130, 40), 0.65 * flicker)
+    c.glow(x, y - 0.35 * size, 0.9 * size, (255, 130, 40), 0.45 * flicker)
 
 
 def _shards(
@@ -453,16 +462,16 @@ def _shooting(c: _Canvas, cue: _Cue) -> None:
     seed = e.seed
     (r0, r1, r2, _), *_rest = _table(seed, 4, 4)
     side = 1 if r0 < 0.5 else -1
-    x = e.x - side * 0.17
+    middle = 0.5 + 0.5 * (e.x - 0.5)
+    x = middle - side * 0.16
     k, since = cue.last()
     # those who are shot at: one falls, one runs
     fall = min(1.0, max(0.0, (cue.t - 0.5) / 0.35))
-    target = e.x + side * 0.24
+    target = middle + side * 0.27
     hurt = _STAND._replace(tilt=1.5 * fall, arm1=2.2 * fall, arm2=-0.6 * fall, lean=-0.2 * fall)
     _person(c, target, y, h, _look(seed + 2), hurt, -side)
-    away = target + side * (0.10 + 0.30 * cue.t)
-    if -0.2 < away < 1.2:
-        _person(c, away, y - 0.05, 0.92 * h, _look(seed + 3), _run(9 * cue.t), side)
+    cover = _COWER._replace(lean=1.0)  # one has thrown himself down
+    _person(c, middle + side * 0.36, y - 0.06, 0.85 * h, _look(seed + 3), cover, -side)
     recoil = max(0.0, 1 - since / 0.16)
     gunman = _look(seed + 1)._replace(shirt=(38, 38, 46), trousers=(30, 30, 36), hair=(20, 20, 24))
     _, hand, _ = _person(c, x, y, h, gunman, _aim(recoil), side)
@@ -501,25 +510,31 @@ def _explosion(c: _Canvas, cue: _Cue) -> None:
         if -0.2 < away < 1.2:
             _person(c, away, y + 0.05, 0.85 * h, _look(seed + j), _run(9 * cue.t + j), side)
     _plume(c, x, y - 0.05, age, 0.95, 0.34, (46, 43, 42), seed, 16, 0.95)
-    _flames(c, x, y + 0.02, 0.20 + 0.04 * math.sin(3 * age), cue.t, seed, 9)
+    _flames(c, x, y + 0.03, 0.26 + 0.04 * math.sin(3 * age), cue.t, seed, 9)
     _shards(c, x, y, since, y + 0.05, seed + k, 18, (35, 30, 28), 1.0)
     if since < 1.3:  # the fireball
         p = since / 1.3
         swell = 0.10 + 0.26 * (1 - math.exp(-5 * p))
-        for j, (a, b, d) in enumerate(_table(seed + 7 * k, 16, 3)):
-            angle, far = TAU * a, swell * (0.25 + 0.75 * b)
-            heat = max(0.0, 1 - 1.1 * p - 0.35 * b)
-            colour = _blend((205, 62, 14), (255, 238, 150), heat)
-            if p > 0.45:
-                colour = _blend(colour, (52, 44, 42), min(1.0, (p - 0.45) * 2.2))
-            px = x + far * math.cos(angle)
-            py = y - 0.12 - 0.20 * p + 0.75 * far * math.sin(angle)
-            c.puff(px, py, swell * (0.35 + 0.3 * d), colour, 1.0 - 0.3 * p, j)
-        c.puff(x, y - 0.12 - 0.2 * p, 0.55 * swell, (255, 245, 190), max(0.0, 1 - 1.6 * p), k)
-        c.glow(x, y - 0.15, 0.16 + swell, (255, 150, 50), 1.1 * (1 - p))
-        c.glow(x, y - 0.15, 0.75, (255, 140, 60), 0.45 * (1 - p))
+        shells = (  # from the sooty rim to the white-hot core: colour, distance, size, count
+            ((70, 44, 36), 1.10, 0.50, 9),
+            ((200, 64, 16), 0.86, 0.46, 9),
+            ((248, 132, 24), 0.62, 0.42, 8),
+            ((255, 208, 72), 0.40, 0.36, 6),
+            ((255, 248, 205), 0.18, 0.30, 3),
+        )
+        for layer, (colour, far, wide, count) in enumerate(shells):
+            cooled = min(1.0, max(0.0, 1.5 * p - 0.55 + 0.12 * layer))  # the core goes out first
+            tone = _blend(colour, (66, 52, 46), cooled)
+            for j, (a, b, d) in enumerate(_table(seed + 7 * k + 61 * layer, count, 3)):
+                angle, reach = TAU * (j + 0.7 * a) / count, swell * far * (0.7 + 0.4 * b)
+                px = x + reach * math.cos(angle)
+                py = y - 0.14 - 0.22 * p + 0.8 * reach * math.sin(angle)
+                size = swell * wide * (0.8 + 0.4 * d) * (1 - 0.5 * cooled * (layer > 1))
+                c.puff(px, py, size, tone, 1.0 - 0.35 * p, j + layer)
+        c.glow(x, y - 0.15, 0.10 + 0.5 * swell, (255, 170, 60), 0.55 * (1 - p))
+        c.glow(x, y - 0.15, 0.60, (255, 140, 60), 0.40 * (1 - p))
         if since < 0.10:
-            c.glow(x, y - 0.1, 0.5, (255, 245, 215), 1.6 * (1 - since / 0.12))
+            c.glow(x, y - 0.1, 0.40, (255, 245, 215), 1.4 * (1 - since / 0.12))
 
 
 def _car_accident(c: _Canvas, cue: _Cue) -> None:
@@ -549,8 +564,8 @@ def _car_accident(c: _Canvas, cue: _Cue) -> None:
     shove = 0.05 * (1 - math.exp(-6 * age))
     c.line([(e.x - 0.45, y + 0.012), (e.x - 0.1, y + 0.01)], 0.01, (28, 28, 30), False)
     c.line([(e.x + 0.45, y + 0.032), (e.x + 0.1, y + 0.03)], 0.01, (28, 28, 30), False)
-    back = _car(c, e.x + gap - 0.05 + shove, y, length, seed + 1, -1, -0.35 * spin, 1.0)
-    front = _car(c, e.x - gap + 0.05 - shove, y + 0.02, length, seed, 1, spin, 1.0)
+    back = _car(c, e.x + gap - 0.08 + shove, y, length, seed + 1, -1, -0.35 * spin, 1.0)
+    front = _car(c, e.x - gap + 0.08 - shove, y + 0.02, length, seed, 1, spin, 1.0)
     c.oval(e.x, y + 0.05, 0.12, 0.014, (70, 66, 62))
     for j in range(k + 1):  # every hit leaves its pieces
         hit = cue.t - e.beats[j]
@@ -646,7 +661,7 @@ def _riot(c: _Canvas, cue: _Cue) -> None:
                 up = ((cue.t * 0.8 + 0.25 * q) % 1.0)
                 c.puff(fx + 0.05 * up, fy - 0.03 - 0.2 * up, 0.02 + 0.07 * up, (225, 120, 120),
                        0.6 * (1 - up), q)  # fmt: skip
-            c.glow(fx, fy, 0.13, (255, 50, 40), 0.8 + 0.15 * math.sin(40 * cue.t))
+            c.glow(fx, fy, 0.10, (255, 50, 40), 0.6 + 0.15 * math.sin(40 * cue.t))
         if j % 7 == 4:  # a banner
             mast = (hand[0], hand[1] - 0.42 * size)
             c.line([hand, mast], 0.02 * size, (90, 70, 50), caps=False)
@@ -663,7 +678,7 @@ def _riot(c: _Canvas, cue: _Cue) -> None:
         reach = 0.020
         if j % 3 == 0:  # a burning bottle
             c.puff(px - 0.02 * side, py, 0.035, (255, 180, 60), 0.95, j)
-            c.glow(px, py, 0.06, (255, 140, 40), 0.7)
+            c.glow(px, py, 0.05, (255, 140, 40), 0.5)
         c.line([(px - reach * math.cos(turn), py - reach * math.sin(turn)),
                 (px + reach * math.cos(turn), py + reach * math.sin(turn))], 0.017,
                (60, 95, 60) if j % 2 else (75, 70, 68), caps=False)  # fmt: skip
@@ -680,7 +695,7 @@ def _abuse(c: _Canvas, cue: _Cue) -> None:
         swing = max(swing, 1 - ahead / 0.10)
     shiver = 0.006 * math.sin(31 * cue.t)
     flinch = 0.10 * math.exp(-since / 0.15) if k >= 0 else 0.0
-    cower = _COWER._replace(lean=1.15 + flinch, drop=0.29 + 0.02 * flinch)
+    cower = _COWER._replace(lean=0.95 + flinch, drop=0.29 + 0.02 * flinch)
     vx = e.x + side * 0.22 * h
     _person(c, vx + shiver, y + 0.01, 0.92 * h, _look(seed + 1), cower, side)
     brute = _look(seed)._replace(shirt=_blend(_look(seed).shirt, (20, 20, 25), 0.55))
@@ -705,13 +720,16 @@ def _abuse(c: _Canvas, cue: _Cue) -> None:
 
 def _thunder(c: _Canvas, cue: _Cue) -> None:
     e, seed = cue.event, cue.event.seed
-    for j, (a, b, d) in enumerate(_table(seed, 7, 3)):  # the sky closes
-        c.puff(j / 6 + 0.02 * math.sin(cue.t + j), 0.02 + 0.09 * b, 0.14 + 0.05 * a,
-               _blend((70, 74, 88), (98, 102, 114), d), 0.95, j)  # fmt: skip
+    for j, (a, b, d) in enumerate(_table(seed, 14, 3)):  # the sky closes
+        c.puff(j % 7 / 6 + 0.02 * math.sin(cue.t + j), 0.03 + 0.15 * b, 0.13 + 0.05 * a,
+               _blend((66, 70, 86), (112, 116, 132), d), 1.0, j)  # fmt: skip
     k, since = cue.last()
-    if since > 0.32:
+    for j, (a, b, d) in enumerate(_table(seed ^ 0x5EE7, 4, 3)):  # sheet lightning in the clouds
+        flicker = max(0.0, math.sin(TAU * cue.t * (1.1 + b) + TAU * d)) ** 2
+        c.glow(0.12 + 0.25 * j + 0.1 * (a - 0.5), 0.09 + 0.06 * b, 0.10, (150, 165, 255), 0.5 * flicker)
+    if since > 0.40:
         return
-    power = max(0.0, 1 - since / 0.35) * (0.55 if 0.08 < since < 0.14 else 1.0)
+    power = max(0.0, 1 - since / 0.45) * (0.55 if 0.08 < since < 0.14 else 1.0)
     (a, b, _), *bends = _table(seed + 13 * k, 9, 3)
     x, y = 0.15 + 0.7 * a, 0.05
     points = [(x, y)]
@@ -721,11 +739,12 @@ def _thunder(c: _Canvas, cue: _Cue) -> None:
         points.append((x, y))
     fork = points[3:4] + [(points[3][0] + (0.09 + 0.08 * b) * s, points[3][1] + 0.07 * s)
                           for s in (0.6, 1.4)]  # fmt: skip
-    for way, width in ((points, 0.018), (fork, 0.010)):
-        c.line(way, width, (225, 230, 255), caps=False)
+    for way, width in ((points, 0.030), (fork, 0.018)):
+        c.line(way, width, (150, 165, 235), caps=False)
+        c.line(way, 0.5 * width, (255, 255, 255), caps=False)
     for p in points[::2]:
         c.glow(*p, 0.05, (190, 200, 255), 0.9 * power)
-    c.lightning = max(c.lightning, 0.75 * power)
+    c.lightning = max(c.lightning, 0.45 * power)
 
 
 def _fireworks(c: _Canvas, cue: _Cue) -> None:
@@ -733,10 +752,10 @@ def _fireworks(c: _Canvas, cue: _Cue) -> None:
     colours = ((255, 90, 80), (255, 210, 90), (110, 220, 255), (190, 255, 130), (255, 130, 230))
     for k, beat in enumerate(e.beats):
         age = cue.t - beat
-        if not -0.4 < age < 1.3:
+        if not -0.4 < age < 1.0:
             continue
         a, b, d = _table(seed + 5 * k, 1, 3)[0]
-        x, y = 0.14 + 0.72 * a, 0.10 + 0.20 * b
+        x, y = 0.18 + 0.64 * a, 0.17 + 0.12 * b
         colour = colours[int(d * len(colours))]
         if age < 0:  # still rising
             p = 1 + age / 0.4
@@ -744,16 +763,17 @@ def _fireworks(c: _Canvas, cue: _Cue) -> None:
             c.line([(x, py), (x, py + 0.06)], 0.008, (255, 225, 160), caps=False)
             c.glow(x, py, 0.02, (255, 220, 150), 0.7)
             continue
-        r = 0.17 * (1 - math.exp(-4.5 * age)) * (0.8 + 0.5 * b)
-        fade = max(0.0, 1 - age / 1.3)
+        r = 0.20 * (1 - math.exp(-5 * age)) * (0.85 + 0.4 * b)
+        fade = max(0.0, 1 - age)
         for j in range(18):
             angle = TAU * j / 18 + d
             s = 1.0 if j % 2 else 0.62
             p = (x + s * r * math.cos(angle), y + s * r * math.sin(angle) + 0.07 * age * age)
             q = (x + 0.72 * s * r * math.cos(angle), y + 0.72 * s * r * math.sin(angle))
-            c.line([q, p], 0.010 * (0.4 + fade), _blend((90, 90, 100), colour, fade), caps=False)
-            c.oval(*p, 0.010, 0.010, _blend((110, 110, 120), (255, 255, 255), fade))
-        c.glow(x, y, 0.05 + r, colour, 0.75 * fade)
+            c.line([q, p], 0.012 * (0.5 + fade), colour, caps=False)
+            c.oval(*p, 0.012, 0.012, (255, 255, 255))
+            c.glow(*p, 0.022, colour, 0.8 * fade)
+        c.glow(x, y, 0.05 + 0.8 * r, colour, 0.35 * fade)
         if age < 0.12:
             c.glow(x, y, 0.05, (255, 255, 240), 1.2)
 
@@ -778,9 +798,9 @@ def _horn(c: _Canvas, cue: _Cue) -> None:
 
 def _door_slam(c: _Canvas, cue: _Cue) -> None:
     e, seed = cue.event, cue.event.seed
-    y, h = cue.place.stage - 0.12, 1.25 * cue.h
+    y, h = cue.place.wall, 0.40
     w = 0.50 * h
-    x = e.x
+    x = 0.5 + 0.9 * (e.x - 0.5)
     k, since = cue.last()
     ahead = cue.ahead()
     wide = 0.10
@@ -960,7 +980,7 @@ _SKIES = {  # top and horizon
     "dusk": ((85, 80, 135), (250, 165, 105)),
     "night": ((14, 18, 40), (40, 46, 80)),
 }
-_LIGHTS = {"day": (1.0, 1.0, 0.98), "dusk": (0.78, 0.62, 0.60), "night": (0.25, 0.28, 0.42)}
+_LIGHTS = {"day": (1.0, 1.0, 0.98), "dusk": (0.78, 0.62, 0.60), "night": (0.33, 0.36, 0.50)}
 _GREY_SKY = (168, 174, 180)
 
 
@@ -989,7 +1009,8 @@ def _sky(c: _Canvas, scene: Scene, horizon: float) -> None:
     if scene.light == "night" and scene.weather == "clear":
         for a, b, d, _ in _table(scene.seed ^ 0x57A2, 40, 4):
             c.oval(a, 0.5 * b * horizon, 0.003 + 0.003 * d, 0.003 + 0.003 * d, (225, 225, 240))
-        c.oval(0.15 + 0.7 * rows[0][0], 0.10, 0.035, 0.035, (240, 238, 220))
+        if scene.place != "stadium":
+            c.oval(0.15 + 0.7 * rows[0][0], 0.13, 0.035, 0.035, (240, 238, 220))
     elif scene.light == "day":
         tone = (250, 251, 253) if scene.weather == "clear" else (150, 156, 164)
         for j, (a, b, d, _) in enumerate(rows[:4]):
@@ -1296,12 +1317,16 @@ def _background(scene: Scene, size: int) -> _Background:
             lamps.append((0.5, 0.75, 0.5, (235, 245, 255), 0.75 * soft))
     _add_glows(light, lamps, size)
     if scene.dark_corner is not None:
-        spot = np.exp(-0.5 * (((x - scene.dark_corner) / 0.15) ** 2 + ((y - 0.72) / 0.26) ** 2))
-        light *= (1 - 0.97 * np.minimum(1, 1.5 * spot))[..., None]
+        spot = np.exp(-0.5 * (((x - scene.dark_corner) / 0.17) ** 2 + ((y - 0.74) / 0.26) ** 2))
+        light *= (1 - 0.94 * np.minimum(1, 1.25 * spot))[..., None]
     edge = (x - 0.5) ** 2 + (y - 0.5) ** 2
     light *= (1.04 - 0.42 * edge)[..., None]
     glow = np.zeros_like(light)
     _add_glows(glow, c.glows, size)
+    if scene.occluder is not None:  # no window shines through it
+        zoom, left, top = camera
+        across = np.abs(x / zoom + left - scene.occluder) < 0.23
+        glow *= 1 - (across & (y / zoom + top > place.stage - 0.52))[..., None]
     fog = None
     if scene.weather == "fog":
         depth = np.clip((place.stage - y) / (place.stage - 0.15), 0, 1)
@@ -1462,13 +1487,14 @@ def render(scene: Scene, index: int, size: int) -> np.ndarray:
     if c.glows:
         extra = np.zeros_like(glow)
         _add_glows(extra, c.glows, size)
-        light, glow = light + np.float32(0.8) * extra, glow + extra
+        light = light + extra * np.clip(1 - light, 0.1, 1)
+        glow = glow + extra
     if c.lightning:
         light = light + np.array((0.8, 0.85, 1.0), dtype=np.float32) * np.float32(c.lightning)
     out = albedo * light
     if back.fog is not None:
         out += (back.fog_colour - out) * back.fog
-    out += glow
+    out += (1 - np.exp(-glow)) * np.clip(1.05 - out, 0, 1)
     noise = scene.world.sensor_noise / 255
     if "low_light" in faults:
         out *= np.float32(0.16)

@@ -240,6 +240,8 @@ class Scene:
             if getattr(self, name) not in known:
                 value = getattr(self, name)
                 raise ValueError(f"Scene.{name} must be one of {', '.join(known)}, got {value!r}")
+        if self.place == "corridor" and self.weather != "clear":
+            raise ValueError(f"a corridor has no weather, got {self.weather!r}")
         if self.snippets < 1:
             raise ValueError(f"Scene.snippets must be at least 1, got {self.snippets}")
         for item in (*self.events, *self.faults):
@@ -367,8 +369,14 @@ class Scene:
             return ()
         rng = np.random.default_rng((self.seed, 0xCA5))
         count = 2 + (self.place == "road") + int(rng.integers(0, 2))
-        return tuple(
-            (k % 2, float(rng.uniform(0.22, 0.40)), float(rng.random()), int(rng.integers(1 << 30)))
+        speeds, phases = rng.uniform(0.22, 0.40, 2), rng.random(2)
+        return tuple(  # cars of one lane keep their distance
+            (
+                k % 2,
+                float(speeds[k % 2]),
+                float((phases[k % 2] + 0.4 * (k // 2)) % 1.0),
+                int(rng.integers(1 << 30)),
+            )
             for k in range(count)
         )
 
@@ -422,6 +430,11 @@ def _choice(rng: np.random.Generator, options: Sequence) -> object:
 
 def _seed(rng: np.random.Generator) -> int:
     return int(rng.integers(1 << 31))
+
+
+def _drawable(kind: str, place: str, light: str) -> bool:
+    """Can the place show this distractor? Fireworks do not show by day."""
+    return place in DISTRACTORS[kind] and not (kind == "fireworks" and light == "day")
 
 
 def _free_spot(
@@ -526,7 +539,7 @@ def sample_scene(
         length = _length(rng, world.distractor_snippets, frames)
         start = _free_spot(rng, taken, length, frames, XD_STRIDE // 2)
         if start is not None:
-            events.append(_distractor(rng, world, place, start, length, occluder))
+            events.append(_distractor(rng, world, place, light, start, length, occluder))
 
     for _ in range(int(rng.poisson(world.swells * count / 60))):
         length = _length(rng, world.event_snippets, frames)
@@ -618,15 +631,16 @@ def _distractor(
     rng: np.random.Generator,
     world: World,
     place: str,
+    light: str,
     start: int,
     length: int,
     occluder: float | None,
 ) -> Event:
     """Something harmless. Where a place cannot draw its cause, it is only heard."""
     kind = _choice(rng, tuple(DISTRACTORS))
-    drawable = place in DISTRACTORS[kind]
+    drawable = _drawable(kind, place, light)
     if not drawable and kind not in _SOUNDS_THAT_LIE:
-        options = [k for k in DISTRACTORS if place in DISTRACTORS[k]]
+        options = [k for k in DISTRACTORS if _drawable(k, place, light)]
         kind, drawable = _choice(rng, options), True
     visible = audible = True
     if rng.random() >= world.distractor_both:
@@ -825,7 +839,7 @@ def _snippet(seed: int, k: int, world: World) -> Snippet:
     place = places[(turn + k) % len(places)]
     light, weather = "day", "clear"
     if place != "corridor":
-        light = _choice(rng, _LIGHTS)
+        light = _choice(rng, _LIGHTS[1:] if kind == "fireworks" else _LIGHTS)
         if rng.random() < world.bad_weather:
             weather = _choice(rng, ("rain", "fog", "snow"))
     occluder = float(_choice(rng, (0.16, 0.84))) if rng.random() < world.occluder else None
