@@ -1,0 +1,877 @@
+# %% [markdown]
+# # 02 · Bags, Top-K and temporal context
+#
+# **Question:** How do bags, Top-K and temporal context turn video labels into frame scores?
+#
+# **You will be able to:**
+#
+# - say what a bag, an instance and a weak label are, and why max is brittle and mean is blurred
+# - compute the Top-K loss of a video by hand and point at the snippets that receive its gradient
+# - draw what a snippet sees through windowed attention and through the two graphs
+# - tell from numbers whether padding changes a video's features
+# - compute average precision by hand and use it to measure what temporal context buys
+#
+# **Prerequisites:** [00](00_orientation.ipynb) (the data), [01](01_encoders.ipynb) (features of
+# snippets); PyTorch, and what attention is
+#
+# **Minutes:** 1 on two CPU cores; 30 to teach
+#
+# **Reads:** the feature store (Soundstage unless you say otherwise)
+#
+# **Writes:** numbers to `metrics.json`
+
+# %% tags=["parameters"]
+data: str = ""  # folder of a feature store; empty is Soundstage, which ships
+form: str = "paper"  # what is computed: paper or released
+scale: str = "soundstage"  # how large: soundstage or xd
+seed: int = 0  # of every random number but the trainings'
+seeds: list[int] = [0, 1]  # one training each, in section 9
+epochs: int = 15  # passes over the training videos, section 9
+most_videos: int = 800  # training videos used at most, section 9
+device: str = "auto"  # where section 9 trains: auto, cpu, cuda
+
+# %% tags=["setup"]
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from avadclip_lite.stage import EXAMPLES, open_stage
+from sklearn.metrics import average_precision_score
+from torch import nn
+from torch.testing import assert_close
+
+from avadclip_lite import losses, plots, temporal
+from avadclip_lite.config import make_config
+from avadclip_lite.evaluate import average_precision, snippet_truth
+from avadclip_lite.model import AnomalyHead
+from avadclip_lite.run import record
+from avadclip_lite.store import TrainingSet, chunks
+
+plots.use_style()
+store = open_stage(data)
+settings = make_config(
+    form=form, scale=scale, dim=store.dim, seed=seed, epochs=epochs, alignment="none"
+)
+names = [video.name for video in store.videos]
+examples = {role: names.index(name) for role, name in EXAMPLES.items()}
+every = max(1, len(store.indices("train")) // most_videos)
+bags = TrainingSet(store, store.indices("train")[::every], settings)
+
+# %% [markdown]
+# ## 1. A video is a bag
+#
+# A video is cut into **snippets** of a few frames, and each snippet becomes one feature vector
+# (notebook 01). We want one number for each snippet: the **confidence** that it shows an anomaly.
+# What we are given is one label for the whole video: *something happens somewhere in here*, or
+# *nothing does*. That is a **weak label**.
+#
+# Learning from such labels is called **multiple-instance learning** (MIL). The video is the
+# **bag**, its snippets are the **instances**. A bag is anomalous if at least one of its instances
+# is, and nobody says which.
+#
+# A loss needs one number a bag. So the confidences of all instances must be pooled into one, and
+# the choice of pooling matters more than it seems, because **the pooling decides which instances
+# learn**. Take a bag of four snippets with these confidences, and three ways to pool them:
+
+# %%
+confidence = torch.tensor([0.2, 0.7, 0.6, 0.1])  # four instances of one bag
+
+poolings = {
+    "max": lambda a: a.max(),
+    "Top-2": lambda a: a.topk(2).values.mean(),
+    "mean": lambda a: a.mean(),
+}
+for name, pool in poolings.items():
+    p = pool(confidence)
+    loss_if = f"loss if the label is anomalous {-p.log():.2f}, if normal {-(1 - p).log():.2f}"
+    print(f"{name:6} the bag scores {p:.2f}   {loss_if}")
+
+# %% [markdown]
+# The three disagree about the same bag. The more important question is **where the gradient
+# goes**.
+#
+# For an anomalous bag the loss is $-\ln p$, with $p$ the pooled confidence, and each confidence is
+# $a_i = \mathrm{sigmoid}(s_i)$ of a logit $s_i$. If $p$ is the mean of $K$ chosen confidences, the
+# chain rule gives for each chosen instance
+#
+# $$\frac{\partial\,\mathrm{loss}}{\partial s_i} \;=\;
+# \underbrace{-\frac1p}_{\text{loss}}\cdot\underbrace{\frac1K}_{\text{pooling}}\cdot
+# \underbrace{a_i(1-a_i)}_{\text{sigmoid}}$$
+#
+# and exactly zero for an instance that was not chosen. Here is what autograd says; the assertion
+# holds one column against the formula. For a normal bag only the first factor changes, to
+# $+1/(1-p)$.
+
+# %%
+logits = torch.logit(confidence).requires_grad_()
+columns = {}
+for name, pool in poolings.items():
+    p = pool(torch.sigmoid(logits))
+    (columns[name, "anomalous"],) = torch.autograd.grad(-p.log(), logits, retain_graph=True)
+    (columns[name, "normal"],) = torch.autograd.grad(-(1 - p).log(), logits)
+
+table = pd.DataFrame(columns, index=[f"snippet {i}" for i in range(4)])
+print("gradient of the loss with respect to each logit, by pooling and label of the bag\n")
+print(table.round(2).to_string())
+
+chosen = torch.tensor([0.0, 1.0, 1.0, 0.0])  # Top-2 by hand: p = (0.7 + 0.6) / 2
+assert_close(columns["Top-2", "anomalous"], -1 / 0.65 / 2 * confidence * (1 - confidence) * chosen)
+
+# %% [markdown]
+# A negative gradient means that a step pushes the logit *up*. Read the table by columns.
+#
+# - **Max is brittle.** One instance learns, the others are mute. If the highest confidence is a
+#   fluke (a glitch of the camera, an unlucky initial weight), the fluke is what gets reinforced,
+#   and next time it is higher still.
+# - **Mean is blurred.** Every instance is pushed up, the normal ones too. And the bag scores high
+#   only when *most* of its snippets do, while a fight may fill a small part of a long video.
+# - **Top-K** lies between: a few instances share the gradient, so one fluke cannot carry the bag
+#   alone, and the quiet rest stays out of it.
+#
+# In a normal bag the same instances are pushed *down*. Its highest confidences are false alarms by
+# definition, and they are the part of a normal video worth learning from.
+
+# %% [markdown]
+# ## 2. How large is K?
+#
+# A longer video may hold a longer event, so K grows with the number of snippets $T$:
+#
+# $$K = \lfloor T/16 \rfloor + 1$$
+#
+# Up to fifteen snippets K is 1, and Top-K *is* the maximum. The last lines apply the rule to real
+# bags of the training set.
+
+# %%
+for snippets in (1, 15, 16, 24, 96, 256):
+    k = snippets // 16 + 1
+    print(f"T = {snippets:3}   K = {k:2}   instances that learn: {k / snippets:6.1%}")
+
+first = bags.batch(torch.arange(8))
+print("\na real batch (B, T, D):", tuple(first.video.shape))
+print("T of its bags:", first.lengths.tolist())
+print("K of its bags:", (first.lengths // settings.loss.topk_divisor + 1).tolist())
+
+# %% [markdown]
+# Videos of a batch differ in length, so they are padded to the longest, and K differs from row to
+# row. Padding must never be chosen. Two lines settle both: padding gets the lowest possible score
+# before sorting, and a rank counts if it is below the row's own K.
+#
+# By hand, with a divisor of 4 so that the small bag from above gets K = 2. A second bag holds two
+# snippets and two places of padding; the padding has the highest confidences, as a trap.
+
+
+# %%
+def my_topk_mean(scores_BT, lengths_B, divisor=16):
+    place = torch.arange(scores_BT.shape[1])
+    scores_BT = scores_BT.masked_fill(place >= lengths_B[:, None], -torch.inf)
+    ranked_BT = scores_BT.sort(dim=1, descending=True).values
+    k_B = torch.minimum(lengths_B // divisor + 1, lengths_B)
+    return torch.where(place < k_B[:, None], ranked_BT, 0.0).sum(dim=1) / k_B
+
+
+def my_topk_bce(logits_BT, anomalous_B, lengths_B, divisor=16):
+    p_B = my_topk_mean(torch.sigmoid(logits_BT), lengths_B, divisor)
+    return -(anomalous_B * p_B.log() + (1 - anomalous_B) * (1 - p_B).log()).mean()
+
+
+toy = torch.logit(torch.tensor([[0.2, 0.7, 0.6, 0.1], [0.3, 0.4, 0.99, 0.99]]))
+toy_labels, toy_lengths = torch.tensor([1.0, 0.0]), torch.tensor([4, 2])
+by_hand = (-math.log((0.7 + 0.6) / 2) - math.log(1 - 0.4)) / 2
+mine = my_topk_bce(toy, toy_labels, toy_lengths, divisor=4)
+package = losses.topk_bce(toy, toy_labels, toy_lengths, divisor=4)
+print(f"by hand {by_hand:.4f}   my_topk_bce {mine:.4f}   losses.topk_bce {package:.4f}")
+assert_close(mine, torch.tensor(by_hand))
+assert_close(package, mine)
+
+# %% [markdown]
+# Now the same two functions on random logits with the lengths where K changes, and the gradient
+# once more: how many instances of each bag receive one?
+
+# %%
+generator = torch.Generator().manual_seed(seed)
+logits_BT = torch.randn(6, 256, generator=generator)
+lengths_B = torch.tensor([1, 15, 16, 40, 96, 256])
+anomalous_B = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 0.0])
+assert_close(
+    losses.topk_bce(logits_BT, anomalous_B, lengths_B),
+    my_topk_bce(logits_BT, anomalous_B, lengths_B),
+)
+
+logits_BT.requires_grad_()
+(gradient_BT,) = torch.autograd.grad(losses.topk_bce(logits_BT, anomalous_B, lengths_B), logits_BT)
+learning = (gradient_BT != 0).sum(dim=1)
+print("T                        ", lengths_B.tolist())
+print("instances with a gradient", learning.tolist())
+assert learning.tolist() == (lengths_B // 16 + 1).tolist()
+assert not gradient_BT[torch.arange(256) >= lengths_B[:, None]].any(), "padding must not learn"
+
+# %% [markdown]
+# ## 3. Do weak labels find the right snippets?
+#
+# So far nothing says that the chosen instances are the *right* ones. Why should they be? Because
+# of the normal bags. Whatever scores high in a normal bag is pushed down, so features that occur
+# everywhere cannot stay high. What is left to make anomalous bags high is what occurs only there.
+#
+# Try it where we know the answer. The bags below hold snippets of random numbers. In half of the
+# bags a short run of snippets has its *first* number raised: those are the anomalous ones. And any
+# snippet of any bag may be a glitch, with large numbers everywhere, which means nothing.
+
+# %%
+WIDTH = 16  # numbers a snippet
+
+
+def make_bags(seed, bags=80, snippets=32):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(bags, snippets, WIDTH, generator=g)
+    label = (torch.arange(bags) % 2).float()
+    start = torch.randint(0, snippets - 6, (bags, 1), generator=g)
+    length = torch.randint(2, 7, (bags, 1), generator=g)
+    place = torch.arange(snippets)
+    truth = label[:, None] * ((place >= start) & (place < start + length))
+    x[..., 0] += 3 * truth  # all that an anomaly is
+    glitch = torch.rand(bags, snippets, 1, generator=g) < 0.02
+    return torch.where(glitch, 8 * torch.randn(x.shape, generator=g), x), label, truth
+
+
+x, label, truth = make_bags(seed)
+print("bags, snippets, numbers:", tuple(x.shape), "| anomalous bags:", int(label.sum()))
+print(
+    f"anomalous snippets: {truth.mean():.1%} of all, {truth[label == 1].mean():.1%} of those "
+    "in anomalous bags"
+)
+
+# %% [markdown]
+# The scorer is linear and sees one snippet at a time. It learns from bag labels alone, once with
+# each pooling, and we score it on the *snippets* of fresh bags. A fourth scorer is told the truth
+# of every snippet; nobody has that in practice, it shows what could be reached.
+#
+# The measure is **average precision** (AP): how well all snippets are ranked, the anomalous ones
+# first. Section 8 computes one by hand. Until then: a perfect ranking has 100 %, a random one
+# about the share of anomalous snippets. Beside it we print how much of the weight vector lies on
+# the first number, the only one that means anything (as a cosine).
+
+# %% tags=["nbval-ignore-output"]
+whole = torch.full((80,), 32)  # no padding in these bags
+objectives = {
+    "max": lambda a, label, truth: F.binary_cross_entropy(a.amax(dim=1), label),
+    "Top-K (K = 3)": lambda a, label, truth: F.binary_cross_entropy(my_topk_mean(a, whole), label),
+    "mean": lambda a, label, truth: F.binary_cross_entropy(a.mean(dim=1), label),
+    "snippet truth": lambda a, label, truth: F.binary_cross_entropy(a, truth),
+}
+
+
+def recover(objective, seed):
+    x, label, truth = make_bags(seed)
+    torch.manual_seed(seed)
+    scorer = nn.Linear(WIDTH, 1)
+    optimiser = torch.optim.Adam(scorer.parameters(), lr=0.05)
+    for _ in range(200):
+        loss = objective(torch.sigmoid(scorer(x)).squeeze(-1), label, truth)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    fresh, _, fresh_truth = make_bags(seed + 1000)
+    with torch.no_grad():
+        score = scorer(fresh).flatten()
+    weight = scorer.weight.detach()[0]
+    return 100 * average_precision_score(fresh_truth.flatten(), score), weight[0] / weight.norm()
+
+
+runs = {name: [recover(f, seed + s) for s in range(5)] for name, f in objectives.items()}
+toy_ap = {name: [ap for ap, _ in results] for name, results in runs.items()}
+for name, results in runs.items():
+    ap, cosine = np.mean(results, axis=0)
+    print(f"{name:14} AP {ap:3.0f} %   weight on the first number {cosine:.2f}")
+
+average = {name: np.mean(values) for name, values in toy_ap.items()}
+assert average["Top-K (K = 3)"] > average["max"] + 10
+assert average["Top-K (K = 3)"] > average["mean"] + 20
+assert average["Top-K (K = 3)"] > average["snippet truth"] - 10
+
+# %% [markdown]
+# Each dot is one seed: other bags, other initial weights. Look at the distance between Top-K and
+# the last row, and at the spread of max.
+
+# %% tags=["nbval-ignore-output"]
+plots.seeds_dotplot(
+    toy_ap,
+    xlabel="AP over the snippets of fresh bags (%)",
+    title="Learned from bag labels (last row: from the truth of every snippet)",
+)
+plt.show()
+
+# %% [markdown]
+# Top-K comes close to the scorer that was told everything, from one label a bag.
+#
+# Max loses much of that, and its seeds are far apart: where a glitch is the highest instance of
+# its bag, the glitch is all that this bag teaches. Mean fails in another way. To call a bag
+# anomalous it has to raise *all* of its snippets, and the few that matter hardly move it; so it
+# spends its weights on whatever happens to tell these eighty bags apart.
+#
+# One caution stays with us through all notebooks: MIL learns *what occurs in anomalous bags only*.
+# If fights were always filmed at night, darkness would make a fine anomaly.
+
+# %% [markdown]
+# ## 4. One snippet is not enough
+#
+# That scorer looked at one snippet at a time. Some questions cannot be answered like that. Two
+# videos, one number a snippet (how bright it is): a camera flash, and a fire.
+
+# %%
+flash = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
+fire = torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0])
+for name, video in (("flash", flash), ("fire", fire)):
+    around = video[2:5].mean()
+    print(f"{name:5}  snippet 3 alone {video[3]:.2f}   mean of snippets 2 to 4 {around:.2f}")
+
+# %% [markdown]
+# Alone, the two middle snippets are the same number, and no scorer of single snippets can tell
+# them apart, however large it is. One neighbour on each side is enough.
+#
+# AVadCLIP's video encoder gives each snippet three kinds of context: the neighbours in its
+# **window** (attention), the snippets that **look like it** anywhere in the video (similarity
+# graph), and the snippets **near it in time**, near ones more (distance graph). We build all three
+# and hold each against the package's `temporal`.
+#
+# ## 5. Attention in windows
+#
+# Full attention lets every snippet look at every other. With weak labels and few videos that is a
+# lot of freedom to learn coincidences, and its cost grows with $T^2$. So the encoder looks
+# *locally* first: the video is cut into windows of $W$ snippets that do not overlap, and attention
+# stays inside a window. The shortest way to write it is ordinary attention with a mask: snippet
+# $i$ may look at snippet $j$ if both have the same window number,
+# $\lfloor i/W \rfloor = \lfloor j/W \rfloor$.
+
+
+# %%
+def window_mask(snippets, window):
+    number = torch.arange(snippets) // window
+    return number[:, None] == number[None, :]
+
+
+print(window_mask(10, 4).int().numpy())
+
+# %% [markdown]
+# Ten snippets, windows of four: two full blocks and a rest of two. Snippets 3 and 4 are neighbours
+# in time, yet the mask keeps them apart. That is a hard border, and the distance graph will have
+# to bridge it.
+#
+# Now the Transformer block around that mask: normalise, attend, add; normalise, feed forward, add.
+# The package never makes a mask of that size. It cuts the video into short sequences and runs them
+# as one batch; the numbers must be the same. And a question for the gradient: after *two* blocks,
+# which snippets can reach snippet 3?
+
+
+# %%
+def my_windowed_transformer(module, x_TD):  # one head
+    x_TD = x_TD + module.positions[: len(x_TD)]  # learned: where in the video am I?
+    allowed_TT = window_mask(len(x_TD), module.window)
+    for block in module.blocks:
+        query, key, value = block.qkv(block.norm_attention(x_TD)).chunk(3, dim=-1)
+        scores_TT = query @ key.T / math.sqrt(x_TD.shape[1])
+        weights_TT = scores_TT.masked_fill(~allowed_TT, -torch.inf).softmax(dim=-1)
+        x_TD = x_TD + block.out(weights_TT @ value)
+        x_TD = x_TD + block.ffn(block.norm_ffn(x_TD))
+    return x_TD
+
+
+torch.manual_seed(seed)
+windowed = temporal.WindowedTransformer(64, heads=1, blocks=2, window=4)
+x_TD = torch.randn(10, 64, requires_grad=True)
+theirs_TD = windowed(x_TD[None])[0]
+assert_close(my_windowed_transformer(windowed, x_TD), theirs_TD, atol=1e-5, rtol=1e-5)
+
+(reach_TD,) = torch.autograd.grad(theirs_TD[3].sum(), x_TD)
+reached_by = reach_TD.abs().sum(dim=1).nonzero().flatten().tolist()
+print("snippet 3 is reached by snippets", reached_by)
+assert reached_by == [0, 1, 2, 3]
+
+# %% [markdown]
+# Two blocks deep, and nothing has crossed the border: stacking does not widen fixed windows.
+#
+# ## 6. Two graphs
+#
+# A **graph convolution** replaces each snippet by a weighted sum over its neighbours. A matrix
+# $A\;(T, T)$, the **adjacency**, says who is whose neighbour and how much. AVadCLIP uses two.
+#
+# **Who looks like me?** Row $i$ of the similarity adjacency starts with the cosine similarity of
+# snippet $i$ to every snippet. Whatever is not above 0.7 becomes 0. Then a softmax over the row.
+# By hand for three snippets of two numbers each:
+
+# %%
+three = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+cosine = three @ three.T  # all three have length 1
+cut = torch.where(cosine > 0.7, cosine, 0.0)
+weights = cut.exp() / cut.exp().sum(dim=1, keepdim=True)
+steps = {"cosine": cosine, "cut at 0.7": cut, "row softmax": weights}
+steps = {name: pd.DataFrame(matrix.numpy().round(2)) for name, matrix in steps.items()}
+print(pd.concat(steps, axis=1).to_string())
+exists = torch.ones(1, 3, dtype=torch.bool)
+assert_close(weights, temporal.similarity_adjacency(three[None], exists)[0])
+
+# %% [markdown]
+# Look at the first row. Snippets 0 and 2 have nothing in common, their edge was cut, and still its
+# weight is not zero: the cut sets the *similarity* to 0, and the softmax turns 0 into $e^0 = 1$. A
+# cut edge weighs 1 where the best edge weighs $e$. The paper does not mention it; the authors'
+# code does it, and the package follows.
+#
+# **Who is near me in time?** The distance adjacency needs no features: $A_{ij} = e^{-|i-j|/e}$.
+# The number $e = 2.718\ldots$ serves a second time as the length scale, in snippets. Its rows are
+# not normalised.
+
+
+# %%
+def my_similarity_adjacency(x_TD, threshold=0.7):
+    unit_TD = x_TD / x_TD.norm(dim=1, keepdim=True)
+    cosine_TT = unit_TD @ unit_TD.T
+    weight_TT = torch.where(cosine_TT > threshold, cosine_TT, 0.0).exp()
+    return weight_TT / weight_TT.sum(dim=1, keepdim=True)
+
+
+def my_distance_adjacency(snippets):
+    place = torch.arange(snippets, dtype=torch.float32)
+    return torch.exp(-(place[:, None] - place[None, :]).abs() / math.e)
+
+
+near_TT = my_distance_adjacency(40)
+assert_close(near_TT, temporal.distance_adjacency(40))
+print("weight of a snippet 0, 1, 2, ... places away:", near_TT[0, :8].numpy().round(2))
+print(f"sum of a row: {near_TT[20].sum():.2f} in the middle, {near_TT[0].sum():.2f} at the edge")
+
+# %% [markdown]
+# Now on a video: one of our running examples. Three panels: the mask of the attention windows, and
+# the two adjacencies. Row $i$ shows where snippet $i$ looks, darker is more; the marks along both
+# axes are the snippets of the true event. Does the event form a block in the middle panel?
+
+# %%
+# What each snippet sees: its window, its look-alikes, its neighbours in time.
+example = examples["sound saves"]
+video_TD = torch.from_numpy(np.asarray(store.video(example), dtype=np.float32))[:200]
+T = len(video_TD)
+exists = torch.ones(1, T, dtype=torch.bool)
+alike_TT = my_similarity_adjacency(video_TD)
+assert_close(alike_TT, temporal.similarity_adjacency(video_TD[None], exists)[0])
+
+event_T = store.frame_truth([example]).reshape(-1, store.stride).mean(axis=1)[:T] > 0.5
+window_TT = window_mask(T, settings.model.window).float()
+near_TT = my_distance_adjacency(T)
+
+panels = {
+    f"attention windows (W = {settings.model.window})": window_TT,
+    "similarity graph": alike_TT,
+    "distance graph": near_TT,
+}
+fig, axes = plt.subplots(1, 3, figsize=(plots.WIDTH, 3.3))
+marks = np.flatnonzero(event_T)
+for ax, (title, matrix) in zip(axes, panels.items(), strict=True):
+    ax.imshow(matrix, cmap="Blues", vmin=0, interpolation="nearest")
+    for along in ((marks, marks * 0 - 2), (marks * 0 - 2, marks)):
+        ax.plot(*along, "s", color=plots.TRUTH, ms=2.5)
+    ax.set(title=title, xlabel="snippet j (is seen)", xlim=(-3, T - 0.5), ylim=(T - 0.5, -3))
+axes[0].set_ylabel("snippet i (sees)")
+plt.show()
+
+# an edge weighs at least e^0.7 = 2 times as much as a cut one
+edges_TT = alike_TT > 1.5 * alike_TT.min(dim=1, keepdim=True).values
+event = torch.from_numpy(event_T)
+on_event = alike_TT[event][:, event].sum(dim=1).mean()
+print(f"{T} snippets, {event_T.sum()} in the event ({event_T.mean():.0%})")
+print(f"windows: {window_TT.mean():.0%} of all pairs may attend")
+print(
+    f"similarity: {edges_TT.float().mean():.0%} of all pairs are edges above 0.7, "
+    f"which hold {(alike_TT * edges_TT).sum() / T:.0%} of the weight"
+)
+print(f"similarity: a snippet of the event puts {on_event:.0%} of its weight on the event")
+
+# %% [markdown]
+# TODO reading
+#
+# The rest is plumbing. A branch is two graph layers, each $\mathrm{QG}(A\,(xW) + r)$ with
+# $\mathrm{QG}(x) = x\,\mathrm{sigmoid}(1.702\,x)$ and a residual $r$. Both branches are laid side
+# by side and projected back to $D$ numbers a snippet. The result is $x_v\;(T, D)$, the video
+# features from which every later notebook starts. Here is the whole video encoder from our own
+# pieces, with the package's weights:
+
+
+# %%
+def my_video_encoder(encoder, x_TD):
+    x_TD = my_windowed_transformer(encoder.transformer, x_TD)
+    branches = []
+    for layers, adjacency_TT in (
+        (encoder.similarity, my_similarity_adjacency(x_TD, encoder.threshold)),
+        (encoder.distance, my_distance_adjacency(len(x_TD))),
+    ):
+        y = x_TD
+        for layer in layers:
+            residual = y if layer.residual is None else layer.residual(y.T).T
+            y = adjacency_TT @ (y @ layer.weight) + residual
+            y = y * torch.sigmoid(1.702 * y)
+        branches.append(y)
+    return encoder.project(torch.cat(branches, dim=1))
+
+
+def new_encoder(padding):
+    model = settings.model
+    return temporal.VideoEncoder(
+        model.dim,
+        heads=model.heads,
+        blocks=model.blocks,
+        window=model.window,
+        threshold=model.similarity_threshold,
+        padding=padding,
+    )
+
+
+torch.manual_seed(seed)
+encoder = new_encoder("masked")
+with torch.no_grad():
+    alone_TD = encoder(video_TD[None], exists)[0]
+    assert_close(my_video_encoder(encoder, video_TD), alone_TD, atol=1e-4, rtol=1e-4)
+print("my_video_encoder and temporal.VideoEncoder agree on", tuple(alone_TD.shape))
+
+# %% [markdown]
+# ## 7. Padding must not matter
+#
+# A batch is padded with zeros to its longest video. Zeros look harmless, and they are not: after
+# position embedding, layer norm and feed-forward network, a row of zeros is a feature vector like
+# any other. In attention it takes its share of the softmax; in the distance graph it is a
+# neighbour. The end of a video would then depend on *how much padding follows it*.
+#
+# The authors' code lets that happen: it pads every video to 256 rows, and only its similarity
+# graph knows where the video ends. The package masks, unless you ask for `padding="leaking"`. Here
+# are both, with the same weights on the same video, alone and padded to 256 rows. What is printed
+# is the change of a snippet's output, relative to its length as a vector.
+
+# %%
+leaking = new_encoder("leaking")
+leaking.load_state_dict(encoder.state_dict())
+padded = F.pad(video_TD, (0, 0, 0, 256 - T))[None]
+mask = temporal.length_mask(torch.tensor([T]), 256)
+
+change = {}
+with torch.no_grad():
+    for name, module in (("masked", encoder), ("leaking", leaking)):
+        difference_TD = module(padded, mask)[0, :T] - alone_TD
+        change[name] = (difference_TD.norm(dim=1) / alone_TD.norm(dim=1)).numpy()
+for name, values in change.items():
+    print(
+        f"{name:8} first snippet {values[0]:.0%}; counted from the end: tenth {values[-10]:.0%}, "
+        f"third {values[-3]:.0%}, second {values[-2]:.0%}, last {values[-1]:.0%}"
+    )
+
+assert change["masked"].max() < 1e-4
+assert change["leaking"][-1] > 0.1 > change["leaking"][0]
+
+# %% [markdown]
+# Masked, nothing changes. Leaking, the damage is confined to the end of the video and largest at
+# its last snippet. (These are fresh weights; trained ones learn to live with their padding, as
+# long as it is always the same.) `form="released"` keeps the leak, because the released
+# checkpoints were trained with it; everything else here is masked.
+#
+# ## 8. Average precision by hand
+#
+# To say whether context helps we need a measure. Each snippet of each test video has a score and a
+# truth. We do not want to choose a threshold. So rank all of them, the highest score first, and
+# walk down the list. At each anomalous item, stop and note the **precision**: which share of
+# everything passed so far was anomalous? **Average precision** (AP) is the mean of these notes.
+
+# %%
+score = np.array([0.95, 0.90, 0.80, 0.70, 0.60, 0.50, 0.40, 0.30, 0.20, 0.10])
+true = np.array([1, 0, 1, 1, 0, 0, 1, 0, 0, 0])  # ten snippets, four of them anomalous
+
+passed, hits, notes = 0, 0, []
+for s, t in sorted(zip(score, true, strict=True), reverse=True):
+    passed, hits = passed + 1, hits + t
+    if t:
+        notes.append(hits / passed)
+        print(f"rank {passed}   score {s:.2f}   precision {hits}/{passed} = {hits / passed:.3f}")
+by_hand = sum(notes) / len(notes)
+print(f"average precision {by_hand:.4f}")
+
+assert math.isclose(by_hand, average_precision_score(true, score))  # scikit-learn
+assert math.isclose(by_hand, average_precision(score, positive=true, negative=1 - true))
+
+# %% [markdown]
+# The benchmarks score *frames*: each snippet's score stands for all of its frames, while the truth
+# may change within a snippet. The package does not expand the scores. It carries two counts a
+# snippet, its anomalous and its normal frames, and gets the same number. Let the last event go on
+# for half a snippet:
+
+# %%
+frames = np.repeat(true, 16)
+frames[7 * 16 : 7 * 16 + 8] = 1
+positive, negative = snippet_truth(frames, lengths=np.array([10]), stride=16)
+frame_ap = average_precision(score, positive, negative)
+print("anomalous frames of each snippet:", positive.tolist())
+print(f"snippet AP {by_hand:.4f}, frame AP {frame_ap:.4f}")
+assert math.isclose(frame_ap, average_precision_score(frames, np.repeat(score, 16)))
+
+# %% [markdown]
+# ## 9. What does context buy on real features?
+#
+# Now everything together on the store's video features (sound comes in notebook 03). Three
+# scorers, each trained with Top-K BCE on the same bags for the same number of steps:
+#
+# - **linear**: one linear layer on the snippet, as in the toy;
+# - **single snippets**: AVadCLIP's head, a small feed-forward network, on the snippet;
+# - **in context**: the video encoder built above, then the same head.
+#
+# The second is there to be fair. Without it you could not tell whether context helps, or any
+# larger network does.
+
+
+# %%
+class Linear(nn.Linear):
+    def forward(self, x_BTD, mask_BT):
+        return super().forward(x_BTD).squeeze(-1)
+
+
+class SingleSnippets(AnomalyHead):
+    def forward(self, x_BTD, mask_BT):
+        return super().forward(x_BTD)
+
+
+class InContext(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.encoder = new_encoder(settings.model.padding)
+        self.head = AnomalyHead(dim)
+
+    def forward(self, x_BTD, mask_BT):
+        return self.head(self.encoder(x_BTD, mask_BT))
+
+
+scorers = {  # with the learning rate that suits it
+    "linear": (lambda: Linear(store.dim, 1), 1e-2),
+    "single snippets": (lambda: SingleSnippets(store.dim), settings.train.learning_rate),
+    "in context": (lambda: InContext(store.dim), settings.train.learning_rate),
+}
+automatic = "cuda" if torch.cuda.is_available() else "cpu"
+where = torch.device(automatic if device == "auto" else device)
+bags.to(where)
+
+
+def train_scorer(make, learning_rate, seed):
+    torch.manual_seed(seed)
+    scorer = make().to(where)
+    optimiser = torch.optim.AdamW(scorer.parameters(), lr=learning_rate, weight_decay=0.01)
+    for _ in range(epochs):
+        for index in torch.randperm(len(bags)).split(settings.train.batch_size):
+            batch = bags.batch(index)
+            mask_BT = temporal.length_mask(batch.lengths, batch.video.shape[1])
+            anomalous_B = 1 - batch.labels[:, 0]  # class 0 is normal
+            loss = losses.topk_bce(scorer(batch.video, mask_BT), anomalous_B, batch.lengths)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    return scorer.eval()
+
+
+@torch.no_grad()
+def confidences(scorer, row):
+    x, lengths = (torch.from_numpy(a).to(where) for a in chunks(store.video(row)))  # 256 at a time
+    mask = temporal.length_mask(lengths, x.shape[1])
+    return torch.sigmoid(scorer(x, mask))[mask].cpu().numpy()
+
+
+for name, (make, _) in scorers.items():
+    size = sum(p.numel() for p in make().parameters())
+    print(f"{name:16} {size:7,} parameters")
+print("training videos:", len(bags))
+
+# %% [markdown]
+# Train, then score every frame of every test video. Two more numbers stand beside the AP. One is
+# the AP within the anomalous videos alone, where the video's label is no help any more. The other
+# goes back to section 1: of the K snippets with the highest confidence in an anomalous video, those
+# that Top-K would choose, how many are truly anomalous?
+
+# %% tags=["nbval-ignore-output"]
+test = store.indices("test")
+lengths = np.array([len(store.video(i)) for i in test])
+positive, negative = snippet_truth(store.frame_truth(test), lengths, store.stride)
+video_of = np.repeat(np.arange(len(test)), lengths)
+abnormal = np.isin(video_of, np.unique(video_of[positive > 0]))
+dataset = "Soundstage" if not data else store.path.name
+
+
+def chosen_right(scores):
+    right = []
+    for v in np.unique(video_of[abnormal]):
+        s, p = scores[video_of == v], positive[video_of == v]
+        top = np.argsort(-s)[: len(s) // 16 + 1]
+        right.append((p[top] > store.stride / 2).mean())
+    return np.mean(right)
+
+
+def ap_of(scores, keep):
+    return 100 * average_precision(scores[keep], positive[keep], negative[keep])
+
+
+everywhere = np.ones_like(abnormal)
+trained, rows = {}, {}
+for name, (make, rate) in scorers.items():
+    models = [train_scorer(make, rate, s) for s in seeds]
+    scores = [np.concatenate([confidences(m, i) for i in test]) for m in models]
+    trained[name] = models[0]
+    frame_ap = [ap_of(s, everywhere) for s in scores]
+    rows[name] = {
+        "frame AP, %": np.mean(frame_ap),
+        "(each seed)": ", ".join(f"{v:.1f}" for v in frame_ap),
+        "AP in anomalous videos, %": np.mean([ap_of(s, abnormal) for s in scores]),
+        "Top-K right, %": 100 * np.mean([chosen_right(s) for s in scores]),
+    }
+    for s, value in zip(seeds, frame_ap, strict=True):
+        what = f"frame AP, %, video only, {name}"
+        record(what, value, dataset=dataset, seed=s, config=settings, device=where)
+share = positive / store.stride
+rows["random order"] = {
+    "frame AP, %": 100 * share.mean(),
+    "(each seed)": "",
+    "AP in anomalous videos, %": 100 * share[abnormal].mean(),
+    "Top-K right, %": 100 * (share[abnormal] > 0.5).mean(),
+}
+print(pd.DataFrame(rows).T.to_string(float_format=lambda v: f"{v:.1f}"))
+
+# %% [markdown]
+# TODO reading table
+#
+# And the picture of it: the confidence of the scorer of single snippets and of the one in context,
+# on the three videos that go through all notebooks. Shaded is the truth, which neither has seen.
+# Look for needles in the amber line that the blue one does not follow, and for the edges of the
+# event.
+
+# %% tags=["main-figure", "nbval-ignore-output"]
+# Confidence over time on three test videos, one snippet at a time and in context; truth shaded.
+FPS = 24  # frames a second
+words = {None: "anomaly", **dict(zip(store.classes.codes, store.classes.words, strict=True))}
+styles = {
+    "single snippets": dict(color=plots.BASELINE, ls="--", lw=1.6),
+    "in context": dict(color=plots.MODEL, lw=2.2),
+}
+size = (plots.WIDTH, 1.9 * len(examples))
+fig, axes = plt.subplots(len(examples), 1, figsize=size)
+for ax, (role, row) in zip(axes, examples.items(), strict=True):
+    snippets = len(store.video(row))
+    time = np.arange(snippets + 1) * store.stride / FPS
+    event = store.frame_truth([row]).reshape(snippets, -1).mean(axis=1) > 0.5
+    for name, style in styles.items():
+        a = confidences(trained[name], row)
+        ax.step(time, np.append(a, a[-1]), where="post", label=name, **style)
+        inside = a[event].mean() if event.any() else math.nan
+        print(
+            f"{role:12} {name:16} mean confidence in the event {inside:.2f}, elsewhere "
+            f"{a[~event].mean():.2f}"
+        )
+    ax.set(ylim=(-0.03, 1.03), xlim=(0, time[-1]), ylabel="confidence")
+    plots.shade(ax, store.segments(row), fps=FPS, names=words)
+    ax.set_title(role, pad=14)
+axes[-1].set_xlabel("time (s)")
+fig.legend(*axes[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="upper right")
+plt.show()
+
+# %% [markdown]
+# TODO reading figure
+#
+# ## Exercises
+#
+# ### Exercise 1
+#
+# *5 minutes, easy.* Another way to pool is **noisy-OR**: the bag is normal only if every instance
+# is, $p = 1 - \prod_i (1 - a_i)$. Write it for padded bags, confidences $(B, T)$ and lengths
+# $(B,)$. Before you run the check, guess: what does it say about thirty-two harmless snippets with
+# a confidence of 0.1 each?
+
+
+# %% tags=["exercise", "solution"]
+def noisy_or(confidence_BT, lengths_B):
+    """One score a bag, (B,); padding does not count."""
+    # BEGIN SOLUTION
+    valid_BT = temporal.length_mask(lengths_B, confidence_BT.shape[1])
+    return 1 - torch.where(valid_BT, 1 - confidence_BT, 1.0).prod(dim=1)
+    # END SOLUTION
+
+
+# %% tags=["check"]
+answer = noisy_or(torch.tensor([[0.5, 0.5, 0.9], [0.2, 0.7, 0.6]]), torch.tensor([2, 3]))
+assert_close(answer, torch.tensor([0.75, 1 - 0.8 * 0.3 * 0.4]), msg="does the padding (0.9) count?")
+harmless = noisy_or(torch.full((1, 32), 0.1), torch.tensor([32]))
+print(
+    f"thirty-two harmless snippets: {harmless.item():.2f}. Noisy-OR cannot be used on long videos."
+)
+
+# %% [markdown]
+# ### Exercise 2
+#
+# *10 minutes, medium.* The border between windows is hard. Write the mask of *sliding* windows, in
+# which each snippet sees itself and up to `reach` neighbours on either side. The check also
+# answers a question: with sliding windows, does a second layer see further?
+
+
+# %% tags=["exercise", "solution"]
+def sliding_mask(snippets, reach):
+    """(T, T) bool: True where snippet i may look at snippet j."""
+    # BEGIN SOLUTION
+    place = torch.arange(snippets)
+    return (place[:, None] - place[None, :]).abs() <= reach
+    # END SOLUTION
+
+
+# %% tags=["check"]
+sliding = sliding_mask(10, 2)
+assert sliding.dtype == torch.bool and sliding.shape == (10, 10), "a (T, T) mask of booleans"
+assert sliding.sum(dim=1).tolist() == [3, 4, 5, 5, 5, 5, 5, 5, 4, 3], "how many does each row see?"
+assert sliding[3, 4] and torch.equal(sliding, sliding.T), "3 sees 4, and 4 sees 3"
+two_layers = (sliding.float() @ sliding.float())[3] > 0  # who reaches 3 through someone it sees
+print("one layer, snippet 3 sees ", sliding[3].nonzero().flatten().tolist())
+print("two layers, snippet 3 sees", two_layers.nonzero().flatten().tolist())
+
+# %% [markdown]
+# ### Exercise 3
+#
+# *10 minutes, medium.* Write average precision without a loop, for scores without ties. Then look
+# at what the check prints: one and the same false alarm, at different ranks.
+
+
+# %% tags=["exercise", "solution"]
+def ap_without_loop(score, true):
+    """Average precision of scores (n,) and truth (n,) 0 or 1, both numpy."""
+    # BEGIN SOLUTION
+    ranked = true[np.argsort(-score)]
+    precision = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
+    return precision[ranked == 1].mean()
+    # END SOLUTION
+
+
+# %% tags=["check"]
+numbers = np.random.default_rng(0)
+some_score, some_true = numbers.random(200), numbers.integers(0, 2, 200)
+expected = average_precision_score(some_true, some_score)
+assert abs(ap_without_loop(some_score, some_true) - expected) < 1e-9, f"scikit-learn: {expected}"
+descending = -np.arange(5.0)
+for rank in range(5):
+    one_false = np.insert(np.ones(4), rank, 0)
+    value = ap_without_loop(descending, one_false)
+    print(f"four right, a false alarm at rank {rank + 1}: AP {value:.2f}")
+
+# %% [markdown]
+# ## Recap
+#
+# - say what a bag, an instance and a weak label are, and why max is brittle and mean is blurred: a
+#   video, its snippets, and one label for all of them; the pooling decides who learns, max lets a
+#   single fluke do it and mean lets everyone.
+# - compute the Top-K loss of a video by hand and point at the snippets that receive its gradient:
+#   cross-entropy of the mean of the K highest confidences, K = floor(T/16) + 1; these K learn, up
+#   in an anomalous video and down in a normal one, and padding never does.
+# - draw what a snippet sees through windowed attention and through the two graphs: blocks with hard
+#   borders; its look-alikes, over a floor of everything that softmax leaves; a band that fades with
+#   distance.
+# - tell from numbers whether padding changes a video's features: encode a video alone and padded,
+#   and compare; masked nothing changes, leaking the last snippets do.
+# - compute average precision by hand and use it to measure what temporal context buys: the mean
+#   precision at each anomalous frame; TODO.
+#
+# One modality has been silent so far. Notebook [03](03_adaptive_fusion.ipynb) asks when the model
+# should listen.
