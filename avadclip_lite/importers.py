@@ -235,7 +235,13 @@ class _FileIndex:
         self.root = root
         self._found: dict[str, str] = {}
         self._second: dict[str, str] = {}
-        for folder, _, files in os.walk(root, followlinks=True):
+        seen: set[str] = set()  # a folder reached through two links is one folder
+        for folder, folders, files in os.walk(root, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
             for file in files:
                 if file.endswith(".npy"):
                     known = self._found.setdefault(file, folder)
@@ -338,9 +344,9 @@ def _codes(
 ) -> tuple[tuple[str, ...], bool]:
     """The weak label of a line, and whether name and label column agree. The name decides."""
     try:
+        named = parse_label(name, classes) if has_label(name) else None
         listed = parse_codes(label.strip(), classes) if label and label.strip() else None
-        if has_label(name):
-            named = parse_label(name, classes)
+        if named is not None:
             return named, listed in (None, named)
         if listed is None:
             raise StoreError(f"video {name!r} has a label neither in its name nor in the list")
