@@ -1,0 +1,62 @@
+"""The running examples of the notebooks, and the way from a row of the store back to its scene.
+
+Soundstage's features come from scenes that can be drawn and heard again at any time, because a row
+of its store remembers the seed of its scene. Data of other origin has features only, and then the
+notebooks show curves without pictures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from avadclip_lite.scenes import Scene, sample_scene
+from avadclip_lite.store import FeatureStore, soundstage_path
+
+__all__ = ["EXAMPLES", "examples", "open_stage", "row_of", "scene_of"]
+
+# Three test videos of Soundstage, followed through all notebooks.
+EXAMPLES: dict[str, str] = {}
+
+_SOURCE = "scene:"
+
+
+def open_stage(data: str | Path = "") -> FeatureStore:
+    """The feature store in the folder ``data``; the Soundstage set that ships where it is empty."""
+    return FeatureStore.open(data or soundstage_path())
+
+
+def row_of(store: FeatureStore, name: str) -> int:
+    """The first row of the video called ``name``. Raises ``ValueError`` where there is none."""
+    for i, row in enumerate(store.videos):
+        if row.name == name:
+            return i
+    raise ValueError(f"no video called {name!r} in {store.path}")
+
+
+def scene_of(store: FeatureStore, row: int) -> Scene | None:
+    """The scene that row ``row`` was rendered from, or None where the video was not rendered."""
+    source = store.videos[row].source
+    return sample_scene(int(source.removeprefix(_SOURCE))) if source.startswith(_SOURCE) else None
+
+
+def examples(store: FeatureStore) -> dict[str, int]:
+    """The running examples as rows of the store, by role.
+
+    In other data the roles are filled by what its labels can tell: the longest test video with the
+    most classes, the longest with one class, and the longest normal one.
+    """
+    rows = {role: name for role, name in EXAMPLES.items()}
+    names = [row.name for row in store.videos]
+    if rows and set(rows.values()) <= set(names):
+        return {role: names.index(name) for role, name in rows.items()}
+    test = store.indices("test")
+    labels = store.labels(test)
+    order = test[np.argsort(-store.snippets[test], kind="stable")]
+    count = dict(zip(test.tolist(), np.where(labels[:, 0] > 0, 0, labels.sum(1)), strict=True))
+    roles = {"sound saves": 1, "sound lies": 0, "many labels": int(max(count.values()))}
+    found = {}
+    for role, wanted in roles.items():
+        found[role] = next((int(i) for i in order if count[int(i)] == wanted), int(order[0]))
+    return found
