@@ -16,7 +16,14 @@ from typing import Any
 
 from .run import cell_source, cell_tags, read_notebook
 
-__all__ = ["main_figures", "results_table", "title_and_question", "write_report"]
+__all__ = [
+    "formula",
+    "main_figures",
+    "markdown",
+    "results_table",
+    "title_and_question",
+    "write_report",
+]
 
 STYLE = """
 :root { color-scheme: light; --ink: #24292f; --soft: #6a737d; --line: #dde2e7; --tint: #f6f8fa;
@@ -210,32 +217,33 @@ def _body(path: Path) -> str:
 
     exporter = HTMLExporter(raw_template=TEMPLATE, exclude_input_prompt=True)
     exporter.exclude_output_prompt = True
-    exporter.register_filter("markdown2html", _markdown)
+    exporter.register_filter("markdown2html", markdown)
     body, _ = exporter.from_notebook_node(nbformat.read(path, as_version=4))
     return body
 
 
-def _markdown(source: str) -> str:
+def markdown(source: str) -> str:
     """Markdown to HTML; formulas to MathML, links among notebooks to links among pages."""
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
     class Renderer(IPythonRenderer):
         def inline_math(self, body: str) -> str:
-            return _formula(body, "inline")
+            return formula(body, "inline")
 
         def block_math(self, body: str) -> str:
-            return _formula(body, "block")
+            return formula(body, "block")
 
         def latex_environment(self, name: str, body: str) -> str:
-            return _formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
+            return formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
 
     text = MarkdownWithMath(renderer=Renderer(escape=False)).render(source)
     return re.sub(r'href="(\d\d_\w+)\.ipynb(#[^"]*)?"', r'href="\1.html\2"', text)
 
 
-def _formula(latex: str, display: str) -> str:
+def formula(latex: str, display: str) -> str:
     import latex2mathml.converter
 
+    latex = re.sub(r"{(aligned|gathered)}", "{align}", latex)  # the one of them it knows
     try:
         return latex2mathml.converter.convert(latex, display=display)
     except Exception:  # it raises a family of its own; the source is better than no page
@@ -244,7 +252,7 @@ def _formula(latex: str, display: str) -> str:
 
 def _inline(text: str) -> str:
     """One line of Markdown without the paragraph around it."""
-    return re.sub(r"^<p>|</p>\s*$", "", _markdown(text).strip()) if text else ""
+    return re.sub(r"^<p>|</p>\s*$", "", markdown(text).strip()) if text else ""
 
 
 def _page(title: str, body: str) -> str:

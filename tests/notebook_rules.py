@@ -15,6 +15,7 @@ from typing import Any
 
 import jupytext
 
+from avadclip_lite.report import markdown
 from avadclip_lite.run import cell_source, cell_tags, parse_parameters, read_notebook
 
 SIZE_LIMIT = 3 * 2**20  # bytes of a committed notebook
@@ -271,6 +272,15 @@ def figures_have_captions(page: Page) -> Iterator[str]:
             yield f"cell {number}: a main figure opens with a comment, its caption"
         if not any("image/png" in output.get("data", {}) for output in cell["outputs"]):
             yield f"cell {number}: a main figure shows no PNG"
+
+
+@rule
+def formulas(page: Page) -> Iterator[str]:
+    """The report can show every formula; a command that it does not know would be shown as is."""
+    for number, cell in page.markdown:
+        shown = markdown(cell_source(cell))
+        for found in re.findall(r"<mi>(\\\w*|&)</mi>|<code>(\\.*?)</code>", shown):
+            yield f"cell {number}: the report cannot show {''.join(found)!r} in a formula"
 
 
 @rule

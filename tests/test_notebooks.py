@@ -152,6 +152,8 @@ BREAKS: list[tuple[str, str, Callable[[Cells], None]]] = [
     ("figures_have_captions", "no cell is tagged", _tag(6)),
     ("figures_have_captions", "its caption", _replace(6, "# A line that rises, as", "x = 1  #")),
     ("figures_have_captions", "no PNG", _set(6, outputs=[])),
+    ("formulas", "wrong", _replace(3, "$1 + 1 = 2$", "$\\wrong$")),
+    ("formulas", "left", _replace(3, "$1 + 1 = 2$", "$\\left($")),
     ("small", "MB", _output(4, output_type="stream", name="stdout", text="x" * SIZE_LIMIT)),
     ("no_absolute_paths", "absolute", _replace(3, "We add", "We add /home/ada/data")),
     (

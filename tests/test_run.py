@@ -424,13 +424,14 @@ def test_numbers_of_different_origin_stay_apart(what: str) -> None:
 
 
 def test_formulas_become_mathml_and_links_stay_in_the_report() -> None:
-    page = report._markdown("$a_i$ and [next](02_temporal_mil.ipynb#recap)\n\n$$\\frac{1}{2}$$\n")
+    page = report.markdown("$a_i$ and [next](02_temporal_mil.ipynb#recap)\n\n$$\\frac{1}{2}$$\n")
     assert "<msub>" in page and "<mfrac>" in page and "$" not in page
     assert 'href="02_temporal_mil.html#recap"' in page
+    assert "<mtable" in report.formula("\\begin{aligned}a&=b\\\\c&=d\\end{aligned}", "block")
 
 
 def test_a_formula_beyond_us_is_shown_as_it_is_written() -> None:
-    assert "<code>\\left(</code>" == report._formula("\\left(", "inline")
+    assert "<code>\\left(</code>" == report.formula("\\left(", "inline")
 
 
 def test_pages_need_no_network(tmp_path: Path) -> None:
