@@ -1,9 +1,9 @@
 """Soundstage: a procedural world of short surveillance scenes that can be seen and heard.
 
-A ``Scene`` is a place, its weather and light, a timeline of ``Event`` objects (anomalies of the
-seven XD-Violence classes, and distractors: sounds and pictures that lie) and of sensor ``Fault``
+A ``Scene`` is a place, its weather and light, a timeline of ``Event`` objects (anomalies of
+XD-Violence's six classes, and distractors: sounds and pictures that lie) and of sensor ``Fault``
 objects. It renders any frame at any size and any stretch of sound on request, and it knows the
-truth. Everything is hashed from seeds: the same seed gives the same bytes, in any order, in any
+truth. Everything is hashed from seeds: the same seed gives the same bytes, in any order and in any
 process. ``World`` holds every probability and level, so that difficulty is one object.
 
 Soundstage is synthetic: nothing in it was filmed or recorded. A stage is *cleared* when an event
@@ -24,7 +24,7 @@ from typing import Literal
 
 import numpy as np
 
-from avadclip_lite import pictures, sounds
+from avadclip_lite import pictures, puppets, sounds
 from avadclip_lite.config import SAMPLE_RATE, XD_CLASSES, XD_STRIDE
 
 __all__ = [
@@ -113,6 +113,9 @@ class World:
     # which sense can tell, for every event
     both: float = 0.50
     heard_only: float = 0.25  # the rest is seen only
+    # why an event is not heard: too far, the place is too loud, the microphone failed. The last is
+    # rare and silence frequent elsewhere, or silence itself would tell
+    unheard: tuple[float, float, float] = (0.55, 0.37, 0.08)
     # distractors: expected number in 60 snippets (Poisson), and which sense they reach
     distractors_normal: float = 3.2
     distractors_abnormal: float = 1.6
@@ -125,7 +128,7 @@ class World:
     black_frames: float = 0.06
     low_light: float = 0.06
     clipped_microphone: float = 0.05
-    silent_microphone: float = 0.05
+    silent_microphone: float = 0.12
     missing_audio: float = 0.03
     # the air and the lens
     bad_weather: float = 0.35
@@ -149,11 +152,12 @@ class World:
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"World.{name} must be (low, high), got {(low, high)}")
-        if self.both + self.heard_only > 1 or abs(sum(self.label_counts) - 1) > 1e-6:
-            raise ValueError(
-                "World.both + heard_only must be at most 1 and label_counts must sum to 1, got "
-                f"{self.both} + {self.heard_only} and {self.label_counts}"
-            )
+        if self.both + self.heard_only > 1:
+            shares = f"{self.both} + {self.heard_only}"
+            raise ValueError(f"World.both + heard_only must be at most 1, got {shares}")
+        for name in ("label_counts", "unheard"):
+            if abs(sum(getattr(self, name)) - 1) > 1e-6:
+                raise ValueError(f"World.{name} must sum to 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +166,8 @@ class Event:
 
     ``kind`` is a class word ("shooting") or the name of a distractor ("thunder"). An event that is
     not visible says why in ``unseen`` (off_camera, occluded, dark), one that is not audible in
-    ``unheard`` (far, loud, muted).
+    ``unheard`` (far, loud, muted). The reason alone draws no lorry, darkness, noise or silence: a
+    hand-built scene sets ``occluder``, ``dark_corner``, ``swells`` or ``faults`` beside it.
     """
 
     kind: str
@@ -364,7 +369,7 @@ class Scene:
     @cached_property
     def cars(self) -> tuple[tuple[int, float, float, int], ...]:
         """Traffic: (lane, crossings a second, phase in crossings, seed), two cars a lane at most;
-        see ``pictures.car_position``."""
+        see ``puppets.car_position``."""
         if self.place not in ("street", "road"):
             return ()
         rng = np.random.default_rng((self.seed, 0xCA5))
@@ -383,9 +388,9 @@ class Scene:
     def car_passes(self) -> list[tuple[float, float]]:
         """(second at which a car is in the middle of the picture, its speed in widths a second)."""
         passes = []
-        for lane, speed, phase, _ in self.cars:
-            period = pictures.CAR_LOOP / speed
-            first = (pictures.CAR_MIDDLE / pictures.CAR_LOOP - phase) % 1.0 * period
+        for _, speed, phase, _ in self.cars:
+            period = puppets.CAR_LOOP / speed
+            first = (puppets.CAR_MIDDLE / puppets.CAR_LOOP - phase) % 1.0 * period
             count = max(0, math.ceil((self.duration - first) / period))
             passes += [(first + k * period, speed) for k in range(count)]
         return passes
@@ -397,7 +402,10 @@ class Scene:
             f"{'-'.join(self.labels)}"
         ]
         for event in self.events:
-            senses = [("seen", event.visible, event.unseen), ("heard", event.audible, event.unheard)]
+            senses = [
+                ("seen", event.visible, event.unseen),
+                ("heard", event.audible, event.unheard),
+            ]
             told = ", ".join(
                 name if there else f"not {name} ({why.replace('_', ' ')})"
                 for name, there, why in senses
@@ -474,7 +482,8 @@ def sample_scene(
     """A random scene. ``snippets`` fixes its length (T), ``labels`` the codes that occur
     (``("A",)`` or ``()``: a normal video); otherwise ``world`` decides.
 
-    Raises ``ValueError`` for an unknown code, or classes that no single place can stage.
+    Raises ``ValueError`` for an unknown code, classes that no single place can stage, or too few
+    snippets for them.
     """
     world = world or World()
     rng = np.random.default_rng((_SCENE_SPACE, seed))
@@ -497,7 +506,7 @@ def sample_scene(
         weather = _choice(rng, ("rain", "fog", "snow"))
     occluder = float(_choice(rng, (0.16, 0.84))) if rng.random() < world.occluder else None
     dark_corner = None
-    if light == "night" and rng.random() < 0.5:
+    if light == "night" and place != "stadium" and rng.random() < 0.5:
         dark_corner = float(_choice(rng, (0.16, 0.84)))
         if dark_corner == occluder:
             dark_corner = 1.0 - dark_corner
@@ -533,6 +542,9 @@ def sample_scene(
         elif event.unheard == "muted":
             faults.append(Fault(kind="silent_microphone", start=around[0], end=around[1]))
 
+    if {event.kind for event in events} != set(kinds):
+        raise ValueError(f"{count} snippets are too few for {', '.join(kinds)} in one video")
+
     rate = world.distractors_abnormal if kinds else world.distractors_normal
     for _ in range(int(rng.poisson(rate * count / 60))):
         taken = [(e.start, e.end) for e in events]
@@ -544,8 +556,9 @@ def sample_scene(
     for _ in range(int(rng.poisson(world.swells * count / 60))):
         length = _length(rng, world.event_snippets, frames)
         start = int(rng.integers(0, frames - length + 1))
-        if not any(e.code and e.audible and e.start < start + length and start < e.end
-                   for e in events):  # fmt: skip
+        if not any(
+            e.code and e.audible and e.start < start + length and start < e.end for e in events
+        ):
             swells.append((start, start + length))
     for kind in ("black_frames", "low_light", "clipped_microphone", "silent_microphone"):
         fails, seconds = rng.random() < getattr(world, kind), rng.uniform(1.0, 8.0)
@@ -612,7 +625,8 @@ def _senses(
                 ways.append(("dark", dark_corner))
         unseen, x = _choice(rng, ways)
     if not audible:
-        unheard = "far" if missing_audio else _choice(rng, ("far", "loud", "muted"))
+        ways = ("far",) if missing_audio else ("far", "loud", "muted")
+        unheard = ways[int(rng.choice(len(ways), p=None if missing_audio else world.unheard))]
     return Event(
         kind=kind,
         start=start,
@@ -680,7 +694,9 @@ def world_statistics(scenes: Iterable[Scene]) -> dict[str, float | dict[str, flo
         "snippets": sum(scene.snippets for scene in scenes),
         "normal_videos": codes[XD_CLASSES.codes[0]] / len(scenes),
         "positive_frames": sum(int(scene.frame_truth().sum()) for scene in scenes) / frames,
-        "positive_snippets": float(np.mean(np.concatenate([s.flags()["anomalous"] for s in scenes]))),
+        "positive_snippets": float(
+            np.mean(np.concatenate([s.flags()["anomalous"] for s in scenes]))
+        ),
         "events": len(events),
         "both": senses[True, True] / total,
         "heard_only": senses[False, True] / total,
@@ -703,7 +719,9 @@ def _light_words(scene: Scene) -> str:
 
 
 def _weather_words(scene: Scene) -> str:
-    return {"clear": "", "rain": " in the rain", "fog": " in fog", "snow": " in snow"}[scene.weather]
+    return {"clear": "", "rain": " in the rain", "fog": " in fog", "snow": " in snow"}[
+        scene.weather
+    ]
 
 
 _PREPOSITION = {"corridor": "in a", "stadium": "in a"}
@@ -767,14 +785,16 @@ _NORMAL = ("a normal {there}", "a photo of a normal {there}", "normal", "nothing
 
 
 def _caption(scene: Scene, kind: str | None, rng: np.random.Generator) -> str:
-    """Caption of ``kind`` (None: nothing special) in the setting of ``scene``; sometimes without
-    the light and the weather."""
+    """Caption of ``kind`` (None: nothing special) in the setting of ``scene``; now and then without
+    the light and the weather, or without the place."""
     there = scene.place
     if rng.random() < 0.7:
         there += _light_words(scene) + _weather_words(scene)
     at = f"{_PREPOSITION.get(scene.place, 'on a')} {there}"
+    if rng.random() < 0.12:
+        at = ""
     templates = _NORMAL + _EMPTY[scene.place] if kind is None else _CAPTIONS[kind]
-    return _choice(rng, templates).format(at=at, there=there, place=scene.place)
+    return _choice(rng, templates).format(at=at, there=there, place=scene.place).strip()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -833,10 +853,10 @@ def caption_snippets(seed: int, n: int, *, world: World | None = None) -> list[S
 
 def _snippet(seed: int, k: int, world: World) -> Snippet:
     rng = np.random.default_rng((_SNIPPET_SPACE, seed, k))
-    turn, kind = divmod(k, len(_WHEEL))
-    kind = _WHEEL[kind]
+    turn, slot = divmod(k, len(_WHEEL))
+    kind = _WHEEL[slot]
     places = PLACES if kind is None else _STAGES.get(kind) or DISTRACTORS[kind]
-    place = places[(turn + k) % len(places)]
+    place = places[(turn + slot) % len(places)]
     light, weather = "day", "clear"
     if place != "corridor":
         light = _choice(rng, _LIGHTS[1:] if kind == "fireworks" else _LIGHTS)

@@ -108,7 +108,7 @@ def _cycle(vowel: str, pitch: int) -> np.ndarray:
     weight = weight + 0.05 / harmonics
     # fixed scattered phases: a peaky cycle would click
     angle = 2 * np.pi * np.arange(1024) / 1024
-    table = np.sin(np.outer(angle, harmonics) + 1.7 * harmonics**2) @ weight
+    table = (np.sin(np.outer(angle, harmonics) + 1.7 * harmonics**2) * weight).sum(1)
     return (table / np.sqrt(np.mean(table**2))).astype(np.float32)
 
 
@@ -223,7 +223,9 @@ def _crackle(rng: Rng, seconds: float, rate: float) -> np.ndarray:
 def _crowd(rng: Rng, seconds: float, low: float, bright: float) -> np.ndarray:
     """Many voices at once: noise in the shape of vowels, stirred."""
     n = _count(seconds)
-    wave = _noise(rng, n, (low, 0.55, 1.0), (2.1 * low, 0.4, 0.6 * bright), (2600, 0.5, 0.3 * bright))
+    wave = _noise(
+        rng, n, (low, 0.55, 1.0), (2.1 * low, 0.4, 0.6 * bright), (2600, 0.5, 0.3 * bright)
+    )
     return wave * _wander(rng, n, 5, 0.55, 1.25)
 
 
@@ -329,7 +331,7 @@ def _fighting(rng: Rng, seconds: float, beats: Beats) -> np.ndarray:
 
 
 def _riot(rng: Rng, seconds: float, beats: Beats) -> np.ndarray:
-    wave = 0.42 * _crowd(rng, seconds, 560, 0.8)
+    wave = 0.32 * _crowd(rng, seconds, 560, 0.8)
     for at in _times(rng, seconds, 0.12, 0.35):
         pitch = rng.uniform(170, 420)
         shout = _voice(rng, rng.uniform(0.25, 0.6), pitch, pitch * rng.uniform(0.9, 1.3), "ah", 0.3)
@@ -362,7 +364,7 @@ def _thunder(rng: Rng, seconds: float, beats: Beats) -> np.ndarray:
         n = _count(2.6)
         roll = _noise(rng, n, (85, 1.0, 1.0)) * _wander(rng, n, 11, 0.1, 1.3) * _decay(n, 1.1, 0.18)
         tear = _noise(rng, n, (650, 1.2, 1.0)) * _wander(rng, n, 30, 0, 1) * _decay(n, 0.25, 0.05)
-        _put(wave, at + 0.1, 0.95 * roll + 0.45 * tear)
+        _put(wave, at + 0.1, 0.60 * roll + 0.40 * tear)
     return wave
 
 
@@ -388,7 +390,7 @@ def _horn(rng: Rng, seconds: float, beats: Beats) -> np.ndarray:
     for at in beats:
         n = _count(rng.uniform(0.35, 0.65))
         blow = _sing("brass", np.full(n, low)) + _sing("brass", np.full(n, 1.26 * low))
-        _put(wave, at, blow * _arch(n, 0.02, 0.04), 0.36)
+        _put(wave, at, blow * _arch(n, 0.02, 0.04), 0.26)
     return wave
 
 
@@ -408,7 +410,7 @@ def _door_slam(rng: Rng, seconds: float, beats: Beats) -> np.ndarray:
 
 
 def _cheering(rng: Rng, seconds: float, beats: Beats) -> np.ndarray:
-    wave = 0.36 * _crowd(rng, seconds, 760, 1.1)
+    wave = 0.28 * _crowd(rng, seconds, 760, 1.1)
     n = _count(seconds)
     claps = _noise(rng, n, (1500, 0.7, 1.0)) * _wander(rng, n, 45, -0.6, 1.0).clip(0)
     wave += 0.30 * claps
@@ -439,7 +441,7 @@ def _headlights(rng: Rng, seconds: float, beats: Beats) -> np.ndarray:
     revs = 55 + 60 * np.sin(np.pi * t) ** 2
     engine = _sing("oh", revs * (1 + _wander(rng, n, 20, -0.03, 0.03)))
     tyres = _noise(rng, n, (500, 0.9, 1.0))
-    return ((0.30 * engine + 0.25 * tyres) * (0.35 + np.sin(np.pi * t) ** 2)).astype(np.float32)
+    return ((0.17 * engine + 0.14 * tyres) * (0.35 + np.sin(np.pi * t) ** 2)).astype(np.float32)
 
 
 def _hugging(rng: Rng, seconds: float, beats: Beats) -> np.ndarray:
