@@ -8,6 +8,11 @@ ends, in either of two forms::
     NAME CODE start end CODE start end ...
 
 Normal videos have no line. Some names in the official XD-Violence files end in ``.mp4``.
+
+The two official files of XD-Violence differ in five videos, by 125 frames altogether: the release
+takes the frame truth (AP) from the first form and the events by class (mAP) from the second. So a
+video's events may be of both forms at once, and ``truth_events`` and ``class_events`` tell them
+apart.
 """
 
 from __future__ import annotations
@@ -18,7 +23,15 @@ from pathlib import Path
 
 from .config import ClassSet
 
-__all__ = ["Segment", "has_label", "parse_codes", "parse_label", "read_annotations"]
+__all__ = [
+    "Segment",
+    "has_label",
+    "parse_codes",
+    "parse_label",
+    "read_annotations",
+    "truth_events",
+    "class_events",
+]
 
 Segment = tuple[str | None, int, int]  # code (None in the binary form), first frame, end exclusive
 
@@ -91,6 +104,17 @@ def read_annotations(path: str | Path, classes: ClassSet) -> dict[str, list[Segm
             raise ValueError(f"{path}, line {number}: video {name!r} has two lines; join them")
         found[name] = segments
     return found
+
+
+def truth_events(events: list[Segment]) -> list[Segment]:
+    """The events of one video that make its frame truth: those without a code if there are any,
+    else all."""
+    return [event for event in events if event[0] is None] or events
+
+
+def class_events(events: list[Segment]) -> list[Segment]:
+    """The events of one video by class: those with a code if there are any, else all."""
+    return [event for event in events if event[0] is not None] or events
 
 
 def _parse_line(line: str, classes: ClassSet) -> tuple[str, list[Segment]]:

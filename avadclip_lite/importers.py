@@ -10,7 +10,7 @@ the content of the arrays is checked while it is copied. An import that was inte
 where it stopped when it is run again.
 
     python -m avadclip_lite import xd --features ROOT --train CSV --test CSV \\
-        --annotations FILE --out STORE
+        --annotations annotations.txt annotations_multiclasses.txt --out STORE
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,11 +36,13 @@ from .store import (
     Segment,
     StoreError,
     StoreWriter,
+    class_events,
     clip_segments,
     has_label,
     parse_codes,
     parse_label,
     read_annotations,
+    truth_events,
 )
 
 __all__ = [
@@ -57,6 +59,8 @@ LAYOUTS: dict[str, tuple[ClassSet, int]] = {
     "xd": (XD_CLASSES, XD_STRIDE),
     "cctv": (CCTV_CLASSES, CCTV_STRIDE),
 }
+
+Annotations = str | Path | Sequence[str | Path] | None
 
 _VIDEO_FILE = re.compile(r"(?P<name>.+)__(?P<crop>\d+)\.npy")
 _SEPARATORS = re.compile(r"[/\\]")  # lists may come from either kind of machine
@@ -117,7 +121,7 @@ def import_xd(
     features_root: str | Path,
     train_list: str | Path | None,
     test_list: str | Path | None,
-    annotations: str | Path | None,
+    annotations: Annotations,
     out: str | Path,
     **options: object,
 ) -> ImportReport:
@@ -129,7 +133,7 @@ def import_cctv(
     features_root: str | Path,
     train_list: str | Path | None,
     test_list: str | Path | None,
-    annotations: str | Path | None,
+    annotations: Annotations,
     out: str | Path,
     **options: object,
 ) -> ImportReport:
@@ -142,7 +146,7 @@ def import_layout(
     features_root: str | Path,
     train_list: str | Path | None,
     test_list: str | Path | None,
-    annotations: str | Path | None,
+    annotations: Annotations,
     out: str | Path,
     *,
     audio_root: str | Path | None = None,
@@ -155,9 +159,11 @@ def import_layout(
     """Make the feature store ``out`` from a folder in the release's layout.
 
     ``kind`` "xd" or "cctv"; ``features_root`` holds the feature files, in any subfolders;
-    ``audio_root`` the audio files, if they are elsewhere. Either list may be None; a test list
-    needs annotations. An empty ``audio_path`` says that a video has no sound; with
-    ``allow_missing_audio`` so does a listed audio file that is not there.
+    ``audio_root`` the audio files, if they are elsewhere. Either list may be None. A test list
+    needs annotations: one file, or one of each form, of which the binary one then gives the frame
+    truth and the other the events by class, as in the release. An empty ``audio_path`` says that
+    a video has no sound; with ``allow_missing_audio`` so does a listed audio file that is not
+    there.
 
     Raises ``FileNotFoundError`` for a file that is missing and ``ValueError`` for one that is
     wrong, in one sentence that names it and the remedy. Until then nothing readable exists.
@@ -169,11 +175,15 @@ def import_layout(
     lists = {"train": train_list, "test": test_list}
     if all(path is None for path in lists.values()):
         raise StoreError("nothing to import: give a training list, a test list, or both")
-    if test_list is not None and annotations is None:
+    if annotations is None:
+        annotations = ()
+    elif isinstance(annotations, (str, Path)):
+        annotations = (annotations,)
+    if test_list is not None and not annotations:
         raise StoreError("a test list needs the annotation file that holds its truth")
 
     warnings: list[str] = []
-    events = read_annotations(annotations, classes) if annotations is not None else {}
+    events = _read_events(annotations, classes, warnings)
     video_files = _FileIndex(Path(features_root))
     audio_files = _FileIndex(Path(audio_root)) if audio_root is not None else video_files
     items: list[_Item] = []
@@ -185,7 +195,7 @@ def import_layout(
     _check_items(items, warnings)
     dtype = _read_headers(items, dim, progress)
     segments = _match_events(items, events, classes, warnings)
-    clipped = _check_events(items, segments, stride, annotations)
+    clipped = _check_events(items, segments, stride)
 
     with StoreWriter(
         out,
@@ -452,6 +462,37 @@ def _header(path: Path, dim: int) -> tuple[int, np.dtype]:
 # ---------------------------------------------------------------------------- annotations
 
 
+def _read_events(
+    paths: Iterable[str | Path], classes: ClassSet, warnings: list[str]
+) -> dict[str, list[Segment]]:
+    """All events by video, from one annotation file or one of each form."""
+    events: dict[str, list[Segment]] = {}
+    for path in paths:
+        for name, own in read_annotations(path, classes).items():
+            before = events.setdefault(name, [])
+            if before and (before[0][0] is None) == (own[0][0] is None):
+                raise StoreError(
+                    f"{path}: video {name!r} is annotated in the same form in another file; give "
+                    "one file of each form"
+                )
+            before += own
+    differ = [
+        name
+        for name, own in events.items()
+        if _covered(truth_events(own)) != _covered(class_events(own))
+    ]
+    if differ:
+        warnings.append(
+            f"the two forms of annotation cover other frames in {_some(differ)}; the binary one "
+            "gives the frame truth"
+        )
+    return events
+
+
+def _covered(events: Iterable[Segment]) -> set[int]:
+    return {frame for _, start, end in events for frame in range(start, end)}
+
+
 def _match_events(
     items: Iterable[_Item],
     events: Mapping[str, list[Segment]],
@@ -466,13 +507,14 @@ def _match_events(
     contradicting, open_class = [], []
     for name in codes.keys() & events.keys():
         anomalies = [code for code in codes[name] if classes.index(code) > 0]
-        only = anomalies[0] if len(anomalies) == 1 else None
-        matched[name] = [(code or only, start, end) for code, start, end in events[name]]
+        matched[name] = events[name]
+        if len(anomalies) == 1 and all(code is None for code, _, _ in events[name]):
+            matched[name] = [(anomalies[0], start, end) for _, start, end in events[name]]
         found = {code for code, _, _ in events[name] if code is not None}
         if not anomalies or found - set(anomalies):
             odd = "-".join(sorted(found)) or "an event"
             contradicting.append(f"{name} ({odd} annotated, {'-'.join(codes[name])} by its name)")
-        elif any(code is None for code, _, _ in matched[name]):
+        elif all(code is None for code, _, _ in matched[name]):
             open_class.append(name)
     unlisted = [name for name in events if name not in codes]
     bare = [n for n in tests if codes[n] != (classes.codes[0],) and n not in events]
@@ -496,9 +538,9 @@ def _check_events(
     items: Iterable[_Item],
     segments: Mapping[str, list[Segment]],
     stride: int,
-    annotations: str | Path | None,
 ) -> int:
-    """Refuse events a stride or more beyond their video; the number of videos to be clipped."""
+    """Refuse events a stride or more beyond their video; the number of videos whose truth is to
+    be clipped."""
     clipped = set()
     for item in items:
         own = segments.get(item.name, [])
@@ -506,12 +548,12 @@ def _check_events(
         last = max((end for _, _, end in own), default=0)
         if last >= frames + stride:
             raise StoreError(
-                f"{annotations}: video {item.name!r} is annotated up to frame {last}, a stride of "
-                f"{stride} or more beyond its {frames} frames; annotations and features do not "
-                "belong together"
+                f"{item.video} has {frames} frames and is annotated up to frame {last}, a stride "
+                f"of {stride} or more beyond them; annotations and features do not belong together"
             )
         shared = min(item.snippets, item.audio_snippets) if item.audio else item.snippets
-        if clip_segments(own, shared * stride) != own:
+        truth = truth_events(own)
+        if clip_segments(truth, shared * stride) != truth:
             clipped.add(item.name)
     return len(clipped)
 
@@ -583,7 +625,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audio", help="folder with the audio features, if another")
     parser.add_argument("--train", help="training list, CSV path,audio_path,label")
     parser.add_argument("--test", help="test list, CSV path,audio_path,label")
-    parser.add_argument("--annotations", help="annotation file of the test videos, either form")
+    parser.add_argument(
+        "--annotations",
+        nargs="+",
+        help="annotations of the test videos in either form, or a file of each: then the binary "
+        "form gives the frame truth, the other the events by class",
+    )
     parser.add_argument("--out", required=True, help="feature store to make")
     parser.add_argument("--dim", type=int, default=CLIP_DIM, help="feature width (%(default)s)")
     parser.add_argument(
@@ -593,22 +640,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run an import; prints its report, or one sentence that says what is wrong (exit status 2)."""
-    try:
-        report = import_layout(
-            args.kind,
-            args.features,
-            args.train,
-            args.test,
-            args.annotations,
-            args.out,
-            audio_root=args.audio,
-            dim=args.dim,
-            allow_missing_audio=args.allow_missing_audio,
-            overwrite=args.overwrite,
-        )
-    except (ValueError, OSError) as error:
-        print(f"import refused: {error}", file=sys.stderr)
-        return 2
+    """Run an import and print its report; raises what ``import_layout`` raises."""
+    report = import_layout(
+        args.kind,
+        args.features,
+        args.train,
+        args.test,
+        args.annotations,
+        args.out,
+        audio_root=args.audio,
+        dim=args.dim,
+        allow_missing_audio=args.allow_missing_audio,
+        overwrite=args.overwrite,
+    )
     print(report)
     return 0

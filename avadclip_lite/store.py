@@ -5,7 +5,8 @@ folder, and nothing after the store knows where it came from::
 
     meta.json        classes, D, stride, encoder, counts, a digest of the content
     manifest.csv     one row a (video, crop): name, label, split, lengths, where its features lie
-    annotations.csv  events of annotated videos: name, code, start, end (frames, end exclusive)
+    annotations.csv  events of annotated videos: name, code (may be empty), start, end in frames,
+                     end exclusive
     video.npy        (P, D) snippet features of all rows, one row after the other; memory-mapped
     audio.npy        (Q, D) the same for sound, stored once a video and shared by its crops
     flags.npy        (P, F) optional per-snippet truth, such as "audible" in Soundstage
@@ -32,7 +33,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .annotations import Segment, has_label, parse_codes, parse_label, read_annotations
+from .annotations import (
+    Segment,
+    class_events,
+    has_label,
+    parse_codes,
+    parse_label,
+    read_annotations,
+    truth_events,
+)
 from .config import MAX_SNIPPETS, ClassSet, Config
 from .writer import (
     ANNOTATIONS,
@@ -59,6 +68,7 @@ __all__ = [
     "StoreWriter",
     "TrainingSet",
     "chunks",
+    "class_events",
     "clip_segments",
     "has_label",
     "holdout_split",
@@ -67,6 +77,7 @@ __all__ = [
     "read_annotations",
     "resample",
     "soundstage_path",
+    "truth_events",
 ]
 
 
@@ -225,17 +236,18 @@ class FeatureStore:
             )
 
     def _read_annotations(self, numbers: Mapping[str, int]) -> None:
-        """Events of all videos, sorted by video: ``_first[v] : _first[v + 1]`` are video v's."""
+        """Events by class, a list for each video, and all frame truth in one array sorted by
+        video: rows ``_first[v] : _first[v + 1]`` of ``_truth`` are video v's starts and ends."""
+        events: list[list[Segment]] = [[] for _ in numbers]
         with open(self.path / ANNOTATIONS, newline="", encoding="utf-8") as file:
-            events = [
-                (numbers[row["name"]], row["code"] or None, int(row["start"]), int(row["end"]))
-                for row in csv.DictReader(file)
-            ]
-        events.sort(key=lambda event: event[0])  # stable: a video's events keep their order
-        count = np.bincount([e[0] for e in events], minlength=len(numbers)).astype(np.int64)
-        self._first = np.concatenate([[0], np.cumsum(count)])
-        self._codes = [e[1] for e in events]
-        self._bounds = np.array([e[2:] for e in events], dtype=np.int64).reshape(-1, 2)
+            for row in csv.DictReader(file):
+                event = (row["code"] or None, int(row["start"]), int(row["end"]))
+                events[numbers[row["name"]]].append(event)
+        truth = [truth_events(own) for own in events]
+        self._events = [class_events(own) for own in events]
+        self._first = np.concatenate([[0], np.cumsum([len(own) for own in truth], dtype=np.int64)])
+        spans = [event[1:] for own in truth for event in own]
+        self._truth = np.array(spans, dtype=np.int64).reshape(-1, 2)
 
     def indices(self, split: str) -> np.ndarray:
         """Row numbers of a split, in the manifest's order; ``StoreError`` if it has none."""
@@ -290,27 +302,25 @@ class FeatureStore:
         return np.stack(rows) if rows else np.zeros((0, len(self.classes)), np.float32)
 
     def segments(self, i: int) -> list[Segment]:
-        """Events of row i as (code or None, first frame, end frame), end exclusive, clipped to
-        the row's N frames."""
-        v = int(self.video_ids[i])
-        own = range(int(self._first[v]), int(self._first[v + 1]))
-        events = [(self._codes[k], int(self._bounds[k, 0]), int(self._bounds[k, 1])) for k in own]
-        return clip_segments(events, int(self.frames[i]))
+        """Events of row i by class as (code, first frame, end frame), end exclusive, clipped to
+        the row's N frames; the code is None where only the binary form is known."""
+        return clip_segments(self._events[self.video_ids[i]], int(self.frames[i]))
 
     def frame_truth(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """(sum N,) uint8: 1 where any event covers the frame, rows one after the other.
 
-        Overlapping events count once.
+        Overlapping events count once. Where a video's events are known in both forms, the binary
+        one counts, as in the release.
         """
         indices = np.asarray(indices, dtype=np.int64)
         frames = self.frames[indices]
         offset = np.concatenate([[0], np.cumsum(frames)])
-        first, count = self._first[self.video_ids[indices]], np.diff(self._first)
-        count = count[self.video_ids[indices]]
+        first = self._first[self.video_ids[indices]]
+        count = self._first[self.video_ids[indices] + 1] - first
         row = np.repeat(np.arange(len(indices)), count)  # the row that each event belongs to
-        event = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-        event += np.repeat(first, count)
-        bounds = np.minimum(self._bounds[event], frames[row, None]) + offset[row, None]
+        event = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)  # its number there
+        spans = self._truth[event + np.repeat(first, count)]
+        bounds = np.minimum(spans, frames[row, None]) + offset[row, None]
         steps = np.zeros(offset[-1] + 1, dtype=np.int32)  # +1 where an event starts, -1 at its end
         np.add.at(steps, bounds[:, 0], 1)
         np.add.at(steps, bounds[:, 1], -1)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from avadclip_lite.annotations import has_label, parse_codes, parse_label, read_annotations
+from avadclip_lite.annotations import (
+    class_events,
+    has_label,
+    parse_codes,
+    parse_label,
+    read_annotations,
+    truth_events,
+)
 from avadclip_lite.config import CCTV_CLASSES, XD_CLASSES
 
 
@@ -65,6 +72,13 @@ def test_both_forms_of_an_annotation_file(tmp_path):
         "v=a__#1_label_B4-0-0": [("B4", 0, 1517), ("B4", 1970, 3038)],
         "Film, 2 (x)__#1_label_G-B2-0": [("G", 25, 92), ("B2", 50, 84)],
     }
+
+
+def test_the_two_forms_are_told_apart():
+    binary, coded = [(None, 0, 9), (None, 20, 30)], [("G", 0, 5), ("B1", 5, 9)]
+    assert truth_events(binary + coded) == binary and class_events(coded + binary) == coded
+    assert truth_events(coded) == coded and class_events(binary) == binary
+    assert truth_events([]) == class_events([]) == []
 
 
 def test_names_without_label_are_one_word(tmp_path):

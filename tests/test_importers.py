@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import numpy as np
 import pytest
 
 from avadclip_lite import importers
-from avadclip_lite.importers import add_arguments, import_cctv, import_layout, import_xd, main
+from avadclip_lite.__main__ import main
+from avadclip_lite.importers import import_cctv, import_layout, import_xd
 from avadclip_lite.store import FeatureStore, StoreError
 
 DIM = 4
@@ -259,7 +259,9 @@ def test_cctv_fights_have_stride_four_and_two_classes(tmp_path):
     assert store.segments(1) == [("B1", 1, 13), ("B1", 30, 40)]  # the only class there is
     assert (report.frames, report.anomalous_frames, report.clipped_videos) == (40, 22, 1)
     layout.annotations = f"{name} 1 44\n"
-    with pytest.raises(StoreError, match="frame 44, a stride of 4 or more beyond its 40 frames"):
+    with pytest.raises(
+        StoreError, match="has 40 frames and is annotated up to frame 44, a stride of 4"
+    ):
         layout.write().run(import_cctv, overwrite=True)
 
 
@@ -305,14 +307,38 @@ def test_binary_annotations_take_the_class_of_a_single_label(layout):
     assert any("events without a class" in w and name in w for w in report.warnings)
 
 
+def test_both_annotation_files_at_once(layout):
+    """Frame truth from the binary one, classes from the other; that they differ is reported."""
+    layout.annotations = f"{BOOM} 10 50 150 163\n"
+    layout.write()
+    root = layout.root
+    (root / "multi.txt").write_text(f"{BOOM}.mp4 G 10 30 G 30 50\n")
+
+    def run(*annotations: str):
+        lists = (root / "train.csv", root / "test.csv", [root / name for name in annotations])
+        options = {"dim": DIM, "progress": False, "overwrite": True}
+        return import_xd(root / "features", *lists, root / "store", **options)
+
+    for order in (("annotations.txt", "multi.txt"), ("multi.txt", "annotations.txt")):
+        report = run(*order)
+        store = FeatureStore.open(report.path)
+        assert store.segments(5) == [("G", 10, 30), ("G", 30, 50)]
+        assert (report.anomalous_frames, report.clipped_videos) == (50, 1)
+        assert any(f"cover other frames in 1 video: {BOOM}" in w for w in report.warnings)
+    (root / "multi.txt").write_text(f"{BOOM} G 10 30 G 30 50 G 150 163\n")
+    assert not any("cover other" in w for w in run("annotations.txt", "multi.txt").warnings)
+    with pytest.raises(StoreError, match="multi.txt: .* in the same form in another file"):
+        run("multi.txt", "multi.txt")
+
+
 def test_an_event_a_stride_beyond_the_video_is_refused(layout):
     layout.annotations = f"{BOOM} G 10 175\n"  # 15 frames beyond 160
     assert layout.write().run().clipped_videos == 1
     layout.annotations = f"{BOOM} G 10 176\n"
     with pytest.raises(StoreError) as caught:
         layout.write().run(overwrite=True)
-    assert "annotations.txt" in str(caught.value) and BOOM in str(caught.value)
-    assert "frame 176, a stride of 16 or more beyond its 160 frames" in str(caught.value)
+    assert f"{BOOM}__5.npy has 160 frames and is annotated up to frame 176" in str(caught.value)
+    assert "a stride of 16 or more beyond them" in str(caught.value)
 
 
 def test_annotations_of_other_data_are_refused(layout):
@@ -545,17 +571,15 @@ def test_an_interrupted_import_is_not_continued_with_other_lists(layout):
 
 def test_the_command(layout, capsys):
     layout.write()
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
     r = layout.root
-    words = f"xd --features {r}/features --train {r}/train.csv --test {r}/test.csv".split()
+    words = f"import xd --features {r}/features --train {r}/train.csv --test {r}/test.csv".split()
     words += f"--annotations {r}/annotations.txt --out {r}/store --dim {DIM}".split()
-    assert main(parser.parse_args(words)) == 0
+    assert main(words) == 0
     out, err = capsys.readouterr()
     assert "50 anomalous of 272 frames" in out and "importing" in err
-    assert main(parser.parse_args(words)) == 2
+    assert main(words) == 2
     out, err = capsys.readouterr()
     assert "already a feature store" in err and not out
-    assert main(parser.parse_args([*words, "--overwrite"])) == 0
+    assert main([*words, "--overwrite"]) == 0
     with pytest.raises(SystemExit):
-        parser.parse_args(["ucf", *words[1:]])
+        main(["import", "ucf", *words[2:]])

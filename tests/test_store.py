@@ -200,6 +200,24 @@ def test_frame_truth_by_hand(small):
     assert store.frame_truth([]).shape == (0,)
 
 
+def test_events_known_in_both_forms(tmp_path):
+    """The binary form is the frame truth, the other names and delimits the events."""
+    with writer_at(tmp_path / "s") as writer:
+        add(writer, "a_label_B1", segments=[("B1", 1, 4)])
+        add(
+            writer, "b_label_B1-G", segments=[("B1", 0, 9), (None, 2, 7), ("G", 7, 9), (None, 8, 9)]
+        )
+        add(writer, "c_label_B1-G", segments=[(None, 3, 99 - 16)])
+        writer.finish()
+    store = FeatureStore.open(tmp_path / "s")
+    assert store.segments(1) == [("B1", 0, 9), ("G", 7, 9)]
+    assert store.segments(2) == [(None, 3, 80)]
+    truth = store.frame_truth([1, 2, 0]).reshape(3, 80)
+    assert np.flatnonzero(truth[0]).tolist() == [2, 3, 4, 5, 6, 8]
+    assert np.flatnonzero(truth[1]).tolist() == list(range(3, 80))
+    assert np.flatnonzero(truth[2]).tolist() == [1, 2, 3]
+
+
 def test_frame_truth_equals_a_loop_over_frames(tmp_path):
     rng = np.random.default_rng(0)
     with writer_at(tmp_path / "s") as writer:
