@@ -480,7 +480,10 @@ def background(scene: Scene, size: int) -> _Background:
             lamps.append((0.5, 0.75, 0.5, (235, 245, 255), 0.75 * soft))
     add_glows(light, lamps, size)
     if scene.dark_corner is not None:
-        spot = np.exp(-0.5 * (((x - scene.dark_corner) / 0.20) ** 2 + ((y - 0.78) / 0.26) ** 2))
+        # from there to the edge of the picture; soft towards the middle and the houses
+        inwards = np.maximum(0, (x - scene.dark_corner) * (1 if scene.dark_corner < 0.5 else -1))
+        above = np.maximum(0, 0.78 - y)
+        spot = np.exp(-0.5 * ((inwards / 0.20) ** 2 + (above / 0.26) ** 2))
         light *= (1 - 0.95 * np.minimum(1, 1.5 * spot))[..., None]
     edge = (x - 0.5) ** 2 + (y - 0.5) ** 2
     light *= (1.04 - 0.42 * edge)[..., None]

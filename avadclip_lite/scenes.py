@@ -108,7 +108,7 @@ class World:
     snippets: tuple[int, int] = (24, 96)  # shortest and longest video
     normal_share: float = 0.40  # of the videos
     label_counts: tuple[float, float, float] = (0.58, 0.29, 0.13)  # abnormal: 1, 2 or 3 classes
-    positive_share: tuple[float, float] = (0.16, 0.44)  # of an abnormal video's frames
+    positive_share: tuple[float, float] = (0.16, 0.40)  # of an abnormal video's frames
     event_snippets: tuple[float, float] = (3.0, 12.0)  # length of an event
     # which sense can tell, for every event
     both: float = 0.50
@@ -123,12 +123,12 @@ class World:
     distractor_alone: float = 0.75  # of the rest: the sense the distractor lies to
     distractor_snippets: tuple[float, float] = (2.0, 6.0)
     # the place getting loud by itself, without any event: expected number in 60 snippets
-    swells: float = 0.6
+    swells: float = 1.0
     # sensors: probabilities for a video
     black_frames: float = 0.06
     low_light: float = 0.06
     clipped_microphone: float = 0.05
-    silent_microphone: float = 0.12
+    silent_microphone: float = 0.15
     missing_audio: float = 0.03
     # the air and the lens
     bad_weather: float = 0.35

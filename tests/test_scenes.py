@@ -287,8 +287,7 @@ def test_unheard_events_are_silent_or_masked():
     heard = Event(kind="shooting", start=20, end=110, seed=5)
     loud = Event(kind="shooting", start=20, end=110, audible=False, unheard="loud", seed=5)
     size = [
-        np.std(Scene(seed=7, snippets=9, events=(event,)).wave() - empty)
-        for event in (heard, loud)
+        np.std(Scene(seed=7, snippets=9, events=(event,)).wave() - empty) for event in (heard, loud)
     ]
     assert 0 < size[1] < 0.1 * size[0]
 
