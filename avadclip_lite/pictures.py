@@ -790,7 +790,9 @@ def render(scene: Scene, index: int, size: int) -> np.ndarray:
     out += grain * np.float32(noise)
     if shake:
         step = max(1, round(shake * size))
-        out = np.roll(out, (step if index % 2 else -step, -step if index % 3 else step), (0, 1))
+        rows = np.arange(size) + (step if index % 2 else -step)
+        columns = np.arange(size) + (-step if index % 3 else step)
+        out = out[rows.clip(0, size - 1)][:, columns.clip(0, size - 1)]
     if scene.seed % 2:  # half of the cameras look from the other side
         out = out[:, ::-1]
     return (np.clip(out, 0, 1) * np.float32(255)).astype(np.uint8)
