@@ -2,10 +2,13 @@
 # make test       everything that is checked: ruff, unit tests, every notebook cell
 # make lab        the notebooks in JupyterLab
 # make notebooks  for authors: write NN_name.ipynb from NN_name.py and execute it (NB="00 06")
+# make doctor     what of this machine is ready, and what to do about the rest
 #
 # Each makes .venv first if it is not there or pyproject.toml is newer.
-# PYTHON=/path/to/python3.12 chooses the Python; ARGS="--only 06" reaches `make run`.
+# PYTHON=/path/to/python3.12 chooses the Python; ARGS="--only 06" reaches `make run`, ARGS="-k fusion"
+# reaches pytest; WORKERS=4 runs tests in so many processes.
 
+WORKERS ?= 2
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
@@ -25,8 +28,9 @@ run: $(STAMP)
 	$(PY) -m avadclip_lite run $(ARGS)
 
 test: lint
-	$(PY) -m pytest -n 2 --dist loadscope --nbval --nbval-sanitize-with tests/nbval_sanitize.cfg \
-	    --nbval-kernel-name python3 tests notebooks $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder \
+	    --nbval --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-kernel-name python3 \
+	    notebooks tests $(ARGS)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

@@ -158,7 +158,13 @@ def _index(
     numbers: Sequence[Mapping[str, Any]],
 ) -> str:
     e = html.escape
-    parts = ["<h1>AVadCLIP in notebooks: a run</h1>", "<h2>Notebooks</h2>"]
+    parts = ["<h1>AVadCLIP in notebooks: a run</h1>"]
+    if any("soundstage" in line["dataset"].lower() for line in numbers):
+        parts.append(
+            '<p class="soft">Soundstage is a synthetic stage. Its numbers compare methods on that '
+            "stage; they are not to be set beside the paper's.</p>"
+        )
+    parts.append("<h2>Notebooks</h2>")
     rows = []
     for entry, title, question in pages:
         given = ", ".join(f"{k}={v}" for k, v in entry["parameters"].items())
@@ -175,7 +181,7 @@ def _index(
     for name, title, caption, picture in figures:
         parts.append(
             f'<figure><img alt="{e(caption)}" src="data:image/png;base64,{picture}">'
-            f'<figcaption>{e(caption)} <a href="report/{name}.html">{e(title)}</a></figcaption>'
+            f'<figcaption>{e(caption)} · <a href="report/{name}.html">{e(title)}</a></figcaption>'
             "</figure>"
         )
     parts.append("<h2>Results</h2>")
