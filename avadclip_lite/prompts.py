@@ -83,11 +83,13 @@ class TextualPrompt(nn.Module):
         return self.tower(self.embed(), self.ends)
 
     def forget(self) -> None:
-        """Drop the kept embeddings; needed only after writing to ``context.data`` by hand."""
+        """Drop the kept embeddings. Needed only after a write that torch does not count: to
+        ``context.data``, or by a fused optimiser after a call without gradients."""
         self._kept = None
 
     def _state(self) -> tuple:
-        # Optimisers and load_state_dict write in place, which the version counter sees.
+        # Optimisers and load_state_dict write in place, which the version counter sees (fused
+        # optimisers excepted; but the training step's own call has dropped what was kept).
         kind = self.tokens.device.type
         cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         if self.context is None:

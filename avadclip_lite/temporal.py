@@ -34,6 +34,8 @@ __all__ = [
     "zero_padding",
 ]
 
+QUICK = 1.702  # the factor of CLIP's quick GELU
+
 
 def length_mask(lengths: Tensor, snippets: int) -> Tensor:
     """True on the first ``lengths[b]`` of ``snippets`` places: (B,) -> (B, T) bool."""
@@ -49,8 +51,11 @@ def zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """CLIP's cheap GELU, x * sigmoid(1.702 x)."""
-    return x * torch.sigmoid(1.702 * x)
+    """CLIP's cheap GELU, x * sigmoid(1.702 x).
+
+    Written with SiLU(z) = z * sigmoid(z), z = 1.702 x, which is one kernel each way.
+    """
+    return F.silu(QUICK * x) / QUICK
 
 
 class FeedForward(nn.Module):
@@ -62,7 +67,10 @@ class FeedForward(nn.Module):
         self.narrow = nn.Linear(4 * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.narrow(quick_gelu(self.widen(x)))
+        # narrow(quick_gelu(widen(x))), with both factors of quick_gelu moved from the 4D-wide
+        # activations to the much smaller weights.
+        wide = F.linear(x, QUICK * self.widen.weight, QUICK * self.widen.bias)
+        return F.linear(F.silu(wide), self.narrow.weight / QUICK, self.narrow.bias)
 
 
 class WindowBlock(nn.Module):
@@ -150,7 +158,7 @@ def similarity_adjacency(x: Tensor, mask: Tensor, threshold: float = 0.7) -> Ten
     release); only snippets that exist take part.
     """
     norm = x.norm(dim=-1, keepdim=True)
-    cosine = (x @ x.mT) / (norm @ norm.mT + 1e-20)
+    cosine = (x @ x.mT) / (norm * norm.mT + 1e-20)
     cosine = torch.where(cosine > threshold, cosine, 0.0)
     # The smallest number and not -inf, so that rows of padding are finite until they are zeroed.
     cosine = cosine.masked_fill(~mask[:, None, :], torch.finfo(cosine.dtype).min)

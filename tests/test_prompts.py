@@ -119,6 +119,20 @@ def test_whatever_changes_the_context_drops_the_kept_embeddings(change):
         torch.testing.assert_close(after, module.encode())
 
 
+@pytest.mark.parametrize("kind", ["foreach", "fused"])
+def test_a_training_step_drops_the_kept_embeddings(kind):
+    """A fused optimiser writes behind the version counter's back."""
+    module = prompt().eval()
+    optimiser = torch.optim.AdamW([module.context], lr=1.0, **{kind: True})
+    with torch.no_grad():
+        before = module()
+    module().square().sum().backward()
+    optimiser.step()
+    with torch.no_grad():
+        assert not torch.allclose(module(), before)
+        torch.testing.assert_close(module(), module.encode())
+
+
 def test_a_copy_does_not_share_what_was_kept():
     module = prompt().eval()
     with torch.no_grad():
