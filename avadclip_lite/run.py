@@ -55,7 +55,7 @@ __all__ = [
 
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent  # of the clone
-QUIET_KERNEL = ["--IPKernelApp.log_level=40"]  # errors only: a kernel's greetings are no news
+QUIET_KERNEL = ["--IPKernelApp.log_level=50"]  # its greetings and its last words are no news
 HASHED_WHOLE = 32 * 2**20  # bytes; larger data files count by size and time stamp
 
 
