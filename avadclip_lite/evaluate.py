@@ -15,7 +15,7 @@ That gives exactly the values of scores expanded to frames, without expanding th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -35,8 +35,11 @@ __all__ = [
     "Report",
     "average_precision",
     "evaluate",
+    "event_metrics",
     "frame_metrics",
+    "frame_notes",
     "name_segments",
+    "pooled_metrics",
     "predict",
     "roc_auc",
     "score",
@@ -148,8 +151,8 @@ class Report:
     - ``videos``, ``snippets``, ``frames``: what was scored.
 
     A measure that the truth does not define is NaN, and ``notes`` says why under the same name.
-    Without classes in the annotations there is no mAP at all: ``map_result`` is None, and
-    ``notes["map"]`` says so.
+    Where annotations name no class, ``notes["map"]`` says how many videos are left out of the
+    mAP; without any that is left, ``map_result`` is None.
     """
 
     metrics: dict[str, float]
@@ -231,36 +234,46 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> f
     return float(np.trapezoid(true_rate, false_rate))
 
 
+def pooled_metrics(
+    scores: np.ndarray, lengths: np.ndarray, positive: np.ndarray, negative: np.ndarray
+) -> dict[str, float]:
+    """``ap``, ``auc``, and ``ap_abnormal``: AP over the videos with an anomalous frame alone.
+
+    ``scores (S,)`` of videos of ``lengths (V,)`` snippets; ``positive (S,)`` and ``negative (S,)``
+    frames from ``snippet_truth``. NaN where the truth does not define a measure.
+    """
+    video = np.repeat(np.arange(len(lengths)), lengths)
+    abnormal = np.isin(video, video[np.asarray(positive) > 0])
+    return {
+        "ap": average_precision(scores, positive, negative),
+        "auc": roc_auc(scores, positive, negative),
+        "ap_abnormal": average_precision(scores[abnormal], positive[abnormal], negative[abnormal]),
+    }
+
+
 def frame_metrics(
     predictions: Predictions, positive: np.ndarray, negative: np.ndarray
-) -> tuple[dict[str, float], dict[str, str]]:
-    """AP and AUC of both branches, AP on the abnormal videos alone, and the positive share.
-
-    ``positive (S,)`` and ``negative (S,)`` come from ``snippet_truth``. Returns the metrics (names
-    in ``Report``) and, for each NaN among them, the reason.
-    """
-    frames = int(np.sum(positive) + np.sum(negative))
-    anomalous = int(np.sum(positive))
-    video = np.repeat(np.arange(len(predictions.lengths)), predictions.lengths)
-    abnormal = np.isin(video, video[np.asarray(positive) > 0])
-    metrics: dict[str, float] = {}
-    notes: dict[str, str] = {}
+) -> dict[str, float]:
+    """``pooled_metrics`` of both branches, the branch's name at the end of each."""
     branches = {
         "classification": predictions.anomaly,
         "alignment": predictions.alignment_anomaly,
     }
-    for branch, scores in branches.items():
-        metrics[f"ap_{branch}"] = average_precision(scores, positive, negative)
-        metrics[f"auc_{branch}"] = roc_auc(scores, positive, negative)
-        metrics[f"ap_abnormal_{branch}"] = average_precision(
-            scores[abnormal], positive[abnormal], negative[abnormal]
-        )
-    metrics["positive_share"] = anomalous / frames if frames else math.nan
-    for name, value in metrics.items():
-        if math.isnan(value):
-            missing = "anomalous" if anomalous == 0 else "normal"
-            notes[name] = f"undefined: none of the {frames} frames is {missing}"
-    return metrics, notes
+    return {
+        f"{name}_{branch}": value
+        for branch, scores in branches.items()
+        for name, value in pooled_metrics(scores, predictions.lengths, positive, negative).items()
+    }
+
+
+def frame_notes(metrics: Mapping[str, float], positive: np.ndarray) -> dict[str, str]:
+    """The reason for each NaN among frame metrics: the truth lacks one of its two values."""
+    missing = "normal" if np.any(positive) else "anomalous"
+    return {
+        name: f"undefined: no frame of the truth is {missing}"
+        for name, value in metrics.items()
+        if math.isnan(value)
+    }
 
 
 # --- events ---------------------------------------------------------------------------------------
@@ -563,46 +576,61 @@ def score(
     """All measures of ``Report`` from predictions and the truth.
 
     ``truth`` is 0 or 1 per frame, the videos one after another; ``segments`` holds each video's
-    anomalous segments (normal videos none: they become whole normal segments here). Where a
-    segment's class is not known (None), there is no mAP.
+    anomalous segments (normal videos none: they become whole normal segments here). A video with
+    a segment of unknown class (None) is left out of the mAP.
     """
     positive, negative = snippet_truth(truth, predictions.lengths, stride)
-    metrics, notes = frame_metrics(predictions, positive, negative)
-    sizes = {
+    metrics = frame_metrics(predictions, positive, negative)
+    notes = frame_notes(metrics, positive)
+    events, event_notes, result = event_metrics(
+        predictions.names, predictions.alignment, predictions.lengths, segments, classes, stride
+    )
+    metrics |= events | {
+        "positive_share": float(positive.sum() / len(truth)),
         "videos": float(len(predictions.lengths)),
         "snippets": float(len(predictions.anomaly)),
         "frames": float(len(truth)),
     }
-    unnamed = [
-        name
-        for name, found in zip(predictions.names, segments, strict=True)
-        if any(code is None for code, _, _ in found)
-    ]
-    if unnamed:
+    return Report(
+        metrics=metrics, predictions=predictions, map_result=result, notes=notes | event_notes
+    )
+
+
+def event_metrics(
+    names: Sequence[str],
+    probs: np.ndarray,
+    lengths: np.ndarray,
+    segments: Sequence[Sequence[Segment]],
+    classes: ClassSet,
+    stride: int,
+) -> tuple[dict[str, float], dict[str, str], MapResult | None]:
+    """``temporal_map`` under flat names, with a note on every number that needs one; arguments as
+    there, normal videos without segments. Videos with a segment of unknown class are left out."""
+    named = np.array([all(code is not None for code, *_ in found) for found in segments])
+    notes: dict[str, str] = {}
+    if not named.all():
+        left_out = [names[v] for v in np.flatnonzero(~named)]
         notes["map"] = (
-            f"undefined: the annotations name no class for {len(unnamed)} videos, {unnamed[0]} "
-            "among them; give them in the form NAME CODE start end"
+            f"{len(left_out)} videos are left out of the mAP, because their annotations name no "
+            f"class, {left_out[0]} among them; give them in the form NAME CODE start end"
         )
-        return Report(metrics=metrics | sizes, predictions=predictions, notes=notes)
+        if not named.any():
+            return {}, notes, None
+    kept = lengths[named]
     result = temporal_map(
-        predictions.alignment,
-        predictions.lengths,
-        with_normal(segments, predictions.lengths, classes, stride),
+        probs[np.repeat(named, lengths)],
+        kept,
+        with_normal([segments[v] for v in np.flatnonzero(named)], kept, classes, stride),
         classes,
         stride,
     )
-    events = result.metrics()
+    metrics = result.metrics()
     silent = [code for code, n in zip(result.classes, result.proposals, strict=True) if n == 0]
-    for name, value in events.items():
+    for name, value in metrics.items():
         if math.isnan(value):
             code = name.removeprefix("map_").split("@")[0].removesuffix("_avg")
             what = "anomaly class" if code == "six" else f"segment of class {code}"
             notes[name] = f"undefined: the truth holds no {what}"
         elif silent and name.startswith("map_seven"):
             notes[name] = f"0 as in the release, because nothing was proposed for {silent}"
-    return Report(
-        metrics=metrics | events | sizes,
-        predictions=predictions,
-        map_result=result,
-        notes=notes,
-    )
+    return metrics, notes, result

@@ -18,6 +18,7 @@ from avadclip_lite.evaluate import (
     average_precision,
     evaluate,
     frame_metrics,
+    frame_notes,
     name_segments,
     predict,
     roc_auc,
@@ -69,9 +70,11 @@ def test_undefined_frame_metrics_are_nan_with_a_reason() -> None:
         (np.zeros(80, np.uint8), "anomalous", {"ap", "auc", "ap_abnormal"}),
         (np.ones(80, np.uint8), "normal", {"auc"}),
     ):
-        metrics, notes = frame_metrics(predictions, *snippet_truth(truth, np.array([3, 2]), 16))
+        positive, negative = snippet_truth(truth, np.array([3, 2]), 16)
+        metrics = frame_metrics(predictions, positive, negative)
         expected = {f"{m}_{b}" for m in undefined for b in ("classification", "alignment")}
         assert {name for name, value in metrics.items() if math.isnan(value)} == expected
+        notes = frame_notes(metrics, positive)
         assert set(notes) == expected
         assert all(word in note for note in notes.values())
 
@@ -80,7 +83,7 @@ def test_abnormal_videos_alone_and_positive_share() -> None:
     predictions = _predictions(np.random.default_rng(1), [4, 5, 6])
     truth = np.zeros(15 * 16, np.uint8)
     truth[70:120] = 1  # in the second video only, whose frames are 64 to 144
-    metrics, _ = frame_metrics(predictions, *snippet_truth(truth, predictions.lengths, 16))
+    metrics = frame_metrics(predictions, *snippet_truth(truth, predictions.lengths, 16))
     for branch, scores in (
         ("classification", predictions.anomaly),
         ("alignment", 1 - predictions.alignment[:, 0]),
@@ -88,7 +91,9 @@ def test_abnormal_videos_alone_and_positive_share() -> None:
         assert metrics[f"ap_abnormal_{branch}"] == pytest.approx(
             average_precision_score(truth[64:144], np.repeat(scores[4:9], 16)), abs=1e-12
         )
-    assert metrics["positive_share"] == 50 / 240
+    report = score(predictions, truth, [[], [("G", 70, 120)], []], XD_CLASSES, 16)
+    assert report.metrics["positive_share"] == 50 / 240
+    assert report.metrics | metrics == report.metrics
 
 
 def test_frame_truth_of_another_length_is_refused() -> None:
@@ -276,7 +281,7 @@ def test_alignment_branch_equals_the_release_on_its_own_outputs(role: str) -> No
         alignment=probs,
     )
     positive, negative = snippet_truth(data["frame_truth"], lengths, 16)
-    metrics, _ = frame_metrics(predictions, positive, negative)
+    metrics = frame_metrics(predictions, positive, negative)
     assert metrics["ap_alignment"] == pytest.approx(float(data[f"{role}.AP2"]), abs=1e-12)
     assert metrics["auc_alignment"] == pytest.approx(float(data[f"{role}.AUC2"]), abs=1e-12)
     result = temporal_map(probs, lengths, segments, XD_CLASSES, 16)
@@ -415,14 +420,26 @@ def test_binary_annotations_take_the_class_of_a_video_that_has_one() -> None:
     assert name_segments(segments, ("B2", "G")) == segments
 
 
-def test_without_classes_in_the_truth_there_is_no_map_and_a_reason() -> None:
-    predictions = _predictions(np.random.default_rng(2), [20, 20])
-    truth = np.zeros(640, np.uint8)
-    truth[:100] = 1
-    report = score(predictions, truth, [[(None, 0, 100)], []], XD_CLASSES, 16)
-    assert report.map_result is None and "v0" in report.notes["map"]
-    assert report.metrics["ap_alignment"] > 0
-    assert not any(name.startswith("map_") for name in report.metrics)
+def test_videos_without_classes_in_the_truth_are_left_out_of_the_map() -> None:
+    predictions = _predictions(np.random.default_rng(2), [20, 30, 25])
+    truth = np.zeros(75 * 16, np.uint8)
+    truth[:100] = truth[330:500] = 1
+    segments = [[("G", 0, 100)], [(None, 10, 180)], []]
+    report = score(predictions, truth, segments, XD_CLASSES, 16)
+    assert "1 videos are left out" in report.notes["map"] and "v1" in report.notes["map"]
+    rest = np.r_[0:20, 50:75]
+    expected = temporal_map(
+        predictions.alignment[rest],
+        np.array([20, 25]),
+        [[("G", 0, 100)], [("A", 0, 400)]],
+        XD_CLASSES,
+        16,
+    )
+    assert report.metrics["map_six_avg"] == expected.six_average
+    assert report.metrics["map_seven_avg"] == expected.seven_average
+    open_ended = score(predictions, truth, [[(None, 0, 100)]] * 3, XD_CLASSES, 16)
+    assert open_ended.map_result is None and open_ended.metrics["ap_alignment"] > 0
+    assert not any(name.startswith("map_") for name in open_ended.metrics)
 
 
 def test_score_says_when_a_silent_class_zeroes_the_seven_class_mean() -> None:
