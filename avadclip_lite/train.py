@@ -422,7 +422,8 @@ class _Run:
             tensors["random.shuffling"] = self.shuffling.get_state()
             if self.device.type == "cuda":
                 tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        if self.finished or self.chosen_epoch != self.epoch:  # else they are the model's
+            tensors |= {f"best.{k}": v for k, v in self.best.items()}
         scalars = {
             "epoch": self.epoch,
             "step": self.step,
@@ -444,7 +445,8 @@ class _Run:
             self.epoch, self.step = scalars["epoch"], scalars["step"]
             self.history = scalars["history"]
             self.best_value, self.chosen_epoch = scalars["best_value"], scalars["chosen_epoch"]
-            self.best = _under("best.", tensors, self.device)
+            kept = "model." if not self.finished and self.chosen_epoch == self.epoch else "best."
+            self.best = _under(kept, tensors, self.device)
             if self.finished:
                 return
             self.model.load_trainable_state(_under("model.", tensors, self.device))

@@ -20,6 +20,7 @@ from sklearn.metrics import average_precision_score
 from tiny import DIM, tiny_settings, tiny_store, tiny_text
 
 from avadclip_lite import train as train_module
+from avadclip_lite.evaluate import evaluate
 from avadclip_lite.losses import compute, topk_mean
 from avadclip_lite.model import build
 from avadclip_lite.store import FeatureStore, TrainingSet
@@ -154,6 +155,22 @@ def test_every_trainable_parameter_learns_and_the_text_tower_does_not(store) -> 
     still = [n for n, v in result.model.trainable_state().items() if torch.equal(v, start[n])]
     assert still == []
     assert all(torch.equal(value, before[name]) for name, value in text.state_dict().items())
+
+
+@pytest.mark.parametrize("role", ["audio_visual", "vision", "audio"])
+@pytest.mark.parametrize("form", ["paper", "released"])
+def test_every_form_and_role_trains_and_evaluates(store, teacher, form, role) -> None:
+    small = {"form": form, "role": role, "max_snippets": 32, "epochs": 2, "learning_rate": 3e-3}
+    result = run(store, teacher=None if role == "audio_visual" else teacher, **small)
+    first, last = result.history[0], result.history[-1]
+    assert last["total"] < first["total"]
+    measured = "test_ap_alignment" if form == "released" else "holdout_criterion"
+    assert 0 <= last[measured] <= 1
+    report = evaluate(result.model, store)
+    assert 0 < report.metrics["ap_alignment"] <= 1
+    if form == "released":
+        best = max(entry["test_ap_alignment"] for entry in result.history)
+        assert report.metrics["ap_alignment"] == best
 
 
 def test_a_loss_that_is_not_finite_is_reported(store) -> None:
