@@ -327,6 +327,8 @@ def test_both_annotation_files_at_once(layout):
         assert any(f"cover other frames in 1 video: {BOOM}" in w for w in report.warnings)
     (root / "multi.txt").write_text(f"{BOOM} G 10 30 G 30 50 G 150 163\n")
     assert not any("cover other" in w for w in run("annotations.txt", "multi.txt").warnings)
+    (root / "annotations.txt").write_text(f"{BOOM} 10 50")
+    assert run("annotations.txt", "multi.txt").clipped_videos == 0  # of the frame truth
     with pytest.raises(StoreError, match="multi.txt: .* in the same form in another file"):
         run("multi.txt", "multi.txt")
 
