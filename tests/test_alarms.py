@@ -1,0 +1,136 @@
+"""False alarms and recall, by hand and by a loop."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from avadclip_lite.alarms import (
+    alarm_curve,
+    alarm_curves,
+    class_scores,
+    read_threshold,
+    runs_above,
+    save_thresholds,
+)
+from avadclip_lite.config import XD_CLASSES
+from avadclip_lite.evaluate import Predictions
+
+# two videos of 6 and 4 snippets; one event each, and one alarm at the end of the first video that
+# would run on into the second if the border were forgotten
+SCORES = np.array([0.1, 0.8, 0.9, 0.2, 0.3, 0.7, 0.6, 0.1, 0.4, 0.4])
+OFFSETS = np.array([0, 6, 10])
+EVENTS = np.array([[2, 4], [8, 10]])
+
+
+def test_runs_do_not_cross_from_video_to_video():
+    first, end = runs_above(SCORES, 0.6, OFFSETS)
+    assert list(zip(first, end, strict=True)) == [(1, 3), (5, 6), (6, 7)]
+    first, end = runs_above(SCORES, 0.6)
+    assert list(zip(first, end, strict=True)) == [(1, 3), (5, 7)]
+
+
+def test_a_curve_worked_by_hand():
+    curve = alarm_curve(SCORES, OFFSETS, EVENTS, hours=0.5)
+    got = {
+        round(float(t), 1): (n, r)
+        for t, n, r in zip(curve.thresholds, curve.per_hour, curve.recall, strict=True)
+    }
+    assert got[0.9] == (0, 0.5)  # snippet 2 only: found
+    assert got[0.8] == (0, 0.5)  # 1 to 3 touches the event
+    assert got[0.7] == (2, 0.5)  # snippet 5 is false: one in half an hour
+    assert got[0.6] == (4, 0.5)  # and snippet 6, in the other video
+    assert got[0.4] == (4, 1.0)  # the second event is found
+    assert got[0.3] == (4, 1.0)  # snippets 4 and 5 are one alarm
+    assert got[0.1] == (0, 1.0)  # everything is an alarm, and touches something
+    assert list(curve.thresholds) == sorted(curve.thresholds, reverse=True)
+
+
+def test_picking_comes_from_above():
+    curve = alarm_curve(SCORES, OFFSETS, EVENTS, hours=0.5)
+    assert curve.pick(0).threshold == 0.8  # not 0.1, where the rate is zero again
+    assert curve.pick(2).threshold == 0.7
+    point = curve.pick(100)
+    assert (point.threshold, point.recall) == (0.1, 1.0)
+    worst = alarm_curve(np.array([0.2, 0.9]), np.array([0, 2]), np.array([[0, 1]]), hours=1.0)
+    with pytest.raises(ValueError, match="no threshold keeps false alarms at 0.5 an hour"):
+        worst.pick(0.5)
+
+
+def brute_force(scores, offsets, events, threshold):
+    """False alarms and found events, snippet by snippet."""
+    false = 0
+    for v in range(len(offsets) - 1):
+        k = offsets[v]
+        while k < offsets[v + 1]:
+            if scores[k] < threshold:
+                k += 1
+                continue
+            run = []
+            while k < offsets[v + 1] and scores[k] >= threshold:
+                run.append(k)
+                k += 1
+            false += not any(a <= s < b for s in run for a, b in events)
+    return false, np.mean([max(scores[a:b]) >= threshold for a, b in events])
+
+
+def test_curves_against_a_loop():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        offsets = np.concatenate([[0], np.cumsum(rng.integers(1, 12, size=6))])
+        scores = rng.choice([0.1, 0.3, 0.5, 0.7, 0.9], size=offsets[-1])
+        events = []
+        for v in rng.choice(6, size=3, replace=False):
+            start = rng.integers(offsets[v], offsets[v + 1])
+            events.append((start, rng.integers(start, offsets[v + 1]) + 1))
+        curve = alarm_curve(scores, offsets, np.array(events), hours=2.0)
+        for threshold, rate, recall in zip(
+            curve.thresholds, curve.per_hour, curve.recall, strict=True
+        ):
+            false, found = brute_force(scores, offsets, events, threshold)
+            assert (rate, recall) == (false / 2.0, found)
+
+
+def test_class_scores_share_the_confidence_out():
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.0, 0.0, 1.0]])
+    got = class_scores(np.array([0.8, 0.5]), probabilities)
+    np.testing.assert_allclose(got, [[0.48, 0.32], [0.0, 0.5]])
+
+
+def predictions() -> Predictions:
+    alignment = np.zeros((10, len(XD_CLASSES)), np.float32)
+    alignment[:, 0] = 0.5
+    alignment[:6, 1] = 0.5  # fighting in the first video
+    alignment[6:, 2] = 0.5  # shooting in the second
+    return Predictions(
+        names=["a", "b"], lengths=np.array([6, 4]), anomaly=SCORES, alignment=alignment
+    )
+
+
+def test_curves_of_classes_and_hours_of_video():
+    segments = [[("B1", 40, 50)], [(None, 32, 64)]]  # snippets 2 and 3, and 8 and 9
+    curves = alarm_curves(predictions(), segments, XD_CLASSES, 16, frame_rate=2.0)
+    assert list(curves) == ["any", "B1"]
+    assert curves["any"].hours == pytest.approx(160 / 2 / 3600)
+    by_hand = alarm_curve(SCORES, OFFSETS, EVENTS, hours=160 / 2 / 3600)
+    np.testing.assert_allclose(curves["any"].per_hour, by_hand.per_hour)
+    fighting = curves["B1"]
+    assert fighting.events == 1
+    at = list(np.round(fighting.thresholds, 1)).index(0.7)
+    assert fighting.per_hour[at] * fighting.hours == pytest.approx(1)  # not snippet 6: no fighting
+
+
+def test_thresholds_are_saved_with_the_detector(tmp_path):
+    assert read_threshold(tmp_path) is None
+    segments = [[("B1", 40, 50)], [("B2", 32, 64)]]
+    curves = alarm_curves(predictions(), segments, XD_CLASSES, 16)
+    hours = curves["any"].hours
+    saved = save_thresholds(tmp_path, curves, 1 / hours, split="test")
+    assert saved["points"]["any"]["threshold"] == 0.7 and saved["split"] == "test"
+    assert read_threshold(tmp_path) == 0.7
+    assert json.loads((tmp_path / "thresholds.json").read_text()) == saved
+    (tmp_path / "thresholds.json").write_text("{}")
+    with pytest.raises(ValueError, match="thresholds.json is damaged"):
+        read_threshold(tmp_path)
