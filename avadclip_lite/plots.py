@@ -169,7 +169,9 @@ def spectrogram(ax: Axes, wave: np.ndarray, *, rate: int = SAMPLE_RATE, start: f
     ax.set_ylabel("kHz")
 
 
-def envelope(ax: Axes, wave: np.ndarray | None, seconds: float, *, rate: int = SAMPLE_RATE) -> None:
+def envelope(
+    ax: Axes, wave: np.ndarray | None, seconds: float, *, rate: float = SAMPLE_RATE
+) -> None:
     """Draw the loudness of a waveform over time as a mirrored RMS band; says so when missing."""
     ax.set_yticks([])
     ax.set_ylabel("sound", rotation=0, ha="right", va="center")
@@ -260,6 +262,7 @@ def timeline(
     probabilities: np.ndarray | None = None,
     wave: np.ndarray | None = None,
     sound: bool = True,
+    rate: float = SAMPLE_RATE,
     title: str = "",
 ) -> Figure:
     """The paper's qualitative figure: confidence curves over shaded truth, the class map below,
@@ -267,6 +270,7 @@ def timeline(
 
     ``confidences`` maps a label to (T,) values in [0, 1]; the first is drawn strongest.
     ``probabilities`` is (T, C) in the order of ``names``; ``seconds`` is the video's length.
+    ``wave`` may also be a series of loudness values, ``rate`` a second.
     """
     heights = [2.0] + ([1.5] if probabilities is not None else []) + ([0.5] if sound else [])
     fig, axes = plt.subplots(
@@ -297,7 +301,7 @@ def timeline(
         class_map(axes[row], probabilities, list(names.values()), list(names), seconds)
         row += 1
     if sound:
-        envelope(axes[row], wave, seconds)
+        envelope(axes[row], wave, seconds, rate=rate)
     axes[-1].set_xlabel("time (s)")
     if title:
         fig.suptitle(title, x=0.01, ha="left", fontsize="medium")
