@@ -682,7 +682,7 @@ def save_soundstage(
             state[key] = value
     state |= {f"audio.{name}": value for name, value in audio.state_dict().items()}
     state = {
-        k: v.half() if v.is_floating_point() and v.ndim > 1 else v.contiguous()
+        k: (v.half() if v.is_floating_point() and v.ndim > 1 else v).contiguous()
         for k, v in state.items()
     }
     state["text.vocabulary"] = torch.tensor(vocabulary, dtype=torch.int32)
