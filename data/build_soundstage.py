@@ -374,8 +374,8 @@ def build_store(
             writer.add(
                 name=f"soundstage_{len(writer) + 1:04d}_label_{label_of(scene)}",
                 split=split,
-                video=video,
-                audio=audio,
+                video=video.astype(np.float16),
+                audio=None if audio is None else audio.astype(np.float16),
                 segments=scene.segments,
                 flags=scene.flags(),
                 source=f"scene:{seed}",
