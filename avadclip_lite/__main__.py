@@ -12,9 +12,13 @@ import sys
 
 COMMANDS = {  # name: (module with add_arguments and main, what it does)
     "run": ("run", "run all notebooks in order, gather their numbers, write a report"),
-    "import": ("importers", "make a feature store from released or own features"),
+    "import": ("importers", "make a feature store from feature files in the release's layout"),
+    "extract": ("folder", "make a feature store from a folder of videos"),
     "train": ("train", "train a detector on a feature store"),
-    "evaluate": ("commands", "evaluate a trained detector on a feature store"),
+    "assess": ("assess", "score a trained detector on a feature store"),
+    "alarms": ("alarms", "false alarms per hour against recall, and thresholds to use"),
+    "evaluate": ("scorer", "score anybody's detector from its scores and the annotations"),
+    "bench": ("bench", "time training steps at the size of XD-Violence"),
     "doctor": ("doctor", "say what of this machine is ready, and what to do about the rest"),
 }
 

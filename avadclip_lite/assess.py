@@ -1,4 +1,4 @@
-"""``python -m avadclip_lite evaluate``: score a trained detector on a feature store.
+"""``python -m avadclip_lite assess``: score a trained detector on a feature store.
 
 ``train`` scores what it has trained; this does it again, elsewhere, or on another split. It stands
 below ``train`` and ``evaluate`` because it needs both.
