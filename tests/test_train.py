@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
@@ -633,3 +634,31 @@ def test_the_progress_bar_is_silent_away_from_a_terminal(store, capfd) -> None:
     assert capfd.readouterr().err == ""
     assert 0 < result.seconds <= time.perf_counter() - began
     assert result.model.settings.model.dim == DIM
+
+
+def test_the_command_trains_scores_and_takes_a_teacher(
+    store, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(train_module, "load_text", lambda *_, **__: tiny_text())
+
+    def call(*words) -> str:
+        parser = argparse.ArgumentParser()
+        train_module.add_arguments(parser)
+        small = {"dim": 8, "fusion_heads": 2, "epochs": 1, "context_before": 1, "context_after": 1}
+        sets = [str(word) for pair in small.items() for word in ("-s", *pair)]
+        args = parser.parse_args(["--data", str(store.path), *map(str, words), *sets])
+        assert train_module.main(args) == 0
+        return capsys.readouterr().out
+
+    said = call("--out", tmp_path / "teacher", "-s", "milestones", "[1, 2]")
+    model = load(tmp_path / "teacher")
+    assert model.settings.train.milestones == (1, 2)
+    ap = evaluate(model, store).metrics["ap_alignment"]
+    assert f"ap_alignment {100 * ap:14.2f} %" in said and "optimistic" not in said
+    said = call(
+        "--out", tmp_path / "student", "--role", "vision", "--teacher", tmp_path / "teacher",
+        "-s", "selection", "test",
+    )  # fmt: skip
+    assert "chosen on the test set: these numbers are optimistic" in said
+    with pytest.raises(ValueError, match="unknown configuration field 'speed'"):
+        call("--out", tmp_path / "x", "-s", "speed", "9")
