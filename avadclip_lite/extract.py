@@ -43,6 +43,7 @@ from .encoders import Encoders
 from .media import Snippet, Sound, VideoReader
 
 __all__ = [
+    "BATCH",
     "Crops",
     "Extraction",
     "FeatureReader",
@@ -55,6 +56,7 @@ Crops = Literal["clip", "whole"] | tuple[int, ...]
 
 RELEASE_SIZE = (340, 256)  # width, height that the release squeezes every picture to
 RELEASE_CROP = 224
+BATCH = 32  # pictures encoded at a time
 QUEUE = 2  # batches that may wait for the encoder
 LOUDNESS_BINS = 8  # loudness values a snippet, for drawing the sound
 SILENCE = 1e-3  # a track whose peak stays below (-60 dB) counts as silent
@@ -166,8 +168,9 @@ class Extraction:
 class FeatureReader:
     """Iterates over a video's features in ``Part``s, as soon as each batch is encoded.
 
-    Arguments as in ``extract``. After the last part ``frames``, ``origin``, ``sound`` and
-    ``notes`` are as in ``Extraction``.
+    Arguments as in ``extract``. ``expected`` snippets: what the file promises, None if it does
+    not tell. After the last part ``frames``, ``origin``, ``sound`` and ``notes`` are as in
+    ``Extraction``.
     """
 
     def __init__(
@@ -178,7 +181,7 @@ class FeatureReader:
         stride: int = XD_STRIDE,
         crops: Crops | str | int | Sequence[int] | None = None,
         picture: Literal["middle", "first", "mean"] = "middle",
-        batch: int = 32,
+        batch: int = BATCH,
         threads: int = 0,
     ) -> None:
         if batch < 1:
@@ -195,8 +198,14 @@ class FeatureReader:
         self._sound = Sound(path)
         crop_count = 1 if isinstance(self.crops, str) else len(self.crops)
         self._batch = max(1, batch // (crop_count * len(self._pictures.picks)))  # snippets
+        self.expected = self._pictures.declared // stride or None
         self.frames, self.origin = 0, 0.0
         self.sound, self.notes = "absent", ()
+
+    @property
+    def sounding(self) -> bool:
+        """Whether there is a sound track, and it has not been silent so far."""
+        return self._sound.present and self._sound.peak >= SILENCE
 
     def __iter__(self) -> Iterator[Part]:
         with self._sound, ThreadPoolExecutor(max_workers=1) as worker:
@@ -263,7 +272,7 @@ def extract(
     stride: int = XD_STRIDE,
     crops: Crops | str | int | Sequence[int] | None = None,
     picture: Literal["middle", "first", "mean"] = "middle",
-    batch: int = 32,
+    batch: int = BATCH,
     threads: int = 0,
 ) -> Extraction:
     """All features of a video file.

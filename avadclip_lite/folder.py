@@ -43,7 +43,7 @@ from tqdm import tqdm
 from .annotations import Segment, has_label, parse_codes, parse_label, read_annotations
 from .config import CLASS_SETS, XD_STRIDE, ClassSet
 from .encoders import Encoders, load_encoders
-from .extract import Crops, Extraction, checked_crops, extract
+from .extract import BATCH, Crops, Extraction, checked_crops, extract
 from .media import BrokenVideo
 from .store import FeatureStore
 from .writer import META, StoreWriter
@@ -284,7 +284,7 @@ def extract_folder(
     crops: Crops | str | int | Sequence[int] | None = None,
     picture: Literal["middle", "first", "mean"] = "middle",
     stride: int = XD_STRIDE,
-    batch: int = 32,
+    batch: int = BATCH,
     labels: str | Path | None = None,
     annotations: str | Path | None = None,
     classes: ClassSet = CLASS_SETS["xd"],
@@ -605,7 +605,7 @@ def add_encoder_arguments(parser: argparse.ArgumentParser) -> None:
         help="which frames of a snippet are encoded (%(default)s)",
     )
     parser.add_argument("--stride", type=int, default=XD_STRIDE, help="frames a snippet (16)")
-    parser.add_argument("--batch", type=int, default=32, help="pictures at a time (%(default)s)")
+    parser.add_argument("--batch", type=int, help=f"pictures encoded at a time ({BATCH})")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (%(default)s)")
 
 
@@ -620,7 +620,7 @@ def main(args: argparse.Namespace) -> int:
         crops=args.crops,
         picture=args.picture,
         stride=args.stride,
-        batch=args.batch,
+        batch=args.batch or BATCH,
         labels=args.labels,
         annotations=args.annotations,
         classes=CLASS_SETS[args.classes],

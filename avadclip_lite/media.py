@@ -40,6 +40,7 @@ __all__ = [
     "VideoReader",
     "open_media",
     "picture_stream",
+    "pictures_at",
     "sound_stream",
     "upright",
 ]
@@ -106,6 +107,28 @@ def upright(frame: av.VideoFrame) -> np.ndarray:
     image = frame.to_ndarray(format="rgb24")
     turns = round(frame.rotation / 90) % 4  # counterclockwise, as np.rot90 counts
     return np.ascontiguousarray(np.rot90(image, turns))
+
+
+def pictures_at(path: str | Path, times: Sequence[float]) -> list[np.ndarray]:
+    """The pictures that a player shows at these container times (seconds), upright uint8
+    (H, W, 3), in the order asked for; the nearest there is where the file ends before."""
+    found: dict[float, np.ndarray] = {}
+    with open_media(path) as container:
+        stream = picture_stream(container)
+        for time in sorted(set(times)):
+            try:
+                container.seek(max(round(time * av.time_base), 0), backward=True)
+            except av.FFmpegError:
+                pass  # a format without an index: go on from where we are
+            shown = None
+            for frame in container.decode(stream):
+                if shown is not None and (frame.time or 0.0) > time + 1e-6:
+                    break
+                shown = frame
+            if shown is None:
+                raise BrokenVideo(f"{path} shows no picture at {time:.2f} s")
+            found[time] = upright(shown)
+    return [found[time] for time in times]
 
 
 @dataclass(frozen=True, kw_only=True)
