@@ -1,0 +1,846 @@
+# %% [markdown]
+# # 00 · Orientation
+#
+# **Question:** What is weakly supervised anomaly detection, what does its data look and sound like, and what will you build?
+#
+# **You will be able to:**
+#
+# - say what training is given, what is asked for afterwards, and why the label is called weak
+# - recognise the seven classes by eye and by ear, and name what pretends to be one of them
+# - turn seconds into frames and snippets, and a video's truth into its weak label
+# - say what a random detector scores, and why AUC flatters
+# - name the score of loudness and motion, the numbers to beat
+# - point at each part of the detector and say what it is for
+#
+# **Prerequisites:** Python and a little NumPy; PyTorch comes in with notebook
+# [01](01_encoders.ipynb)
+#
+# **Minutes:** 1 on two CPU cores; 25 to teach
+#
+# **Reads:** the feature store (Soundstage unless you say otherwise)
+#
+# **Writes:** numbers to `metrics.json`
+
+# %% tags=["parameters"]
+data: str = ""  # folder of a feature store; empty is Soundstage, which ships
+seed: int = 0  # of the random detectors
+
+# %% tags=["setup"]
+from collections import Counter
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import HTML, Audio, display
+from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+from avadclip_lite import plots
+from avadclip_lite.annotations import parse_label
+from avadclip_lite.config import SAMPLE_RATE
+from avadclip_lite.diagram import architecture
+from avadclip_lite.evaluate import average_precision, roc_auc, snippet_truth
+from avadclip_lite.run import record
+from avadclip_lite.scenes import ANOMALIES, DISTRACTORS, FPS, PLACES, Event, Fault, Scene
+from avadclip_lite.stage import examples, open_stage, scene_of
+
+plots.use_style()
+store = open_stage(data)
+words = dict(zip(store.classes.codes, store.classes.words, strict=True))
+running = examples(store)  # the rows of the three videos that go through all notebooks
+test = store.indices("test")
+dataset = "Soundstage" if store.encoder == "soundstage" else store.classes.name
+
+# %% [markdown]
+# ## 1. The task
+#
+# Cameras record far more than anyone can watch. Somewhere in those hours there is a fight, a crash,
+# an explosion; nearly all of the rest is people walking by. An **anomaly detector** watches in
+# their place. For every moment of a video it is to answer two questions:
+#
+# - **How anomalous is this?** One number between 0 and 1, the **confidence**. This is the coarse
+#   answer: enough to wake a guard.
+# - **What is it?** One class out of a fixed list, *normal* among them. This is the fine answer:
+#   enough to call the right help.
+#
+# Learning this the usual way takes videos in which someone has marked where every event begins and
+# ends. That is slow, dull and distressing work. Saying "there is a shooting somewhere in this
+# half hour" takes a moment. So that is all we are given: for each training video, the *set of
+# classes* that occur somewhere in it. Such a label is **weak**: it is true of the video and silent
+# about every single moment of it. Training videos are **untrimmed** too, that is, nobody cut away
+# the uneventful minutes around the event.
+#
+# The task is called **weakly supervised video anomaly detection**. The method that these notebooks
+# rebuild is [AVadCLIP](https://arxiv.org/abs/2504.04495), whose idea is in its first two letters:
+# **a**udio and **v**ideo. Shots are heard round a corner, screams in the dark. But ears can be
+# fooled as well as eyes, so the detector has to learn *when* to listen.
+
+# %% [markdown]
+# ## 2. The stage
+#
+# The paper works on **XD-Violence**: some two hundred hours of films, sports, street cameras and
+# home videos. We cannot ship any of that, nor features computed from it, nor the published weights.
+# And two hundred hours are no good for learning a method in an afternoon.
+#
+# What ships instead is **Soundstage**: a small world that is *drawn and synthesised by a program*.
+# **Nothing on it is footage.** No camera filmed it, no microphone recorded it, nobody in it is
+# real. It has the classes of XD-Violence, the same form of labels and annotations, and the same
+# troubles: events that are heard but not seen, seen but not heard, sounds and pictures that lie,
+# sensors that fail. A score on Soundstage says whether a *mechanism* works; it says nothing about
+# real streets, and it must never be put beside a number from the paper.
+#
+# One more thing to be open about: in a world that somebody made up, difficulty is somebody's
+# choice. Three properties of Soundstage are **design parameters**: how rare anomalies are, how much
+# is lost without sound, and how much room is left below a perfect score. They were set once, by
+# calibration on videos that do not ship, and frozen before any part of the detector was compared
+# with another. That sound *helps* here is therefore built in. *How* a detector makes use of it is
+# not, and that is what the notebooks study.
+#
+# These are the classes, with the codes that stand for them in the names of videos:
+
+# %%
+for code, word in words.items():
+    print(f"{code:3} {word}")
+
+# %% [markdown]
+# ### What they look like
+#
+# The notebook stages a few short scenes by hand. `stage` puts one event on the stage for six
+# seconds, and `moment` picks a time just after one of its strokes: a shot, a blow, a bang. The
+# puppets are drawn large here; a detector gets the same pictures 64 pixels wide.
+#
+# Look for what the rows have in common across places and light, because that is what a detector
+# has to find.
+
+
+# %%
+def stage(kind, place, light="day", seed=1, senses=None, **scenery):
+    """Six seconds with one event, or with none."""
+    event = dict(start=0, end=9 * 16, seed=seed) | (senses or {})
+    events = (Event(kind=kind, **event),) if kind else ()
+    light = "day" if place == "corridor" else light
+    return Scene(seed=seed, place=place, light=light, snippets=9, events=events, **scenery)
+
+
+def moment(scene):
+    """Seconds; just after the second stroke of the first event."""
+    strokes = scene.events[0].beats if scene.events else (3.0,)
+    return strokes[min(1, len(strokes) - 1)] + 0.06
+
+
+where = {"riot": ("street", "square", "stadium"), "car accident": ("street", "road")}
+lights = ("day", "night", "dusk", "day", "night")
+scenes = [
+    stage(kind, (where.get(kind, PLACES) * 3)[k], lights[k], seed=10 + k)
+    for kind in ("", *ANOMALIES)
+    for k in range(5)
+]
+captions = [f"{s.events[0].kind if s.events else 'normal'}\n{s.setting()}" for s in scenes]
+
+# pictures with grain are ten times smaller as JPEG
+set_matplotlib_formats("jpeg", pil_kwargs={"quality": 85})
+plots.contact_sheet([s.frame(moment(s), size=160) for s in scenes], captions, columns=5)
+plt.show()
+print(f"{len(scenes)} pictures: {len(ANOMALIES) + 1} classes, {len(PLACES)} places")
+
+# %% [markdown]
+# Crowds, flashes, fire, people on the ground: clear enough at this size and with the camera right
+# in front. Now the other half of the world.
+#
+# ### What pretends
+#
+# A **distractor** is something harmless that looks or sounds like an anomaly. Some are *sounds that
+# lie*: thunder, fireworks, a horn, a slammed door, a cheering crowd. Some are *pictures that lie*:
+# a camera flash, dazzling headlights, people who hug or dance. A video may be full of them and
+# still be normal. Look at each and ask which class it imitates.
+
+# %%
+lights = ("dusk", "night", "day", "day", "day", "dusk", "night", "day", "night")
+scenes = [
+    stage(kind, "corridor" if kind == "door_slam" else places[-1], light, seed=3)
+    for (kind, places), light in zip(DISTRACTORS.items(), lights, strict=True)
+]
+captions = [f"{s.events[0].kind.replace('_', ' ')}\n{s.setting()}" for s in scenes]
+plots.contact_sheet([s.frame(moment(s), size=160) for s in scenes], captions, columns=5)
+plt.show()
+print("distractors:", ", ".join(kind.replace("_", " ") for kind in DISTRACTORS))
+
+# %% [markdown]
+# ### What goes wrong
+#
+# The next sheet shows one and the same scene, somebody being beaten on a street at night, as ten
+# cameras might deliver it. Only in the first can you tell what is going on without doubt. In some
+# pictures the event is there and hard to see; in others it is **not in the picture at all**,
+# although the video is labelled *abuse* all the same.
+
+# %%
+base = dict(kind="abuse", place="street", light="night", seed=4)
+whole = dict(start=0, end=9 * 16)
+unseen = {
+    "as it is": stage(**base),
+    "rain": stage(**base, weather="rain"),
+    "fog": stage(**base, weather="fog"),
+    "snow": stage(**base, weather="snow"),
+    "low light": stage(**base, faults=(Fault(kind="low_light", **whole),)),
+    "black frames": stage(**base, faults=(Fault(kind="black_frames", **whole),)),
+    "off camera": stage(**base, senses=dict(visible=False)),
+    "occluded": stage(**base, senses=dict(visible=False, unseen="occluded", x=0.84), occluder=0.84),
+    "dark corner": stage(
+        **base, senses=dict(visible=False, unseen="dark", x=0.16), dark_corner=0.16
+    ),
+    "as a detector\ngets it: 64 pixels": stage(**base),
+}
+sizes = [160] * 9 + [64]
+pictures = [s.frame(moment(s), size) for s, size in zip(unseen.values(), sizes, strict=True)]
+plots.contact_sheet(pictures, list(unseen), columns=5)
+plt.show()
+difference = [np.abs(p.astype(int) - pictures[0]).mean() for p in pictures[:9]]
+print("mean difference to the first picture, in grey values out of 255:")
+print(", ".join(f"{name} {d:.0f}" for name, d in zip(unseen, difference, strict=False)))
+
+# %% [markdown]
+# ### What they sound like
+#
+# A **spectrogram** shows sound as a picture: time from left to right, pitch from bottom to top,
+# brightness for energy. On the left is an anomaly, on the right something harmless that resembles
+# it. Three things help to read them. A bang is a bright vertical line, because it has every pitch
+# at once. A voice is a stack of wavy horizontal lines. A crowd is a cloud.
+#
+# Compare each pair. The question is what tells left from right, and the answer is never loudness.
+
+# %%
+pairs = {
+    "shooting": ("corridor", "door_slam", "corridor"),
+    "explosion": ("square", "thunder", "square"),
+    "riot": ("square", "cheering", "square"),
+    "fighting": ("street", "dancing", "street"),
+    "car accident": ("road", "horn", "road"),
+    "abuse": ("corridor", "fireworks", "square"),
+}
+SECONDS = 2.5
+heard = {}  # name -> sound
+fig, axes = plt.subplots(len(pairs), 2, figsize=(plots.WIDTH, 8.4), sharex=True, sharey=True)
+for row, (kind, (place, liar, elsewhere)) in zip(axes, pairs.items(), strict=True):
+    for ax, what, at in zip(row, (kind, liar), (place, elsewhere), strict=True):
+        name = what.replace("_", " ")
+        heard[name] = stage(what, at, "night", seed=5).wave(0, SECONDS)
+        plots.spectrogram(ax, heard[name])
+        ax.set_title(name, color=plots.TRUTH if what in ANOMALIES else plots.INK)
+    row[1].set_ylabel("")
+for ax in axes[-1]:
+    ax.set_xlabel("time (s)")
+plt.show()
+for name, wave in heard.items():
+    rms = np.sqrt(np.mean(wave**2))
+    print(f"{name:13} loudness {20 * np.log10(rms):4.0f} dB, peak {np.abs(wave).max():.2f}")
+
+# %% [markdown]
+# Shots and slams are both rows of bangs, but a shot reaches up to the top of the picture and a door
+# does not. Explosion and thunder both rumble, but the explosion begins at once and thunder swells.
+# A riot and a cheering crowd are the same cloud, except that a riot clinks with broken glass and a
+# crowd that cheers sings along. Those are differences that can be learned.
+#
+# Now listen. (A page that shows notebooks without running them, such as GitHub's, may leave out the
+# players; they work in JupyterLab and in the report.)
+
+# %% tags=["nbval-ignore-output"]
+players = {
+    name: Audio(heard[name], rate=SAMPLE_RATE, normalize=False)._repr_html_()
+    for name in ("shooting", "door slam", "explosion", "thunder", "riot", "cheering")
+}
+cells = [f"<td><b>{name}</b><br>{player}</td>" for name, player in players.items()]
+rows = [f"<tr>{left}{right}</tr>" for left, right in zip(cells[::2], cells[1::2], strict=True)]
+display(HTML(f"<table>{''.join(rows)}</table>"))
+
+# %% [markdown]
+# Sound fails in its own ways. Here is one fight, heard five times: as it is, from far away, in a
+# place that has grown loud, through a microphone that clips, and through one that drops out half
+# way. Some videos have no audio track at all, as happens in real collections, and then there is
+# nothing to draw.
+
+# %%
+base = dict(kind="fighting", place="street", seed=5)
+unheard = {
+    "as it is": stage(**base),
+    "far away": stage(**base, senses=dict(audible=False, unheard="far")),
+    "loud place": stage(**base, senses=dict(audible=False, unheard="loud"), swells=((0, 144),)),
+    "clipped": stage(**base, faults=(Fault(kind="clipped_microphone", **whole),)),
+    "drops out": stage(**base, faults=(Fault(kind="silent_microphone", start=30, end=144),)),
+}
+fig, axes = plt.subplots(1, 5, figsize=(plots.WIDTH, 1.9), sharex=True, sharey=True)
+for ax, (name, scene) in zip(axes, unheard.items(), strict=True):
+    plots.spectrogram(ax, scene.wave(0, SECONDS))
+    ax.set_title(name)
+    ax.set_xlabel("time (s)")
+    ax.label_outer()
+plt.show()
+silent = stage(**base, faults=(Fault(kind="missing_audio", **whole),))
+print("a video without an audio track:", silent.wave())
+
+# %% [markdown]
+# ## 3. A video is a bag of snippets
+#
+# ### Frames, snippets, seconds
+#
+# A video runs at 24 frames a second. No detector needs all of them, so the video is cut into
+# **snippets** of 16 frames; 16 is called the **stride**. A snippet becomes one feature vector for
+# its pictures and one for its sound, and from then on the snippet is the unit: the detector gives
+# one answer for each. A video with $T$ snippets has $N = 16\,T$ frames.
+#
+# Let us do the sums once by hand, on a scene that we stage ourselves: a corridor, thirty snippets
+# long, in which somebody is beaten *out of sight*. Its description first.
+
+# %%
+corridor = Scene(
+    seed=1,
+    place="corridor",
+    snippets=30,
+    events=(Event(kind="abuse", start=200, end=330, visible=False),),
+)
+print(corridor.describe())
+
+# %% [markdown]
+# An event is written as a first frame and an end. The end is **exclusive**: it is the first frame
+# that no longer belongs to the event, so that the length is the difference. (The annotations of
+# XD-Violence are written in the same way.)
+
+# %%
+stride, fps = 16, 24
+T = 30
+N = stride * T
+start, end = 200, 330
+print(f"a snippet:       {stride} / {fps} = {stride / fps:.3f} s")
+print(f"the video:       {stride} x {T} = {N} frames, {N} / {fps} = {N / fps:.0f} s")
+print(f"the event:       {start / fps:.1f} s to {end / fps:.1f} s, {end - start} frames")
+print(f"its first snippet: {start} // {stride} = {start // stride}, ", end="")
+print(f"its last: ({end} - 1) // {stride} = {(end - 1) // stride}")
+print(f"positive share:  {end - start} / {N} = {(end - start) / N:.1%} of the frames")
+
+assert (corridor.frames, corridor.duration) == (N, N / fps)
+assert corridor.frame_truth().sum() == end - start
+
+# %% [markdown]
+# Frame 200 does not begin a snippet: snippet 12 starts at frame 192. So its first eight frames are
+# normal and the next eight are not. The truth has the resolution of frames, a detector's answer
+# that of snippets, and at the edges of every event the two disagree. A detector that is right about
+# every snippet still does not score 100 %.
+#
+# Here is the truth as an array, made in three lines, and held against what the package says for
+# *every* test video. And with it the opposite direction: all that training is told about a video is
+# the set of its classes, written as a row of zeros and ones, one column a class. Column 0 stands
+# for *normal*, and is 1 only if nothing else is.
+
+
+# %%
+def my_truth(segments, frames):
+    """(N,) 0 or 1 per frame."""
+    truth = np.zeros(frames, np.uint8)
+    for _, start, end in segments:
+        truth[start:end] = 1
+    return truth
+
+
+def my_weak_label(name):
+    """(C,) 0 or 1 per class, from a name that ends in codes, padded with zeros: B2-G-0."""
+    codes = name.rpartition("_label_")[2].split("-")
+    return np.array([float(code in codes) for code in words], np.float32)
+
+
+truth = np.concatenate([my_truth(store.segments(i), store.frames[i]) for i in test])
+assert np.array_equal(truth, store.frame_truth(test))
+names = [store.videos[i].name for i in test]
+weak = np.stack([my_weak_label(name) for name in names])
+assert np.array_equal(weak, store.labels(test))
+
+print(f"{'what training is told':58}{' '.join(f'{code:>2}' for code in words)}")
+for row in running.values():
+    label = store.labels([row])[0].astype(int)
+    print(f"{store.videos[row].name:58}{' '.join(f'{hot:2}' for hot in label)}")
+
+# %% [markdown]
+# ### Three videos to follow
+#
+# Three test videos go through all the notebooks. Each of them is an argument:
+#
+# - **sound saves:** an event that can be heard but not seen. A detector without ears must miss it.
+# - **sound lies:** a normal video full of bangs and shouts. A detector that trusts its ears too
+#   much must fail.
+# - **many labels:** several classes in one video. Saying *that* something happens is not enough.
+#
+# Pictures above, spectrogram below; pictures from inside an event have a frame around them, and the
+# event is outlined in the spectrogram. Look at whether you can find the events by eye, and then at
+# whether the spectrogram shows something that the pictures do not.
+
+# %%
+for role, row in running.items():
+    scene, video = scene_of(store, row), store.videos[row]
+    print(f"{role}: {video.name}")
+    if scene is None:  # data that was not rendered has features only
+        continue
+    print(scene.describe())
+    segments = store.segments(row)
+    middles = [(start + end) / 2 / FPS for _, start, end in segments]
+    others = [(e.start + e.end) / 2 / FPS for e in scene.distractors]
+    times = np.linspace(0.03, 0.95, 8) * scene.duration
+    for when in (*others, *middles):  # let the evenly spaced pictures meet what happens
+        times[np.abs(times - when).argmin()] = when
+    times = np.sort(times)
+    plots.pictures_and_sound(
+        [scene.frame(t, size=128) for t in times],
+        times,
+        scene.wave(),
+        segments,
+        fps=FPS,
+        seconds=scene.duration,
+        names=words,
+        title=role,
+    )
+    plt.show()
+
+# %% [markdown]
+# ### Who knows what
+#
+# Everything so far in one figure, for the video with many labels. From top to bottom: the pictures;
+# the truth, frame by frame; the snippets that hold an event (at least half of their frames do);
+# which of them can be seen, and which heard; and at the bottom, in grey, *what training is told*.
+#
+# The video is a **bag**, its snippets are the **instances** in it. We know what is in the bag; not
+# which instance it is. Look at how much is missing between the last row and the second.
+
+# %% tags=["main-figure"]
+# What a detector is told (bottom) and what it has to find out (above): one video of Soundstage.
+set_matplotlib_formats("png")
+row = running["many labels"]
+scene, segments, flags = scene_of(store, row), store.segments(row), store.flags(row)
+snippets = int(store.snippets[row])
+step = store.stride / FPS  # seconds a snippet
+seconds = snippets * step
+positive, _ = snippet_truth(store.frame_truth([row]), np.array([snippets]), store.stride)
+
+lines = {"snippets with an event": positive >= store.stride / 2}
+if flags:
+    lines |= {"can be seen": flags["visible"], "can be heard": flags["audible"]}
+fig = plt.figure(figsize=(plots.WIDTH, 3.9 if scene else 2.4))
+grid = fig.add_gridspec(2, 8, height_ratios=(1, 2.1) if scene else (0.01, 1))
+for place in range(8 if scene else 0):
+    ax = fig.add_subplot(grid[0, place])
+    ax.imshow(scene.frame((place + 0.5) * seconds / 8))
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+ax = fig.add_subplot(grid[1, :])
+for code, start, end in segments:
+    bar = (start / FPS, (end - start) / FPS)
+    ax.broken_barh([bar], (-0.4, 0.8), color=plots.colour_of(code))
+    ax.text(bar[0] + bar[1] / 2, -0.5, words[code], ha="center", va="bottom", fontsize="x-small")
+for place, on in enumerate(lines.values(), start=1):
+    bars = [(k * step, step * 0.9) for k in range(snippets)]
+    colours = [plots.INK if hit else "#E3E3E3" for hit in on]
+    ax.broken_barh(bars, (place - 0.4, 0.8), color=colours)
+last = len(lines) + 1
+told = ", ".join(words[code] for code in parse_label(store.videos[row].name, store.classes))
+ax.broken_barh([(0, seconds)], (last - 0.4, 0.8), color="#BBBBBB")
+ax.text(seconds / 2, last, f"somewhere in here: {told}", ha="center", va="center")
+ax.set_yticks(range(last + 1), ["truth, by frames", *lines, "what training is told"])
+ax.set(xlim=(0, seconds), ylim=(last + 0.5, -1.1), xlabel="time (s)")
+ax.tick_params(axis="y", length=0)
+ax.spines["left"].set_visible(False)
+plt.show()
+print(
+    f"{snippets} snippets; " + "; ".join(f"{name}: {int(on.sum())}" for name, on in lines.items())
+)
+
+# %% [markdown]
+# ### How much there is
+#
+# Now the whole set. Training videos have a truth as well (Soundstage knows everything), but no
+# training will ever look at it. Note two numbers in the table: the **positive share**, that is, the
+# part of all frames that is anomalous, and the number of videos without an audio track.
+
+# %%
+table = {}
+for split in ("train", "test"):
+    rows = store.indices(split)
+    table[split] = {
+        "videos": f"{len(rows)}",
+        "of them normal": f"{int(store.labels(rows)[:, 0].sum())}",
+        "without an audio track": f"{int((~store.has_audio[rows]).sum())}",
+        "hours": f"{store.frames[rows].sum() / FPS / 3600:.1f}",
+        "snippets": f"{store.snippets[rows].sum():,}",
+        "frames": f"{store.frames[rows].sum():,}",
+        "positive share": f"{store.frame_truth(rows).mean():.1%}",
+    }
+print(f"{'':24}" + "".join(f"{split:>10}" for split in table))
+for name in table["test"]:
+    print(f"{name:24}" + "".join(f"{column[name]:>10}" for column in table.values()))
+share = store.frame_truth(test).mean()
+record("positive share, %", 100 * share, dataset=dataset, seed=None, protocol="test frames")
+
+# %% [markdown]
+# The share of events that only one sense can tell is the reason for everything that follows.
+# Soundstage notes for each snippet whether its event could be seen and whether it could be heard;
+# an event counts as seen here if most of its snippets are. Neither happens too: an event off camera
+# while the microphone is out.
+
+
+# %%
+def sensed(row, name):
+    """For each event of a row: does the flag hold in most of its snippets?"""
+    flag = store.flags(row)[name]
+    parts = [slice(start // 16, (end - 1) // 16 + 1) for _, start, end in store.segments(row)]
+    return [bool(flag[part].mean() >= 0.5) for part in parts]
+
+
+if store.flag_names:
+    every = range(len(store))
+    pairs = [
+        pair
+        for row in every
+        for pair in zip(sensed(row, "visible"), sensed(row, "audible"), strict=True)
+    ]
+    senses = {
+        "seen and heard": (True, True),
+        "heard only": (False, True),
+        "seen only": (True, False),
+        "neither": (False, False),
+    }
+    counts = Counter(pairs)
+    for name, pair in senses.items():
+        print(f"{name:16} {counts[pair]:5} events  {counts[pair] / len(pairs):6.1%}")
+    one_sense = (counts[False, True] + counts[True, False]) / len(pairs)
+    assert one_sense > 0.3, "the stage is meant to hold many events for one sense only"
+
+# %% [markdown]
+# ## 4. How good is good?
+#
+# ### Average precision, and what chance gives
+#
+# A detector gives every frame of every test video a score. Sort all these frames, the highest score
+# first, and walk down the list. Whenever you meet an anomalous frame, ask: of the frames so far,
+# which part was anomalous? That is the **precision** at this place. Its mean over all anomalous
+# frames is the **average precision**, AP. Five frames by hand:
+
+# %%
+scores = np.array([0.9, 0.8, 0.6, 0.4, 0.2])
+anomalous = np.array([1, 0, 1, 0, 0])
+by_hand = (1 / 1 + 2 / 3) / 2  # the anomalous frames are first and third in the list
+package = average_precision(scores, positive=anomalous, negative=1 - anomalous)
+print(f"by hand {by_hand:.3f}, package {package:.3f}")
+assert np.isclose(by_hand, package)
+
+# %% [markdown]
+# Anyone who reads a score must know what *no skill at all* would get. Give every test snippet a
+# random score, twenty times over. (`snippet_truth` counts the positive and the negative frames of
+# each snippet; a snippet's score is the score of its 16 frames.) The second measure, **AUC**, is
+# the probability that an anomalous frame outscores a normal one, both drawn at random.
+
+# %%
+positive, negative = snippet_truth(truth, store.snippets[test], store.stride)
+rng = np.random.default_rng(seed)
+shuffled = [rng.permutation(len(positive)) for _ in range(20)]
+chance_ap = np.array([average_precision(s, positive, negative) for s in shuffled])
+chance_auc = np.array([roc_auc(s, positive, negative) for s in shuffled])
+print(f"positive share           {share:.1%}")
+print(f"AP of a random detector  {chance_ap.mean():.1%}  ({chance_ap.min():.1%} ", end="")
+print(f"to {chance_ap.max():.1%})")
+print(f"AUC of a random detector {chance_auc.mean():.1%}")
+assert abs(chance_ap.mean() - share) < 0.01 and abs(chance_auc.mean() - 0.5) < 0.01
+
+# %% [markdown]
+# **A random detector's AP is the positive share.** Wherever you stop in a shuffled list, that part
+# of the frames so far is anomalous. So an AP means nothing without the share that belongs to it,
+# and APs of data sets with different shares cannot be compared.
+#
+# AUC looks kinder: chance is always one half. That is its weakness. Take one detector of fixed
+# skill, which scores normal frames around 0 and anomalous ones around 1.5 (with a spread of 1), and
+# let only the anomalies become rarer:
+
+# %%
+print("positive share     AUC      AP   normal frames among the top alarms")
+for rare in (0.5, 0.2, 0.05, 0.01):
+    hits = rng.random(100_000) < rare
+    skill = rng.normal(1.5 * hits)
+    alarms = np.argsort(-skill)[: hits.sum()]  # as many alarms as there are anomalous frames
+    ap, auc = average_precision(skill, hits, ~hits), roc_auc(skill, hits, ~hits)
+    print(f"{rare:14.0%} {auc:7.0%} {ap:7.0%}   {1 - hits[alarms].mean():.0%}")
+
+# %% [markdown]
+# **AUC flatters.** It does not move, while at the bottom of the table most alarms are false. A
+# guard who is woken by nothing most nights would side with AP, and so does the field: frame-level
+# AP is the number that the paper reports on XD-Violence and the one we report here.
+#
+# ### The numbers to beat
+#
+# Before building anything clever, try something cheap. Anomalies are loud and hectic. So take as a
+# score
+#
+# - **loudness**: the energy of a snippet's sound, in decibels;
+# - **motion**: the mean difference between two frames of a snippet, a sixth of a second apart;
+# - each of them *compared with the same video's median*, so that a loud street is no alarm;
+# - **both**: the sum of the two compared ranks.
+#
+# And one that cheats: it **knows the weak label** of each test video, and gives 1 to all frames of
+# an anomalous video and 0 to all others. It knows *which*, and nothing about *when*.
+
+
+# %%
+def loudness(scene):
+    """(T,) decibels; a video without sound is silent."""
+    wave = scene.wave()
+    if wave is None:
+        return np.full(scene.snippets, -80.0)
+    edges = np.round(np.arange(scene.snippets) * 16 / FPS * SAMPLE_RATE).astype(int)
+    power = np.add.reduceat(wave.astype(float) ** 2, edges) / (16 / FPS * SAMPLE_RATE)
+    return 10 * np.log10(power + 1e-8)
+
+
+def motion(scene):
+    """(T,) mean grey-value difference of two frames in the middle of each snippet."""
+    middle = (np.arange(scene.snippets) * 16 + 6) / FPS
+    return np.array(
+        [np.abs(scene.frame(t).astype(int) - scene.frame(t + 4 / FPS)).mean() for t in middle]
+    )
+
+
+def rank(x):
+    """Place in the sorted list, from 0 to 1."""
+    return np.argsort(np.argsort(x)) / (len(x) - 1)
+
+
+def against_median(parts):
+    return np.concatenate([part - np.median(part) for part in parts])
+
+
+lengths = store.snippets[test]
+detectors = {
+    "random order": rng.permutation(lengths.sum()),
+    "knows the video's label": np.repeat(1 - store.labels(test)[:, 0], lengths),
+}
+stages = [scene_of(store, i) for i in test]
+if None not in stages:
+    cheap = [(loudness(scene), motion(scene)) for scene in stages]
+    loud, hectic = zip(*cheap, strict=True)
+    detectors |= {
+        "loudness": np.concatenate(loud),
+        "motion": np.concatenate(hectic),
+        "loudness against median": against_median(loud),
+        "motion against median": against_median(hectic),
+        "both": rank(against_median(loud)) + rank(against_median(hectic)),
+    }
+results = {
+    name: (average_precision(s, positive, negative), roc_auc(s, positive, negative))
+    for name, s in detectors.items()
+}
+print(f"{'score':26}{'AP, %':>7}{'AUC, %':>8}")
+for name, (ap, auc) in results.items():
+    print(f"{name:26}{100 * ap:7.1f}{100 * auc:8.1f}")
+    what = f"frame AP, %, {name}"
+    record(what, 100 * ap, dataset=dataset, seed=None, protocol="test split, no training")
+
+# %% [markdown]
+# Three things to take from the table.
+#
+# - **Cheap cues are not worthless.** They score about twice as much as chance. Any detector worth
+#   its training has to leave them well behind, and from here on these rows are the bar.
+# - **They are far from enough**, and more of the same will not help: a cue that only knows *how
+#   much* cannot tell a riot from a cheering crowd, and it can never name a class.
+# - **Knowing the right videos is not finding the event.** The detector that cheats has an AUC that
+#   looks respectable; its AP says that it locates nothing. Within an anomalous video it is as good
+#   as chance. This is the very gap that weakly supervised learning has to close: from *which* to
+#   *when*.
+#
+# Where do the cheap cues go wrong? Ask which distractors are behind the loudest snippets of
+# *normal* videos, where every alarm is a false one.
+
+# %%
+if None not in stages:
+    calm = np.repeat(store.labels(test)[:, 0] > 0, lengths)
+    going_on = {
+        kind: np.concatenate([store.flags(i)[f"distractor_{kind}"] for i in test])[calm]
+        for kind in DISTRACTORS
+    }
+    top = np.argsort(-detectors["loudness against median"][calm])[: calm.sum() // 20]
+    print(f"{'':14}{'loudest 5 %':>12}{'all':>8}   of the snippets of normal test videos")
+    for kind, on in sorted(going_on.items(), key=lambda item: -item[1][top].mean()):
+        print(f"{kind.replace('_', ' '):14}{on[top].mean():12.1%}{on.mean():8.1%}")
+    assert results["both"][0] > 1.5 * share, "cheap cues carry something"
+    assert max(ap for ap, _ in results.values()) < 0.65, "and not enough"
+
+# %% [markdown]
+# What happens is what the stage was built for: the sounds that lie fill the top of the list.
+#
+# The same on the three videos that we follow. Blue is loudness, amber motion, both as a rank among
+# all test snippets; shaded is the truth. Look at the middle panel, where nothing is anomalous, and
+# at whether the curves there stay any lower than in the other two.
+
+# %%
+if None not in stages:
+    first = np.concatenate([[0], np.cumsum(lengths)])
+    fig, axes = plt.subplots(3, 1, figsize=(plots.WIDTH, 5.4))
+    for ax, (role, row) in zip(axes, running.items(), strict=True):
+        place = int(np.flatnonzero(test == row)[0])
+        part = slice(first[place], first[place + 1])
+        time = np.arange(lengths[place] + 1) * store.stride / FPS
+        ax.set(ylim=(-0.03, 1.03), xlim=(0, time[-1]), ylabel="rank")
+        told = []
+        for name, style in (
+            ("loudness", dict(color=plots.MODEL, lw=2.2)),
+            ("motion", dict(color=plots.BASELINE, ls="--", lw=1.6)),
+        ):
+            values = rank(detectors[f"{name} against median"])[part]
+            ax.step(time, np.append(values, values[-1]), where="post", label=name, **style)
+            inside = positive[part] >= store.stride / 2
+            event = f"{values[inside].mean():.2f}" if inside.any() else "none"
+            told.append(f"{name} in the event {event:>4}, elsewhere {values[~inside].mean():.2f}")
+        print(f"{role:12} {'; '.join(told)}")
+        plots.shade(ax, store.segments(row), fps=FPS, names=words)
+        ax.set_title(role, pad=14)
+    axes[-1].set_xlabel("time (s)")
+    fig.legend(*axes[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="upper right")
+    plt.show()
+
+# %% [markdown]
+# ## 5. What you will build
+#
+# Here is the detector. Follow it from left to right.
+#
+# - **Two frozen encoders.** CLIP has learned from captioned pictures to put an image and a sentence
+#   about it at the same place of one space; Wav2CLIP puts sounds into that space too. Neither is
+#   trained here. Each snippet becomes one vector for its pictures and one for its sound.
+# - **Time.** A snippet alone says little. The video part lets snippets look at their neighbours and
+#   at their look-alikes; the audio part is a temporal convolution.
+# - **Fusion.** Vision comes first, and sound is added through a gate that can close. This is where
+#   the detector learns when to listen.
+# - **Two branches.** The **classification branch** gives the confidence. The **alignment branch**
+#   compares each snippet with an embedding of each class word, and gives the **alignment map**: one
+#   column a class. The embeddings come from learned words around the class word (a **prompt**) and
+#   are bent towards the video at hand by the audio-visual prompt.
+# - **A student.** Cameras without microphones exist. A second detector that sees only video learns
+#   to imitate the fused features of the first, its **teacher**, and to say where that cannot be
+#   done.
+#
+# The small numbers are the notebooks in which each part is built.
+
+# %% tags=["main-figure"]
+# The whole detector: what is frozen, what is learned, and the notebook that builds each part.
+architecture()
+plt.show()
+
+# %% [markdown]
+# Every notebook answers one question, and runs alone:
+#
+# | notebook | question |
+# |---|---|
+# | [01 encoders](01_encoders.ipynb) | What do frozen CLIP and Wav2CLIP see and hear? |
+# | [02 temporal MIL](02_temporal_mil.ipynb) | How do video labels become frame scores? |
+# | 03 adaptive fusion | When should the model listen? |
+# | 04 prompts | How do learned words and the video itself reshape class embeddings? |
+# | 05 MIL-Align | How does the alignment map name and localise an event? |
+# | [06 teacher](06_teacher.ipynb) | What does the whole audio-visual detector find? |
+# | 07 UKD | What survives when the microphone is gone? |
+# | 08 ablations | What does each part buy, over seeds, with error bars? |
+#
+# (A notebook without a link is still to be written.) Two more leave the stage: 09 takes real
+# XD-Violence features, 10 a video of your own.
+#
+# ## Exercises
+
+# %% [markdown]
+# ### Exercise 1
+#
+# *5 minutes, easy.* A line of an annotation file reads `NAME CODE start end CODE start end ...`, in
+# frames, with exclusive ends. Which snippets hold at least one anomalous frame? Return their
+# numbers, sorted, each once. Beware of an event that ends where a snippet ends.
+
+
+# %% tags=["exercise", "solution"]
+def snippets_of(line, stride=16):
+    """Numbers of the snippets that an annotation line touches, a sorted list."""
+    # BEGIN SOLUTION
+    numbers = line.split()[1:]
+    found = set()
+    for start, end in zip(numbers[1::3], numbers[2::3], strict=True):
+        found |= set(range(int(start) // stride, (int(end) - 1) // stride + 1))
+    return sorted(found)
+    # END SOLUTION
+
+
+# %% tags=["check"]
+assert snippets_of("v B5 40 50") == [2, 3], "frames 40 to 49 lie in snippets 2 and 3"
+assert snippets_of("v B5 32 48") == [2], "the end is exclusive: frame 48 is no longer anomalous"
+assert snippets_of("v B2 0 20 G 16 40") == [0, 1, 2], "each snippet once"
+for i in test:
+    line = " ".join(["v", *(f"{code} {a} {b}" for code, a, b in store.segments(i))])
+    touched = store.frame_truth([i]).reshape(-1, store.stride).any(axis=1)
+    assert snippets_of(line, store.stride) == np.flatnonzero(touched).tolist(), line
+print("Exercise 1 is solved.")
+
+# %% [markdown]
+# ### Exercise 2
+#
+# *5 minutes, easy.* What does chance score? Given the events of some videos, one list of
+# `(code, start, end)` a video, and the videos' lengths in frames, compute the AP of a random
+# detector. Two events may overlap, and a frame is anomalous only once.
+
+
+# %% tags=["exercise", "solution"]
+def chance(segments, frames):
+    """AP of a random detector: ``segments`` and ``frames`` have one entry a video."""
+    # BEGIN SOLUTION
+    truth = [my_truth(own, n) for own, n in zip(segments, frames, strict=True)]
+    return float(np.concatenate(truth).mean())
+    # END SOLUTION
+
+
+# %% tags=["check"]
+assert np.isclose(chance([[("G", 0, 30)]], [120]), 0.25), "30 of 120 frames"
+assert np.isclose(chance([[("G", 0, 30)], []], [120, 180]), 0.1), "normal videos count as well"
+overlap = [("G", 0, 30), ("B2", 20, 40)]
+assert np.isclose(chance([overlap], [100]), 0.4), "frames 20 to 29 belong to two events"
+found = chance([store.segments(i) for i in test], store.frames[test])
+assert np.isclose(found, share), f"the test set's positive share is {share}"
+print(f"Exercise 2 is solved: a random detector scores {found:.1%} on the test set.")
+
+# %% [markdown]
+# ### Exercise 3
+#
+# *10 minutes, medium.* How far does knowing *which* videos help if it comes together with a cheap
+# guess at *when*? Write a score that puts every snippet of an anomalous video before every snippet
+# of a normal one, and orders them by a given cue within each of the two groups. Before you run the
+# check, guess its AP: the label alone and the cue alone are in the table above.
+
+
+# %% tags=["exercise", "solution"]
+def label_first(anomalous, cue):
+    """(S,) scores: ``anomalous`` (S,) bool says whose video is; ``cue`` (S,) orders the rest."""
+    # BEGIN SOLUTION
+    return 2 * anomalous + rank(cue)
+    # END SOLUTION
+
+
+# %% tags=["check"]
+toy = label_first(np.array([True, False, True, False]), np.array([-60.0, 90.0, -50.0, 10.0]))
+order = np.argsort(-np.asarray(toy)).tolist()
+assert order == [2, 0, 1, 3], f"expected the order 2, 0, 1, 3 and got {order}"
+cue = detectors.get("both", rng.random(lengths.sum()))
+told = label_first(detectors["knows the video's label"] > 0, cue)
+print(f"which and when: AP {average_precision(told, positive, negative):.1%}")
+
+# %% [markdown]
+# ## Recap
+#
+# - say what training is given, what is asked for afterwards, and why the label is called weak: the
+#   set of classes of a whole video; a confidence and a class for every frame; the label holds for
+#   the bag and says nothing about any instance in it.
+# - recognise the seven classes by eye and by ear, and name what pretends to be one of them: door
+#   slams for shots, thunder for explosions, cheering for a riot, hugs for fights; and events that
+#   only one sense can tell at all. All of it is synthetic.
+# - turn seconds into frames and snippets, and a video's truth into its weak label: 24 frames a
+#   second, 16 frames a snippet, exclusive ends; then forget the times and keep the set of codes.
+# - say what a random detector scores, and why AUC flatters: AP equals the positive share; AUC stays
+#   the same however rare anomalies become and however many alarms are false.
+# - name the score of loudness and motion, the numbers to beat: the table of section 4, about twice
+#   chance, fooled by exactly the sounds that lie.
+# - point at each part of the detector and say what it is for: frozen encoders for sight, sound and
+#   words; context in time; a gate for listening; one branch for *how anomalous*, one for *what*; a
+#   student for cameras without ears.
+#
+# So far the detector is a drawing. Notebook [01](01_encoders.ipynb) asks what its frozen eyes and
+# ears already know.
