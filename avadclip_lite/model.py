@@ -132,19 +132,64 @@ class Detector(nn.Module):
         computation, as the release always does, and what comes back is cut to T rows again.
         """
         model = self.settings.model
+        features, log_variance, mask = self._encode(video, audio, lengths, audio_mask)
+        snippets = (audio if model.role == "audio" else video).shape[1]
+
+        anomaly = self.anomaly(features)  # (B, T)
+        x_c = self.textual_prompt()  # (C, D)
+        prompted = x_c.expand(len(features), -1, -1)
+        if self.av_prompt is not None:
+            weights = anomaly if model.global_weight == "logit" else torch.sigmoid(anomaly)
+            # Masked padding has zero features and so no part in the vector, whatever its weight.
+            prompted = self.av_prompt(x_c, global_vector(features, weights))
+        alignment = alignment_map(features, prompted, model.temperature)
+        return Output(
+            features=features[:, :snippets],
+            anomaly_logits=anomaly.float()[:, :snippets],
+            alignment_logits=alignment[:, :snippets],
+            class_embeddings=x_c,
+            prompted_embeddings=prompted,
+            log_variance=None if log_variance is None else log_variance[:, :snippets],
+            mask=mask[:, :snippets],
+        )
+
+    def features(
+        self,
+        video: Tensor | None,
+        audio: Tensor | None,
+        lengths: Tensor,
+        audio_mask: Tensor | None = None,
+    ) -> Tensor:
+        """``forward(...).features`` (B, T, D) without the two heads: all that a student needs of
+        its teacher."""
+        features, _, _ = self._encode(video, audio, lengths, audio_mask)
+        return features[:, : (audio if self.settings.model.role == "audio" else video).shape[1]]
+
+    def _encode(
+        self,
+        video: Tensor | None,
+        audio: Tensor | None,
+        lengths: Tensor,
+        audio_mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Features, log-variance and mask over all the rows that are computed."""
+        model = self.settings.model
         if model.role != "audio":
             _check_input("video", video, model.dim)
         if model.role != "vision":
             _check_input("audio", audio, model.dim)
             audio = zero_padding(audio, audio_mask)
+        if model.role == "audio_visual" and video.shape[:2] != audio.shape[:2]:
+            raise ValueError(
+                f"video {tuple(video.shape)} and audio {tuple(audio.shape)} must hold the same "
+                "videos and snippets; cut or resample them together"
+            )
         main = audio if model.role == "audio" else video
-        snippets = main.shape[1]
-        if model.padding == "leaking":
-            fill = (0, 0, 0, model.max_snippets - snippets)
-            main = F.pad(main, fill) if fill[-1] > 0 else main
-            audio = F.pad(audio, fill) if fill[-1] > 0 and audio is not None else audio
-            if audio_mask is not None and fill[-1] > 0:
-                audio_mask = F.pad(audio_mask, fill[2:])
+        fill = model.max_snippets - main.shape[1]
+        if model.padding == "leaking" and fill > 0:
+            main = F.pad(main, (0, 0, 0, fill))
+            audio = audio if audio is None else F.pad(audio, (0, 0, 0, fill))
+            audio_mask = audio_mask if audio_mask is None else F.pad(audio_mask, (0, fill))
         mask = length_mask(lengths, main.shape[1])
         keep = mask if model.padding == "masked" else None
 
@@ -158,25 +203,7 @@ class Detector(nn.Module):
             features = self.enhancement(encoded, keep)
             if self.log_variance is not None:
                 log_variance = self.log_variance(encoded, keep)
-
-        anomaly = self.anomaly(features)  # (B, T)
-        x_c = self.textual_prompt()  # (C, D)
-        prompted = x_c.expand(len(features), -1, -1)
-        if self.av_prompt is not None:
-            weights = anomaly if model.global_weight == "logit" else torch.sigmoid(anomaly)
-            if keep is not None:
-                weights = weights.masked_fill(~keep, 0.0)
-            prompted = self.av_prompt(x_c, global_vector(features, weights))
-        alignment = alignment_map(features, prompted, model.temperature)
-        return Output(
-            features=features[:, :snippets],
-            anomaly_logits=anomaly.float()[:, :snippets],
-            alignment_logits=alignment[:, :snippets],
-            class_embeddings=x_c,
-            prompted_embeddings=prompted,
-            log_variance=None if log_variance is None else log_variance[:, :snippets],
-            mask=mask[:, :snippets],
-        )
+        return features, log_variance, mask
 
     def trainable_state(self) -> dict[str, Tensor]:
         """All weights but the frozen text tower's, by name."""

@@ -108,7 +108,7 @@ class TextualPrompt(nn.Module):
 def global_vector(features: Tensor, weights: Tensor) -> Tensor:
     """One unit vector per video, ``x_p = Norm(a^T x_av)`` (equation 4).
 
-    features (B, T, D), weights (B, T), zero where a snippet must not count -> (B, D).
+    features (B, T, D), weights (B, T) -> (B, D). Rows of zeros have no part in it.
     """
     return F.normalize((weights[:, None, :] @ features).squeeze(1), dim=-1)
 

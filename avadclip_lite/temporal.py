@@ -142,8 +142,8 @@ class WindowedTransformer(nn.Module):
         x = x.reshape(-1, window, dim)
         if keys is not None:
             keys = keys.reshape(-1, window)
-            # A softmax over nothing is NaN: a window without any snippet attends to its own
-            # padding, and the result is dropped below.
+            # A softmax over nothing is NaN in some attention kernels: a window without any snippet
+            # attends to its own padding, and the result is dropped below.
             keys = keys | ~keys.any(dim=1, keepdim=True)
         for block in self.blocks:
             x = block(x, keys)

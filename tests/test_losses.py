@@ -240,6 +240,17 @@ def test_compute_adds_the_parts_of_the_paper():
     assert parts["total"] == pytest.approx(parts["classification"] + parts["alignment"])
 
 
+def test_compute_takes_the_learned_focal_weight_of_the_detector():
+    model = detector(focal_alpha_learned=True)
+    alpha = [0.1, 0.2, -0.3, 0.4]
+    model.alpha.data.copy_(torch.tensor(alpha))
+    video, audio, lengths = batch([20, 5, 1])
+    out, labels = model(video, audio, lengths), multi_hot(PRESENT)
+    parts = losses.compute(out, labels, lengths, model.settings.loss, alpha=model.alpha)
+    _, focal = loop_align(out.alignment_logits.detach(), PRESENT, [20, 5, 1], alpha, 2.0)
+    assert parts["focal"].item() == pytest.approx(focal, rel=1e-5)
+
+
 def test_compute_leaves_out_what_the_configuration_leaves_out():
     *_, parts = computed(alignment="cross_entropy")
     assert parts["alignment"] == pytest.approx(parts["cross_entropy"])

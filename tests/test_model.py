@@ -54,6 +54,15 @@ def test_shapes(form, role):
         assert out.log_variance.shape == (4, 21, DIM)
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("role", ROLES)
+def test_features_alone_are_those_of_the_whole_output(form, role):
+    model = detector(form=form, role=role)
+    audio_mask = torch.arange(21) < torch.tensor([[21], [0], [4], [16]])
+    out = model(*inputs(role), audio_mask)
+    assert torch.equal(model.features(*inputs(role), audio_mask), out.features)
+
+
 VARIANTS = [
     {},
     *({"fusion": kind} for kind in KINDS[1:]),
@@ -283,6 +292,8 @@ def test_wrong_widths_are_refused_with_both_numbers():
     video, audio, lengths = batch(LENGTHS)
     with pytest.raises(ValueError, match=r"audio must be.*16.*got \(4, 21, 12\)"):
         detector()(video, audio[..., :12], lengths)
+    with pytest.raises(ValueError, match=r"video \(4, 21, 16\) and audio \(4, 20, 16\)"):
+        detector()(video, audio[:, :20], lengths)
 
 
 def test_seeded_builds_are_equal():
