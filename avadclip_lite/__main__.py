@@ -16,6 +16,7 @@ COMMANDS = {  # name: (module with add_arguments and main, what it does)
     "extract": ("folder", "make a feature store from a folder of videos"),
     "train": ("train", "train a detector on a feature store"),
     "assess": ("assess", "score a trained detector on a feature store"),
+    "score": ("score", "find anomalies in videos with a trained detector"),
     "alarms": ("alarms", "false alarms per hour against recall, and thresholds to use"),
     "evaluate": ("scorer", "score anybody's detector from its scores and the annotations"),
     "bench": ("bench", "time training steps at the size of XD-Violence"),

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import html
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .run import cell_source, cell_tags, read_notebook
+from .run import cell_source, cell_tags, read_notebook, write_atomically
 
 __all__ = [
     "formula",
@@ -84,11 +83,15 @@ def write_report(out: Path, metrics: Mapping[str, Any]) -> Path:
         before = names[number - 1] if number else None
         after = names[number + 1] if number + 1 < len(names) else None
         target = out / "report" / f"{name}.html"
-        _write(target, _page(title, _navigation(before, after) + _body(out / f"{name}.ipynb")))
+        write_atomically(
+            target, _page(title, _navigation(before, after) + _body(out / f"{name}.ipynb"))
+        )
         pages.append((entry, title, question))
         figures += [(name, title, *figure) for figure in main_figures(notebook)]
     index = out / "report.html"
-    _write(index, _page("AVadCLIP in notebooks: a run", _index(pages, figures, metrics["metrics"])))
+    write_atomically(
+        index, _page("AVadCLIP in notebooks: a run", _index(pages, figures, metrics["metrics"]))
+    )
     return index
 
 
@@ -272,10 +275,3 @@ def _page(title: str, body: str) -> str:
         f"<style>{STYLE}{colours}\n.highlight {{ background: none; }}</style></head>\n"
         f"<body>\n{body}\n</body></html>\n"
     )
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -51,6 +51,7 @@ __all__ = [
     "record",
     "run",
     "settle_parameters",
+    "write_atomically",
 ]
 
 PACKAGE = Path(__file__).resolve().parent
@@ -339,7 +340,8 @@ def notebook_key(path: Path, parameters: Mapping[str, Any], *surroundings: str) 
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file in one step; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
@@ -364,7 +366,7 @@ class _State:
         return entry is not None and entry["key"] == key and executed.is_file()
 
     def save(self) -> None:
-        _write_atomically(self.path, json.dumps(self.data, indent=1))
+        write_atomically(self.path, json.dumps(self.data, indent=1))
 
 
 @contextlib.contextmanager
@@ -589,7 +591,7 @@ def _finish(present: list[Path], out: Path, state: _State, surroundings: tuple[s
         done.append({"notebook": path.stem, "current": current} | entry)
         numbers += _read_records(out / "records" / f"{path.stem}.jsonl")
     metrics = {"notebooks": done, "metrics": gather_metrics(numbers)}
-    _write_atomically(out / "metrics.json", json.dumps(metrics, indent=1))
+    write_atomically(out / "metrics.json", json.dumps(metrics, indent=1))
     from .report import write_report
 
     write_report(out, metrics)
