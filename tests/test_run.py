@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import os
@@ -175,6 +176,41 @@ def test_a_notebook_gets_what_it_declares(two: list[Path]) -> None:
 def test_bad_parameters_are_refused(two: list[Path], options: dict, message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         run.settle_parameters(two, **options)
+
+
+def test_a_store_must_have_the_width_of_the_scale(tmp_path: Path) -> None:
+    from tiny import tiny_store
+
+    path = write_notebook(
+        tmp_path / "notebooks",
+        "01_first",
+        SCRIPT.replace(
+            "seed: int = 0", "dim: int = 64  # D\nscale: str = 'xd'  # scale\nseed: int = 0"
+        ),
+    )
+    store = tmp_path / "store"
+    tiny_store(store)
+    with pytest.raises(ValueError, match="are 8 wide, but --scale xd expects 512"):
+        run.settle_parameters([path], data=store, scale="xd")
+    given = run.settle_parameters([path], data=store, extra=[("dim", "8")])
+    assert given == {"01_first": {"data": str(store), "dim": 8}}
+    (store / "manifest.csv").unlink()
+    with pytest.raises((ValueError, FileNotFoundError), match="store"):
+        run.settle_parameters([path], data=store, extra=[("dim", "8")])
+
+
+def test_papermill_reads_the_same_parameters(two: list[Path]) -> None:
+    """So `papermill --help-notebook` shows what we check."""
+    import papermill
+
+    for path in two:
+        theirs = papermill.inspect_notebook(str(path))
+        ours = run.read_parameters(path)
+        assert list(ours) == list(theirs)
+        for name, parameter in ours.items():
+            assert parameter.type == theirs[name]["inferred_type_name"]
+            assert parameter.default == ast.literal_eval(theirs[name]["default"])
+            assert parameter.help == theirs[name]["help"]
 
 
 def test_an_option_that_no_chosen_notebook_reads_is_refused(two: list[Path]) -> None:
