@@ -26,7 +26,7 @@ form: str = "paper"  # what is computed: paper or released
 scale: str = "soundstage"  # how large: soundstage or xd
 seed: int = 0  # of every random number but the trainings'
 seeds: list[int] = [0, 1]  # one training each, in section 9
-epochs: int = 15  # passes over the training videos, section 9
+epochs: int = 6  # passes over the training videos, section 9
 most_videos: int = 800  # training videos used at most, section 9
 device: str = "auto"  # where section 9 trains: auto, cpu, cuda
 
@@ -38,7 +38,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from avadclip_lite.stage import EXAMPLES, open_stage
 from sklearn.metrics import average_precision_score
 from torch import nn
 from torch.testing import assert_close
@@ -48,6 +47,7 @@ from avadclip_lite.config import make_config
 from avadclip_lite.evaluate import average_precision, snippet_truth
 from avadclip_lite.model import AnomalyHead
 from avadclip_lite.run import record
+from avadclip_lite.stage import examples, open_stage, scene_of
 from avadclip_lite.store import TrainingSet, chunks
 
 plots.use_style()
@@ -55,8 +55,8 @@ store = open_stage(data)
 settings = make_config(
     form=form, scale=scale, dim=store.dim, seed=seed, epochs=epochs, alignment="none"
 )
-names = [video.name for video in store.videos]
-examples = {role: names.index(name) for role, name in EXAMPLES.items()}
+running = examples(store)  # the rows of the three videos that go through all notebooks
+FPS = 24  # frames a second of the videos
 every = max(1, len(store.indices("train")) // most_videos)
 bags = TrainingSet(store, store.indices("train")[::every], settings)
 
@@ -331,6 +331,113 @@ for name, video in (("flash", flash), ("fire", fire)):
 # Alone, the two middle snippets are the same number, and no scorer of single snippets can tell
 # them apart, however large it is. One neighbour on each side is enough.
 #
+# Does it happen on real features? Take each test snippet that lies inside an event which the
+# picture shows, and look for its **twin**: the most similar snippet (by cosine) in all *normal*
+# test videos. For how many is that twin closer than any snippet of another video's events? Then
+# see the closest pair of all, each with its neighbours in time. Frames of an event are marked.
+
+# %%
+test = store.indices("test")
+lengths = store.snippets[test]
+positive_S, negative_S = snippet_truth(
+    store.frame_truth(test), lengths, store.stride
+)  # frames, (S,)
+video_of = np.repeat(np.arange(len(test)), lengths)  # (S,) all test snippets, video after video
+place_of = np.concatenate([np.arange(n) for n in lengths])
+normal_video = store.labels(test)[video_of, 0] > 0
+
+
+def flag(name, otherwise):
+    return np.concatenate(
+        [
+            store.flags(i).get(name, np.full(n, otherwise))
+            for i, n in zip(test, lengths, strict=True)
+        ]
+    )
+
+
+features_SD = np.concatenate([store.video(i) for i in test]).astype(np.float32)
+features_SD /= np.linalg.norm(features_SD, axis=1, keepdims=True)
+clear = ~flag("corrupted_video", False)  # leave black and noisy pictures out
+seen = np.flatnonzero((negative_S == 0) & clear & flag("visible", True))
+calm = np.flatnonzero(normal_video & clear)
+to_calm = features_SD[seen] @ features_SD[calm].T
+to_events = features_SD[seen] @ features_SD[seen].T
+to_events[video_of[seen][:, None] == video_of[seen]] = -1  # other videos only
+twins = to_calm.max(axis=1) > to_events.max(axis=1)
+print(
+    f"{len(seen)} snippets show an event; for {twins.mean():.0%} of them the nearest relative in "
+    "another video is normal"
+)
+
+pair = np.unravel_index(to_calm.argmax(), to_calm.shape)
+frames, captions, marked = [], [], []
+for s in (seen[pair[0]], calm[pair[1]]):
+    scene = scene_of(store, test[video_of[s]])
+    if scene is None:  # other data than Soundstage has no pictures here
+        continue
+    for place in range(max(place_of[s] - 3, 0), place_of[s] + 4):
+        if place < scene.snippets:
+            when = (place + 0.5) * store.stride / FPS
+            frames.append(scene.frame(when, size=96))
+            captions.append(f"{when:.1f} s" + ("  twin" if place == place_of[s] else ""))
+            marked.append(positive_S[s - place_of[s] + place] > store.stride / 2)
+print(f"cosine of the closest pair {to_calm.max():.2f}")
+if frames:
+    plots.contact_sheet(frames, captions, marked=marked, columns=7)
+    plt.show()
+
+# %% [markdown]
+# TODO twins
+#
+# Context is not free. The simplest context is an average over neighbours, and an average does two
+# things: it cancels noise, and it blurs. Which of them wins depends on how clear a single snippet
+# is, and on how long events last. Measure it on noise: videos of 64 numbers, in half of them an
+# event of some length, in which the numbers are raised by some amount, more in one video and less
+# in the next. Average each snippet with its neighbours, the weight falling as $e^{-d/w}$ with the
+# distance $d$, and score the snippets. No training; the only choice is the width $w$.
+
+
+# %%
+def smoothed_ap(length, strength, width, videos=600, snippets=64):
+    numbers = np.random.default_rng(0)
+    place = np.arange(snippets)
+    start = numbers.integers(0, snippets - length + 1, size=(videos, 1))
+    truth = (place >= start) & (place < start + length)
+    truth[::2] = False  # every other video is normal
+    raised = numbers.uniform(0, 2 * strength, size=(videos, 1)) * truth
+    x = raised + numbers.normal(size=(videos, snippets))
+    weight = np.exp(-np.abs(place[:, None] - place) / max(width, 1e-3))
+    return 100 * average_precision_score(truth.ravel(), (x @ weight).ravel())
+
+
+widths = [0.0, 0.25, 0.5, 1.0, 2.0, math.e, 4.0, 6.0]
+kinds = {
+    "4 snippets, clear": (4, 8.0),
+    "24 snippets, clear": (24, 8.0),
+    "4 snippets, faint": (4, 1.0),
+    "24 snippets, faint": (24, 1.0),
+}
+smoothed = {name: (widths, [smoothed_ap(*kind, w) for w in widths]) for name, kind in kinds.items()}
+for name, (_, values) in smoothed.items():
+    print(
+        f"{name:18}  single snippet {values[0]:3.0f} %   w = e {values[5]:3.0f} %   "
+        f"best w {widths[int(np.argmax(values))]:.2f}"
+    )
+plots.curves(
+    smoothed,
+    xlabel="width w of the average (snippets)",
+    ylabel="AP (%)",
+    ylim=(0, 105),
+    title="An average over neighbours: noise against blur",
+)
+plt.show()
+
+# %% [markdown]
+# Long faint events gain most, and short clear ones lose: once the event is plain in every single
+# snippet, all that an average can still do is to smear it over its neighbours. Keep both in mind
+# until section 9.
+#
 # AVadCLIP's video encoder gives each snippet three kinds of context: the neighbours in its
 # **window** (attention), the snippets that **look like it** anywhere in the video (similarity
 # graph), and the snippets **near it in time**, near ones more (distance graph). We build all three
@@ -448,7 +555,7 @@ print(f"sum of a row: {near_TT[20].sum():.2f} in the middle, {near_TT[0].sum():.
 
 # %%
 # What each snippet sees: its window, its look-alikes, its neighbours in time.
-example = examples["sound saves"]
+example = running["sound saves"]
 video_TD = torch.from_numpy(np.asarray(store.video(example), dtype=np.float32))[:200]
 T = len(video_TD)
 exists = torch.ones(1, T, dtype=torch.bool)
@@ -612,42 +719,42 @@ assert math.isclose(frame_ap, average_precision_score(frames, np.repeat(score, 1
 # %% [markdown]
 # ## 9. What does context buy on real features?
 #
-# Now everything together on the store's video features (sound comes in notebook 03). Three
-# scorers, each trained with Top-K BCE on the same bags for the same number of steps:
+# Now everything together on the store's video features (sound comes in notebook 03). Four scorers,
+# each trained with Top-K BCE on the same bags for the same number of steps:
 #
 # - **linear**: one linear layer on the snippet, as in the toy;
 # - **single snippets**: AVadCLIP's head, a small feed-forward network, on the snippet;
-# - **in context**: the video encoder built above, then the same head.
+# - **windows**: attention in windows, then the same head;
+# - **windows and graphs**: the whole video encoder built above, then the same head.
 #
 # The second is there to be fair. Without it you could not tell whether context helps, or any
 # larger network does.
 
 
 # %%
+class Scorer(nn.Module):
+    def __init__(self, context):
+        super().__init__()
+        self.context = context  # (B, T, D), mask (B, T) -> (B, T, D), or None
+        self.head = AnomalyHead(store.dim)
+
+    def forward(self, x_BTD, mask_BT):
+        if self.context is not None:
+            x_BTD = self.context(x_BTD, mask_BT)
+        return self.head(x_BTD)
+
+
 class Linear(nn.Linear):
     def forward(self, x_BTD, mask_BT):
         return super().forward(x_BTD).squeeze(-1)
 
 
-class SingleSnippets(AnomalyHead):
-    def forward(self, x_BTD, mask_BT):
-        return super().forward(x_BTD)
-
-
-class InContext(nn.Module):
-    def __init__(self, dim):
-        super().__init__()
-        self.encoder = new_encoder(settings.model.padding)
-        self.head = AnomalyHead(dim)
-
-    def forward(self, x_BTD, mask_BT):
-        return self.head(self.encoder(x_BTD, mask_BT))
-
-
-scorers = {  # with the learning rate that suits it
-    "linear": (lambda: Linear(store.dim, 1), 1e-2),
-    "single snippets": (lambda: SingleSnippets(store.dim), settings.train.learning_rate),
-    "in context": (lambda: InContext(store.dim), settings.train.learning_rate),
+rate = settings.train.learning_rate
+scorers = {  # and the learning rate that suits each
+    "linear": (lambda: Linear(store.dim, 1), 10 * rate),
+    "single snippets": (lambda: Scorer(None), rate),
+    "windows": (lambda: Scorer(new_encoder(settings.model.padding).transformer), rate),
+    "windows and graphs": (lambda: Scorer(new_encoder(settings.model.padding)), rate),
 }
 automatic = "cuda" if torch.cuda.is_available() else "cpu"
 where = torch.device(automatic if device == "auto" else device)
@@ -673,103 +780,131 @@ def train_scorer(make, learning_rate, seed):
 @torch.no_grad()
 def confidences(scorer, row):
     x, lengths = (torch.from_numpy(a).to(where) for a in chunks(store.video(row)))  # 256 at a time
+    x = x[:, : int(lengths.max())]
     mask = temporal.length_mask(lengths, x.shape[1])
     return torch.sigmoid(scorer(x, mask))[mask].cpu().numpy()
 
 
 for name, (make, _) in scorers.items():
     size = sum(p.numel() for p in make().parameters())
-    print(f"{name:16} {size:7,} parameters")
+    print(f"{name:18} {size:7,} parameters")
 print("training videos:", len(bags))
 
 # %% [markdown]
-# Train, then score every frame of every test video. Two more numbers stand beside the AP. One is
-# the AP within the anomalous videos alone, where the video's label is no help any more. The other
-# goes back to section 1: of the K snippets with the highest confidence in an anomalous video, those
-# that Top-K would choose, how many are truly anomalous?
+# Train, then score every frame of every test video. Two more numbers stand beside the AP. One goes
+# back to section 1: of the K snippets with the highest confidence in an anomalous video, those that
+# Top-K would choose, how many are truly anomalous? The other leaves out the normal snippets within
+# four places of an event, the ones that an average would smear.
 
 # %% tags=["nbval-ignore-output"]
-test = store.indices("test")
-lengths = np.array([len(store.video(i)) for i in test])
-positive, negative = snippet_truth(store.frame_truth(test), lengths, store.stride)
-video_of = np.repeat(np.arange(len(test)), lengths)
-abnormal = np.isin(video_of, np.unique(video_of[positive > 0]))
-dataset = "Soundstage" if not data else store.path.name
+event_S = positive_S > store.stride / 2  # (S,)
+distance = np.full(len(event_S), 10**6)  # snippets to the nearest event; inside one: 0, -1, -2 ...
+for v in np.unique(video_of[event_S]):
+    here = video_of == v
+    inside, outside = np.flatnonzero(event_S[here]), np.flatnonzero(~event_S[here])
+    apart = np.abs(inside[:, None] - outside[None, :])
+    values = np.zeros(here.sum(), int)
+    values[outside] = apart.min(axis=0)
+    values[inside] = 1 - apart.min(axis=1, initial=10**6)
+    distance[here] = values
+borderless = (distance <= 0) | (distance > 4)
+
+
+def ap_of(scores, keep=slice(None)):
+    return 100 * average_precision(scores[keep], positive_S[keep], negative_S[keep])
 
 
 def chosen_right(scores):
     right = []
-    for v in np.unique(video_of[abnormal]):
-        s, p = scores[video_of == v], positive[video_of == v]
-        top = np.argsort(-s)[: len(s) // 16 + 1]
-        right.append((p[top] > store.stride / 2).mean())
-    return np.mean(right)
+    for v in np.unique(video_of[event_S]):
+        here = video_of == v
+        top = np.argsort(-scores[here])[: here.sum() // 16 + 1]
+        right.append(event_S[here][top].mean())
+    return 100 * np.mean(right)
 
 
-def ap_of(scores, keep):
-    return 100 * average_precision(scores[keep], positive[keep], negative[keep])
-
-
-everywhere = np.ones_like(abnormal)
-trained, rows = {}, {}
-for name, (make, rate) in scorers.items():
-    models = [train_scorer(make, rate, s) for s in seeds]
-    scores = [np.concatenate([confidences(m, i) for i in test]) for m in models]
+dataset = store.path.name if data else "Soundstage"
+trained, scores, rows = {}, {}, {}
+for name, (make, learning_rate) in scorers.items():
+    models = [train_scorer(make, learning_rate, s) for s in seeds]
+    scores[name] = [np.concatenate([confidences(m, i) for i in test]) for m in models]
     trained[name] = models[0]
-    frame_ap = [ap_of(s, everywhere) for s in scores]
+    frame_ap = [ap_of(a) for a in scores[name]]
     rows[name] = {
-        "frame AP, %": np.mean(frame_ap),
-        "(each seed)": ", ".join(f"{v:.1f}" for v in frame_ap),
-        "AP in anomalous videos, %": np.mean([ap_of(s, abnormal) for s in scores]),
-        "Top-K right, %": 100 * np.mean([chosen_right(s) for s in scores]),
+        "frame AP": np.mean(frame_ap),
+        "each seed": ", ".join(f"{v:.1f}" for v in frame_ap),
+        "without borders": np.mean([ap_of(a, borderless) for a in scores[name]]),
+        "Top-K right": np.mean([chosen_right(a) for a in scores[name]]),
     }
     for s, value in zip(seeds, frame_ap, strict=True):
         what = f"frame AP, %, video only, {name}"
         record(what, value, dataset=dataset, seed=s, config=settings, device=where)
-share = positive / store.stride
-rows["random order"] = {
-    "frame AP, %": 100 * share.mean(),
-    "(each seed)": "",
-    "AP in anomalous videos, %": 100 * share[abnormal].mean(),
-    "Top-K right, %": 100 * (share[abnormal] > 0.5).mean(),
+constant = np.zeros(len(event_S))
+rows["no idea"] = {
+    "frame AP": ap_of(constant),
+    "each seed": "",
+    "without borders": ap_of(constant, borderless),
+    "Top-K right": 100
+    * np.mean([event_S[video_of == v].mean() for v in np.unique(video_of[event_S])]),
 }
+print("in %; 'no idea' gives every snippet the same score\n")
 print(pd.DataFrame(rows).T.to_string(float_format=lambda v: f"{v:.1f}"))
 
 # %% [markdown]
 # TODO reading table
 #
-# And the picture of it: the confidence of the scorer of single snippets and of the one in context,
-# on the three videos that go through all notebooks. Shaded is the truth, which neither has seen.
-# Look for needles in the amber line that the blue one does not follow, and for the edges of the
-# event.
+# Now look at the border itself: the mean confidence by distance to the border of the nearest event,
+# over all anomalous test videos. Left of zero is inside, right of it is outside.
+
+# %% tags=["main-figure", "nbval-ignore-output"]
+# Mean confidence of test snippets by their distance to the border of an event.
+steps = np.arange(-4, 11)
+profiles = {}
+for name in ("single snippets", "windows", "windows and graphs"):
+    a = np.mean(scores[name], axis=0)
+    profile = [a[distance == step].mean() for step in steps]
+    profiles[name] = (steps - 0.5, profile)
+    outside = ", ".join(f"{v:.2f}" for v in profile[5:9])
+    print(
+        f"{name:18} inside {a[event_S].mean():.2f}; 1, 2, 3, 4 outside {outside}; "
+        f"in normal videos {a[normal_video].mean():.2f}"
+    )
+plots.curves(
+    profiles,
+    xlabel="distance to the border of an event (snippets; inside is negative)",
+    ylabel="mean confidence",
+    ylim=(0, 1),
+)
+plt.axvline(0, color=plots.INK, lw=0.8, ls=":")
+plt.show()
+
+# %% [markdown]
+# TODO reading profile
+#
+# And the same on the three videos that go through all notebooks. Shaded is the truth, which neither
+# scorer has seen. Look for lone needles in the amber line, and for the edges of the blue one.
 
 # %% tags=["main-figure", "nbval-ignore-output"]
 # Confidence over time on three test videos, one snippet at a time and in context; truth shaded.
-FPS = 24  # frames a second
 words = {None: "anomaly", **dict(zip(store.classes.codes, store.classes.words, strict=True))}
 styles = {
     "single snippets": dict(color=plots.BASELINE, ls="--", lw=1.6),
-    "in context": dict(color=plots.MODEL, lw=2.2),
+    "windows and graphs": dict(color=plots.MODEL, lw=2.2),
 }
-size = (plots.WIDTH, 1.9 * len(examples))
-fig, axes = plt.subplots(len(examples), 1, figsize=size)
-for ax, (role, row) in zip(axes, examples.items(), strict=True):
-    snippets = len(store.video(row))
-    time = np.arange(snippets + 1) * store.stride / FPS
-    event = store.frame_truth([row]).reshape(snippets, -1).mean(axis=1) > 0.5
+fig, axes = plt.subplots(len(running), 1, figsize=(plots.WIDTH, 1.9 * len(running)))
+for ax, (role, row) in zip(axes, running.items(), strict=True):
+    time = np.arange(store.snippets[row] + 1) * store.stride / FPS
+    truth_T = store.frame_truth([row]).reshape(-1, store.stride).mean(axis=1) > 0.5
     for name, style in styles.items():
         a = confidences(trained[name], row)
         ax.step(time, np.append(a, a[-1]), where="post", label=name, **style)
-        inside = a[event].mean() if event.any() else math.nan
-        print(
-            f"{role:12} {name:16} mean confidence in the event {inside:.2f}, elsewhere "
-            f"{a[~event].mean():.2f}"
-        )
+        inside = f"{a[truth_T].mean():.2f}" if truth_T.any() else "none"
+        print(f"{role:12} {name:18} inside {inside}, elsewhere {a[~truth_T].mean():.2f}")
     ax.set(ylim=(-0.03, 1.03), xlim=(0, time[-1]), ylabel="confidence")
     plots.shade(ax, store.segments(row), fps=FPS, names=words)
     ax.set_title(role, pad=14)
 axes[-1].set_xlabel("time (s)")
-fig.legend(*axes[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="upper right")
+fig.legend(*axes[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside upper right")
 plt.show()
 
 # %% [markdown]
