@@ -7,7 +7,7 @@ import torch
 from tiny_models import DIM, WORDS, batch, detector, multi_hot, settings, text_tower
 
 from avadclip_lite import losses
-from avadclip_lite.model import build
+from avadclip_lite.model import AnomalyHead, build
 
 ROLES = ["audio_visual", "vision", "audio"]
 FORMS = ["paper", "released"]
@@ -239,6 +239,18 @@ def test_the_global_vector_follows_the_confidence_or_the_raw_logit():
         found[weight] = (out.prompted_embeddings - out.class_embeddings)[:, 0]
     torch.testing.assert_close(found["logit"], -found["confidence"])
     assert found["confidence"].norm(dim=1).tolist() == pytest.approx([1.0] * 4)
+
+
+def test_anomaly_head_by_hand():
+    head = AnomalyHead(2)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.zero_()
+        head.ffn.narrow.bias.copy_(torch.tensor([1.0, -1.0]))  # the FFN answers (1, -1) to anything
+        head.score.weight.copy_(torch.tensor([[10.0, 1.0]]))
+        head.score.bias.fill_(0.5)
+    # 10 (3 + 1) + (4 - 1) + 0.5
+    assert head(torch.tensor([[[3.0, 4.0]]])).tolist() == [[43.5]]
 
 
 def test_without_the_audio_visual_prompt_every_video_gets_the_class_embeddings():
