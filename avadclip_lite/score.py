@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageChops
 from tqdm import tqdm
 
 from . import plots
@@ -71,10 +71,12 @@ def timeline_figure(scores: Scores) -> Figure:
         seconds=seconds,
         names=names,
         probabilities=scores.probabilities[place],
-        wave=scores.loudness[spot, within] if scores.sound == "present" else None,
+        wave=scores.loudness[spot, within] if scores.sound != "absent" else None,
         rate=steps / seconds,
-        title=f"{scores.source.name}: {scores.why}",
+        title=f"{scores.source.name}\n{scores.why}",
     )
+    for legend in fig.legends:  # there is one curve, and the title names it
+        legend.remove()
     axis = fig.axes[0]
     axis.axhline(scores.threshold, color=plots.INK, ls=":", lw=1)
     last = -np.inf
@@ -122,7 +124,7 @@ def timeline_picture(scores: Scores) -> Image.Image:
     for figure in (timeline_figure(scores), peaks_figure(scores)):
         with io.BytesIO() as file:
             figure.savefig(file, format="png")
-            parts.append(Image.open(file).convert("RGB"))
+            parts.append(_without_margins(Image.open(file).convert("RGB")))
         plt.close(figure)
     width = max(part.width for part in parts)
     whole = Image.new("RGB", (width, sum(part.height for part in parts)), "white")
@@ -131,6 +133,12 @@ def timeline_picture(scores: Scores) -> Image.Image:
         whole.paste(part, (0, top))
         top += part.height
     return whole
+
+
+def _without_margins(picture: Image.Image, margin: int = 6) -> Image.Image:
+    """Cut white rows off above and below."""
+    _, top, _, bottom = ImageChops.invert(picture).getbbox()
+    return picture.crop((0, max(top - margin, 0), picture.width, bottom + margin))
 
 
 def write_scores(
