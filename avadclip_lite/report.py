@@ -99,8 +99,8 @@ def title_and_question(notebook: Mapping[str, Any]) -> tuple[str, str]:
     """The first heading of a notebook, and the question its header asks (or nothing)."""
     text = next((cell_source(c) for c in notebook["cells"] if c["cell_type"] == "markdown"), "")
     title = re.search(r"^# +(.+)$", text, re.M)
-    question = re.search(r"^\*\*Question:\*\* *(.+)$", text, re.M)
-    return (title[1] if title else "untitled"), (question[1] if question else "")
+    question = re.search(r"^\*\*Question:\*\*(.+?)(?:\n\n|\Z)", text, re.M | re.S)
+    return (title[1] if title else "untitled"), (" ".join(question[1].split()) if question else "")
 
 
 def main_figures(notebook: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import jupytext
 
-from avadclip_lite.report import markdown
+from avadclip_lite.report import markdown, title_and_question
 from avadclip_lite.run import cell_source, cell_tags, parse_parameters, read_notebook
 
 SIZE_LIMIT = 3 * 2**20  # bytes of a committed notebook
@@ -28,6 +28,7 @@ TAGS = {
     "main-figure",  # goes to the report's front page; opens with a comment, its caption
     "nbval-ignore-output",  # what training, timing or the machine decides
 }
+PARTS = ("type", "source", "tags")  # of a cell, what the two halves share
 LABELS = (
     "Question",
     "You will be able to",
@@ -91,9 +92,10 @@ def pair(page: Page) -> Iterator[str]:
     if len(halves[0]) != len(halves[1]):
         yield f"{len(halves[0])} cells in the .ipynb, {len(halves[1])} in the .py"
     for number, (left, right) in enumerate(zip(*halves, strict=False)):
-        for what, a, b in zip(("type", "source", "tags"), left, right, strict=True):
-            if a != b:
-                yield f"cell {number}: {what} differs between .ipynb and .py"
+        differing = [what for what, a, b in zip(PARTS, left, right, strict=True) if a != b]
+        if differing:  # the first is enough: one cell more or less makes all that follow differ
+            yield f"cell {number}: {', '.join(differing)} differs between .ipynb and .py"
+            return
 
 
 @rule
@@ -153,8 +155,8 @@ def header(page: Page) -> Iterator[str]:
             yield f"the header has no line **{label}:**"
     if -1 not in places and places != sorted(places):
         yield f"the header's labels are not in the order {', '.join(LABELS)}"
-    question = re.search(r"^\*\*Question:\*\* *(.*)$", text, re.M)
-    if question and not question[1].rstrip().endswith("?"):
+    _, question = title_and_question({"cells": page.cells})
+    if question and not question.endswith("?"):
         yield "the question does not end in a question mark"
     if "\n**Minutes:**" in text and not re.search(r"^\*\*Minutes:\*\* .*\d", text, re.M):
         yield "the minutes are no number"

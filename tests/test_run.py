@@ -459,6 +459,14 @@ def test_numbers_of_different_origin_stay_apart(what: str) -> None:
     assert len(report.results_table([line(1.0, 0), line(2.0, 1, **{what: "other"})])) == 2
 
 
+def test_title_and_question_of_a_header() -> None:
+    text = "# 01 · Eyes\n\n**Question:** What is seen,\nand what is heard?\n\n**Minutes:** 3\n"
+    notebook = {"cells": [{"cell_type": "markdown", "source": text}]}
+    asked = "What is seen, and what is heard?"
+    assert report.title_and_question(notebook) == ("01 · Eyes", asked)
+    assert report.title_and_question({"cells": []}) == ("untitled", "")
+
+
 def test_formulas_become_mathml_and_links_stay_in_the_report() -> None:
     page = report.markdown("$a_i$ and [next](02_temporal_mil.ipynb#recap)\n\n$$\\frac{1}{2}$$\n")
     assert "<msub>" in page and "<mfrac>" in page and "$" not in page
