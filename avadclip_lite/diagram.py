@@ -28,7 +28,7 @@ class Box(NamedTuple):
     notebooks: tuple[str, ...]  # where it is built
     x: float
     y: float
-    width: float = 1.72
+    width: float = 1.84
     height: float = 0.74
 
     @property
@@ -49,7 +49,7 @@ class Box(NamedTuple):
 
 
 BOXES: dict[str, Box] = {
-    "student": Box("student: sees video only\nenhancement", "student", ("07",), 5.5, 5.0, 2.2),
+    "student": Box("student: sees video only\nenhancement", "student", ("07",), 5.5, 5.0, 2.5),
     "video": Box("video\nin snippets", "data", ("00",), 0.95, 3.7),
     "clip": Box("CLIP\nimage tower", "frozen", ("01",), 3.1, 3.7),
     "temporal": Box("windows + graph\nover time", "learned", ("02",), 5.25, 3.7),
@@ -96,7 +96,7 @@ def _draw_box(ax: Axes, box: Box, faint: bool, strong: bool) -> None:
     )
     ax.add_patch(patch)
     colour = "#999999" if faint else INK
-    ax.text(box.x, box.y, box.words, ha="center", va="center", fontsize=8, color=colour, zorder=3)
+    ax.text(box.x, box.y, box.words, ha="center", va="center", fontsize=7.6, color=colour, zorder=3)
     numbers = ", ".join(box.notebooks)
     place = (box.x + box.width / 2, box.y + box.height / 2 + 0.04)
     ax.text(*place, numbers, ha="right", va="bottom", fontsize=6.5, color=colour)

@@ -24,8 +24,8 @@ def test_words_stay_inside_their_boxes(drawn):
     assert len(patches) == len(BOXES)
     for box, patch in zip(BOXES.values(), patches, strict=True):
         outer, inner = patch.get_window_extent(), texts[box.words].get_window_extent()
-        assert outer.x0 < inner.x0 and inner.x1 < outer.x1, box.words
-        assert outer.y0 < inner.y0 and inner.y1 < outer.y1, box.words
+        assert outer.x0 + 3 < inner.x0 and inner.x1 < outer.x1 - 3, box.words  # pixels
+        assert outer.y0 + 3 < inner.y0 and inner.y1 < outer.y1 - 3, box.words
 
 
 def test_boxes_and_words_do_not_overlap(drawn):
