@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 00 · Orientation
 #
-# **Question:** What is weakly supervised anomaly detection, on which data, and what will we build?
+# **Question:** What is weakly supervised anomaly detection, what does the data look and sound
+# like, and what will you build?
 #
 # **You will be able to:**
 #
@@ -478,16 +479,18 @@ record("positive share, %", 100 * share, dataset=dataset, seed=None, protocol="t
 # %% [markdown]
 # The share of events that only one sense can tell is the reason for everything that follows.
 # Soundstage notes for each snippet whether its event could be seen and whether it could be heard;
-# an event counts as seen here if most of its snippets are. Neither happens too: an event off camera
-# while the microphone is out.
+# an event counts as seen here if at least half of its snippets are. *Neither* happens too, for
+# instance an event off camera while the microphone is out.
 
 
 # %%
 def sensed(row, name):
-    """For each event of a row: does the flag hold in most of its snippets?"""
+    """For each event of a row: does the flag hold in at least half of its snippets?"""
     flag = store.flags(row)[name]
-    parts = [slice(start // 16, (end - 1) // 16 + 1) for _, start, end in store.segments(row)]
-    return [bool(flag[part].mean() >= 0.5) for part in parts]
+    return [
+        bool(flag[start // store.stride : (end - 1) // store.stride + 1].mean() >= 0.5)
+        for _, start, end in store.segments(row)
+    ]
 
 
 if store.flag_names:
@@ -679,8 +682,8 @@ if None not in stages:
 # knowing any of it from a fight.
 #
 # The same on the three videos that we follow. Blue is loudness, amber motion, both as a rank among
-# all test snippets; shaded is the truth. Look at the middle panel, where nothing is anomalous, and
-# at whether the curves there stay any lower than in the other two.
+# all test snippets; shaded is the truth. Look at *sound lies*, where nothing is anomalous, and at
+# whether the curves stay any lower there than in the other two.
 
 # %%
 if None not in stages:
@@ -716,7 +719,8 @@ if None not in stages:
 #
 # - **Two frozen encoders.** CLIP has learned from captioned pictures to put an image and a sentence
 #   about it at the same place of one space; Wav2CLIP puts sounds into that space too. Neither is
-#   trained here. Each snippet becomes one vector for its pictures and one for its sound.
+#   trained here. Each snippet becomes one vector for its pictures and one for its sound. (On
+#   Soundstage two small stand-ins, made in the same way, take their place.)
 # - **Time.** A snippet alone says little. The video part lets snippets look at their neighbours and
 #   at their look-alikes; the audio part is a temporal convolution.
 # - **Fusion.** Vision comes first, and sound is added through a gate that can close. This is where
