@@ -46,7 +46,8 @@ def test_every_import_is_a_dependency() -> None:
     """What our code imports is installed because we ask for it, not because someone else does."""
     distributions = {"PIL": "pillow", "sklearn": "scikit-learn", "open_clip": "open-clip-torch"}
     distributions |= {"yaml": "papermill", "scipy": "scikit-learn", "IPython": "ipykernel"}
-    distributions |= {"jupyter_client": "ipykernel"}  # these four come with what they stand for
+    distributions |= {"jupyter_client": "ipykernel", "matplotlib_inline": "ipykernel"}
+    # the last five come with what they stand for
     wanted = {
         re.split(r"[=<>\[ ]", d)[0].lower().replace("_", "-") for d in project()["dependencies"]
     }
