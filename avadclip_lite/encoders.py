@@ -354,7 +354,7 @@ def load_text(
         state = _read_tensors(path, lambda key: not key.startswith("visual."))
         tower = TextTower.from_state_dict(state, heads=CLIP_TEXT_HEADS)
     elif which == "soundstage":
-        tower = _soundstage_text(*_read_soundstage(weights, lambda key: key.startswith("text.")))
+        tower = _soundstage_text(_read_soundstage(weights, lambda key: key.startswith("text.")))
         _check_words(tower, words)
     else:
         raise ValueError(f"text tower must be one of soundstage, clip, random, got {which!r}")

@@ -788,6 +788,9 @@ def render(scene: Scene, index: int, size: int) -> np.ndarray:
         out *= np.float32(0.16)
         noise = max(noise, 0.045)
     out += grain * np.float32(noise)
+    if "picture_static" in faults:  # little of the picture is left under the snow
+        snow = grain.mean(axis=-1, keepdims=True)
+        out = np.float32(0.12) * out + np.float32(0.42) + np.float32(0.3) * snow
     if shake:
         step = max(1, round(shake * size))
         rows = np.arange(size) + (step if index % 2 else -step)

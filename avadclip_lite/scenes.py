@@ -106,13 +106,13 @@ class World:
 
     # timelines
     snippets: tuple[int, int] = (24, 96)  # shortest and longest video
-    normal_share: float = 0.40  # of the videos
-    label_counts: tuple[float, float, float] = (0.58, 0.29, 0.13)  # abnormal: 1, 2 or 3 classes
+    normal_share: float = 0.42  # of the videos
+    label_counts: tuple[float, float, float] = (0.62, 0.28, 0.10)  # abnormal: 1, 2 or 3 classes
     positive_share: tuple[float, float] = (0.16, 0.40)  # of an abnormal video's frames
-    event_snippets: tuple[float, float] = (3.0, 12.0)  # length of an event
+    event_snippets: tuple[float, float] = (8.0, 22.0)  # length of an event
     # which sense can tell, for every event
-    both: float = 0.50
-    heard_only: float = 0.25  # the rest is seen only
+    both: float = 0.34
+    heard_only: float = 0.40  # the rest is seen only
     # why an event is not heard: too far, the place is too loud, the microphone failed. The last is
     # rare and silence frequent elsewhere, or silence itself would tell
     unheard: tuple[float, float, float] = (0.55, 0.37, 0.08)
@@ -130,6 +130,10 @@ class World:
     clipped_microphone: float = 0.05
     silent_microphone: float = 0.15
     missing_audio: float = 0.03
+    # a bad radio link: share of the time in which picture, or sound, drowns in static
+    picture_static: float = 0.30
+    sound_static: float = 0.30
+    static_frames: tuple[int, int] = (10, 32)  # length of one burst
     # the air and the lens
     bad_weather: float = 0.35
     occluder: float = 0.25  # something big stands in the picture
@@ -148,10 +152,18 @@ class World:
             for number in value if isinstance(value, tuple) else (value,):
                 if not math.isfinite(number) or (number < 0 and not unbounded):
                     raise ValueError(f"World.{item.name} must be finite and not negative: {value}")
-        for name in ("snippets", "positive_share", "event_snippets", "distractor_snippets"):
+        for name in (
+            "snippets",
+            "positive_share",
+            "event_snippets",
+            "distractor_snippets",
+            "static_frames",
+        ):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"World.{name} must be (low, high), got {(low, high)}")
+        if max(self.picture_static, self.sound_static) >= 1:
+            raise ValueError("World.picture_static and sound_static are shares below 1")
         if self.both + self.heard_only > 1:
             shares = f"{self.both} + {self.heard_only}"
             raise ValueError(f"World.both + heard_only must be at most 1, got {shares}")
@@ -215,7 +227,13 @@ class Fault:
     """A sensor that fails from frame ``start`` to ``end`` (exclusive)."""
 
     kind: Literal[
-        "black_frames", "low_light", "clipped_microphone", "silent_microphone", "missing_audio"
+        "black_frames",
+        "low_light",
+        "picture_static",
+        "clipped_microphone",
+        "silent_microphone",
+        "sound_static",
+        "missing_audio",
     ]
     start: int
     end: int
@@ -311,9 +329,9 @@ class Scene:
         marks = {name: np.zeros(self.frames, dtype=bool) for name in names}
         silent = np.zeros(self.frames, dtype=bool)
         for fault in self.faults:
-            video = fault.kind in ("black_frames", "low_light")
+            video = fault.kind in ("black_frames", "low_light", "picture_static")
             marks["corrupted_video" if video else "corrupted_audio"][fault.start : fault.end] = True
-            if fault.kind in ("silent_microphone", "missing_audio"):
+            if fault.kind in ("silent_microphone", "sound_static", "missing_audio"):
                 silent[fault.start : fault.end] = True
         black = self._black()
         for event in self.events:
@@ -333,7 +351,7 @@ class Scene:
     def _black(self) -> np.ndarray:
         black = np.zeros(self.frames, dtype=bool)
         for fault in self.faults:
-            if fault.kind == "black_frames":
+            if fault.kind in ("black_frames", "picture_static"):
                 black[fault.start : fault.end] = True
         return black
 
@@ -412,7 +430,10 @@ class Scene:
             )
             what = event.kind.replace("_", " ") + (f" ({event.code})" if event.code else "")
             lines.append(f"  frames {event.start:4d} to {event.end:4d}: {what}: {told}")
-        for fault in self.faults:
+        static = [fault for fault in self.faults if fault.kind.endswith("_static")]
+        if static:
+            lines.append(f"  {len(static)} bursts of static over picture or sound")
+        for fault in (f for f in self.faults if f not in static):
             what = fault.kind.replace("_", " ")
             lines.append(f"  frames {fault.start:4d} to {fault.end:4d}: sensor fault: {what}")
         return "\n".join(lines)
@@ -568,6 +589,8 @@ def sample_scene(
             faults.append(Fault(kind=kind, start=start, end=start + length))
     if missing_audio:
         faults.append(Fault(kind="missing_audio", start=0, end=frames))
+    for kind in ("picture_static", "sound_static"):
+        faults.extend(_bursts(rng, kind, getattr(world, kind), world.static_frames, frames))
     return Scene(
         seed=_seed(rng),
         place=place,
@@ -581,6 +604,19 @@ def sample_scene(
         dark_corner=dark_corner,
         world=world,
     )
+
+
+def _bursts(
+    rng: np.random.Generator, kind: str, share: float, length: tuple[int, int], frames: int
+) -> list[Fault]:
+    """Bursts of a fault that take ``share`` of the frames in the mean, anywhere in a video."""
+    bursts, at = [], 0
+    gap = sum(length) / 2 * (1 - share) / share if share else math.inf  # mean, frames
+    while (at := at + int(min(rng.exponential(gap), frames))) < frames:
+        end = min(frames, at + int(rng.integers(length[0], length[1] + 1)))
+        bursts.append(Fault(kind=kind, start=at, end=end))
+        at = end
+    return bursts
 
 
 def _draw_classes(rng: np.random.Generator, world: World) -> list[str]:

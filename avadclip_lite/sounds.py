@@ -588,4 +588,7 @@ def mix(scene: Scene) -> np.ndarray:
             track[a:b] = np.clip(track[a:b] * np.float32(14.0), -1.0, 1.0)
         elif fault.kind == "silent_microphone":
             track[a:b] *= np.float32(0.0)
+        elif fault.kind == "sound_static":
+            hiss = _noise(rng, b - a, (3000, 1.6, 1.0))
+            track[a:b] = np.float32(0.06) * track[a:b] + np.float32(0.12) * hiss
     return track

@@ -17,7 +17,11 @@ from avadclip_lite.store import FeatureStore, soundstage_path
 __all__ = ["EXAMPLES", "examples", "open_stage", "row_of", "scene_of"]
 
 # Three test videos of Soundstage, followed through all notebooks.
-EXAMPLES: dict[str, str] = {}
+EXAMPLES = {
+    "sound saves": "soundstage_0483_label_B6-0-0",  # a car accident off camera, heard throughout
+    "sound lies": "soundstage_0414_label_A",  # cheering and fireworks over a stadium, nothing else
+    "many labels": "soundstage_0545_label_B1-B2-B5",  # one seen only, two seen and heard
+}
 
 _SOURCE = "scene:"
 
@@ -47,10 +51,9 @@ def examples(store: FeatureStore) -> dict[str, int]:
     In other data the roles are filled by what its labels can tell: the longest test video with the
     most classes, the longest with one class, and the longest normal one.
     """
-    rows = {role: name for role, name in EXAMPLES.items()}
     names = [row.name for row in store.videos]
-    if rows and set(rows.values()) <= set(names):
-        return {role: names.index(name) for role, name in rows.items()}
+    if set(EXAMPLES.values()) <= set(names):
+        return {role: names.index(name) for role, name in EXAMPLES.items()}
     test = store.indices("test")
     labels = store.labels(test)
     order = test[np.argsort(-store.snippets[test], kind="stable")]

@@ -415,9 +415,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=soundstage_path(), help="folder to write")
     parser.add_argument("--weights", type=Path, help="folder of the encoders (default: --out)")
     parser.add_argument("--world", nargs="*", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--snippets", type=int, default=14_000, help="for pretraining")
+    parser.add_argument("--snippets", type=int, default=10_000, help="for pretraining")
     parser.add_argument("--held-out", type=int, default=3_000, help="snippets for zero-shot")
-    parser.add_argument("--epochs", type=int, default=10, help="of the image and text towers")
+    parser.add_argument("--epochs", type=int, default=6, help="of the image and text towers")
     parser.add_argument("--train", type=int, default=len(TRAIN_SCENES), help="training videos")
     parser.add_argument("--test", type=int, default=len(TEST_SCENES), help="test videos")
     parser.add_argument(
