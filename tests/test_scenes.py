@@ -157,12 +157,13 @@ def test_flags_against_a_loop_over_frames(scenes):
         for frame in range(scene.frames):
             faults = {f.kind for f in scene.faults if f.start <= frame < f.end}
             on = {e for e in scene.events if e.start <= frame < e.end}
-            deaf = faults & {"silent_microphone", "missing_audio"}
+            blind = faults & {"black_frames", "picture_static"}
+            deaf = faults & {"silent_microphone", "sound_static", "missing_audio"}
             now = {
                 "anomalous": any(e.code for e in on),
-                "visible": any(e.code and e.visible for e in on) and "black_frames" not in faults,
+                "visible": any(e.code and e.visible for e in on) and not blind,
                 "audible": any(e.code and e.audible for e in on) and not deaf,
-                "corrupted_video": bool(faults & {"black_frames", "low_light"}),
+                "corrupted_video": bool(blind) or "low_light" in faults,
                 "corrupted_audio": bool(deaf) or "clipped_microphone" in faults,
                 **{f"distractor_{k}": any(e.kind == k for e in on) for k in DISTRACTORS},
             }
@@ -218,7 +219,7 @@ def test_shares_are_within_their_design(scenes):
     positive = sum(s.frame_truth().sum() for s in scenes) / sum(s.frames for s in scenes)
     assert facts["positive_frames"] == pytest.approx(positive)
     assert 0.15 < facts["positive_frames"] < 0.21
-    assert 0.32 < facts["normal_videos"] < 0.48
+    assert 0.34 < facts["normal_videos"] < 0.50
     assert facts["heard_only"] + facts["seen_only"] >= 0.30
     assert facts["both"] + facts["heard_only"] + facts["seen_only"] == pytest.approx(1)
     assert min(facts["heard_only"], facts["seen_only"]) > 0.15
@@ -229,7 +230,11 @@ def test_shares_are_within_their_design(scenes):
     counts = Counter(len(s.labels) for s in scenes if s.labels != ("A",))
     assert set(counts) == {1, 2, 3}
     lengths = [(e.end - e.start) / XD_STRIDE for s in scenes for e in s.anomalies]
-    assert np.quantile(lengths, 0.05) > 1 and 3 < np.median(lengths) < 12 and max(lengths) <= 12.1
+    assert np.quantile(lengths, 0.05) > 1 and 6 < np.median(lengths) < 16 and max(lengths) <= 22.1
+    for blind in (True, False):
+        kind = "picture_static" if blind else "sound_static"
+        burst = sum(f.end - f.start for s in scenes for f in s.faults if f.kind == kind)
+        assert burst / sum(s.frames for s in scenes) == pytest.approx(0.30, abs=0.03)
 
 
 def test_a_world_moves_the_shares():
