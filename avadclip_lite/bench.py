@@ -29,7 +29,7 @@ from .config import CROPS, XD_CLASSES, Config, make_config
 from .encoders import load_text
 from .model import build
 from .store import TrainingSet
-from .train import FrozenTeacher, _batches, _Run
+from .train import FrozenTeacher, TrainingRun, shuffled_batches
 
 __all__ = ["Timing", "add_arguments", "main", "matmul_rate", "measure", "synthetic_bags"]
 
@@ -136,11 +136,11 @@ def measure(
     if settings.model.role != "audio_visual" and settings.loss.ukd != "none":
         audio_visual = make_config(form=settings.form, scale=settings.scale)
         teacher = FrozenTeacher(build(audio_visual, text, prompts)).to(device)
-    run = _Run(settings, build(settings, text, prompts).to(device), device)
+    run = TrainingRun(settings, build(settings, text, prompts).to(device), device)
     run.model.train()
-    queue = _batches(bags, settings.train.batch_size, run.shuffling)
+    queue = shuffled_batches(bags, settings.train.batch_size, run.shuffling)
     while len(queue) < warm_up + steps + COUNTED_STEPS:
-        queue += _batches(bags, settings.train.batch_size, run.shuffling)
+        queue += shuffled_batches(bags, settings.train.batch_size, run.shuffling)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     for index in queue[:warm_up]:

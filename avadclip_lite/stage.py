@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from avadclip_lite.config import soundstage_path
 from avadclip_lite.scenes import Scene, sample_scene
-from avadclip_lite.store import FeatureStore, soundstage_path
+from avadclip_lite.store import FeatureStore
 
 __all__ = ["EXAMPLES", "examples", "open_stage", "row_of", "scene_of"]
 

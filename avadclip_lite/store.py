@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -76,16 +75,8 @@ __all__ = [
     "parse_label",
     "read_annotations",
     "resample",
-    "soundstage_path",
     "truth_events",
 ]
-
-
-def soundstage_path() -> Path:
-    """Where the data set that ships lies: ``data/soundstage`` of the repository, or
-    ``soundstage`` in the folder that the environment variable ``AVADCLIP_DATA`` names."""
-    folder = os.environ.get("AVADCLIP_DATA")
-    return (Path(folder) if folder else Path(__file__).parents[1] / "data") / "soundstage"
 
 
 # ---------------------------------------------------------------------------- reading

@@ -53,7 +53,16 @@ from .evaluate import average_precision, evaluate
 from .model import Detector, build
 from .store import Batch, FeatureStore, TrainingSet, holdout_split
 
-__all__ = ["FitResult", "FrozenTeacher", "fit", "load", "source_digest", "trained"]
+__all__ = [
+    "FitResult",
+    "FrozenTeacher",
+    "TrainingRun",
+    "fit",
+    "load",
+    "shuffled_batches",
+    "source_digest",
+    "trained",
+]
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +172,7 @@ def fit(
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(settings.train.seed)
         model = build(settings, tower, prompts).to(device)
-        run = _Run(settings, model, device)
+        run = TrainingRun(settings, model, device)
         if folder is not None:
             _open_folder(folder, identity)
             run.restore(folder)
@@ -236,7 +245,7 @@ def _text(
         return name, *load_text(name, store.classes.words, dim=settings.model.dim)
 
 
-class _Run:
+class TrainingRun:
     """The state of a training between two steps, and the loop over them."""
 
     def __init__(self, settings: Config, model: Detector, device: torch.device) -> None:
@@ -313,7 +322,7 @@ class _Run:
         names: list[str] = []
         sums = torch.zeros((), device=self.device)
         seen = 0
-        for index in _batches(bags, train.batch_size, self.shuffling):
+        for index in shuffled_batches(bags, train.batch_size, self.shuffling):
             try:
                 parts = self.one_step(bags.batch(index).to(self.device), teacher)
             except RuntimeError as error:
@@ -472,7 +481,7 @@ def _resident(bags: TrainingSet, device: torch.device) -> TrainingSet:
     return bags.to(device) if bags.nbytes <= RESIDENT_SHARE * free else bags
 
 
-def _batches(bags: TrainingSet, size: int, generator: torch.Generator) -> list[Tensor]:
+def shuffled_batches(bags: TrainingSet, size: int, generator: torch.Generator) -> list[Tensor]:
     """Shuffled positions of an epoch, the last small batch kept.
 
     Where batches are cut to their longest bag, each pool of ``POOL`` shuffled batches is sorted by

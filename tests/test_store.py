@@ -22,7 +22,6 @@ from avadclip_lite.store import (
     chunks,
     holdout_split,
     resample,
-    soundstage_path,
 )
 
 DIM = 6
@@ -864,10 +863,3 @@ def test_holdout_edges(labelled):
     assert len(kept) + len(held) == 1
     with pytest.raises(ValueError, match="below 1, got 1.5"):
         holdout_split(labelled, rows, 1.5, 0)
-
-
-def test_where_the_shipped_data_lies(monkeypatch, tmp_path):
-    monkeypatch.delenv("AVADCLIP_DATA", raising=False)
-    assert soundstage_path() == Path(__file__).parents[1] / "data" / "soundstage"
-    monkeypatch.setenv("AVADCLIP_DATA", str(tmp_path))
-    assert soundstage_path() == tmp_path / "soundstage"

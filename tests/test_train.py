@@ -57,7 +57,12 @@ def same_weights(one, other) -> bool:
 def test_the_loop_is_adamw_on_the_sum_of_losses(store) -> None:
     """Three epochs against a loop written out here: same batches, same updates."""
     settings = tiny_settings(
-        selection="last", tcn_dropout=0.0, milestones=(1,), length_aware=False, learning_rate=0.01
+        selection="last",
+        tcn_dropout=0.0,
+        milestones=(1,),
+        length_aware=False,
+        learning_rate=0.01,
+        weight_decay=0.01,
     )
     text, prompts = tiny_text()
     result = fit(settings, store, text=text, prompts=prompts)
@@ -122,10 +127,10 @@ def test_length_aware_batches_see_every_bag_once_with_less_padding(store) -> Non
     for aware in (True, False):
         bags = TrainingSet(store, store.indices("train"), tiny_settings(length_aware=aware))
         generator = torch.Generator().manual_seed(0)
-        batches = train_module._batches(bags, 3, generator)
+        batches = train_module.shuffled_batches(bags, 3, generator)
         assert sorted(torch.cat(batches).tolist()) == list(range(24))
         padded[aware] = sum(int(bags.lengths[b].max()) * len(b) for b in batches)
-        again = train_module._batches(bags, 3, generator)
+        again = train_module.shuffled_batches(bags, 3, generator)
         assert [b.tolist() for b in again] != [b.tolist() for b in batches]
     real = int(bags.lengths.sum())
     assert padded[True] - real < 0.3 * (padded[False] - real)
@@ -310,14 +315,14 @@ def test_reload_best_starts_the_next_epoch_from_the_best_weights(store, monkeypa
         first.append({k: v.clone() for k, v in model.trainable_state().items()})
         return type("Report", (), {"metrics": dict.fromkeys(names, next(values))})
 
-    original = train_module._Run.one_epoch
+    original = train_module.TrainingRun.one_epoch
 
     def spy(self, *args):
         started.append({k: v.clone() for k, v in self.model.trainable_state().items()})
         return original(self, *args)
 
     monkeypatch.setattr(train_module, "evaluate", judge)
-    monkeypatch.setattr(train_module._Run, "one_epoch", spy)
+    monkeypatch.setattr(train_module.TrainingRun, "one_epoch", spy)
     run(store, selection="test", reload_best=True)
     for start in started[1:]:
         assert all(torch.equal(start[name], first[0][name]) for name in start)
@@ -360,7 +365,7 @@ WORKER = """
     from avadclip_lite import train
     from avadclip_lite.store import FeatureStore
     from tiny import tiny_settings, tiny_text
-    save = train._Run.save
+    save = train.TrainingRun.save
 
     def save_and_tell(self, folder):
         save(self, folder)
@@ -369,7 +374,7 @@ WORKER = """
             import time
             time.sleep(60)  # waits to be killed
 
-    train._Run.save = save_and_tell
+    train.TrainingRun.save = save_and_tell
     text, prompts = tiny_text()
     settings = tiny_settings(**{settings!r})
     teacher = train.load({teacher!r}, text=text, prompts=prompts) if {teacher!r} else None
@@ -431,14 +436,14 @@ def test_going_on_in_one_process_is_exact_for_the_released_protocol_too(
     class Stop(Exception):
         pass
 
-    original = train_module._Run.save
+    original = train_module.TrainingRun.save
 
     def stop_after_two(self, folder):
         original(self, folder)
         if self.epoch == 2:
             raise Stop
 
-    monkeypatch.setattr(train_module._Run, "save", stop_after_two)
+    monkeypatch.setattr(train_module.TrainingRun, "save", stop_after_two)
     with pytest.raises(Stop):
         run(store, out=tmp_path / "run", **settings)
     monkeypatch.undo()
@@ -482,7 +487,7 @@ def test_load_gives_the_chosen_weights_in_eval_mode(store, tmp_path) -> None:
 
 def test_a_finished_run_is_returned_as_it_is(store, tmp_path, monkeypatch) -> None:
     first = run(store, out=tmp_path / "run")
-    monkeypatch.setattr(train_module._Run, "one_epoch", None)  # would fail if called
+    monkeypatch.setattr(train_module.TrainingRun, "one_epoch", None)  # would fail if called
     second = run(store, out=tmp_path / "run")
     assert same_weights(first.model, second.model)
     assert second.history == first.history and second.chosen_epoch == first.chosen_epoch
@@ -536,9 +541,9 @@ def cached(store, cache, teacher=None, **overrides):
 def test_the_cache_finds_the_same_training_and_no_other(store, tmp_path, monkeypatch) -> None:
     first = cached(store, tmp_path)
     calls = []
-    original = train_module._Run.train
+    original = train_module.TrainingRun.train
     monkeypatch.setattr(
-        train_module._Run, "train", lambda self, *a: calls.append(1) or original(self, *a)
+        train_module.TrainingRun, "train", lambda self, *a: calls.append(1) or original(self, *a)
     )
     assert same_weights(cached(store, tmp_path).model, first.model)
     assert calls == []
@@ -576,14 +581,14 @@ def test_two_processes_that_ask_at_once_train_once(store, tmp_path) -> None:
         from avadclip_lite.store import FeatureStore
         from tiny import tiny_settings, tiny_text
         import time
-        one_epoch = train._Run.one_epoch
+        one_epoch = train.TrainingRun.one_epoch
 
         def slowly(self, *args):
             print("epoch", flush=True)
             time.sleep(0.3)
             return one_epoch(self, *args)
 
-        train._Run.one_epoch = slowly
+        train.TrainingRun.one_epoch = slowly
         text, prompts = tiny_text()
         result = train.trained(tiny_settings(), FeatureStore.open({str(store.path)!r}), text=text,
                                prompts=prompts, cache={str(tmp_path)!r}, progress=False)

@@ -27,7 +27,7 @@ from avadclip_lite.config import XD_CLASSES, XD_STRIDE, Config, make_config, sou
 from avadclip_lite.encoders import TextTower, WordPrompts, load_text
 from avadclip_lite.model import Detector
 from avadclip_lite.store import FeatureStore
-from avadclip_lite.train import _Run, fit
+from avadclip_lite.train import TrainingRun, fit
 from avadclip_lite.writer import StoreWriter
 
 
@@ -68,21 +68,21 @@ def losses_of(
 ) -> tuple[list[float], float, Detector]:
     """Total loss of every step, seconds, and the trained detector."""
     kept: list[torch.Tensor] = []
-    one_step = _Run.one_step
+    one_step = TrainingRun.one_step
 
     def remember(self, batch, frozen):
         parts = one_step(self, batch, frozen)
         kept.append(parts["total"].detach())
         return parts
 
-    _Run.one_step = remember
+    TrainingRun.one_step = remember
     began = time.perf_counter()
     try:
         result = fit(
             settings, store, text=text[0], prompts=text[1], teacher=teacher, progress=False
         )
     finally:
-        _Run.one_step = one_step
+        TrainingRun.one_step = one_step
     losses = torch.stack(kept).tolist()
     return losses, time.perf_counter() - began, result.model.cpu()
 

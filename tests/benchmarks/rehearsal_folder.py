@@ -73,7 +73,8 @@ def random_pools(rng: np.random.Generator, dim: int = 64, count: int = 400) -> P
 def soundstage_pools() -> Pools:
     """Soundstage's snippets by the event they lie in; raises if the store is not there."""
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    from avadclip_lite.store import FeatureStore, soundstage_path
+    from avadclip_lite.config import soundstage_path
+    from avadclip_lite.store import FeatureStore
 
     store = FeatureStore.open(soundstage_path())
     video: dict[str, list[np.ndarray]] = {code: [] for code in CODES}
