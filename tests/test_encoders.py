@@ -414,3 +414,36 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
 def test_unknown_encoders_are_refused():
     with pytest.raises(ValueError, match="got 'imagebind'"):
         enc.load_encoders("imagebind")
+
+
+def test_the_trio_comes_back_from_its_file(tmp_path):
+    """As float16 with a part of the vocabulary; open_clip reads the same from its own towers."""
+    torch.manual_seed(3)
+    vocabulary = sorted({320, 539, enc.START_TOKEN, enc.END_TOKEN, *enc.CLASS_TOKENS["riot"]})
+    clip = enc.soundstage_clip(len(vocabulary)).eval().to(memory_format=torch.channels_last)
+    audio = enc.AudioTower().eval()
+    with torch.no_grad():
+        for part in (clip, audio):
+            for tensor in part.state_dict().values():
+                if tensor.is_floating_point():
+                    tensor.copy_(tensor.half().float())  # what float16 can hold
+        audio.mel_mean.fill_(-3.0)
+    enc.save_soundstage(tmp_path / enc.SOUNDSTAGE_FILE, clip, audio, vocabulary, {"seed": 3})
+    trio = enc.load_encoders("soundstage", weights=tmp_path)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    ids = [enc.START_TOKEN, 320, *enc.CLASS_TOKENS["riot"], enc.END_TOKEN]
+    rows = torch.zeros(1, 32, dtype=torch.int64)
+    rows[0, :4] = torch.tensor([vocabulary.index(i) for i in ids])
+    with torch.no_grad():
+        image = clip.encode_image(enc.clip_pixels(frames, 64), normalize=True) * 8
+        sound = torch.nn.functional.normalize(audio(torch.from_numpy(waves(2))), dim=-1) * 8
+        text = clip.encode_text(rows)
+    torch.testing.assert_close(trio.encode_images(frames), image, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(trio.encode_audio(waves(2)), sound, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(trio.encode_text(["a riot"]), text, atol=1e-5, rtol=1e-4)
+    tower, _ = enc.load_text("soundstage", ["riot"], dim=64, weights=tmp_path)
+    own = tower(tower.embed_tokens([ids]), torch.tensor([3]))
+    torch.testing.assert_close(own, text, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="64 numbers a prompt, but 512 are expected"):
+        enc.load_text("soundstage", ["riot"], dim=512, weights=tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [enc.SOUNDSTAGE_FILE]
