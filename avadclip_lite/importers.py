@@ -634,6 +634,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="feature store to make")
     parser.add_argument("--dim", type=int, default=CLIP_DIM, help="feature width (%(default)s)")
     parser.add_argument(
+        "--encoder",
+        default="clip",
+        choices=("clip", "random"),
+        help="text tower that belongs to the features; random needs no download, but then class "
+        "words mean nothing (%(default)s)",
+    )
+    parser.add_argument(
         "--allow-missing-audio", action="store_true", help="a missing audio file means no sound"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a store at --out")
@@ -650,6 +657,7 @@ def main(args: argparse.Namespace) -> int:
         args.out,
         audio_root=args.audio,
         dim=args.dim,
+        encoder=args.encoder,
         allow_missing_audio=args.allow_missing_audio,
         overwrite=args.overwrite,
     )
