@@ -1,6 +1,6 @@
 """Build what ships in data/soundstage: the tiny frozen encoders, then the feature store.
 
-    python data/build_soundstage.py                    # everything, about ten minutes on two cores
+    python data/build_soundstage.py                    # everything, about six minutes on two cores
     python data/build_soundstage.py encoders           # pretrain the trio, report zero-shot
     python data/build_soundstage.py report             # zero-shot of the weights that are there
     python data/build_soundstage.py store              # render, encode and pack the videos
