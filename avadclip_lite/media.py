@@ -22,8 +22,9 @@ import errno
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -43,6 +44,7 @@ __all__ = [
     "pictures_at",
     "sound_stream",
     "upright",
+    "write_video",
 ]
 
 MAX_WINDOW = 60.0  # seconds of sound that one snippet can have; time-lapse has longer snippets
@@ -129,6 +131,45 @@ def pictures_at(path: str | Path, times: Sequence[float]) -> list[np.ndarray]:
                 raise BrokenVideo(f"{path} shows no picture at {time:.2f} s")
             found[time] = upright(shown)
     return [found[time] for time in times]
+
+
+def write_video(
+    path: str | Path,
+    frames: Iterable[np.ndarray],
+    *,
+    rate: Fraction | float,
+    wave: np.ndarray | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Path:
+    """Write an MP4 (H.264, AAC) that any player shows: pictures uint8 (H, W, 3) with even sides,
+    ``rate`` a second, and ``wave (samples,)`` at 16 kHz from the first picture on.
+
+    ``options`` of the picture encoder; by default nearly lossless.
+    """
+    rate = Fraction(rate).limit_denominator(1001)
+    block = 1024  # samples that AAC codes at a time
+    with av.open(f"file:{os.fspath(path)}", "w", format="mp4") as out:
+        picture = out.add_stream("libx264", rate=rate, options=dict(options or {"crf": "12"}))
+        sound = None if wave is None else out.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        heard = 0  # samples written
+        for k, image in enumerate(frames):
+            if k == 0:
+                picture.height, picture.width = image.shape[:2]
+                picture.pix_fmt = "yuv420p"
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame.pts, frame.time_base = k, 1 / rate
+            out.mux(picture.encode(frame))
+            # sound goes along with the pictures, so that the file can be played while it loads
+            while sound is not None and heard < min(len(wave), (k + 1) / rate * SAMPLE_RATE):
+                part = np.asarray(wave[heard : heard + block], np.float32)
+                piece = av.AudioFrame.from_ndarray(part[None], format="fltp", layout="mono")
+                piece.sample_rate, piece.pts = SAMPLE_RATE, heard
+                out.mux(sound.encode(piece))
+                heard += len(part)
+        for stream in (picture, sound):
+            if stream is not None:
+                out.mux(stream.encode(None))
+    return Path(path)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from avadclip_lite import extract as extraction
 from avadclip_lite.config import SAMPLE_RATE
 from avadclip_lite.encoders import clip_pixels, load_encoders
 from avadclip_lite.extract import FeatureReader, checked_crops, cut, extract
-from avadclip_lite.media import BrokenVideo, Sound, VideoReader
+from avadclip_lite.media import BrokenVideo, Sound, VideoReader, write_video
 
 STRIDE = 16
 FLASHES = (17, 32, 47, 63)  # the second and the last frame of a snippet, and the first
@@ -419,6 +419,20 @@ def test_a_reader_may_be_left_half_way(film):
     assert threading.active_count() == 1 or not any(
         "ThreadPoolExecutor" in thread.name for thread in threading.enumerate()
     )
+
+
+def test_a_written_video_is_read_as_it_was(tmp_path):
+    path = tmp_path / "made: here.mp4"
+    wave = clip_wave(4.0, SAMPLE_RATE, [1.0, 2.75])
+    pictures = (flat(2 * k + 10, (32, 48)) for k in range(100))
+    write_video(path, pictures, rate=24, wave=wave[: 100 * SAMPLE_RATE // 24])
+    found = extract(path, Plain(), picture="first")
+    assert found.frames == 100 and found.seconds == pytest.approx(96 / 24, abs=1e-3)
+    np.testing.assert_allclose(found.video[0, :, 0], 2 * np.arange(0, 96, 16) + 10, atol=2)
+    assert np.argsort(found.audio[:, 0])[-2:].tolist() in ([1, 4], [4, 1])
+    with Sound(path) as sound:
+        heard, _ = sound.window(0.0, 2.0)
+    assert find_click(heard, SAMPLE_RATE) == pytest.approx(1.0, abs=1e-3)
 
 
 # ---- files that are no good ----------------------------------------------------------------------
