@@ -20,7 +20,7 @@ __all__ = ["EXAMPLES", "examples", "open_stage", "row_of", "scene_of"]
 # Three test videos of Soundstage, followed through all notebooks.
 EXAMPLES = {
     "sound saves": "soundstage_0483_label_B6-0-0",  # a car accident off camera, heard throughout
-    "sound lies": "soundstage_0414_label_A",  # cheering and fireworks over a stadium, nothing else
+    "sound lies": "soundstage_0414_label_A",  # fireworks over a stadium, nothing else happens
     "many labels": "soundstage_0545_label_B1-B2-B5",  # one seen only, two seen and heard
 }
 
