@@ -1,0 +1,941 @@
+# %% [markdown]
+# # 01 · Encoders
+#
+# **Question:** What do frozen CLIP and Wav2CLIP see and hear, and how far does zero-shot get?
+#
+# **You will be able to:**
+#
+# - explain how pictures and words come to share one space, and compute the loss that does it by
+#   hand
+# - say what each of the three frozen encoders gives, and why its features are scaled or not
+# - show that sounds land among the pictures although they never met a word
+# - turn prompts into a classifier without training, and name what fools it
+# - score a whole test set without training, and say where that fails
+# - say what the real CLIP and Wav2CLIP need, and why a batch must not change a feature
+#
+# **Prerequisites:** [00](00_orientation.ipynb) (the data, snippets, average precision)
+#
+# **Minutes:** 1 on two CPU cores; 30 to teach
+#
+# **Reads:** the tiny encoders that ship, the feature store (Soundstage unless you say otherwise)
+#
+# **Writes:** numbers to `metrics.json`
+
+# %% tags=["parameters"]
+data: str = ""  # folder of a feature store; empty is Soundstage, which ships
+seed: int = 0  # of the captioned snippets that the encoders are examined on
+snippets: int = 420  # how many of them; drawing one takes some 15 ms
+weights: str = "random"  # of the real CLIP: "random", "auto" (downloads), or a folder
+
+# %% tags=["setup"]
+import json
+import logging
+import math
+import warnings
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from sklearn.decomposition import PCA
+from torch.testing import assert_close
+
+from avadclip_lite import plots
+from avadclip_lite.config import SAMPLE_RATE, XD_CLASSES, soundstage_path
+from avadclip_lite.encoders import (
+    CLIP_FILE,
+    CLIP_URL,
+    END_TOKEN,
+    SOUNDSTAGE_FILE,
+    START_TOKEN,
+    WAV2CLIP_FILE,
+    WAV2CLIP_URL,
+    AudioTower,
+    load_encoders,
+    load_text,
+    token_ids,
+)
+from avadclip_lite.evaluate import average_precision, roc_auc, snippet_truth
+from avadclip_lite.prompts import TextualPrompt, alignment_map
+from avadclip_lite.run import record
+from avadclip_lite.scenes import DISTRACTORS, FPS, caption_snippets
+from avadclip_lite.stage import examples, open_stage
+
+plots.use_style()
+warnings.filterwarnings("ignore", message="IProgress not found")  # progress bars; none are shown
+torch.set_grad_enabled(False)  # everything in this notebook is frozen
+
+# %% [markdown]
+# ## 1. One space for pictures and words
+#
+# A detector that learns from a few hundred weak labels cannot also learn what fire looks like. So
+# it starts from networks that have learned it elsewhere, and does not change them: they are
+# **frozen**. A network that turns an input into a vector is an **encoder**, and its vector a
+# **feature** or an **embedding**.
+#
+# **CLIP** consists of two encoders, one for pictures and one for text, and was trained on hundreds
+# of millions of pictures from the web with the captions found beside them. It never learned a list
+# of classes. Its only task was this: here are thousands of pictures and their captions, shuffled;
+# which caption belongs to which picture? To solve it, both encoders must put a picture and a
+# sentence about it at the same place of one space. That is **contrastive** learning: what belongs
+# together is pulled together, everything else in the batch is pushed apart.
+#
+# "The same place" is measured by direction. The **cosine similarity** of two vectors is the dot
+# product of the two after each has been divided by its length: 1 for the same direction, 0 for a
+# right angle, -1 for opposite directions. How long the vectors are does not matter.
+#
+# Three pictures, three captions, two dimensions:
+
+# %%
+pictures = torch.tensor([[3.0, 0.0], [0.0, 2.0], [-1.0, 1.0]])
+captions = torch.tensor([[2.0, 1.0], [1.0, 3.0], [-2.0, 1.0]])
+
+
+def my_cosines(a_ND, b_MD):
+    """(N, M) cosine similarities of the rows of a and of b."""
+    a_ND = a_ND / a_ND.square().sum(1, keepdim=True).sqrt()
+    b_MD = b_MD / b_MD.square().sum(1, keepdim=True).sqrt()
+    return a_ND @ b_MD.T
+
+
+cosines = my_cosines(pictures, captions)
+print("pictures down, captions across")
+print(cosines.numpy().round(2))
+first = (3 * 2 + 0 * 1) / (math.sqrt(9) * math.sqrt(5))
+print(f"the first of them by hand: (3 x 2 + 0 x 1) / (3 x {math.sqrt(5):.2f}) = {first:.2f}")
+
+assert_close(cosines, F.cosine_similarity(pictures[:, None], captions[None], dim=-1))
+
+# %% [markdown]
+# Every picture is closest to its own caption, which stands on the diagonal. Now make a guess out of
+# each row: softmax turns three cosines into three probabilities. Cosines differ by 2 at the very
+# most, so a softmax of them is nearly flat; dividing by a small **temperature** first sharpens it.
+# CLIP learned its temperature. The detector that we are going to build uses 0.07.
+#
+# The loss asks for the right caption of each picture, and also, down the columns, for the right
+# picture of each caption: the mean of $-\log p$ of the diagonal, in both directions.
+
+# %%
+for temperature in (1.0, 0.07):
+    logits = cosines / temperature
+    p_rows = logits.exp() / logits.exp().sum(dim=1, keepdim=True)  # which caption?
+    p_columns = logits.exp() / logits.exp().sum(dim=0, keepdim=True)  # which picture?
+    loss = (-p_rows.diag().log().mean() - p_columns.diag().log().mean()) / 2
+    print(f"temperature {temperature}: which caption, picture by picture")
+    print(p_rows.numpy().round(2))
+    print(f"loss {loss:.3f}\n")
+
+right = torch.arange(3)
+assert_close(loss, (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2)
+
+# %% [markdown]
+# There is a catch when captions *coincide*. Suppose pictures 2 and 3 are both captioned "a riot".
+# If these count as two captions, the loss wants picture 2 to be close to the first copy and far
+# from the second, which is the same vector: it can never do better than a coin toss. So equal
+# captions must be one caption with several pictures, its **positives**, and share the probability
+# among them. With two identical captions and pictures that match them perfectly:
+
+# %%
+pictures = F.normalize(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]]), dim=1)
+told = ["normal", "a riot", "a riot"]
+where = {"normal": torch.tensor([1.0, 0.0]), "a riot": torch.tensor([-1.0, 0.0])}
+
+naive = pictures @ torch.stack([where[c] for c in told]).T / 0.07  # (3, 3)
+loss_naive = F.cross_entropy(naive, right)
+
+distinct = list(where)
+target = torch.tensor([distinct.index(c) for c in told])  # picture -> caption
+logits = pictures @ torch.stack(list(where.values())).T / 0.07  # (3 pictures, 2 captions)
+positives = F.one_hot(target).T.float()
+positives = positives / positives.sum(1, keepdim=True)  # caption -> its share of each picture
+loss_multi = F.cross_entropy(logits, target)
+print(f"which caption? two copies: {loss_naive:.3f} = 2/3 x ln 2;  one caption: {loss_multi:.3f}")
+print("which picture? targets of the two captions:", positives.numpy().round(2).tolist())
+
+assert math.isclose(loss_naive, 2 / 3 * math.log(2), abs_tol=1e-5) and loss_multi < 1e-5
+
+# %% [markdown]
+# On the web captions rarely coincide. In a small world they do all the time, and the encoders that
+# ship were trained with the second form.
+#
+# ## 2. Three small encoders that ship
+#
+# CLIP's weights are too large to ship and not ours to give away. So that everything runs offline, a
+# tiny **trio** ships, made in the same way. `data/build_soundstage.py` pretrained it on captioned
+# snippets of Soundstage: one frame, two thirds of a second of sound, and a caption such as "an
+# angry crowd in a riot on a square at night in the rain".
+#
+# - The **image** and **text encoder** are a small `open_clip` model, trained contrastively as
+#   above, with CLIP's own tokenizer.
+# - The **audio encoder** was trained afterwards, from the image encoder alone. Given a frame and
+#   the sound of the same moment, it learned to put the sound where the frozen image encoder had put
+#   the frame. Learning to imitate another network is called **distillation**, and this is how
+#   **Wav2CLIP** was made from CLIP. Note what is missing: the audio encoder never saw a caption.
+#
+# Be clear about what that means. These captions *name the events*, and the trio has seen this very
+# world. The snippets come from seeds of their own, so that no video of the training or test set was
+# among them; but the match between encoder and data is better than CLIP's to any real camera.
+#
+# The same call gives either: `load_encoders("soundstage")` or `load_encoders("clip")`.
+
+# %%
+encoders = load_encoders("soundstage")
+with safe_open(soundstage_path() / SOUNDSTAGE_FILE, framework="np") as file:
+    about = json.loads(file.metadata()["about"])
+    sizes = {key: math.prod(file.get_slice(key).get_shape()) for key in file.keys()}
+for name, prefix in (("image", "visual."), ("text", "text."), ("audio", "audio.")):
+    count = sum(size for key, size in sizes.items() if key.startswith(prefix))
+    print(f"{name:6} {count:8,} numbers")
+print("made from", about)
+print(f"features of D = {encoders.dim} numbers; frames of {encoders.image_size} pixels")
+print(f"a vocabulary of {len(encoders.text.vocabulary)} tokens")
+
+# %% [markdown]
+# ### From a prompt to a vector
+#
+# A text that is written to be compared with something is a **prompt**. The text encoder is a
+# Transformer: a start mark, the tokens of the words and an end mark are looked up in a table, go
+# through attention layers, and the vector that comes out *at the end mark* is the feature. Here
+# are the steps one by one; the package's `encode_text` must give the same.
+
+# %%
+prompt = "a riot in a stadium"
+tower = encoders.text
+ids = [START_TOKEN, *token_ids(prompt), END_TOKEN]
+end = len(ids) - 1
+x_LW = tower.embed_tokens(ids)  # L positions, width W
+feature = tower(x_LW[None], torch.tensor([end]))[0]
+print("token ids:", ids)
+print(f"{tuple(x_LW.shape)} embeddings -> {tuple(feature.shape)} feature, read at position {end}")
+
+assert_close(feature, encoders.encode_text([prompt])[0])
+
+# %% [markdown]
+# CLIP's attention is **causal**: a position sees itself and what stands before it, never what comes
+# after. The end mark is the last word of the prompt, so whatever is put behind it cannot matter.
+# Try it: fill the positions behind the end with noise, then change a single word before it.
+
+# %%
+noise = torch.randn(10, tower.width, generator=torch.Generator().manual_seed(0))
+behind = tower(torch.cat([x_LW, noise])[None], torch.tensor([end]))[0]
+x_changed = x_LW.clone()
+x_changed[2] = tower.embed_tokens(token_ids("normal"))[0]  # "a normal in a stadium"
+before = tower(x_changed[None], torch.tensor([end]))[0]
+for what, changed in (("noise behind the end", behind), ("another second word", before)):
+    change = (changed - feature).norm() / feature.norm()
+    print(f"{what:22} changes the feature by {change:.0%} of its length")
+
+assert (behind - feature).abs().max() < 1e-4 and (before - feature).norm() > 0.1
+
+# %% [markdown]
+# That is more than a curiosity. The detector's prompts (notebook 04) consist of the start, ten
+# learned vectors, at most two tokens of a class word, ten more learned vectors and the end: 24
+# positions. CLIP reserves 77, and the other 53 need not be computed.
+#
+# ### Unknown words
+#
+# The trio knows the tokens counted above, no more. It would be easy to return *some* vector for any
+# other word, and the result would be nonsense that looks like a result. So it refuses. Sounds
+# invite the prompt "the sound of ...", but no caption of a picture ever said *sound*:
+
+# %%
+try:
+    encoders.encode_text(["the sound of an explosion"])
+except ValueError as error:
+    refusal = str(error)
+print(refusal)
+assert "sound" in refusal and "CLIP's text tower" in refusal
+
+# %% [markdown]
+# ### Long or short
+#
+# Cosine similarity ignores the length of a feature. A linear layer does not: it multiplies whatever
+# it is given. The trio's image and audio features are therefore scaled to length $\sqrt{D}$, so
+# that their entries have a root mean square (RMS) of 1, which is what freshly initialised layers
+# expect. Text features stay as the tower gives them: they only ever meet a cosine. CLIP's and
+# Wav2CLIP's features stay raw too, because the published detectors were trained on raw ones.
+#
+# For the examination we need snippets that neither pretraining nor any video has seen.
+# `caption_snippets` draws them from a seed of their own. Some events in them are out of sight and
+# some cannot be heard; a picture will count only where its event is `seen`, a sound where it is
+# `heard`.
+
+# %% tags=["nbval-ignore-output"]
+drawn = caption_snippets(1000 + seed, snippets)  # 1 and 2 are the seeds of data/build_soundstage.py
+frames = np.stack([s.frame(encoders.image_size) for s in drawn])
+waves = np.stack([s.wave() for s in drawn])
+truth = np.array([XD_CLASSES.index(s.code) for s in drawn])  # class; liars and quiet ones are 0
+kind = np.array([s.kind or "normal" for s in drawn])
+sensed = {
+    "pictures": np.array([s.cause_visible for s in drawn]),
+    "sounds": np.array([s.audible for s in drawn]),
+}
+features = {"pictures": encoders.encode_images(frames), "sounds": encoders.encode_audio(waves)}
+words = XD_CLASSES.words
+class_text = encoders.encode_text(words)  # (C, D)
+
+print(f"{frames.shape} frames, {waves.shape} samples of sound")
+for what, x in {**features, "class words": class_text}.items():
+    rms = x.square().mean().sqrt()
+    print(f"{what:12} {tuple(x.shape)}, mean length {x.norm(dim=1).mean():5.2f}, RMS {rms:.2f}")
+for s in drawn[:4]:
+    print("   ", s.caption)
+
+for x in features.values():
+    assert_close(x.norm(dim=1), torch.full((snippets,), math.sqrt(encoders.dim)))
+
+# %% [markdown]
+# ## 3. Pictures meet words
+#
+# Here is the first picture of each class among these snippets, as the encoder gets it, and the
+# caption that it came with.
+
+# %%
+shown = [int(np.flatnonzero(sensed["pictures"] & (kind == word))[0]) for word in words]
+plots.contact_sheet(frames[shown], list(words), columns=7)
+plt.show()
+print("captions:")
+for i in shown:
+    print("   ", drawn[i].caption)
+
+# %% [markdown]
+# Now the cosines of these seven pictures to the seven bare class words. Look along each row for its
+# darkest cell; it should be on the diagonal.
+
+# %% tags=["nbval-ignore-output"]
+single = my_cosines(features["pictures"][shown], class_text).numpy()
+plots.heatmap(single, rows=[f"picture of {w}" for w in words], columns=words, vmin=-0.2, vmax=0.8)
+plt.show()
+correct = int((single.argmax(1) == np.arange(len(words))).sum())
+print(f"{correct} of {len(words)} pictures are nearest to their own word")
+assert correct >= 4
+
+# %% [markdown]
+# Even for the right word the cosine stays well below 1: "riot" says nothing about the place, the
+# light or the weather that the picture also shows. What counts is the *order* within a row. (With
+# the real CLIP it is the same, only more so: all of its image-text cosines lie close together, and
+# the temperature pulls them apart.)
+#
+# ## 4. Sounds land among the pictures
+#
+# ### What the audio encoder gets
+#
+# Not a waveform but a **log-mel spectrogram**. Cut the sound into overlapping windows of 512
+# samples, take the energy at each pitch, add it up in bands that are narrow at low pitch and wide
+# at high pitch as the ear's are (the mel scale), and take the logarithm. In a few lines:
+
+# %%
+audio_tower = AudioTower()  # only its front end is used here, which has no weights
+
+
+def my_log_mel(wave_S):
+    """(samples,) -> (bands, frames)."""
+    n, hop = AudioTower.N_FFT, AudioTower.HOP
+    padded = F.pad(wave_S[None], (n // 2, n // 2), mode="reflect")[0]
+    windows = padded.unfold(0, n, hop) * torch.hann_window(n)  # (frames, 512)
+    power = torch.fft.rfft(windows).abs().square() / torch.hann_window(n).sum().square()
+    return torch.log(power @ audio_tower.filters + 1e-9).T
+
+
+wave = torch.from_numpy(waves[0])
+mel = my_log_mel(wave)
+print(f"{len(wave)} samples, {len(wave) / SAMPLE_RATE:.3f} s -> {tuple(mel.shape)} bands x frames")
+assert_close(mel, audio_tower.log_mel(wave[None])[0], atol=2e-3, rtol=1e-3)
+
+# %% [markdown]
+# Bands are then standardised with a mean and a spread that were measured once, in pretraining, and
+# are part of the weights. Section 7 shows why that matters. A small convolutional network makes a
+# vector out of the result.
+#
+# ### Where the vectors lie
+#
+# Now the test of the claim. Every sound and every picture is compared with the seven class words,
+# and cosines are averaged over all snippets of one kind. In the upper rows are the classes, in the
+# lower rows the **distractors**, harmless things that resemble them. On the left stand the
+# pictures, on the right the sounds. Look for the diagonal in the right half: no sound was ever
+# paired with a word. Then look at the lower rows: each of them should be darkest under *normal*.
+
+
+# %% tags=["main-figure", "nbval-ignore-output"]
+# Mean cosine of pictures (left) and sounds (right) to the class words; liars in the lower rows.
+def two_halves(fig):
+    """Name the two halves of a heatmap and part them."""
+    ax = fig.axes[0]
+    ax.axvline(len(words), color="white", lw=6)
+    for half, sense in enumerate(features):
+        ax.text((half + 0.5) * len(words), -0.15, sense, ha="center", va="bottom")
+
+
+kinds = [*words, *DISTRACTORS]
+table = np.full((len(kinds), 2 * len(words)), np.nan)
+for half, (sense, x) in enumerate(features.items()):
+    near = my_cosines(x, class_text).numpy()
+    for row, name in enumerate(kinds):
+        mine = sensed[sense] & (kind == name)
+        table[row, half * len(words) : (half + 1) * len(words)] = near[mine].mean(axis=0)
+fig = plots.heatmap(
+    table,
+    rows=[name.replace("_", " ") for name in kinds],
+    columns=[*words, *words],
+    vmin=-0.2,
+    vmax=0.8,
+)
+two_halves(fig)
+fig.axes[0].axhline(len(words), color="white", lw=6)
+plt.show()
+for half, sense in enumerate(features):
+    part = table[:, half * len(words) : (half + 1) * len(words)]
+    hits = int((part[: len(words)].argmax(1) == np.arange(len(words))).sum())
+    liars = [n.replace("_", " ") for n, r in zip(kinds, part, strict=True) if n in DISTRACTORS]
+    wrong = [n for n, r in zip(liars, part[len(words) :], strict=True) if r.argmax() > 0]
+    print(f"{sense}: {hits} of {len(words)} kinds nearest to their word; liars: {', '.join(wrong)}")
+    assert hits >= 6
+
+# %% [markdown]
+# The right half has the same diagonal as the left. The chain is short: words taught the image
+# encoder, and the image encoder taught the audio encoder, so the sound of an explosion ends up
+# where the *word* explosion is. The lower rows are the trouble to come. On average most distractors
+# still lean to *normal*, but by little, and the printed ones do not.
+#
+# The 64 dimensions can be flattened to two. A principal component analysis (PCA), fitted to the
+# mean picture of each class, gives the flat view in which the classes are spread the most. Dots are
+# pictures, crosses are sounds, stars are the class words; grey is *normal*, distractors included.
+# Look at whether dots and crosses of a colour share a place, and where the grey goes.
+
+# %% tags=["nbval-ignore-output"]
+unit = {sense: F.normalize(x, dim=1).numpy() for sense, x in features.items()}
+middles = [unit["pictures"][sensed["pictures"] & (truth == c)].mean(0) for c in range(len(words))]
+flat = PCA(n_components=2).fit(np.stack(middles))
+fig, ax = plt.subplots(figsize=(7.2, 5.2))
+for c, (code, word) in enumerate(zip(XD_CLASSES.codes, words, strict=True)):
+    colour = plots.colour_of(code)
+    for (sense, x), marker in zip(unit.items(), ".x", strict=True):
+        place = flat.transform(x[sensed[sense] & (truth == c)])
+        ax.scatter(*place.T, s=22, marker=marker, color=colour, alpha=0.55, lw=0.9)
+    star = flat.transform(F.normalize(class_text[c : c + 1], dim=1).numpy())[0]
+    ax.scatter(*star, s=230, marker="*", color=colour, edgecolor=plots.INK, zorder=3)
+    ax.text(star[0] + 0.03, star[1] + 0.02, word, zorder=4, fontweight="bold")
+ax.set(xlabel="first component", ylabel="second component", aspect="equal")
+plt.show()
+both = sensed["pictures"] & sensed["sounds"]
+pairs = unit["pictures"] @ unit["sounds"].T
+own, other = np.diag(pairs)[both].mean(), pairs[both][:, both].mean()
+print(f"cosine of a picture and the sound of the same snippet {own:.2f}, of any two {other:.2f}")
+assert own > other + 0.3
+
+# %% [markdown]
+# Dots and crosses of a colour do share a place, and the class word lies in the middle of them.
+# *Normal* is not a place. It is everything else: streets, applause, thunder, and it stretches
+# between all the others right into their territory. No single vector can stand for that, the word
+# "normal" least of all. Remember this picture; a good part of the detector exists because of the
+# grey.
+#
+# ## 5. Zero-shot: a classifier out of words
+#
+# If a picture lies near the words that describe it, the words *are* a classifier. Write a prompt
+# for each class, take the one with the highest cosine, done. Nothing is trained and no example of a
+# class is needed; hence **zero-shot**. With a softmax over the classes, cosines become
+# probabilities. Later the same lines, on learned embeddings, will be called the **alignment map**,
+# and the package's function must agree with ours.
+
+
+# %%
+def my_zero_shot(features_ND, prompts_CD, temperature=0.07):
+    """(N, C) probabilities of the classes, one prompt each."""
+    logits = my_cosines(features_ND, prompts_CD) / temperature
+    e = (logits - logits.max(dim=1, keepdim=True).values).exp()
+    return e / e.sum(dim=1, keepdim=True)
+
+
+three = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 2.0]])  # three snippets ...
+two = torch.tensor([[5.0, 0.0], [0.0, 1.0]])  # ... and two classes
+print("cosines\n", my_cosines(three, two).numpy().round(2))
+print("probabilities\n", my_zero_shot(three, two).numpy().round(2))
+
+for x, prompts in ((three, two), (features["pictures"], class_text)):
+    package = alignment_map(x[None], prompts[None])[0].softmax(dim=-1)
+    assert_close(my_zero_shot(x, prompts), package, atol=1e-5, rtol=1e-4)
+print("my_zero_shot and prompts.alignment_map agree")
+
+# %% [markdown]
+# How often is the nearest word the right one? More than half of these snippets are normal, so a
+# plain share of right answers would mostly tell how normal is treated. **Balanced accuracy** is the
+# mean over the classes of the share that is found (the **recall** of the class); guessing gives one
+# in seven. The figure is the confusion: the true class down, the answer across, in shares of the
+# true class. Pictures on the left, sounds on the right.
+
+
+# %% tags=["nbval-ignore-output"]
+def confusion(sense, prompts_CD):
+    """(C, C) answers to each class, as shares of its snippets that could be sensed."""
+    answer = my_zero_shot(features[sense], prompts_CD).argmax(dim=1).numpy()
+    counts = np.zeros((len(words), len(words)))
+    np.add.at(counts, (truth[sensed[sense]], answer[sensed[sense]]), 1)
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+confused = {sense: confusion(sense, class_text) for sense in features}
+fig = plots.heatmap(
+    np.concatenate(list(confused.values()), axis=1),
+    rows=words,
+    columns=[*words, *words],
+)
+two_halves(fig)
+plt.show()
+report = json.loads((soundstage_path() / "encoders.json").read_text(encoding="utf-8"))["zero_shot"]
+for (sense, shares), part in zip(confused.items(), ("image_words", "audio_words"), strict=True):
+    built = 100 * report[part]["balanced_accuracy"]
+    balanced = 100 * shares.diagonal().mean()
+    print(f"{sense:9} balanced accuracy {balanced:.1f} %, chance {100 / len(words):.1f} %;")
+    print(f"{'':9} after pretraining, on {report['snippets']} other snippets: {built:.1f} %")
+    record(
+        f"zero-shot balanced accuracy, %, {sense}",
+        balanced,
+        dataset="Soundstage",
+        seed=seed,
+        protocol=f"{snippets} captioned held-out snippets, bare class words",
+    )
+    assert abs(balanced - built) < 8
+
+# %% [markdown]
+# Anomalies are recognised nearly always. What is left over stands in the first row: normal snippets
+# with an anomaly's name. Who are they? For each distractor, the share that is taken for *any*
+# anomaly, and for which one most often.
+
+
+# %% tags=["nbval-ignore-output"]
+def fooled(sense, name, prompts_CD):
+    """Share of a kind that is taken for an anomaly, and the class it is taken for most."""
+    mine = torch.from_numpy(sensed[sense] & (kind == name))
+    answer = my_zero_shot(features[sense][mine], prompts_CD).argmax(dim=1)
+    counts = answer.bincount(minlength=len(words))[1:]
+    return float((answer > 0).float().mean()), words[1 + int(counts.argmax())]
+
+
+print(f"{'':16}{'pictures':24}sounds")
+alarms = {}
+for name in ("normal", *DISTRACTORS):
+    alarms[name] = [fooled(sense, name, class_text) for sense in features]
+    cells = [f"{part:4.0%}  {what if part > 0.1 else '':16}" for part, what in alarms[name]]
+    print(f"{name.replace('_', ' '):16}{'  '.join(cells)}")
+for side in range(2):
+    liars = [alarms[name][side][0] for name in DISTRACTORS]
+    assert alarms["normal"][side][0] < 0.15 and max(liars) > 0.35
+
+# %% [markdown]
+# Where nothing happens there are no false alarms to speak of. The liars make them, and each is
+# taken for what it imitates: a car that honks for an accident, people who hug for a fight, a
+# cheering crowd for a riot. The same kinds fool the ear, where a car that comes close booms like an
+# explosion. Fireworks, dancers and slammed doors fool nobody: pretraining had captions for them.
+#
+# ### The wording matters
+#
+# A prompt is a classifier's only training, so its wording counts. Below is the bare class word,
+# then in three phrasings, then the mean of five prompts that name each a place. All of these words
+# are in the trio's vocabulary. Guess which does best before you read the table.
+
+# %% tags=["nbval-ignore-output"]
+places = ["{} on a street", "{} on a road", "{} on a square", "{} in a stadium", "{} in a corridor"]
+wordings = {
+    "bare word": ["{}"],
+    "a photo of {}": ["a photo of {}"],
+    "people with {}": ["people with {}"],
+    "a {} at night": ["a {} at night"],
+    "mean of five places": places,
+}
+print(f"{'':21}pictures: balanced, normal found    sounds: balanced, normal found")
+found = {}
+for name, templates in wordings.items():
+    told = [encoders.encode_text([t.format(w) for w in words]) for t in templates]
+    prompts = torch.stack([F.normalize(t, dim=1) for t in told]).mean(dim=0)
+    found[name] = [confusion(sense, prompts).diagonal() for sense in features]
+    cells = [f"{r.mean():12.1%}{r[0]:14.0%}" for r in found[name]]
+    print(f"{name:21}{cells[0]}          {cells[1]}")
+for bare, placed in zip(found["bare word"], found["mean of five places"], strict=True):
+    assert bare[0] > placed[0] + 0.1, "a place should make normal narrower"
+
+# %% [markdown]
+# Averaging many phrasings is known to help the real CLIP. Here, naming a place or a time *hurts*,
+# and the columns "normal found" say why: "normal" alone is a catch-all, while "normal on a street"
+# describes an ordinary street, and people who dance there are not ordinary any more. Nothing about
+# the classes has changed, only their words, and a quarter of the normal snippets and more changes
+# sides. Choosing words by hand is fiddly, and what works in one world fails in another. That is the
+# case for *learned* words (notebook 04).
+#
+# ## 6. Zero-shot as a detector
+#
+# From here on we work on the feature store: the same encoders, applied once to every snippet of
+# every video. `store.video(row)` gives the pictures of a video, (T, D), `store.audio(row)` its
+# sound, or `None` where there is no audio track. The anomaly score of a snippet is one minus its
+# probability of *normal*.
+#
+# Four detectors: pictures alone, sound alone, the mean of the two, and the larger of the two. A
+# video without an audio track is never an alarm by sound, and is judged by its pictures otherwise.
+# Chance is the positive share, as notebook 00 found.
+
+# %%
+store = open_stage(data)
+dataset = "Soundstage" if store.encoder == "soundstage" else store.classes.name
+test = store.indices("test")
+tower, prompts = load_text(store.encoder, store.classes.words, dim=store.dim)
+class_text = TextualPrompt(tower, prompts, before=0, after=0)()  # bare words through the tower
+
+
+def suspicion(features_TD):
+    """(T,) one minus the probability of normal."""
+    return 1 - my_zero_shot(torch.from_numpy(features_TD.astype(np.float32)), class_text)[:, 0]
+
+
+def detectors_of(row):
+    """(T,) scores of the four detectors on one video."""
+    seen = suspicion(store.video(row)).numpy()
+    track = store.audio(row)
+    heard = np.zeros_like(seen) if track is None else suspicion(track).numpy()
+    mean = seen if track is None else (seen + heard) / 2
+    return {"pictures": seen, "sound": heard, "mean": mean, "larger": np.maximum(seen, heard)}
+
+
+by_video = {int(row): detectors_of(row) for row in test}
+scores = {
+    name: np.concatenate([s[name] for s in by_video.values()])
+    for name in ("pictures", "sound", "mean", "larger")
+}
+positive, negative = snippet_truth(store.frame_truth(test), store.snippets[test], store.stride)
+share = 100 * positive.sum() / (positive + negative).sum()
+print(f"{'zero-shot by':14}{'AP, %':>8}{'AUC, %':>8}")
+ap = {}
+for name, score in scores.items():
+    ap[name] = 100 * average_precision(score, positive, negative)
+    print(f"{name:14}{ap[name]:8.1f}{100 * roc_auc(score, positive, negative):8.1f}")
+    what = f"zero-shot frame AP, %, {name}"
+    record(what, ap[name], dataset=dataset, seed=None, protocol="test split, bare class words")
+print(f"{'chance':14}{share:8.1f}{50:8.1f}")
+
+if dataset == "Soundstage":
+    assert min(ap.values()) > 2 * share and ap["larger"] > ap["pictures"] + 5
+
+# %% [markdown]
+# Three things to take from this.
+#
+# - **Words alone go a long way here**: three times chance and more without one training video. They
+#   go further than they would on real footage, since the trio was pretrained on this very world,
+#   with captions that name these very events. (Soundstage is synthetic; none of these numbers may
+#   be set beside the paper's.)
+# - **The two senses know different things.** How they are put together matters more than either.
+#   The *larger* finds an event that only one of them noticed; in the *mean*, a sense that notices
+#   nothing pulls the other down. But the larger is no law. It trusts whoever shouts, which pays as
+#   long as missed events are the greater evil. *When to listen* deserves to be learned (notebook
+#   03).
+# - **This is the bar.** A detector that learns from weak labels has to beat the row "larger" to
+#   have been worth its training. Keep it in mind when later notebooks print theirs.
+#
+# Where are the errors? Soundstage knows for every snippet what could be seen and heard. The mean
+# score by situation: the upper four rows should be near 1, the lower four near 0. *Static* is a
+# sensor that fails for a moment (notebook 00).
+
+# %%
+if store.flag_names:
+    flags = {f: np.concatenate([store.flags(row)[f] for row in test]) for f in store.flag_names}
+    event, seen, heard = (flags[f] for f in ("anomalous", "visible", "audible"))
+    liar = np.any([on for f, on in flags.items() if f.startswith("distractor")], axis=0) & ~event
+    broken = {s: flags[f"corrupted_{s}"] & ~event & ~liar for s in ("video", "audio")}
+    situations = {
+        "event, seen and heard": event & seen & heard,
+        "event, seen only": event & seen & ~heard,
+        "event, heard only": event & ~seen & heard,
+        "event, neither": event & ~seen & ~heard,
+        "normal, a distractor": liar,
+        "normal, bad picture": broken["video"],
+        "normal, bad sound": broken["audio"] & ~broken["video"],
+        "normal, nothing else": ~event & ~liar & ~broken["video"] & ~broken["audio"],
+    }
+    level = {}
+    print(f"{'':24}snippets" + "".join(f"{name:>10}" for name in scores))
+    for name, here in situations.items():
+        level[name] = {k: float(v[here].mean()) for k, v in scores.items()}
+        cells = "".join(f"{value:10.2f}" for value in level[name].values())
+        print(f"{name:24}{here.sum():8}{cells}")
+
+    assert level["event, heard only"]["sound"] > 0.7 > level["event, heard only"]["pictures"]
+    assert level["normal, bad picture"]["pictures"] > 0.5, "static is taken for an anomaly"
+
+# %% [markdown]
+# - **Events that one sense misses.** The sound score of an event that is only seen is little above
+#   that of an ordinary street. How could it be more?
+# - **Broken pictures.** The highest false alarms do not come from liars but from frames that show
+#   static or nothing. The encoder never met such a picture, and a softmax over seven classes has no
+#   way of saying "I do not know": it spreads what it has, and six of the seven are anomalies.
+#   Broken *sound*, as it happens, is taken for calm. Nothing but luck decides which.
+# - **Distractors**, as in section 5, lie between the two.
+#
+# Static is short and an event is long. A single snippet cannot know which of the two it is; its
+# neighbours can. That is the next notebook's subject, and exercise 3 is a first taste.
+#
+# Here are the three videos to follow. Blue is the score by pictures, amber by sound; the truth is
+# shaded, and the grey bars at the bottom mark snippets whose picture is broken. Look at *sound
+# saves* for the line that stays up through the whole event, and at *sound lies* for what sits above
+# the blue needles' feet.
+
+# %% tags=["main-figure"]
+# Zero-shot anomaly score over time on three test videos, by pictures and by sound; truth shaded.
+running = examples(store)
+names = {None: "anomaly", **dict(zip(store.classes.codes, store.classes.words, strict=True))}
+styles = {
+    "pictures": dict(color=plots.MODEL, lw=2.0),
+    "sound": dict(color=plots.BASELINE, ls="--", lw=1.6),
+}
+fig, axes = plt.subplots(len(running), 1, figsize=(plots.WIDTH, 1.9 * len(running)))
+for ax, (role, row) in zip(axes, running.items(), strict=True):
+    time = np.arange(store.snippets[row] + 1) * store.stride / FPS
+    inside = store.frame_truth([row]).reshape(-1, store.stride).mean(axis=1) >= 0.5
+    ax.set(ylim=(-0.14, 1.03), xlim=(0, time[-1]), ylabel="score")
+    told = []
+    for name, style in styles.items():
+        values = by_video[row][name]
+        ax.step(time, np.append(values, values[-1]), where="post", label=name, **style)
+        in_event = f"{values[inside].mean():.2f}" if inside.any() else "none"
+        told.append(f"{name} in the event {in_event:>4}, elsewhere {values[~inside].mean():.2f}")
+    print(f"{role:12} {'; '.join(told)}")
+    plots.shade(ax, store.segments(row), fps=FPS, names=names)
+    bad = store.flags(row).get("corrupted_video", np.zeros_like(inside))
+    step = store.stride / FPS  # seconds a snippet
+    bars = [(k * step, step) for k in np.flatnonzero(bad)]
+    ax.broken_barh(bars, (-0.12, 0.07), color="#8C8C8C", lw=0)
+    ax.set_title(role, pad=14)
+axes[-1].set_xlabel("time (s)")
+fig.legend(*axes[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside upper right")
+plt.show()
+
+# %% [markdown]
+# *Sound saves*: the crash happens off camera, and the sound is at the top from its first second to
+# its last. Pictures jump up and down, in the event and everywhere else, and most of their needles
+# stand on a grey bar. Later a cheering crowd fools ear and eye. *Sound lies*: the stadium is full
+# of fireworks and flashes, and the ear is hardly fooled, the eye by static above all. *Many
+# labels*: the shooting is seen and not heard, and only the blue line finds it (its first half over
+# a grey bar: right, for the wrong reason); in the other two the sound drops out for a snippet at a
+# time.
+#
+# So the features know a great deal. What is missing is everything between a snippet and a decision:
+# its neighbours, which sense to trust, and where *normal* ends.
+#
+# ## 7. The real ones
+#
+# With real footage the encoders are **CLIP ViT-B/16** with OpenAI's weights and **Wav2CLIP**, with
+# D = 512. The call is the same and so is the code behind it; only the weights have to be fetched.
+# By default the next cell builds both networks with **random weights**: shapes are real, features
+# mean nothing. Set the parameter `weights` to a folder with the two files, or to `auto` to download
+# them, and the last line starts to mean something.
+
+# %% tags=["nbval-ignore-output"]
+logging.disable(logging.WARNING)  # open_clip warns that the weights are random; we know
+real = load_encoders("clip", weights=weights)
+logging.disable(logging.NOTSET)
+print("weights:", "RANDOM" if weights == "random" else weights)
+real_pictures = real.encode_images(frames[shown])
+real_sounds = real.encode_audio(waves[shown])
+real_words = real.encode_text([f"a photo of {word}" for word in words])
+for what, x in (("frames", real_pictures), ("sounds", real_sounds), ("prompts", real_words)):
+    print(f"{what:8} {tuple(x.shape)}, mean length {x.norm(dim=1).mean():.2f}")
+size = sum(p.numel() for p in real.text.parameters())
+print(f"frames are resized to {real.image_size} pixels; the text tower alone has {size:,} numbers")
+hits = int((my_cosines(real_pictures, real_words).argmax(1) == torch.arange(len(words))).sum())
+print(f"nearest prompt is right for {hits} of {len(words)} pictures")
+assert real_pictures.shape == real_sounds.shape == real_words.shape == (len(words), 512)
+
+# %% [markdown]
+# What to fetch, from where, and the name to save it under. The folder is `~/.cache/avadclip_lite`,
+# or the one that the environment variable `AVADCLIP_WEIGHTS` names. `python -m avadclip_lite
+# doctor` tells whether the files are there.
+
+# %%
+for name, url in ((CLIP_FILE, CLIP_URL), (WAV2CLIP_FILE, WAV2CLIP_URL)):
+    print(f"{name}\n    {url}")
+
+# %% [markdown]
+# ### A trap in Wav2CLIP
+#
+# A feature must depend on its own snippet and on nothing else. Wav2CLIP's package breaks that rule.
+# It standardises the spectrogram with the mean and the spread *of the whole call*. A quiet snippet
+# is therefore one thing alone and another beside a loud one. First the statistics, for three of our
+# sounds:
+
+# %% tags=["nbval-ignore-output"]
+from wav2clip.model.encoder import MLPLayers, ResNetExtractor
+
+with torch.random.fork_rng():
+    torch.manual_seed(0)
+    theirs = ResNetExtractor(scenario="supervise").eval()  # the package's own network, random
+    theirs.transform = MLPLayers().eval()
+
+trio = torch.from_numpy(waves[:3]) * torch.tensor([[1.0], [0.1], [0.001]])
+log_spectrum = torch.log(theirs.encoder.spectrogram(trio[:, None]) + 1e-7)
+for number, x in enumerate(log_spectrum):
+    print(f"snippet {number} alone:       mean {x.mean():6.2f}, spread {x.std():.2f}")
+print(f"all in one call:       mean {log_spectrum.mean():6.2f}, spread {log_spectrum.std():.2f}\n")
+
+alone = theirs(trio[:1])
+together = theirs(trio)[:1]
+their_change = ((together - alone).norm() / alone.norm()).item()
+our_alone = real.encode_audio(trio[:1])
+our_change = ((real.encode_audio(trio)[:1] - our_alone).norm() / our_alone.norm()).item()
+print("change of the first snippet's feature, as a share of its length, when two others join:")
+print(f"    wav2clip {their_change:.1%}    avadclip_lite {our_change:.1%}")
+assert their_change > 0.01 > 1e-3 > our_change
+
+# %% [markdown]
+# So the same video encoded in batches of 32 and of 64 gives two sets of features, and nobody who
+# downloads one of them can reproduce it. We take the package's network and weights and standardise
+# every snippet with its own statistics, which is what the package computes when it is given one
+# snippet at a time. Held by hand against the package's own forward pass:
+
+# %%
+with torch.random.fork_rng():
+    torch.manual_seed(0)
+    waves_nS = 0.1 * torch.randn(2, 8000)
+
+
+def one_by_one(net, waves_nS):
+    """Wav2CLIP with each spectrogram standardised on its own."""
+    x = torch.log(net.encoder.spectrogram(waves_nS[:, None]) + 1e-7)  # (n, 1, bins, frames)
+    std, mean = torch.std_mean(x, dim=(1, 2, 3), keepdim=True)
+    x = (x - mean) / (std + 1e-9)
+    e = net.encoder
+    x = e.maxpool(e.relu(e.bn1(e.conv1(x))))
+    x = e.layer4(e.layer3(e.layer2(e.layer1(x))))
+    return net.transform(e.avgpool(x).flatten(1))
+
+
+each = torch.cat([theirs(w[None]) for w in waves_nS])
+assert_close(one_by_one(theirs, waves_nS), each, atol=1e-4, rtol=1e-3)
+# the package's network inside ours, so that both have the same weights
+inside = real._audio.extractor
+assert_close(real.encode_audio(waves_nS), one_by_one(inside, waves_nS), atol=1e-4, rtol=1e-3)
+print("one by one, by hand, and avadclip_lite agree on", tuple(each.shape))
+
+# %% [markdown]
+# What is lost is loudness *between* snippets: a whisper and a shout are scaled to the same spread.
+# The trio's audio encoder keeps it, with its fixed statistics; the real Wav2CLIP was never trained
+# that way.
+#
+# ## Exercises
+
+# %% [markdown]
+# ### Exercise 1
+#
+# *5 minutes, easy.* See with your ears. For each sound, find the picture that is most similar to it
+# by cosine, and return the numbers of these pictures. The check looks up sounds among the pictures
+# of *other* snippets. Guess first: how often do the two show the same class?
+
+
+# %% tags=["exercise", "solution"]
+def look_up(sounds_ND, pictures_MD):
+    """(N,) the number of the most similar picture for each sound."""
+    # BEGIN SOLUTION
+    return (F.normalize(sounds_ND, dim=1) @ F.normalize(pictures_MD, dim=1).T).argmax(dim=1)
+    # END SOLUTION
+
+
+# %% tags=["check", "nbval-ignore-output"]
+answer = look_up(torch.tensor([[1.0, 1.0], [0.0, 2.0]]), torch.tensor([[9.0, 0.0], [0.3, 0.4]]))
+assert answer.tolist() == [1, 1], "is the long picture chosen for its length?"
+half = snippets // 2
+usable = [np.flatnonzero(sensed[s]) for s in ("sounds", "pictures")]
+sound_rows, picture_rows = usable[0][usable[0] < half], usable[1][usable[1] >= half]
+answer = look_up(features["sounds"][sound_rows], features["pictures"][picture_rows]).numpy()
+same = (truth[picture_rows[answer]] == truth[sound_rows]).mean()
+print(f"Exercise 1 is solved: {same:.0%} of the sounds find a picture of their own class.")
+
+# %% [markdown]
+# ### Exercise 2
+#
+# *10 minutes, medium.* *Normal* is not a place, so give it several. Let each class have any number
+# of prompts, and let its cosine be the *largest* over its prompts. The check gives the anomalies
+# their bare word and *normal* one prompt for each liar. Who gains, and who pays?
+
+
+# %% tags=["exercise", "solution"]
+def best_prompt(features_ND, prompts):
+    """(N, C) cosines; ``prompts`` is a list of C tensors (prompts of the class, D)."""
+    # BEGIN SOLUTION
+    return torch.stack([my_cosines(features_ND, p).max(dim=1).values for p in prompts], dim=1)
+    # END SOLUTION
+
+
+# %% tags=["check", "nbval-ignore-output"]
+toy = best_prompt(torch.tensor([[0.0, 3.0]]), [torch.eye(2), torch.tensor([[1.0, 1.0]])])
+assert_close(toy, torch.tensor([[1.0, 0.5**0.5]]), msg="the largest over the prompts of the class")
+harmless = [
+    "normal",
+    "thunder",
+    "fireworks",
+    "a car honking its horn",
+    "a slamming door",
+    "a cheering crowd",
+    "a camera flash",
+    "the headlights of a car",
+    "two people hugging",
+    "people dancing",
+]
+several = [encoders.encode_text(harmless), *encoders.encode_text(words[1:])[:, None]]
+single = [t[None] for t in encoders.encode_text(words)]
+for sense, x in features.items():
+    for name, prompts_of in (("one prompt", single), ("liars named", several)):
+        answer = best_prompt(x, prompts_of).argmax(dim=1).numpy()
+        usable = sensed[sense]
+        recall = [(answer == c)[usable & (truth == c)].mean() for c in range(len(words))]
+        print(f"{sense:9} {name:12} normal {recall[0]:4.0%}, anomalies {np.mean(recall[1:]):4.0%}")
+
+# %% [markdown]
+# ### Exercise 3
+#
+# *10 minutes, medium.* Static is short, events are long. Replace each score of a video by the
+# **median** of the `width` scores around it (an odd number; at the borders the first and the last
+# score are repeated). The check prints what that does to AP. Why the median and not the mean?
+
+
+# %% tags=["exercise", "solution"]
+def running_median(score_T, width):
+    """(T,) medians of ``width`` neighbours, numpy."""
+    # BEGIN SOLUTION
+    padded = np.pad(score_T, width // 2, mode="edge")
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1)
+    # END SOLUTION
+
+
+# %% tags=["check"]
+toy = running_median(np.array([0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0]), 3)
+assert np.array_equal(toy, [0, 0, 0, 1, 1, 1, 1]), f"the lone 1 goes, the row of 1 stays; got {toy}"
+for name in scores:
+    smooth = np.concatenate([running_median(s[name], 5) for s in by_video.values()])
+    after = 100 * average_precision(smooth, positive, negative)
+    print(f"{name:9} AP {ap[name]:.1f} %, with the median of five {after:.1f} %")
+
+# %% [markdown]
+# The median of five was chosen by someone who knows how long static lasts in Soundstage; a detector
+# has to find that out. Still, it is a rule without a single weight, and it belongs on the list of
+# what learning must beat.
+
+# %% [markdown]
+# ## Recap
+#
+# - explain how pictures and words come to share one space, and compute the loss that does it by
+#   hand: each picture must find its caption among those of the batch, and each caption its
+#   pictures; cosines, a temperature, softmax, cross-entropy both ways, equal captions counted once.
+# - say what each of the three frozen encoders gives, and why its features are scaled or not: D
+#   numbers in one space; the trio's pictures and sounds have RMS 1 for the layers to come, text and
+#   CLIP's features stay as they are, since cosines ignore length.
+# - show that sounds land among the pictures although they never met a word: the heatmap has its
+#   diagonal in both halves; the image encoder handed on what words had taught it.
+# - turn prompts into a classifier without training, and name what fools it: the nearest word finds
+#   anomalies nearly always; horns, hugs, cheers, flashes and headlights fool it, and so does a
+#   careless phrase, because *normal* is no place.
+# - score a whole test set without training, and say where that fails: about three times chance, the
+#   larger of the two senses best; blind where a sense is, alarmed by static, unable to look to the
+#   left and right of a snippet.
+# - say what the real CLIP and Wav2CLIP need, and why a batch must not change a feature: two files,
+#   the same call; Wav2CLIP's package mixes the statistics of a call, so ours standardises each
+#   snippet alone.
+#
+# All of this looked at one snippet at a time. Notebook [02](02_temporal_mil.ipynb) asks how bags of
+# snippets, and the time between them, turn the labels of videos into scores of moments.
