@@ -3,17 +3,20 @@
 AP says how well snippets are ranked; whoever is to look at the alarms asks something else: how
 often will it call me for nothing, and how much will it miss?
 
-- An *alarm* is a run of neighbouring snippets whose score reaches the threshold.
-- It is *false* if it touches no annotated event (of its class, for a class's own curve).
 - An event is *found* if any of its snippets reaches the threshold; recall is the share found.
+- A *false alarm* is a run of neighbouring snippets that reach the threshold where there is no event
+  (of its class, for a class's own curve). Within ``TOLERANCE`` snippets of an event nothing is
+  false: edges are not annotated that finely. An alarm that begins with an event and goes on long
+  after it is a false alarm as well; otherwise a low threshold would look good because everything
+  is one long alarm that touches something.
 
 The score for "anything" is the classification branch's confidence; a class's score is that
 confidence, shared out by the alignment branch's probabilities of the anomaly classes.
 
-Two limits. One alarm that covers a whole video touches whatever is in it, so the rate falls again
-once everything is an alarm; ``AlarmCurve.pick`` therefore comes from above and stops where the rate
-first exceeds what is wanted. And a threshold picked on the videos that it is reported on is a
-little too good.
+Two limits. False alarms run together when the threshold is very low, so their number falls again;
+``AlarmCurve.pick`` therefore comes from above and stops where the rate first exceeds what is
+wanted, and ``false_share`` tells what share of the uneventful time is alarmed. And a threshold
+picked on the videos that it is reported on is a little too good.
 
 Shape letters: V videos, S snippets of all videos one after another, C classes, K thresholds,
 E annotated events.
@@ -51,6 +54,7 @@ __all__ = [
 
 THRESHOLDS = "thresholds.json"  # in the folder of the trained detector
 ANY = "any"  # the curve of all classes together
+TOLERANCE = 1  # snippets before and after an event
 STEPS = 512  # thresholds of a curve, at most
 FRAME_RATE = 24.0  # frames a second where the store does not tell; Soundstage, and most films
 
@@ -61,6 +65,7 @@ class OperatingPoint:
 
     threshold: float
     false_alarms_per_hour: float
+    false_share: float  # of the time without events
     recall: float
 
 
@@ -70,6 +75,7 @@ class AlarmCurve:
 
     thresholds: np.ndarray  # (K,)
     per_hour: np.ndarray  # (K,) false alarms
+    false_share: np.ndarray  # (K,) of the time without events
     recall: np.ndarray  # (K,)
     hours: float
     events: int  # E
@@ -89,6 +95,7 @@ class AlarmCurve:
         return OperatingPoint(
             threshold=float(self.thresholds[place]),
             false_alarms_per_hour=float(self.per_hour[place]),
+            false_share=float(self.false_share[place]),
             recall=float(self.recall[place]),
         )
 
@@ -125,24 +132,36 @@ def alarm_curve(
     ``scores (S,)``; ``offsets (V + 1,)``; ``events (E, 2)`` first and end (exclusive) snippets of
     the annotated events, counted through all videos; ``hours`` of video.
     """
-    true = np.zeros(len(scores) + 1, np.int64)
-    np.add.at(true, events[:, 0], 1)
-    np.add.at(true, events[:, 1], -1)
-    covered = np.concatenate([[0], np.cumsum(np.cumsum(true)[:-1] > 0)])  # (S + 1,)
+    quiet = _without_events(len(scores), offsets, events)
     highest = np.array([scores[a:b].max() for a, b in events])
     levels = np.unique(np.concatenate([scores, highest]))
     if len(levels) > STEPS:
         places = np.linspace(0, len(levels) - 1, STEPS).round().astype(int)
         levels = levels[places]
     levels = levels[::-1]
-    false = np.empty(len(levels))
+    alarms, share = np.empty(len(levels)), np.empty(len(levels))
+    outside = np.where(quiet, scores, -np.inf)
     for k, level in enumerate(levels):
-        first, end = runs_above(scores, level, offsets)
-        false[k] = np.count_nonzero(covered[end] == covered[first])
+        alarms[k] = len(runs_above(outside, level, offsets)[0])
+        share[k] = np.count_nonzero(outside >= level) / max(np.count_nonzero(quiet), 1)
     found = (highest[None] >= levels[:, None]).mean(axis=1) if len(events) else 0 * levels
     return AlarmCurve(
-        thresholds=levels, per_hour=false / hours, recall=found, hours=hours, events=len(events)
+        thresholds=levels,
+        per_hour=alarms / hours,
+        false_share=share,
+        recall=found,
+        hours=hours,
+        events=len(events),
     )
+
+
+def _without_events(count: int, offsets: np.ndarray, events: np.ndarray) -> np.ndarray:
+    """(S,) bool: more than ``TOLERANCE`` snippets away from every event of its video."""
+    video = np.searchsorted(offsets, events[:, 0], side="right") - 1
+    steps = np.zeros(count + 1, np.int64)  # +1 where an event begins, -1 where it is over
+    np.add.at(steps, np.maximum(events[:, 0] - TOLERANCE, offsets[video]), 1)
+    np.add.at(steps, np.minimum(events[:, 1] + TOLERANCE, offsets[video + 1]), -1)
+    return np.cumsum(steps)[:-1] == 0
 
 
 def alarm_curves(
@@ -247,7 +266,8 @@ def main(args: argparse.Namespace) -> int:
             continue
         print(
             f"{name}  threshold {point['threshold']:.3f}  "
-            f"{point['false_alarms_per_hour']:6.2f} /h  recall {100 * point['recall']:5.1f} %"
+            f"{point['false_alarms_per_hour']:6.2f} /h  recall {100 * point['recall']:5.1f} %  "
+            f"alarmed for nothing {100 * point['false_share']:4.1f} % of the time"
         )
     print(f"saved in {args.run / THRESHOLDS}")
     return 0

@@ -33,28 +33,35 @@ def test_runs_do_not_cross_from_video_to_video():
 
 
 def test_a_curve_worked_by_hand():
+    """With one snippet of tolerance, 0, 5 and 6 are the only snippets without an event."""
     curve = alarm_curve(SCORES, OFFSETS, EVENTS, hours=0.5)
-    got = {
-        round(float(t), 1): (n, r)
-        for t, n, r in zip(curve.thresholds, curve.per_hour, curve.recall, strict=True)
-    }
-    assert got[0.9] == (0, 0.5)  # snippet 2 only: found
-    assert got[0.8] == (0, 0.5)  # 1 to 3 touches the event
-    assert got[0.7] == (2, 0.5)  # snippet 5 is false: one in half an hour
-    assert got[0.6] == (4, 0.5)  # and snippet 6, in the other video
-    assert got[0.4] == (4, 1.0)  # the second event is found
-    assert got[0.3] == (4, 1.0)  # snippets 4 and 5 are one alarm
-    assert got[0.1] == (0, 1.0)  # everything is an alarm, and touches something
+    columns = (curve.thresholds, curve.per_hour, curve.false_share, curve.recall)
+    got = {round(float(t), 1): (n, f, r) for t, n, f, r in zip(*columns, strict=True)}
+    third = pytest.approx(1 / 3)
+    assert got[0.9] == (0, 0, 0.5)  # snippet 2 only: found
+    assert got[0.8] == (0, 0, 0.5)  # snippet 1 is next to the event
+    assert got[0.7] == (2, third, 0.5)  # snippet 5 is false: one in half an hour
+    assert got[0.6] == (4, 2 * third.expected, 0.5)  # and snippet 6, in the other video
+    assert got[0.4] == (4, 2 * third.expected, 1.0)  # the second event is found
+    assert got[0.3] == (4, 2 * third.expected, 1.0)  # snippets 4 and 5 touch an event: 5 counts
+    assert got[0.1] == (6, 1.0, 1.0)
     assert list(curve.thresholds) == sorted(curve.thresholds, reverse=True)
 
 
 def test_picking_comes_from_above():
     curve = alarm_curve(SCORES, OFFSETS, EVENTS, hours=0.5)
-    assert curve.pick(0).threshold == 0.8  # not 0.1, where the rate is zero again
+    assert curve.pick(0).threshold == 0.8
     assert curve.pick(2).threshold == 0.7
+    assert curve.pick(5).threshold == 0.2
     point = curve.pick(100)
-    assert (point.threshold, point.recall) == (0.1, 1.0)
-    worst = alarm_curve(np.array([0.2, 0.9]), np.array([0, 2]), np.array([[0, 1]]), hours=1.0)
+    assert (point.threshold, point.recall, point.false_share) == (0.1, 1.0, 1.0)
+    # seven quiet snippets, of which every second is alarmed, then all: three alarms, then one
+    merging = np.array([0.9, 0.0, 0.5, 0.2, 0.5, 0.2, 0.5])
+    curve = alarm_curve(merging, np.array([0, 7]), np.array([[0, 1]]), hours=1.0)
+    at = dict(zip(curve.thresholds, curve.per_hour, strict=True))
+    assert (at[0.5], at[0.2]) == (3, 1)
+    assert curve.pick(1).threshold == 0.9
+    worst = alarm_curve(np.array([0.2, 0.1, 0.9]), np.array([0, 3]), np.array([[0, 1]]), hours=1.0)
     with pytest.raises(ValueError, match="no threshold keeps false alarms at 0.5 an hour"):
         worst.pick(0.5)
 
@@ -63,16 +70,12 @@ def brute_force(scores, offsets, events, threshold):
     """False alarms and found events, snippet by snippet."""
     false = 0
     for v in range(len(offsets) - 1):
-        k = offsets[v]
-        while k < offsets[v + 1]:
-            if scores[k] < threshold:
-                k += 1
-                continue
-            run = []
-            while k < offsets[v + 1] and scores[k] >= threshold:
-                run.append(k)
-                k += 1
-            false += not any(a <= s < b for s in run for a, b in events)
+        ringing = False
+        for k in range(offsets[v], offsets[v + 1]):
+            near = any(a - 1 <= k < b + 1 and offsets[v] <= a < offsets[v + 1] for a, b in events)
+            now = scores[k] >= threshold and not near
+            false += now and not ringing
+            ringing = now
     return false, np.mean([max(scores[a:b]) >= threshold for a, b in events])
 
 
@@ -118,8 +121,9 @@ def test_curves_of_classes_and_hours_of_video():
     np.testing.assert_allclose(curves["any"].per_hour, by_hand.per_hour)
     fighting = curves["B1"]
     assert fighting.events == 1
-    at = list(np.round(fighting.thresholds, 1)).index(0.7)
-    assert fighting.per_hour[at] * fighting.hours == pytest.approx(1)  # not snippet 6: no fighting
+    false = dict(zip(np.round(fighting.thresholds, 1), fighting.per_hour, strict=True))
+    assert false[0.7] * fighting.hours == pytest.approx(1)
+    assert false[0.1] * fighting.hours == pytest.approx(2)  # not snippet 6: that is no fighting
 
 
 def test_thresholds_are_saved_with_the_detector(tmp_path):
