@@ -265,7 +265,7 @@ def main(args: argparse.Namespace) -> int:
             print(f"{name}  no threshold keeps to that rate")
             continue
         print(
-            f"{name}  threshold {point['threshold']:.3f}  "
+            f"{name}  threshold {point['threshold']:.5f}  "
             f"{point['false_alarms_per_hour']:6.2f} /h  recall {100 * point['recall']:5.1f} %  "
             f"alarmed for nothing {100 * point['false_share']:4.1f} % of the time"
         )
