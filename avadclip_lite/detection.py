@@ -1,8 +1,9 @@
 """Detectors applied to video files: confidence, classes and events, whole or streamed.
 
 An *event* is a run of snippets whose confidence reaches the threshold: the one saved with the
-detector by ``alarms``, unless another is given. It is named after the anomaly class with the
-largest share of the alignment branch, weighted by confidence.
+detector by ``alarms``, unless another is given. Where the leading anomaly class of the alignment
+branch, averaged over ``SMOOTH`` snippets to each side, changes within a run, one event ends and the
+next begins. An event is named after the class with the largest share, weighted by confidence.
 
 While streaming, a snippet is scored with what came before it in the detector's window and at least
 ``AHEAD`` snippets after it, in place of the fixed chunks of the whole video, so scores differ a
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 DEFAULT_THRESHOLD = 0.5  # of a detector with which none was saved
+SMOOTH = 2  # snippets; a class that leads for a moment does not cut an event in two
 CHUNKS = 16  # chunks of a long video in one forward pass
 AHEAD = 8  # snippets that a streamed snippet waits for
 STREAM_BATCH = 8  # pictures encoded at a time while streaming; fewer wait, the delay is shorter
@@ -207,9 +209,21 @@ def find_events(
 ) -> list[Event]:
     """The events in ``confidence (T,)`` and ``probabilities (T, C)``; ``times (T + 1,)``."""
     return [
-        _event(confidence, probabilities, times, classes, int(first), int(end))
+        _event(confidence, probabilities, times, classes, start, stop)
         for first, end in zip(*runs_above(confidence, threshold), strict=True)
+        for start, stop in _split(probabilities, int(first), int(end))
     ]
+
+
+def _split(probabilities: np.ndarray, first: int, end: int) -> list[tuple[int, int]]:
+    """A run of snippets, cut where the leading anomaly class changes."""
+    total = np.cumsum(probabilities[first:end, 1:], axis=0, dtype=np.float64)
+    total = np.concatenate([np.zeros_like(total[:1]), total])
+    place = np.arange(end - first)
+    low, high = np.maximum(place - SMOOTH, 0), np.minimum(place + SMOOTH + 1, end - first)
+    leading = ((total[high] - total[low]) / (high - low)[:, None]).argmax(axis=1)
+    cuts = [first, *(first + 1 + np.flatnonzero(np.diff(leading))).tolist(), end]
+    return list(zip(cuts[:-1], cuts[1:], strict=True))
 
 
 def _event(
@@ -372,8 +386,9 @@ def stream_video(
 ) -> Scores:
     """Score a video while it is being decoded.
 
-    ``on_event("starts", event)`` is called when an event begins and ``on_event("ends", event)``
-    when it is over, at most ``delay(batch)`` snippets of video later. Memory: the features of one
+    ``on_event("starts", event)`` is called when a run of events begins, as far as it is known then,
+    and ``on_event("ends", event)`` for each of its events when it is over, both at most
+    ``delay(batch)`` snippets of video later. Memory: the features of one
     window of the detector, and 8 + C + 1 numbers a snippet.
     """
     reader = FeatureReader(path, encoders, **({"batch": STREAM_BATCH} | choices))
@@ -434,7 +449,7 @@ class _Live:
         if self._pending:
             self._advance(self._pending, sounding)
         if self._first is not None:
-            self._tell("ends", self._scored)
+            self._tell_end()
 
     def _advance(self, count: int, sounding: bool) -> None:
         """Score the oldest ``count`` snippets that are pending."""
@@ -469,24 +484,26 @@ class _Live:
         for value in confidence:
             if value >= threshold and self._first is None:
                 self._first = self._scored
-                self._scored += 1
-                self._tell("starts", self._scored)
-                continue
-            if value < threshold and self._first is not None:
-                self._tell("ends", self._scored)
+                self._on_event("starts", self._events(self._scored + 1)[0])
+            elif value < threshold and self._first is not None:
+                self._tell_end()
                 self._first = None
             self._scored += 1
 
-    def _tell(self, what: str, end: int) -> None:
-        event = _event(
-            np.concatenate(self.confidence),
-            np.concatenate(self.probabilities),
-            np.array(self.times),
-            self._panel.classes,
-            self._first,
-            end,
-        )
-        self._on_event(what, event)
+    def _tell_end(self) -> None:
+        """A run is over: which events it held is known now."""
+        for event in self._events(self._scored):
+            self._on_event("ends", event)
+
+    def _events(self, end: int) -> list[Event]:
+        """The events of the run that is going on, up to snippet ``end``."""
+        confidence, probabilities = map(np.concatenate, (self.confidence, self.probabilities))
+        return [
+            _event(
+                confidence, probabilities, np.array(self.times), self._panel.classes, start, stop
+            )
+            for start, stop in _split(probabilities, self._first, end)
+        ]
 
 
 def clock(seconds: float) -> str:

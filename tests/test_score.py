@@ -159,6 +159,24 @@ def test_events_worked_by_hand():
     assert find_events(confidence, probabilities, times, 0.95, classes) == []
 
 
+@pytest.mark.parametrize(
+    ("leading", "events"),
+    [
+        ("XXXXYYYY", [("X", 0, 4), ("Y", 4, 8)]),
+        ("XXXYXXXX", [("X", 0, 8)]),  # a moment does not count
+        ("YY", [("Y", 0, 2)]),
+    ],
+)
+def test_an_event_ends_where_its_class_changes(leading, events):
+    classes = ClassSet(name="three", codes=("A", "X", "Y"), words=("normal", "ex", "why"))
+    rows = {"X": [0.1, 0.6, 0.3], "Y": [0.1, 0.3, 0.6]}
+    confidence = np.concatenate([[0.2], np.full(len(leading), 0.8), [0.2]])
+    probabilities = np.array([rows["X"], *(rows[c] for c in leading), rows["X"]])
+    times = np.arange(len(confidence) + 1.0)
+    got = find_events(confidence, probabilities, times, 0.5, classes)
+    assert [(e.code, e.first_snippet - 1, e.end_snippet - 1) for e in got] == events
+
+
 def test_the_threshold_saved_with_the_detector_is_used(tmp_path):
     path = film(tmp_path / "a.mkv", {2}, None)  # white is 230 / 255 = 0.90
     assert len(score_video(path, panel("vision"), Plain()).events) == 1
