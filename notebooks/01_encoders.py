@@ -527,7 +527,9 @@ for side in range(2):
 # Where nothing happens there are no false alarms to speak of. The liars make them, and each is
 # taken for what it imitates: a car that honks for an accident, people who hug for a fight, a
 # cheering crowd for a riot. The same kinds fool the ear, where a car that comes close booms like an
-# explosion. Fireworks, dancers and slammed doors fool nobody: pretraining had captions for them.
+# explosion. Pretraining had captions for every one of these liars, so the encoders do know them.
+# But we did not ask about a honking car; we asked for *normal* or *car accident*. Exercise 2 asks
+# better.
 #
 # ### The wording matters
 #
