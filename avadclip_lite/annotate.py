@@ -19,6 +19,7 @@ from .media import BrokenVideo, open_media, picture_stream, sound_stream, uprigh
 __all__ = ["Label", "Overlay", "annotate"]
 
 TICKS = 90_000  # a second, of the copy's time stamps; frame times survive whatever the rate
+LEGIBLE = 240  # pixels of height; smaller pictures are shown larger, so that words fit
 SOUND_RATE = 48_000  # the copy's sound is AAC at this rate
 QUIET = "#56B4E9"  # the band below the threshold
 
@@ -71,7 +72,7 @@ class Overlay:
         picture = Image.fromarray(image)
         width, height = self.size
         if picture.size != self.size:
-            picture = picture.resize(self.size)
+            picture = picture.resize(self.size, Image.Resampling.NEAREST)
         top = height - self._height
         picture.paste(self._band, (0, top))
         pen = ImageDraw.Draw(picture)
@@ -81,7 +82,9 @@ class Overlay:
         value = f"{self._confidence[place]:.2f}"
         room = pen.textlength(value, font=self._font)
         left = x - room - 5 if x + room + 8 > width else x + 5
-        pen.text((left, top), value, fill="white", font=self._font, stroke_width=1, stroke_fill="black")
+        pen.text(
+            (left, top), value, fill="white", font=self._font, stroke_width=1, stroke_fill="black"
+        )
         y = 4
         for start, end, text, colour in self._labels:
             if start <= time < end:
@@ -109,9 +112,7 @@ def annotate(
     """
     out = Path(out)
     half = out.with_name(out.name + ".part")
-    # H.264 in its common form needs even sides
-    size = tuple(max(2, side // 2 * 2) for side in _first_picture(path).shape[1::-1])
-    overlay = Overlay(size, times, confidence, threshold, labels)
+    overlay = Overlay(_copy_size(_first_picture(path)), times, confidence, threshold, labels)
     try:
         with open_media(path) as source, av.open(str(half), "w", format="mp4") as target:
             stream, sound = picture_stream(source), sound_stream(source)
@@ -183,6 +184,14 @@ class _Sounds:
     def finish(self) -> None:
         self.write(None)
         self._target.mux(self._stream.encode(None))
+
+
+def _copy_size(image: np.ndarray) -> tuple[int, int]:
+    """Width and height of the copy: a whole multiple, and even, as H.264 in its common form
+    needs."""
+    times = -(-LEGIBLE // image.shape[0])
+    width, height = (max(2, side * times // 2 * 2) for side in image.shape[1::-1])
+    return width, height
 
 
 def _decoded(packet: av.Packet) -> list[av.VideoFrame] | list[av.AudioFrame]:

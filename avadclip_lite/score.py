@@ -138,7 +138,8 @@ def timeline_picture(scores: Scores) -> Image.Image:
 def _without_margins(picture: Image.Image, margin: int = 6) -> Image.Image:
     """Cut white rows off above and below."""
     _, top, _, bottom = ImageChops.invert(picture).getbbox()
-    return picture.crop((0, max(top - margin, 0), picture.width, bottom + margin))
+    low = min(bottom + margin, picture.height)
+    return picture.crop((0, max(top - margin, 0), picture.width, low))
 
 
 def write_scores(

@@ -340,7 +340,7 @@ def test_annotating_a_turned_video_of_odd_size_without_sound(tmp_path):
     copy = write_scores(scores, tmp_path / "out", timeline=False, annotated=True)[1]
     reader = VideoReader(copy, stride=1, picks=(0,))
     pictures = [snippet.pictures[0] for snippet in reader]
-    assert len(pictures) == 25 and pictures[0].shape == (64, 46, 3)
+    assert len(pictures) == 25 and pictures[0].shape == (256, 184, 3)
     assert reader.origin == pytest.approx(0.4, abs=1e-3)
     with av.open(str(copy)) as container:
         assert not container.streams.audio
