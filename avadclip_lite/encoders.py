@@ -631,18 +631,24 @@ def load_encoders(
     raise ValueError(f"encoders must be one of soundstage, clip, got {which!r}")
 
 
-def _load_clip(weights: str | Path, device: str | torch.device) -> Encoders:
+def _bare_clip() -> nn.Module:
+    """ViT-B/16 as open_clip builds it, without its warning that no weights were loaded: they are
+    filled in by our own reader, or are meant to be random."""
     import open_clip
 
+    return open_clip.CLIP(**open_clip.get_model_config(CLIP_MODEL))
+
+
+def _load_clip(weights: str | Path, device: str | torch.device) -> Encoders:
     if weights == "random":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            clip = open_clip.create_model(CLIP_MODEL)
+            clip = _bare_clip()
             audio = _wav2clip(None)
     else:
         clip_path = _clip_file(weights)
         audio_path = _weight_file(weights, WAV2CLIP_FILE, WAV2CLIP_URL, "Wav2CLIP's weights")
-        clip = open_clip.create_model(CLIP_MODEL)
+        clip = _bare_clip()
         _fill(clip, _read_tensors(clip_path), "", clip_path)
         audio = _wav2clip(audio_path)
     return Encoders(
