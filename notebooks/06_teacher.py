@@ -26,7 +26,7 @@ form: str = "paper"  # what is computed: paper or released
 scale: str = "soundstage"  # how large: soundstage or xd
 seed: int = 0  # of the detector that is taken apart in sections 1 to 3
 seeds: list[int] = [0, 1, 2]  # one training each for every detector of section 6
-watched: list[int] = [0, 1]  # trainings whose every epoch is tested, section 5
+watched: list[int] = [0]  # seeds of the trainings by our own loop, sections 5 and 8
 epochs: int = 15  # passes over the training videos
 device: str = "auto"  # where to train: auto, cpu, cuda
 
@@ -39,9 +39,10 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from matplotlib_inline.backend_inline import set_matplotlib_formats
+from torch import nn
 from torch.testing import assert_close
 
-from avadclip_lite import losses, plots
+from avadclip_lite import losses, plots, temporal
 from avadclip_lite.config import make_config
 from avadclip_lite.diagram import architecture
 from avadclip_lite.encoders import load_text
@@ -49,7 +50,7 @@ from avadclip_lite.evaluate import average_precision, evaluate, predict, snippet
 from avadclip_lite.model import build
 from avadclip_lite.run import record
 from avadclip_lite.stage import examples, open_stage, scene_of
-from avadclip_lite.store import TrainingSet, holdout_split
+from avadclip_lite.store import TrainingSet, holdout_split, parse_codes
 from avadclip_lite.train import trained, video_level
 
 plots.use_style()
@@ -60,7 +61,17 @@ automatic = "cuda" if torch.cuda.is_available() else "cpu"
 where = torch.device(automatic if device == "auto" else device)
 dataset = store.path.name if data else "Soundstage"
 FPS = 24  # frames a second
-words = {None: "anomaly", **dict(zip(store.classes.codes, store.classes.words, strict=True))}
+usual = not data and form == "paper" and epochs >= 15  # the run whose results are asserted
+
+
+class Words(dict):
+    """Class words by code; events whose class nobody annotated are an "anomaly"."""
+
+    def __missing__(self, code):
+        return "anomaly"
+
+
+words = Words(zip(store.classes.codes, store.classes.words, strict=True))
 
 # %% [markdown]
 # ## 1. The detector as a house
@@ -106,7 +117,10 @@ x_cp = u + x_c  # (C, D): class embeddings that know this video
 m = F.normalize(x_av, dim=1) @ F.normalize(x_cp, dim=1).T / 0.07  # (T, C): alignment map
 
 for name, value in {"x_av": x_av, "a": a, "x_p": x_p, "s_p": s_p, "x_cp": x_cp, "m": m}.items():
-    print(f"{name:5} {value.numpy().round(2).tolist()}")
+    rows = [
+        " ".join(f"{number:6.2f}" for number in row) for row in torch.atleast_2d(value).tolist()
+    ]
+    print(f"{name:5}" + "\n     ".join(rows))
 
 # %% [markdown]
 # Read it from the top. The gate opens at the second snippet, so its features turn from *normal*
@@ -280,11 +294,11 @@ for room, prefix in parts_of_house.items():
     numbers = sum(p.numel() for p in mine)
     count.append((room, numbers, "learned" if learns == {True} else "frozen"))
 assert seen == len(list(detector.parameters())), "a parameter belongs to no room"
-table = pd.DataFrame(count, columns=["room", "numbers", ""]).set_index("room")
+table = pd.DataFrame(count, columns=["room", "numbers", "fate"]).set_index("room")
 print(table.to_string(formatters={"numbers": "{:,}".format}))
-total = table.groupby("").numbers.sum()
+total = table.groupby("fate").numbers.sum()
 print(f"\nlearned {total['learned']:,}, frozen {total['frozen']:,}")
-assert table.loc["text tower", ""] == "frozen"
+assert table.loc["text tower", "fate"] == "frozen"
 
 asleep = [name for name, module in detector.named_modules() if not module.training]
 print(f"in eval mode after detector.train(): {len(asleep)} modules, all of the text tower")
@@ -322,7 +336,7 @@ assert changed == set(before) - frozen
 # - **Nothing else.** AdamW at a constant rate, no warm-up, no trick.
 #
 # The function is a generator: it stops after every epoch and hands the detector out to be looked
-# at.
+# at. (`rebuild` is for an experiment in section 8.)
 
 
 # %%
@@ -335,11 +349,13 @@ def shuffled_batches(bags, size, generator):
     return [batches[i] for i in torch.randperm(len(batches), generator=generator)]
 
 
-def my_training(settings):
+def my_training(settings, rebuild=None):
     """Yields (detector, mean losses of the epoch) after each epoch."""
     train = settings.train
     torch.manual_seed(train.seed)
     detector = build(settings, tower, prompts).to(where)
+    if rebuild is not None:  # section 8 changes a room
+        rebuild(detector)
     learned = [p for p in detector.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
         learned, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
@@ -420,7 +436,7 @@ first, last = teacher.history[0], teacher.history[-1]
 for name in names:
     print(f"{name:15} first epoch {first[name]:.2f}, last epoch {last[name]:.2f}")
 print(f"{teacher.seconds:.0f} s of training")
-assert last["total"] < 0.7 * first["total"], "the detector did not learn its training videos"
+assert not usual or last["total"] < 0.5 * first["total"], "it did not learn its training videos"
 
 # %% [markdown]
 # ## 5. Which epoch?
@@ -455,22 +471,29 @@ def ap_of(scores, videos=everywhere):
     return 100 * average_precision(scores[keep], positive[keep], negative[keep])
 
 
-watching = {}
-for s in watched:
-    settings = settings_of("audio-visual", s)
-    history = trained(settings, store, progress=False).history
-    _, held = holdout_split(store, store.indices("train"), settings.train.holdout_share, s)
+def watch(settings, rebuild=None):
+    """Train by hand; after every epoch the criterion (hold-out) and the scores of the test set."""
+    share, s = settings.train.holdout_share, settings.train.seed
+    _, held = holdout_split(store, store.indices("train"), share, s)
     held = TrainingSet(store, held, settings.with_(crops="first"))
-    criterion, scores = [], []
-    for epoch, (detector, means) in enumerate(my_training(settings)):
-        judged = video_level(detector, held, settings.train.batch_size)
-        criterion.append(judged["holdout_criterion"])
-        scores.append(predict(detector, store, test).alignment_anomaly)
-        if epoch < 2:  # later, rounding on another machine or thread may have grown
-            for name, value in means.items():
-                assert abs(history[epoch][name] - value) < 0.01 * abs(value), (name, epoch)
-    watching[s] = dict(criterion=100 * np.array(criterion), scores=scores)
-    watching[s]["ap"] = np.array([ap_of(one) for one in scores])
+    seen = dict(criterion=[], predictions=[], losses=[])
+    for model, means in my_training(settings, rebuild):
+        judged = video_level(model, held, settings.train.batch_size)
+        seen["criterion"].append(100 * judged["holdout_criterion"])
+        seen["predictions"].append(predict(model, store, test))
+        seen["losses"].append(means)
+    seen["ap"] = np.array([ap_of(one.alignment_anomaly) for one in seen["predictions"]])
+    backwards = np.array(seen["criterion"][::-1])  # of equals the later one
+    seen["chosen"] = len(backwards) - 1 - int(backwards.argmax())
+    return seen
+
+
+watching = {s: watch(settings_of("audio-visual", s)) for s in watched}
+for s, seen in watching.items():
+    history = trained(settings_of("audio-visual", s), store, progress=False).history
+    for mine, package in list(zip(seen["losses"], history, strict=True))[:2]:
+        # later epochs amplify the rounding of another machine or number of threads
+        assert all(abs(package[name] - value) < 0.01 * abs(value) for name, value in mine.items())
 print(f"my loop and the package's agree; {len(watched) * epochs} epochs tested")
 
 # %% [markdown]
@@ -479,36 +502,29 @@ print(f"my loop and the package's agree; {len(watched) * epochs} epochs tested")
 # Do the two agree on the epoch? How much does the blue line jump from one epoch to the next?
 
 # %% tags=["nbval-ignore-output"]
-fig, axes = plt.subplots(1, len(watched), figsize=(plots.WIDTH, 3.0), sharey=True, squeeze=False)
+fig, axes = plt.subplots(
+    1, len(watched), figsize=(plots.WIDTH * 0.62 * len(watched) ** 0.5, 3.2), squeeze=False
+)
 for ax, (s, seen) in zip(axes[0], watching.items(), strict=True):
     lines = (
-        ("held-out criterion", "criterion", plots.BASELINE, "--"),
-        ("test AP, alignment branch", "ap", plots.MODEL, "-"),
+        ("held-out criterion", seen["criterion"], seen["chosen"], plots.BASELINE, "--"),
+        ("test AP, alignment branch", seen["ap"], seen["ap"].argmax(), plots.MODEL, "-"),
     )
-    for label, key, colour, dash in lines:
-        best = int(seen[key].argmax())
-        ax.plot(x, seen[key], color=colour, ls=dash, lw=2, label=label)
-        ax.plot(x[best], seen[key][best], "s", color=colour, ms=8)
-    ax.set(xlabel="epoch", title=f"seed {s}")
-axes[0, 0].set_ylabel("%")
+    for label, values, chosen, colour, dash in lines:
+        ax.plot(x, values, color=colour, ls=dash, lw=2, label=label)
+        ax.plot(x[chosen], values[chosen], "s", color=colour, ms=8)
+    ax.set(xlabel="epoch", ylabel="%", title=f"seed {s}")
 axes[0, 0].legend(frameon=False, fontsize="small", loc="lower right")
 plt.show()
 
-choices = {}
+columns = {}
 for s, seen in watching.items():
-    held_out = len(seen["criterion"]) - 1 - int(seen["criterion"][::-1].argmax())  # later of equals
-    choices[s] = {"last": epochs - 1, "hold-out": held_out, "best on test": seen["ap"].argmax()}
-table = pd.DataFrame(
-    {
-        f"seed {s}": {how: f"{watching[s]['ap'][e]:.1f} (epoch {e + 1})" for how, e in c.items()}
-        for s, c in choices.items()
+    choices = {"last": epochs - 1, "hold-out": seen["chosen"], "best on test": seen["ap"].argmax()}
+    columns[f"seed {s}"] = {
+        how: f"{seen['ap'][e]:.1f} (epoch {e + 1})" for how, e in choices.items()
     }
-)
-table["mean"] = [
-    f"{np.mean([watching[s]['ap'][c[how]] for s, c in choices.items()]):.1f}" for how in table.index
-]
 print("test AP, %, alignment branch, by the way the epoch was chosen\n")
-print(table.to_string())
+print(pd.DataFrame(columns).to_string())
 
 # %% [markdown]
 # *Best on test* is never below the others: it is the maximum of what they choose from. But is it
@@ -523,21 +539,19 @@ numbers = np.random.default_rng(seed)
 splits = 40
 found = []
 for s, seen in watching.items():
-    held_out = choices[s]["hold-out"]
+    scores = [one.alignment_anomaly for one in seen["predictions"]]
     for _ in range(splits):
         half = numbers.permutation(len(test)) < len(test) // 2
-        ap = np.array([[ap_of(one, half), ap_of(one, ~half)] for one in seen["scores"]])  # (E, 2)
-        chosen = ap.argmax(axis=0)  # the epoch that each half would choose
-        reported = (ap[chosen[0], 0] + ap[chosen[1], 1]) / 2
-        fresh = (ap[chosen[0], 1] + ap[chosen[1], 0]) / 2
-        found.append((s, reported, fresh, ap[held_out].mean(), ap[-1].mean()))
+        ap = np.array([[ap_of(one, half), ap_of(one, ~half)] for one in scores])  # (E, 2)
+        e, f = ap.argmax(axis=0)  # the epoch that each half would choose
+        reported, fresh = (ap[e, 0] + ap[f, 1]) / 2, (ap[e, 1] + ap[f, 0]) / 2
+        found.append((s, reported, fresh, ap[seen["chosen"]].mean(), ap[-1].mean()))
 columns = ["seed", "best on test, as reported", "the same epoch, fresh videos", "hold-out", "last"]
 halves = pd.DataFrame(found, columns=columns).groupby("seed").mean()
-halves.loc["mean"] = halves.mean()
 print(f"AP, %, on half of the test videos, mean over {splits} splits\n")
 print(halves.T.to_string(float_format="{:.1f}".format))
 
-reported, fresh = halves.loc["mean"].iloc[:2]
+reported, fresh = halves.mean().iloc[:2]
 print(f"\nchoosing on the test set flatters by {reported - fresh:.1f} points of AP")
 record(
     "optimism of choosing the epoch on the test set, points of AP",
@@ -550,7 +564,20 @@ record(
 assert reported >= fresh, "follows from the definition of the maximum"
 
 # %% [markdown]
-# TODO reading
+# Read the rows from the top, two at a time.
+#
+# - *As reported* against *fresh*: the same epochs, once on the videos that chose them and once on
+#   videos that did not. The difference is flattery, and its sign is no accident: it cannot be
+#   negative. Here it is small, because late epochs of one training are nearly the same detector. Do
+#   not take comfort from that: it grows with everything that is chosen in this way (epochs, then
+#   loss weights, then seeds, then architectures), and as test sets shrink.
+# - *Fresh* against *hold-out*: what remains is no illusion. Frame annotations of test videos chose
+#   an epoch that is better on other test videos too. But such annotations are what weak supervision
+#   claims to do without; whoever uses a hundred videos of them is running another method.
+#
+# The hold-out choice has its own price: a tenth of the training videos is not trained on, and its
+# few videos make a noisy judge. Whether it beats *last* is decided by less than the distance
+# between two seeds. It is what every number in these notebooks uses from here on.
 
 # %% [markdown]
 # ## 6. What the numbers say
@@ -626,20 +653,22 @@ print(table_of(MEASURES).to_string())
 share = 100 * reports["audio-visual"][0].metrics["positive_share"]
 print(f"\n{share:.1f} % of the test frames are anomalous: the AP of a detector that guesses")
 
+
+def keep(name, kind, values, branch):
+    """One number a seed for metrics.json."""
+    protocol = f"test split, {branch}, {kind}"
+    for s, value in zip(seeds, values, strict=True):
+        if np.isfinite(value):
+            config = settings_of(kind, s) if kind in KINDS else None
+            record(
+                name, value, dataset=dataset, seed=s, config=config, device=where, protocol=protocol
+            )
+
+
 for kind in KINDS:
     for what, name in MEASURES.items():
         measure, _, branch = what.rpartition(", ")
-        for s, value in zip(seeds, over_seeds(kind, name), strict=True):
-            if np.isfinite(value):
-                record(
-                    f"{measure}, %, {kind}",
-                    value,
-                    dataset=dataset,
-                    seed=s,
-                    config=settings_of(kind, s),
-                    device=where,
-                    protocol=f"test split, {branch}",
-                )
+        keep(f"{measure}, %", kind, over_seeds(kind, name), branch)
 
 # %% [markdown]
 # The first two rows again, one dot a seed, the mean as a bar. The dotted line is guessing. Before
@@ -658,9 +687,17 @@ plt.show()
 for branch in ("classification", "alignment"):
     gain = over_seeds("audio-visual", f"ap_{branch}") - over_seeds("vision only", f"ap_{branch}")
     print(f"sound adds {spread(gain)} points of AP, {branch} branch (same seeds, paired)")
+    assert not usual or gain.mean() > 3, f"sound adds {gain.mean():.1f} points only"
 
 # %% [markdown]
-# TODO reading
+# Sound helps: every blue dot of the audio-visual rows lies to the right of all vision-only dots, in
+# both branches. How *much* depends on the branch and on the seed, and one seed of the
+# classification branch lies far from its two companions. Had we trained once, we might have
+# reported either. That is why a single number without its spread says little, and why a difference
+# is best taken seed by seed, as in the two lines below the figure.
+#
+# (That sound helps on Soundstage is no discovery. The share of events that one sense alone can tell
+# was a design decision; see 00.)
 #
 # Now the alignment branch's own task: not *when* but *what and when*. A proposal counts as right
 # only if its class is right and it overlaps the true event by at least the IoU threshold.
@@ -683,15 +720,23 @@ print("AP of each class, %, mean over the IoU thresholds, alignment branch\n")
 print(table_of(names).to_string())
 
 # %% [markdown]
-# TODO reading
+# Two things are worth noticing. First, *normal* does badly. A normal video counts as one segment
+# that fills it from end to end, and the proposals are cut at a threshold between the video's own
+# minimum and maximum, so that in a video where everything is normal it is noise that cuts. This is
+# what pulls seven classes below six, and why you should ask which was averaged.
+#
+# The other is less welcome. In AP over frames the audio-visual detector is ahead of the audio-only
+# one; in mAP it is not. Whatever it knows about *what* happens, something costs it the *when*. Keep
+# the question for section 8.
 #
 # ## 7. Look at it
 #
 # A table cannot tell *why*. The next figures follow the paper's qualitative figure. On top the
 # confidence of the classification branch: blue the audio-visual detector, amber the vision-only
-# one; shaded is the truth, which neither was told. Below it the alignment branch: one row a class,
-# the stronger the colour the more probable. At the bottom how loud the video is. The videos are the
-# three that go through all notebooks. What happens in them:
+# one; shaded is the truth, which neither was told. Below it the alignment branch of the
+# audio-visual detector: one row a class, the stronger the colour the more probable. At the bottom
+# how loud the video is. All detectors are those of the first seed. The videos are the three that go
+# through all notebooks; this happens in them:
 
 # %%
 for role, row in running.items():
@@ -701,8 +746,8 @@ for role, row in running.items():
     print()
 
 # %% [markdown]
-# The first: *sound saves*. Where does blue rise while amber stays flat, and what is the sound doing
-# at that moment?
+# First, *sound saves*: a car accident off camera. Where does blue rise while amber stays flat? And
+# hold the blue step against the shaded area: is it *on time*?
 
 # %% tags=["main-figure", "nbval-ignore-output"]
 # A video where sound saves the day: the audio-visual detector (blue) and a vision-only one (amber)
@@ -713,60 +758,70 @@ predictions = {kind: predict(models[kind][0], store, list(running.values())) for
 def look(role):
     place = list(running).index(role)
     row, scene = running[role], scene_of(store, running[role])
+    label = " + ".join(words[code] for code in parse_codes(store.videos[row].label, store.classes))
     confidence = {
-        f"{kind} detector": predictions[kind].video(place)[0]
-        for kind in ("audio-visual", "vision only")
+        kind: predictions[kind].video(place)[0] for kind in ("audio-visual", "vision only")
     }
     plots.timeline(
         confidence,
         store.segments(row),
         fps=FPS,
         seconds=store.frames[row] / FPS,
-        names=words
-        if None in {code for code, *_ in store.segments(row)}
-        else {code: word for code, word in words.items() if code},
+        names=words,
         probabilities=predictions["audio-visual"].video(place)[1],
         wave=scene.wave() if scene else None,
         sound=scene is not None,
-        title=f"{role}: {store.videos[row].label}",
+        title=f"{role}: {label}",
     )
     plt.show()
     event = store.frame_truth([row]).reshape(-1, store.stride).mean(axis=1) > 0.5
     for name, a in confidence.items():
         inside = f"{a[event].mean():.2f}" if event.any() else "none"
-        print(f"{name:22} mean confidence in the events {inside}, elsewhere {a[~event].mean():.2f}")
+        print(f"{name:12} mean confidence in the events {inside}, elsewhere {a[~event].mean():.2f}")
 
 
 look("sound saves")
 
 # %% [markdown]
-# TODO reading
+# Blue finds what amber cannot see, and the map names it. Look how quiet the sound is at that
+# moment: the loudest thing in this video is something else, later and harmless, and blue ignores
+# it. What the detector hears is not loudness but the *kind* of sound.
 #
-# The second: *sound lies*. Something in it is loud and harmless. Does blue believe it?
+# And blue is **late**. It rises when the event is well under way and stays up after it is over.
+# Remember that.
+#
+# Second, *sound lies*: a stadium, with cheering and fireworks and nothing else. Does blue believe
+# it?
 
 # %% tags=["main-figure", "nbval-ignore-output"]
 # A video where sound lies, drawn in the same way: what is loud in it is harmless.
 look("sound lies")
 
 # %% [markdown]
-# TODO reading
+# It does not. A normal video is the one case where weak labels are strong: *normal* holds for every
+# single snippet, so cheering and fireworks were pushed down wherever they occurred in training.
 #
-# The third has *many labels*. Look at the class map: one label a video was all that training knew,
-# and none of them had a time.
+# Third, *many labels*. Look at the class map: three class names were all that training knew about
+# such a video, and none of them had a time. And look at what blue does between the events.
 
 # %% tags=["nbval-ignore-output"]
 look("many labels")
 
 # %% [markdown]
-# TODO reading
+# The map finds an order of events that nobody told it, though not every event gets a strong row.
+# The confidence is another matter: once something has happened, blue stays near one to the end,
+# through pauses of many snippets. Nothing in training asks it to come down: the Top-K loss looks at
+# the K highest snippets of a video and is content when *they* are high. The classification branch
+# learned to recognise the *video*.
 #
 # ## 8. Where sound helps, and where it hurts
 #
 # Three videos prove nothing. Soundstage knows for every snippet of an event whether the picture
-# showed it and whether the microphone heard it (sensor faults included), so we can ask for AP on
-# one kind of event at a time: the anomalous frames of that kind against *all* normal frames, the
-# other events left out. One thing to keep in mind when you compare kinds: each has its own share of
-# frames, and with it its own AP of guessing. Compare detectors within a kind.
+# showed it and whether the microphone heard it, so we can ask for the AP of one kind of event at a
+# time: the anomalous frames of that kind against *all* normal frames, the other events left out.
+# *Neither* is not rare: bursts of static cover now the picture, now the sound, now both, in the
+# middle of an event, and only its neighbours can tell what goes on. Each kind has its own share of
+# frames, and with it its own AP of guessing, so compare detectors *within* a kind.
 
 # %% tags=["nbval-ignore-output"]
 SENSE_NAMES = {  # (seen, heard) -> name
@@ -777,9 +832,9 @@ SENSE_NAMES = {  # (seen, heard) -> name
 }
 flags = [store.flags(row) for row in test]
 truth_known = all(flags)
-flag = {name: np.concatenate([f[name] for f in flags]) for name in flags[0]} if truth_known else {}
 by_kind, guess = {}, {}
 if truth_known:
+    flag = {name: np.concatenate([one[name] for one in flags]) for name in flags[0]}
     visible, audible, anomalous = flag["visible"], flag["audible"], flag["anomalous"]
     SENSES = {
         name: anomalous & (visible == seen) & (audible == heard)
@@ -789,30 +844,17 @@ if truth_known:
         kept = np.where(chosen, positive, 0)
         guess[sense] = 100 * kept.sum() / (kept.sum() + negative.sum())
         for kind in KINDS:
-            by_kind[sense, kind] = np.array(
-                [
-                    100 * average_precision(report.predictions.anomaly, kept, negative)
-                    for report in reports[kind]
-                ]
-            )
+            scores = [report.predictions.anomaly for report in reports[kind]]
+            ap = np.array([100 * average_precision(one, kept, negative) for one in scores])
+            by_kind[sense, kind] = ap
+            keep(f"frame AP, %, events {sense}", kind, ap, "classification branch")
     table = pd.DataFrame(
-        {"snippets": {sense: int(c.sum()) for sense, c in SENSES.items()}}
+        {"snippets": {sense: int(chosen.sum()) for sense, chosen in SENSES.items()}}
         | {kind: {sense: spread(by_kind[sense, kind]) for sense in SENSES} for kind in KINDS}
         | {"guessing": {sense: f"{value:.1f}" for sense, value in guess.items()}}
     )
     print("AP, %, classification branch, by what could be noticed of the event\n")
     print(table.to_string())
-    for (sense, kind), values in by_kind.items():
-        for s, value in zip(seeds, values, strict=True):
-            record(
-                f"frame AP, %, events {sense}, {kind}",
-                value,
-                dataset=dataset,
-                seed=s,
-                config=settings_of(kind, s),
-                device=where,
-                protocol="test split, classification branch",
-            )
 else:
     print("this store does not say which events can be seen or heard")
 
@@ -820,123 +862,341 @@ else:
 # The same as a picture, a dot a seed. Follow each colour down the four groups.
 
 # %% tags=["nbval-ignore-output"]
+LOOKS = {
+    "audio-visual": (plots.MODEL, "o"),
+    "vision only": (plots.BASELINE, "s"),
+    "audio only": ("#009E73", "^"),
+}
 if truth_known:
     fig, ax = plt.subplots(figsize=(plots.WIDTH * 0.8, 3.4))
-    looks = {
-        "audio-visual": (plots.MODEL, "o"),
-        "vision only": (plots.BASELINE, "s"),
-        "audio only": ("#009E73", "^"),
-    }
     for place, sense in enumerate(SENSES):
-        for shift, kind in enumerate(KINDS):
-            values = by_kind[sense, kind]
-            colour, marker = looks[kind]
-            y = place + 0.22 * (shift - 1)
-            ax.plot(values, [y] * len(values), marker, color=colour, alpha=0.5, ms=6, mew=0)
-            ax.plot(values.mean(), y, "|", color=colour, ms=14, mew=3)
-            if place == 0:
-                ax.plot([], [], marker, color=colour, label=kind)
         ax.plot([guess[sense]] * 2, [place - 0.38, place + 0.38], ":", color="#999999")
+        for shift, kind in enumerate(KINDS):
+            values, y = by_kind[sense, kind], place + 0.22 * (shift - 1)
+            colour, marker = LOOKS[kind]
+            label = kind if place == 0 else None
+            ax.plot(values, [y] * len(values), marker, color=colour, alpha=0.6, mew=0, label=label)
+            ax.plot(values.mean(), y, "|", color=colour, ms=14, mew=3)
     ax.set_yticks(range(len(SENSES)), SENSES)
     ax.invert_yaxis()
     ax.set(xlim=(0, 100), xlabel="AP of events of this kind (%), classification branch")
     ax.legend(frameon=False, fontsize="small", loc="lower right")
     plt.show()
-    for sense in SENSES:
-        gain = by_kind[sense, "audio-visual"] - by_kind[sense, "vision only"]
-        print(f"{sense:15} audio-visual minus vision only: {spread(gain)} points")
+    gains = {
+        sense: by_kind[sense, "audio-visual"] - by_kind[sense, "vision only"] for sense in SENSES
+    }
+    for sense, gain in gains.items():
+        print(f"{sense:15} audio-visual minus vision only: {spread(gain):>12} points")
+    if usual:
+        assert gains["heard only"].mean() > 15
+        assert gains["seen only"].mean() < 0
 
 # %% [markdown]
-# TODO reading
+# Sound gives, and sound takes. What can only be heard is out of reach for vision and within reach
+# for the audio-visual detector: that is the gain. But events that can only be *seen* are found
+# *worse* with sound than without. And the specialists are better, each on its own ground: on what
+# is only heard, the audio-only detector is far ahead of the one with two senses; on what is only
+# seen, the vision-only one.
 #
-# ### False alarms
+# It is tempting to have an explanation ready: during an event that is only seen, the microphone
+# delivers a street as quiet as any, and the fused features believe it. That may be part of the
+# truth. But the first figure showed something else, and one should look before one explains.
 #
-# The other side of listening. A detector needs a threshold; we take the one that finds 80 % of the
-# anomalous snippets, for each detector its own, so that they are compared at equal use. How many of
-# the *normal* snippets lie above it, by what is going on in them? The last row is snippets in which
-# nothing pretends.
+# ### Late
+#
+# Blue was late. The audio branch is a **causal** convolution: each snippet hears itself and the
+# past, never the future. The gradient shows how far it listens back (the untrained detector of
+# section 2 will do).
 
-# %% tags=["nbval-ignore-output"]
-RECALL = 0.8
-clean = positive == 0  # snippets without a single anomalous frame
-groups = {
-    name.removeprefix("distractor_").replace("_", " "): here & clean
-    for name, here in flag.items()
-    if name.startswith("distractor_")
-}
-if groups:
-    groups["nothing of the kind"] = clean & ~np.any(list(groups.values()), axis=0)
-    alarms = {}
-    for kind in KINDS:
-        scores = [report.predictions.anomaly for report in reports[kind]]
-        cuts = [np.quantile(one[anomalous], 1 - RECALL) for one in scores]
-        alarms[kind] = {
-            name: 100
-            * np.mean([(one[here] > cut).mean() for one, cut in zip(scores, cuts, strict=True)])
-            for name, here in groups.items()
-        }
-    alarms = pd.DataFrame(alarms).sort_values("audio-visual", ascending=False)
-    sizes = [int(groups[name].sum()) for name in alarms.index]
-    plots.heatmap(
-        alarms.to_numpy(),
-        rows=[f"{name} ({n})" for name, n in zip(alarms.index, sizes, strict=True)],
-        columns=list(alarms),
-        fmt=".0f",
-        vmax=100,
-        title="Normal snippets above the threshold, %, mean over seeds",
-    )
-    plt.show()
-    print(alarms.to_string(float_format="{:.0f}".format))
+# %%
+detector.eval()
+sound = torch.randn(1, 40, store.dim, generator=torch.Generator().manual_seed(seed))
+sound.requires_grad_()
+(gradient,) = torch.autograd.grad(detector.audio_encoder(sound)[0, 20].sum(), sound)
+heard = gradient[0].any(dim=1).nonzero().flatten().tolist()
+print(f"what is heard at snippet 20 depends on the snippets {heard[0]} to {heard[-1]}")
+assert heard == list(range(20 - 2 * sum(walk.model.tcn_dilations), 21))
 
 # %% [markdown]
-# TODO reading
+# Evidence for a sound is strongest when the window is full of it, towards the end of the event, and
+# the window still holds it when the event is over. The loss does not mind: it wants K high snippets
+# *somewhere* in the video. So the scores may lag behind the event.
 #
-# ### The gallery of failures
-#
-# Numbers hide what went wrong, so look at it. First the false alarms of the audio-visual detector:
-# the normal snippets with the highest confidence, one a video. Under each the confidence and what
-# was going on. Would *you* have been sure?
+# If that is what happens, scores moved *earlier* by a few snippets must fit better. The figure
+# moves the scores of every detector and computes the AP again. A detector that is on time has its
+# maximum at zero.
+
 
 # %% tags=["nbval-ignore-output"]
 offsets = np.concatenate([[0], np.cumsum(lengths)])
 video_of = np.repeat(np.arange(len(test)), lengths)
+
+
+def earlier(scores, snippets):
+    """Scores moved to the past within each video; at its end the last one is repeated."""
+    place = np.arange(len(scores)) + snippets
+    return scores[np.clip(place, offsets[video_of], offsets[video_of + 1] - 1)]
+
+
+moves = np.arange(-3, 7)
+lag = {
+    kind: np.array(
+        [[ap_of(earlier(one.predictions.anomaly, k)) for k in moves] for one in reports[kind]]
+    )
+    for kind in KINDS
+}
+plots.curves(
+    {kind: (moves, ap.mean(axis=0)) for kind, ap in lag.items()},
+    xlabel="scores moved earlier by (snippets)",
+    ylabel="frame AP (%), mean over seeds",
+    title="Who is late?",
+)
+plt.axvline(0, color="#999999", ls=":", lw=1.2)
+plt.show()
+now = list(moves).index(0)
+for kind, ap in lag.items():
+    best = ap.mean(axis=0).argmax()
+    print(
+        f"{kind:13} best when moved by {moves[best]} snippets: AP {spread(ap[:, best])} %, "
+        f"as it is {spread(ap[:, now])} %"
+    )
+if usual:
+    assert lag["audio-visual"].mean(axis=0).argmax() > now, "the audio-visual detector is on time"
+    assert all(lag[kind].mean(axis=0).argmax() == now for kind in KINDS if kind != "audio-visual")
+
+# %% [markdown]
+# The audio-visual detector is late, and only it is. Even the audio-only one is on time: it is built
+# on the *video* encoder of 02, which looks both ways.
+#
+# Moving scores is a diagnosis and no repair, because the amount was read off the test set. But the
+# diagnosis suggests an experiment. Each block of the ear has two convolutions, and both look back.
+# Let the second one look *ahead*: the same layers, the same number of weights, the same reach, half
+# of it into the future. That changes one pair of numbers, the side on which zeros are padded. Then
+# train again with our own loop and the same seed, and change nothing else.
+
+
+# %% tags=["nbval-ignore-output"]
+class EarBothWays(nn.Module):
+    def __init__(self, ear):
+        super().__init__()
+        self.blocks = ear.blocks
+
+    def forward(self, x_BTD, mask_BT):
+        x_BDT = temporal.zero_padding(x_BTD, mask_BT).mT
+        for block in self.blocks:
+            back, ahead = (block.dilation, 0), (0, block.dilation)  # was: back, back
+            y_BDT = x_BDT
+            for conv, zeros in ((block.conv1, back), (block.conv2, ahead)):
+                y_BDT = block.dropout(F.relu(conv(F.pad(y_BDT, zeros))))
+                y_BDT = temporal.zero_padding(y_BDT.mT, mask_BT).mT  # nothing is beyond the end
+            x_BDT = F.relu(y_BDT + x_BDT)
+        return x_BDT.mT
+
+
+def open_the_ear(model):
+    model.audio_encoder = EarBothWays(model.audio_encoder)
+
+
+both_ways, causal = [], []
+for s, seen in watching.items():
+    causal.append(seen["predictions"][seen["chosen"]])
+    seen = watch(settings_of("audio-visual", s), open_the_ear)
+    both_ways.append(seen["predictions"][seen["chosen"]])
+
+BRANCHES = {"classification": "anomaly", "alignment": "alignment_anomaly"}
+rows = {}
+for name, both in {"causal ear": causal, "ear both ways": both_ways}.items():
+    rows[name] = {
+        f"AP, {branch} branch": spread([ap_of(getattr(one, scores)) for one in both])
+        for branch, scores in BRANCHES.items()
+    }
+    moved = np.mean([[ap_of(earlier(one.anomaly, k)) for k in moves] for one in both], axis=0)
+    rows[name]["best when moved by (snippets)"] = moves[moved.argmax()]
+    if truth_known:
+        for sense, chosen in SENSES.items():
+            kept = np.where(chosen, positive, 0)
+            ap = [100 * average_precision(one.anomaly, kept, negative) for one in both]
+            rows[name][f"AP, events {sense}"] = spread(ap)
+print(f"audio-visual detector, seeds {watched}, %\n")
+print(pd.DataFrame(rows).to_string())
+
+better = np.array([ap_of(one.anomaly) for one in both_ways])
+for s, value in zip(watched, better, strict=True):
+    record(
+        "frame AP, %",
+        value,
+        dataset=dataset,
+        seed=s,
+        device=where,
+        protocol="test split, classification branch, audio-visual, ear both ways",
+    )
+assert not usual or better.mean() > np.mean([ap_of(one.anomaly) for one in causal])
+
+# %% [markdown]
+# One pair of numbers, and most of the trouble is gone. The detector is on time. It is also far
+# better on *every* kind of event, the ones that are only seen among them, where we were about to
+# blame the sound itself.
+#
+# Why would a late ear hurt the eye? Because the two share one Top-K. Where the sound peaks late, the
+# K highest snippets lie late, and these are the ones that learn: the pictures of the *wrong
+# moments*, often of the time after the event, are taught to be anomalous. Senses that share a loss
+# must agree on *when*.
+#
+# The paper leaves the audio branch at "a temporal convolution network"; the authors' code has the
+# causal one, and so has this package, which reproduces it. This is one training of one seed on a
+# synthetic stage whose events last for several snippets; how much it matters on real videos is a
+# question for notebook 09. But it is a question worth asking, and no table of results would have
+# raised it. A picture did.
+#
+# ### A sober comparison
+#
+# There is a much cheaper way to have two senses. **Late fusion** takes the vision-only and the
+# audio-only detector as they are and believes whoever is more alarmed: the higher of the two
+# confidences. A claim for a fusion *inside* the detector should have this baseline beside it.
+
+# %% tags=["nbval-ignore-output"]
+if "audio only" in KINDS:
+    pairs = list(zip(reports["vision only"], reports["audio only"], strict=True))
+    two = [(v.predictions.anomaly, a.predictions.anomaly) for v, a in pairs]
+    rivals = {
+        "vision only": over_seeds("vision only", "ap_classification"),
+        "audio only": over_seeds("audio only", "ap_classification"),
+        "late fusion, the mean": np.array([ap_of((v + a) / 2) for v, a in two]),
+        "late fusion, the higher": np.array([ap_of(np.maximum(v, a)) for v, a in two]),
+        "audio-visual": over_seeds("audio-visual", "ap_classification"),
+        "audio-visual, ear both ways": better,
+    }
+    plots.seeds_dotplot(
+        rivals,
+        xlabel="frame AP (%), classification branch",
+        title="One detector with two senses, or two detectors with one each?",
+    )
+    plt.show()
+    for name, values in rivals.items():
+        print(f"{name:26} {spread(values):>10} %   ({len(values)} seeds)")
+    late = rivals["late fusion, the higher"]
+    keep("frame AP, %", "late fusion, the higher of both", late, "classification branch")
+    assert not usual or late.mean() > rivals["audio-visual"].mean()
+
+# %% [markdown]
+# Late fusion is a strong rival here: the higher of two single-sense confidences is clearly ahead of
+# the audio-visual detector as published. (The mean is not. Where only one sense knows, the other's
+# calm must not count against it.) With an ear that looks both ways the audio-visual detector draws
+# level, with one training in place of two, one class map in place of two that may disagree, and
+# common features $x_{av}$ for a student to learn from, which is what notebook 07 needs.
+#
+# Take it as what it is. Soundstage is synthetic, and its share of events that reach one sense only
+# is far from any real data set's, which favours "whoever is alarmed". The paper compares its fusion
+# with three others inside the detector; late fusion is not among them.
+#
+# ### False alarms
+#
+# Back to the detector as published. An alarm needs a threshold; we take the one that finds 80 % of
+# the anomalous snippets, for each detector its own, so that they are compared at equal use. How
+# many of the *normal* snippets lie above it, by what is going on in them? Two rows are no
+# distractors: snippets in which nothing pretends, and snippets within three of an event.
+
+# %% tags=["nbval-ignore-output"]
+RECALL, NEAR = 0.8, 3  # share of anomalous snippets found; snippets from an event
+clean = positive == 0  # snippets without a single anomalous frame
+near = np.zeros_like(clean)
+for start, end in zip(offsets[:-1], offsets[1:], strict=True):
+    window = np.convolve(~clean[start:end], np.ones(2 * NEAR + 1))
+    near[start:end] = window[NEAR : NEAR + end - start] > 0
+groups = {}
+if truth_known:
+    pretends = [name for name in flag if name.startswith("distractor_")]
+    anything = np.any([flag[name] for name in pretends], axis=0)
+    for name in pretends:
+        groups[name.removeprefix("distractor_").replace("_", " ")] = flag[name] & clean & ~near
+    groups["nothing pretends"] = clean & ~near & ~anything
+    groups["near an event"] = clean & near
+
+    alarms = {}
+    for kind in KINDS:
+        scores = [report.predictions.anomaly for report in reports[kind]]
+        above = [one > np.quantile(one[anomalous], 1 - RECALL) for one in scores]
+        alarms[kind] = {
+            name: 100 * np.mean([one[here].mean() for one in above])
+            for name, here in groups.items()
+        }
+    alarms = pd.DataFrame(alarms).sort_values("audio-visual", ascending=False)
+    plots.heatmap(
+        alarms.to_numpy(),
+        rows=[f"{name} ({int(groups[name].sum())})" for name in alarms.index],
+        columns=list(alarms),
+        fmt=".0f",
+        vmax=100,
+        title="Normal snippets above the threshold (%)",
+    )
+    plt.show()
+    print(alarms.to_string(float_format="{:.1f}".format))
+    assert not usual or alarms["audio-visual"].idxmax() == "near an event"
+
+# %% [markdown]
+# Read it by columns first. To find 80 % with one sense, a detector has to put its threshold so low
+# that it calls for half of the street or a fifth of the sounds, whatever is going on. That is what
+# the second sense buys. With both, thunder, fireworks and a horn hardly raise an alarm: where one
+# sense is fooled, the other one is calm. What does raise alarms is no distractor at all, it is the
+# neighbourhood of true events: right video, wrong moment.
+#
+# ### The gallery of failures
+#
+# Numbers hide what went wrong, so look at it. First the false alarms of the audio-visual detector,
+# the highest of each video, away from any event. The upper row is from normal videos, the lower one
+# from anomalous videos. Under each: the confidence and what was going on. Would *you* have been
+# sure?
+
+# %% tags=["nbval-ignore-output"]
 score = reports["audio-visual"][0].predictions.anomaly
-
-
-def picture(video, snippet, size=160):
-    scene = scene_of(store, test[video])
-    return scene.frame((snippet + 0.5) * store.stride / FPS, size=size) if scene else None
+in_normal_video = ~np.isin(video_of, video_of[~clean])
 
 
 def sheet(moments, captions, title):
-    """A contact sheet where there are pictures, a list where there are none."""
-    pictures = [picture(video, snippet) for video, snippet in moments]
-    if all(p is not None for p in pictures):
-        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 85})
-        plots.contact_sheet(pictures, captions, columns=5, title=title)
+    """A contact sheet where there are pictures, and the list of what it shows."""
+    scenes = [scene_of(store, test[video]) for video, _ in moments]
+    if all(scenes):
+        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 80})
+        frames = [
+            scene.frame((snippet + 0.5) * store.stride / FPS, size=160)
+            for scene, (_, snippet) in zip(scenes, moments, strict=True)
+        ]
+        plots.contact_sheet(frames, captions, columns=5, title=title)
         plt.show()
         set_matplotlib_formats("png")
     for (video, snippet), caption in zip(moments, captions, strict=True):
-        print(
-            store.videos[test[video]].name,
-            f"{snippet * store.stride / FPS:.0f} s",
-            caption.replace("\n", ", "),
-        )
+        name, second = store.videos[test[video]].name, snippet * store.stride / FPS
+        print(f"{name:32} {second:3.0f} s  {', '.join(caption.splitlines())}")
 
 
-order = np.flatnonzero(clean)[np.argsort(-score[clean], kind="stable")]
-_, first = np.unique(video_of[order], return_index=True)
-worst = order[np.sort(first)[:10]]  # the highest of each video
-moments = [(video_of[i], i - offsets[video_of[i]]) for i in worst]
-captions = []
-for i in worst:
-    going_on = [name for name, here in groups.items() if here[i]]
-    captions.append(f"{score[i]:.2f}\n{', '.join(going_on)}")
-sheet(moments, captions, "False alarms: normal snippets with the highest confidence")
+def going_on(i):
+    """What the truth says about snippet i, in words."""
+    if not truth_known:
+        return ""
+    named = [name for name, here in groups.items() if here[i] and name != "nothing pretends"]
+    for broken, words_for_it in (
+        ("corrupted_video", "bad picture"),
+        ("corrupted_audio", "bad sound"),
+    ):
+        if flag[broken][i]:
+            named.append(words_for_it)
+    return "\n".join(named) or "nothing"
+
+
+worst = []
+for pool in (in_normal_video, clean & ~near & ~in_normal_video):
+    order = np.flatnonzero(pool)[np.argsort(-score[pool], kind="stable")]
+    _, first = np.unique(video_of[order], return_index=True)
+    worst += order[np.sort(first)[:5]].tolist()  # the highest of each video
+sheet(
+    [(video_of[i], i - offsets[video_of[i]]) for i in worst],
+    [f"{score[i]:.2f}\n{going_on(i)}" for i in worst],
+    "False alarms: normal snippets with the highest confidence",
+)
 
 # %% [markdown]
-# And what it missed: the events whose highest confidence is lowest. The picture is from the middle
-# of the event.
+# And what it missed: the events whose highest confidence is lowest, each with a picture from its
+# middle (one without static, if there is one).
 
 # %% tags=["nbval-ignore-output"]
 events = []
@@ -945,10 +1205,12 @@ for v, row in enumerate(test):
         part = slice(offsets[v] + start // store.stride, offsets[v] + -(-end // store.stride))
         senses = ""
         if truth_known:
-            seen, heard = (flag[name][part].any() for name in ("visible", "audible"))
-            senses = SENSE_NAMES[bool(seen), bool(heard)]
-        middle = (start + end) // 2 // store.stride
-        events.append((score[part].max(), v, middle, words[code], senses))
+            senses = SENSE_NAMES[bool(visible[part].any()), bool(audible[part].any())]
+        shown = np.arange(part.start, part.stop)
+        if truth_known and not flag["corrupted_video"][part].all():
+            shown = shown[~flag["corrupted_video"][part]]
+        middle = shown[len(shown) // 2] - offsets[v]
+        events.append((float(score[part].max()), v, middle, words[code], senses))
 events.sort()
 missed = events[:10]
 sheet(
@@ -957,17 +1219,24 @@ sheet(
     "Missed: the events with the lowest confidence",
 )
 if truth_known:
-    lowest = pd.Series([senses for *_, senses in events[: len(events) // 10]])
-    overall = pd.Series([senses for *_, senses in events])
-    share_of = lambda s: s.value_counts(normalize=True).map("{:.0%}".format)  # noqa: E731
-    print(f"\nthe tenth of all {len(events)} events that was found worst, and all of them")
-    print(pd.DataFrame({"worst": share_of(lowest), "all": share_of(overall)}).to_string())
+    senses = pd.Series([event[-1] for event in events])
+    parts = {"worst tenth": senses[: len(senses) // 10], "all events": senses}
+    table = pd.DataFrame(
+        {name: 100 * part.value_counts() / len(part) for name, part in parts.items()}
+    )
+    print(
+        f"\nof {len(events)} events, %\n{table.fillna(0).to_string(float_format='{:.0f}'.format)}"
+    )
 
 # %% [markdown]
-# TODO reading
-#
-# ## Exercises
-#
+# The three groups fail for different reasons. In normal videos hardly anything comes close to an
+# alarm, and what does has a *broken picture*: static or a black frame is the best excuse for doubt.
+# In anomalous videos confidence is at its limit in snippets where nothing happens; this is the
+# branch that recognises the video and not the moment, as in the third example above. And what it
+# misses is always something that one sense alone could have told. Not one event that was both seen
+# and heard is in the worst tenth, although they are a third of all.
+
+# %% [markdown]
 # ### Exercise 1
 #
 # *5 minutes, easy.* The authors' code trains with one loss more, text contrast, and its students
@@ -989,7 +1258,6 @@ def total_of(parts, loss):
 
 
 # %% tags=["check"]
-detector.eval()
 with torch.no_grad():
     output = detector(batch.video, batch.audio, batch.lengths, batch.audio_mask)
 cases = {
@@ -1034,38 +1302,62 @@ print("Exercise 2 is solved.")
 # %% [markdown]
 # ### Exercise 3
 #
-# *10 minutes, medium.* Is one detector with two senses better than two detectors with one sense
-# each? **Late fusion** is the cheap rival: take the vision-only and the audio-only detector and
-# combine their confidences. Write it as the higher of the two. Before you run the check, guess how
-# it does, on events heard only and on thunder.
+# *10 minutes, medium.* An alarm that comes late is worth less. For one video, measure the delay:
+# the number of snippets from the first snippet of an event to the first one, from there on, whose
+# confidence reaches a threshold; `None` if there is none before the event ends. The check then asks
+# for the delays of the detectors of section 6, each at the threshold that finds half of the
+# anomalous snippets.
 
 
 # %% tags=["exercise", "solution"]
-def late_fusion(vision, audio):
-    """Confidences (S,) of two detectors -> one confidence (S,)."""
+def delay(confidence, start, end, threshold):
+    """Snippets from ``start`` to the first confidence at or above the threshold before ``end``."""
     # BEGIN SOLUTION
-    return np.maximum(vision, audio)
+    reached = np.flatnonzero(confidence[start:end] >= threshold)
+    return int(reached[0]) if len(reached) else None
     # END SOLUTION
 
 
 # %% tags=["check", "nbval-ignore-output"]
-assert np.allclose(late_fusion(np.array([0.2, 0.9]), np.array([0.6, 0.1])), [0.6, 0.9]), (
-    "the higher"
-)
-if "audio only" in KINDS:
-    pairs = zip(reports["vision only"], reports["audio only"], strict=True)
-    late = [ap_of(late_fusion(v.predictions.anomaly, a.predictions.anomaly)) for v, a in pairs]
-    print(f"late fusion, frame AP {spread(late)} %")
-    print(f"audio-visual detector {spread(over_seeds('audio-visual', 'ap_classification'))} %")
+toy = np.array([0.9, 0.1, 0.2, 0.8, 0.9, 0.1, 0.9])
+assert delay(toy, 1, 5, 0.8) == 2, "the event starts at snippet 1, the alarm comes at snippet 3"
+assert delay(toy, 0, 5, 0.8) == 0, "on time"
+assert delay(toy, 5, 6, 0.8) is None, "what comes after the event does not count"
+for kind in KINDS:
+    found, missed = [], 0
+    for report in reports[kind]:
+        confidence = report.predictions.anomaly
+        threshold = np.quantile(confidence[positive > 0], 0.5)
+        for v, row in enumerate(test):
+            for _, start, end in store.segments(row):
+                place = offsets[v] + np.array([start // store.stride, -(-end // store.stride)])
+                answer = delay(confidence, *place, threshold)
+                missed += answer is None
+                found += [] if answer is None else [answer]
+    print(
+        f"{kind:13} {missed} events missed, mean delay of the others {np.mean(found):.1f} snippets"
+    )
 
 # %% [markdown]
 # ## Recap
 #
-# - follow a batch through the detector and say what comes out of each room: TODO to fill in
-# - put the training loss together by hand and say which parameters it moves: TODO to fill in
-# - train the detector and choose its epoch without looking at the test set: TODO to fill in
-# - read a table of results and say which branch each number is from: TODO to fill in
-# - show where sound helps, where it hurts, and what the false alarms are: TODO to fill in
+# - follow a batch through the detector and say what comes out of each room: features in context
+#   $(B, T, D)$ from either sense, fused ones of the same shape; a confidence $(B, T)$ from one
+#   branch; class embeddings $(C, D)$ that the prompt turns into $(B, C, D)$, and a map $(B, T, C)$
+#   from the other; padding changes none of it.
+# - put the training loss together by hand and say which parameters it moves: Top-K cross-entropy
+#   plus the mean of cross-entropy and focal, from two labels a video; every room learns but the
+#   text tower, which passes gradients on and stays as it is, in eval mode, bit by bit.
+# - train the detector and choose its epoch without looking at the test set: hold out a tenth of the
+#   training videos and judge by their weak labels; choosing on the test set flatters, and it uses
+#   frame annotations that weak supervision claims not to need.
+# - read a table of results and say which branch each number is from: AP and AUC exist once for each
+#   branch, mAP only for the alignment branch and over six or seven classes; without seeds and their
+#   spread none of them compares.
+# - show where sound helps, where it hurts, and what the false alarms are: it finds what is only
+#   heard and costs some of what is only seen; much of that cost is the causal ear, which makes the
+#   detector late and teaches it the wrong moments; false alarms cluster around true events, and
+#   distractors cause few of them.
 #
-# Sound has to be recorded before it can help. Notebook 07 takes the microphone away and asks what
-# can be saved.
+# Sound has to be recorded before it can help. Notebook [07](07_ukd.ipynb) takes the microphone away
+# and asks what can be saved.
