@@ -361,7 +361,7 @@ def test_weight_files_find_their_way(tmp_path, monkeypatch):
     sound = {f"audio_encoder.{k}": v for k, v in extractor.encoder.state_dict().items()}
     sound |= {f"audio_transform.{k}": v for k, v in head.state_dict().items()}
     torch.save(sound | {"image_transform.w": torch.zeros(1)}, tmp_path / enc.WAV2CLIP_FILE)
-    monkeypatch.setattr(open_clip, "create_model", small_clip)
+    monkeypatch.setattr(enc, "_bare_clip", small_clip)
     trio = enc.load_encoders("clip", weights=tmp_path)
 
     frames = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
@@ -388,7 +388,7 @@ def test_weight_files_find_their_way(tmp_path, monkeypatch):
 
 
 def test_damaged_or_foreign_weight_files_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(open_clip, "create_model", small_clip)
+    monkeypatch.setattr(enc, "_bare_clip", small_clip)
     save_file({"x": torch.zeros(1)}, tmp_path / enc.CLIP_FILE)
     (tmp_path / enc.WAV2CLIP_FILE).write_bytes(b"not a weight file")
     with pytest.raises(ValueError, match=f"{enc.CLIP_FILE} lacks .*another model"):
