@@ -346,7 +346,7 @@ def _timing_notes(sound: Sound, pictures: VideoReader) -> Iterator[str]:
     declared = sound.last if sound.declared_end is None else sound.declared_end
     if sound.over and sound.last < end - NOTICEABLE:
         yield f"the sound ends {end - sound.last:.2f} s before the pictures"
-    elif declared > end + NOTICEABLE:
+    elif declared > end + NOTICEABLE and not pictures.note():  # else the pictures broke off
         yield f"{declared - end:.2f} s of sound after the last picture left out"
     if sound.damaged:
         yield f"{sound.damaged} damaged packets of sound skipped"

@@ -515,7 +515,8 @@ def test_a_file_that_must_not_be_read(tmp_path):
 def test_a_file_cut_off_behind_its_index_keeps_what_it_has(tmp_path):
     path = tmp_path / "half.mp4"
     noise = np.random.default_rng(0).integers(0, 256, (100, 48, 64, 3), np.uint8)
-    write_clip(path, picture=lambda k: noise[k], options={"movflags": "faststart"})
+    wave = clip_wave(4, 44100, [])
+    write_clip(path, picture=lambda k: noise[k], wave=wave, options={"movflags": "faststart"})
     os.truncate(path, path.stat().st_size // 2)
     found = extract(path, Plain())
     assert 0 < found.snippets < 6
