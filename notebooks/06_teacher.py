@@ -11,10 +11,10 @@
 # - read a table of results and say which branch each number is from
 # - show where sound helps, where it hurts, and what the false alarms are
 #
-# **Prerequisites:** [02](02_temporal_mil.ipynb), [03](03_adaptive_fusion.ipynb),
-# [04](04_prompts.ipynb) and [05](05_mil_align.ipynb), which build the parts
+# **Prerequisites:** [02](02_temporal_mil.ipynb); 03, 04 and 05 will build the other parts, and until
+# they are written this notebook says what each part does when it first appears
 #
-# **Minutes:** 2 on two CPU cores; 30 to teach
+# **Minutes:** 3 on two CPU cores; 30 to teach
 #
 # **Reads:** the feature store (Soundstage unless you say otherwise)
 #
@@ -1454,5 +1454,5 @@ for kind in KINDS:
 #   late echoes shout other events down; false alarms cluster around true events, and distractors
 #   cause few of them.
 #
-# Sound has to be recorded before it can help. Notebook [07](07_ukd.ipynb) takes the microphone away
+# Sound has to be recorded before it can help. Notebook 07 takes the microphone away
 # and asks what can be saved.
