@@ -11,8 +11,8 @@
 # - read a table of results and say which branch each number is from
 # - show where sound helps, where it hurts, and what the false alarms are
 #
-# **Prerequisites:** [02](02_temporal_mil.ipynb); 03, 04 and 05 will build the other parts, and until
-# they are written this notebook says what each part does when it first appears
+# **Prerequisites:** [02](02_temporal_mil.ipynb); 03, 04 and 05 will build the other parts, and
+# until they are written this notebook says what each part does when it first appears
 #
 # **Minutes:** 3 on two CPU cores; 30 to teach
 #
