@@ -4,7 +4,7 @@
     python data/build_soundstage.py encoders           # pretrain the trio, report zero-shot
     python data/build_soundstage.py report             # zero-shot of the weights that are there
     python data/build_soundstage.py store              # render, encode and pack the videos
-    python data/build_soundstage.py store --world figure_scale=0.8 --out /tmp/harder
+    python data/build_soundstage.py store --world figure_scale=0.8 --out FOLDER
 
 Everything is drawn from seeds. The scenes are the same bytes each time, and features repeat to the
 rounding of the machine's arithmetic. Pretraining runs on one thread, so that it repeats on one kind
