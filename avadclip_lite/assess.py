@@ -26,16 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print the measures of ``evaluate.Report``. Bad input raises ``ValueError`` or
     ``FileNotFoundError``."""
-    import torch
-
     from .evaluate import evaluate
     from .store import FeatureStore
-    from .train import load
+    from .train import find_device, load
 
     store = FeatureStore.open(args.data)
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = find_device(args.device)
     model = load(args.run, device=device)
     if model.settings.model.dim != store.dim:
         raise ValueError(

@@ -47,6 +47,7 @@ from .config import CLIP_DIM, SAMPLE_RATE, soundstage_path
 __all__ = [
     "CLASS_TOKENS",
     "END_TOKEN",
+    "QUICK",
     "START_TOKEN",
     "AudioTower",
     "Encoders",
@@ -55,6 +56,7 @@ __all__ = [
     "clip_pixels",
     "load_encoders",
     "load_text",
+    "quick_gelu",
     "save_soundstage",
     "soundstage_clip",
     "token_ids",
@@ -116,8 +118,18 @@ class WordPrompts(NamedTuple):
     end: int
 
 
-def _quick_gelu(x: Tensor) -> Tensor:
-    return x * torch.sigmoid(1.702 * x)
+QUICK = 1.702  # the factor of CLIP's quick GELU
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """CLIP's cheap GELU, x * sigmoid(1.702 x).
+
+    Written with SiLU(z) = z * sigmoid(z), z = 1.702 x, which is one kernel each way.
+    """
+    return F.silu(QUICK * x) / QUICK
+
+
+_ACTIVATIONS = {True: quick_gelu, False: F.gelu}  # by "is it the quick one"
 
 
 class _Attention(nn.Module):
@@ -181,7 +193,7 @@ class TextTower(nn.Module):
             raise ValueError(f"the text tower's width {width} is not divisible by heads={heads}")
         self.token_embedding = nn.Embedding(rows, width)
         self.positional_embedding = nn.Parameter(torch.empty(positions, width))
-        activation = _quick_gelu if quick_gelu else F.gelu
+        activation = _ACTIVATIONS[quick_gelu]
         blocks = [_Block(width, heads, activation) for _ in range(layers)]
         self.transformer = nn.ModuleDict({"resblocks": nn.ModuleList(blocks)})
         self.ln_final = nn.LayerNorm(width)

@@ -93,7 +93,10 @@ class Detector(nn.Module):
         self.log_variance = None
         if model.role == "audio_visual":
             self.audio_encoder = TemporalConvNet(
-                model.dim, dilations=model.tcn_dilations, dropout=model.tcn_dropout
+                model.dim,
+                dilations=model.tcn_dilations,
+                dropout=model.tcn_dropout,
+                context=model.audio_context,
             )
             self.fusion = build_fusion(model)
         else:

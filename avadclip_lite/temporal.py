@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from .encoders import QUICK, quick_gelu
+
 __all__ = [
     "CausalBlock",
     "Enhancement",
@@ -29,12 +31,9 @@ __all__ = [
     "WindowedTransformer",
     "distance_adjacency",
     "length_mask",
-    "quick_gelu",
     "similarity_adjacency",
     "zero_padding",
 ]
-
-QUICK = 1.702  # the factor of CLIP's quick GELU
 
 
 def length_mask(lengths: Tensor, snippets: int) -> Tensor:
@@ -48,14 +47,6 @@ def zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
     x (B, T, D), mask (B, T) or None -> (B, T, D).
     """
     return x if mask is None else x.masked_fill(~mask[..., None], 0.0)
-
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """CLIP's cheap GELU, x * sigmoid(1.702 x).
-
-    Written with SiLU(z) = z * sigmoid(z), z = 1.702 x, which is one kernel each way.
-    """
-    return F.silu(QUICK * x) / QUICK
 
 
 class FeedForward(nn.Module):
@@ -246,40 +237,60 @@ class VideoEncoder(nn.Module):
 
 
 class CausalBlock(nn.Module):
-    """Two causal convolutions over the present and one earlier snippet, and a residual."""
+    """Two convolutions over the present and one earlier snippet, and a residual.
 
-    def __init__(self, dim: int, dilation: int, dropout: float) -> None:
+    ``ahead``: the second one looks at one *later* snippet instead; then it is not causal.
+    """
+
+    def __init__(self, dim: int, dilation: int, dropout: float, *, ahead: bool = False) -> None:
         super().__init__()
         self.dilation = dilation
+        self.ahead = ahead
         self.conv1 = weight_norm(nn.Conv1d(dim, dim, kernel_size=2, dilation=dilation))
         self.conv2 = weight_norm(nn.Conv1d(dim, dim, kernel_size=2, dilation=dilation))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, D, T) -> (B, D, T); zeros stand before the first snippet."""
-        out = x
-        for conv in (self.conv1, self.conv2):
-            out = self.dropout(F.relu(conv(F.pad(out, (self.dilation, 0)))))
-        return F.relu(out + x)
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (B, D, T), mask (B, T) or None -> (B, D, T); zeros stand around the video.
+
+        The mask matters only with ``ahead``: what looks back never meets what follows the end.
+        """
+        back, forth = (self.dilation, 0), (0, self.dilation)
+        hidden = self.dropout(F.relu(self.conv1(F.pad(x, back))))
+        if self.ahead and mask is not None:
+            hidden = hidden.masked_fill(~mask[:, None, :], 0.0)
+        hidden = self.dropout(F.relu(self.conv2(F.pad(hidden, forth if self.ahead else back))))
+        out = F.relu(hidden + x)
+        if self.ahead and mask is not None:
+            out = out.masked_fill(~mask[:, None, :], 0.0)
+        return out
 
 
 class TemporalConvNet(nn.Module):
     """The audio branch: causal residual blocks whose reach doubles, ``x_a`` (B, T, D).
 
-    Causal, so that padding *after* a video never reaches it even without a mask.
+    ``context`` "causal" (the release): it only looks back, 14 snippets with the dilations given
+    here, so that padding *after* a video never reaches it even without a mask. "both": the second
+    convolution of every block looks ahead; equal weights, equal reach, half of it into the future.
     """
 
     def __init__(
-        self, dim: int, *, dilations: tuple[int, ...] = (1, 2, 4), dropout: float = 0.1
+        self,
+        dim: int,
+        *,
+        dilations: tuple[int, ...] = (1, 2, 4),
+        dropout: float = 0.1,
+        context: str = "causal",
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(CausalBlock(dim, d, dropout) for d in dilations)
+        ahead = context == "both"
+        self.blocks = nn.ModuleList(CausalBlock(dim, d, dropout, ahead=ahead) for d in dilations)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, T, D), mask (B, T) or None -> (B, T, D)."""
         x = zero_padding(x, mask).mT
         for block in self.blocks:
-            x = block(x)
+            x = block(x, mask)
         return zero_padding(x.mT, mask)
 
 

@@ -57,6 +57,7 @@ __all__ = [
     "FitResult",
     "FrozenTeacher",
     "TrainingRun",
+    "find_device",
     "fit",
     "load",
     "shuffled_batches",
@@ -154,7 +155,7 @@ def fit(
     and for a loss that is no longer finite.
     """
     _check(settings, store, teacher)
-    device = _device(settings.train.device)
+    device = find_device(settings.train.device)
     text_name, tower, prompts = _text(text, prompts, store, settings)
     identity = {
         "settings": settings.to_dict(),
@@ -218,15 +219,17 @@ def _check(settings: Config, store: FeatureStore, teacher: Detector | None) -> N
             )
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device that ``TrainConfig.device`` names; "auto" is a GPU where there is one. Raises
+    ``ValueError`` for what is no device, or not here."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"TrainConfig.device={name!r} is no device; try 'auto'") from None
+        raise ValueError(f"device={name!r} is no device; try 'auto'") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"TrainConfig.device={name!r}, but torch finds no GPU here; try 'auto'")
+        raise ValueError(f"device={name!r}, but torch finds no GPU here; try 'auto'")
     return device
 
 

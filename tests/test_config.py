@@ -174,6 +174,7 @@ OTHER: dict[str, Any] = {
     "padding": "leaking",
     "fusion": "add",
     "tcn_dilations": (1, 2),
+    "audio_context": "both",
     "av_prompt": "none",
     "global_weight": "logit",
     "prompt_skip": "sum",

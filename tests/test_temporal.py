@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from tiny_models import DIM, batch
 from torch import nn
 
+from avadclip_lite.encoders import quick_gelu
 from avadclip_lite.temporal import (
     Enhancement,
     GraphConvolution,
@@ -18,7 +19,6 @@ from avadclip_lite.temporal import (
     WindowedTransformer,
     distance_adjacency,
     length_mask,
-    quick_gelu,
     similarity_adjacency,
 )
 
@@ -178,8 +178,9 @@ def test_temporal_conv_net_equals_a_loop_over_snippets():
     torch.testing.assert_close(net(x)[0], torch.stack(rows), atol=1e-5, rtol=1e-5)
 
 
-def test_temporal_conv_net_is_causal_and_reaches_fourteen_snippets_back():
-    net = TemporalConvNet(DIM).eval()
+@pytest.mark.parametrize(("context", "back", "ahead"), [("causal", 14, 0), ("both", 7, 7)])
+def test_how_far_the_temporal_conv_net_reaches(context, back, ahead):
+    net = TemporalConvNet(DIM, context=context).eval()
     for block in net.blocks:  # all ReLUs open, so that every path is alive
         nn.init.constant_(block.conv1.bias, 5.0)
         nn.init.constant_(block.conv2.bias, 5.0)
@@ -187,7 +188,23 @@ def test_temporal_conv_net_is_causal_and_reaches_fourteen_snippets_back():
     before = net(x)
     x[0, 8] += 1.0
     changed = ((net(x) - before).abs().amax(dim=-1)[0] > 0).nonzero().flatten().tolist()
-    assert changed == list(range(8, 8 + 14 + 1))
+    # what is heard in snippet 8 is known to the snippets whose look back, or ahead, meets it
+    assert changed == list(range(8 - ahead, 8 + back + 1))
+
+
+def test_looking_both_ways_is_looking_back_then_ahead():
+    net = TemporalConvNet(DIM, dilations=(2,), context="both").eval()
+    x, _, _ = batch([9])
+    (block,) = net.blocks
+    hidden = torch.relu(
+        F.conv1d(F.pad(x.mT, (2, 0)), block.conv1.weight, block.conv1.bias, dilation=2)
+    )
+    # looking ahead is looking back in a video that runs backwards
+    turned = block.conv2.weight.flip(-1)
+    ahead = F.conv1d(F.pad(hidden.flip(-1), (2, 0)), turned, block.conv2.bias, dilation=2).flip(-1)
+    torch.testing.assert_close(
+        net(x), torch.relu(torch.relu(ahead) + x.mT).mT, atol=1e-6, rtol=1e-5
+    )
 
 
 def test_enhancement_by_hand():
@@ -225,6 +242,7 @@ MODULES = {
     "encoder, window over all": lambda: VideoEncoder(DIM, window=64, blocks=1, heads=2),
     "transformer": lambda: WindowedTransformer(DIM, window=4),
     "tcn": lambda: TemporalConvNet(DIM).eval(),
+    "tcn, both ways": lambda: TemporalConvNet(DIM, context="both").eval(),
     "enhancement": lambda: Enhancement(DIM, blocks=3),
     "log variance, free": lambda: LogVarianceHead(DIM),
     "log variance, bounded": lambda: LogVarianceHead(DIM, bounded=True),
