@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .temporal import FeedForward, zero_padding
+from .temporal import FeedForward, Linear, zero_padding
 
 __all__ = [
     "AdaptiveFusion",
@@ -34,9 +34,9 @@ class AdaptiveFusion(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.weigh = nn.Linear(2 * dim, dim)
-        self.mix = nn.Linear(2 * dim, dim)
-        self.out = nn.Linear(dim, dim)
+        self.weigh = Linear(2 * dim, dim)
+        self.mix = Linear(2 * dim, dim)
+        self.out = Linear(dim, dim)
 
     def gate(self, x_v: Tensor, x_a: Tensor) -> Tensor:
         """How much sound is let in: w (B, T, D) in [0, 1] (equation 1)."""

@@ -35,6 +35,8 @@ __all__ = [
     "zero_padding",
 ]
 
+LARGE = 2**28  # multiplications of a product from which ``linear`` takes its other way
+
 
 def length_mask(lengths: Tensor, snippets: int) -> Tensor:
     """True on the first ``lengths[b]`` of ``snippets`` places: (B,) -> (B, T) bool."""
@@ -49,6 +51,29 @@ def zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
     return x if mask is None else x.masked_fill(~mask[..., None], 0.0)
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``F.linear``, through the faster of torch's two libraries where the product is a large one.
+
+    x (..., D), weight (K, D), bias (K,) -> (..., K). On a CPU torch multiplies matrices with MKL,
+    which uses half the vector width of other makers' processors, and convolves with oneDNN, which
+    uses all of it. The rows of x, read as pixels with D channels last, are the input of a 1 x 1
+    convolution as they lie in memory; nothing is copied.
+    """
+    large = x.numel() * len(weight) >= LARGE and x.dtype == weight.dtype == torch.float32
+    if not large or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return F.linear(x, weight, bias)
+    pixels = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # (1, D, 1, rows)
+    out = F.conv2d(pixels, weight[:, :, None, None], bias)
+    return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` by way of ``linear``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
 class FeedForward(nn.Module):
     """Linear D -> 4D, quick GELU, Linear 4D -> D: CLIP's feed-forward network. (..., D) kept."""
 
@@ -60,8 +85,8 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # narrow(quick_gelu(widen(x))), with both factors of quick_gelu moved from the 4D-wide
         # activations to the much smaller weights.
-        wide = F.linear(x, QUICK * self.widen.weight, QUICK * self.widen.bias)
-        return F.linear(F.silu(wide), self.narrow.weight / QUICK, self.narrow.bias)
+        wide = linear(x, QUICK * self.widen.weight, QUICK * self.widen.bias)
+        return linear(F.silu(wide), self.narrow.weight / QUICK, self.narrow.bias)
 
 
 class WindowBlock(nn.Module):
@@ -71,8 +96,8 @@ class WindowBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm_attention = nn.LayerNorm(dim)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.out = Linear(dim, dim)
         self.norm_ffn = nn.LayerNorm(dim)
         self.ffn = FeedForward(dim)
         nn.init.xavier_uniform_(self.qkv.weight)
@@ -215,7 +240,7 @@ class VideoEncoder(nn.Module):
         half = dim // 2
         self.similarity = nn.ModuleList([GraphConvolution(dim, half), GraphConvolution(half, half)])
         self.distance = nn.ModuleList([GraphConvolution(dim, half), GraphConvolution(half, half)])
-        self.project = nn.Linear(dim, dim)
+        self.project = Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, T, D), mask (B, T) bool -> x_v (B, T, D)."""
