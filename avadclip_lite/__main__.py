@@ -15,6 +15,7 @@ COMMANDS = {  # name: (module with add_arguments and main, what it does)
     "import": ("importers", "make a feature store from feature files in the release's layout"),
     "extract": ("folder", "make a feature store from a folder of videos"),
     "train": ("train", "train a detector on a feature store"),
+    "study": ("study", "train the variants of the ablation studies over several seeds"),
     "assess": ("assess", "score a trained detector on a feature store"),
     "score": ("score", "find anomalies in videos with a trained detector"),
     "alarms": ("alarms", "false alarms per hour against recall, and thresholds to use"),

@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import importlib
 import json
 import os
 import shutil
@@ -30,7 +29,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -46,6 +45,7 @@ from .encoders import Encoders, load_encoders
 from .extract import BATCH, Crops, Extraction, checked_crops, extract
 from .media import BrokenVideo
 from .store import FeatureStore
+from .workers import BACKENDS, add_worker_arguments, each
 from .writer import META, StoreWriter
 
 __all__ = [
@@ -64,7 +64,6 @@ UNLABELLED = "unlabelled"
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .asf .flv .3gp .ogv .gif".split()
 )
-BACKENDS = ("loky", "dask", "ray")
 
 
 def find_videos(folder: str | Path) -> list[Path]:
@@ -181,59 +180,6 @@ class _Task:
 
 def _call(task: _Task) -> Extraction | str:
     return task()
-
-
-def _results(
-    tasks: Sequence[_Task], jobs: int, backend: str, address: str | None
-) -> Iterator[Extraction | str]:
-    """The tasks' results in their order."""
-    if backend == "loky" and jobs == 1:
-        yield from map(_call, tasks)
-        return
-    from joblib import Parallel, delayed, effective_n_jobs
-
-    calls = [delayed(_call)(task) for task in tasks]
-    with _workers(backend, address):
-        if backend == "ray":  # its joblib backend hands over whole lists only: go in rounds
-            size = 4 * effective_n_jobs(-1)
-            for start in range(0, len(calls), size):
-                yield from Parallel(n_jobs=-1, batch_size=1)(calls[start : start + size])
-            return
-        jobs = jobs if backend == "loky" else -1  # a cluster has as many workers as it has
-        yield from Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(calls)
-
-
-@contextmanager
-def _workers(backend: str, address: str | None) -> Iterator[None]:
-    """joblib's choice of workers; for a cluster the connection to it.
-
-    Raises ``ValueError`` saying what to install, or that nothing answers at the address.
-    """
-    from joblib import parallel_config
-
-    if backend == "loky":
-        yield
-        return
-    if address is None:
-        raise ValueError(f"the {backend} backend needs --address, that of the running cluster")
-    try:
-        cluster = importlib.import_module({"dask": "distributed", "ray": "ray"}[backend])
-        if backend == "ray":
-            importlib.import_module("ray.util.joblib").register_ray()
-    except ImportError:
-        raise ValueError(
-            f"the {backend} backend is not installed; install it with: "
-            f'pip install "avadclip-lite[{backend}]"'
-        ) from None
-    try:
-        if backend == "dask":
-            connection = cluster.Client(address, timeout=20)
-        else:
-            connection = nullcontext(cluster.init(address, ignore_reinit_error=True))
-    except (OSError, ConnectionError, TimeoutError) as error:
-        raise ValueError(f"no {backend} cluster answers at {address} ({error})") from None
-    with connection, parallel_config(backend=backend):
-        yield
 
 
 # ---- a folder ------------------------------------------------------------------------------------
@@ -378,7 +324,7 @@ def extract_folder(
                 )
                 for _, path in todo
             ]
-            results = _results(tasks, jobs, backend, address)
+            results = each(_call, tasks, jobs=jobs, backend=backend, address=address)
             with _bar(sum(sizes[name] for name, _ in todo), len(todo), progress) as advance:
                 for (name, path), result in zip(todo, results, strict=True):
                     file = path.relative_to(folder if folder.is_dir() else folder.parent)
@@ -580,9 +526,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--annotations", type=Path, help="annotation file, for frame truth")
     parser.add_argument("--classes", choices=CLASS_SETS, default="xd", help="(%(default)s)")
     parser.add_argument("--split", default="train", help="of labelled videos (%(default)s)")
-    parser.add_argument("--jobs", type=int, default=1, help="videos at a time (%(default)s)")
-    parser.add_argument("--backend", choices=BACKENDS, default="loky", help="(%(default)s)")
-    parser.add_argument("--address", help="of a running Dask or Ray cluster")
+    add_worker_arguments(parser, "videos")
 
 
 def add_encoder_arguments(parser: argparse.ArgumentParser) -> None:

@@ -35,7 +35,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ __all__ = [
     "FitResult",
     "FrozenTeacher",
     "TrainingRun",
+    "field_value",
     "find_device",
     "fit",
     "load",
@@ -135,6 +136,7 @@ def fit(
     teacher: Detector | None = None,
     out: str | Path | None = None,
     progress: bool = True,
+    watch: Callable[[Detector], Mapping[str, float]] | None = None,
 ) -> FitResult:
     """Train a detector on the split "train" of a store.
 
@@ -150,6 +152,8 @@ def fit(
         out: the run's folder. One that holds an interrupted run is continued, a finished one is
             returned as it is.
         progress: a progress bar over the steps, where standard error is a terminal.
+        watch: called with the detector, in eval mode, after every epoch, with the weights that the
+            epoch left; the numbers it returns join the history and decide nothing.
 
     Raises ``ValueError`` for settings, store, teacher or an existing run that do not fit together,
     and for a loss that is no longer finite.
@@ -178,7 +182,7 @@ def fit(
             _open_folder(folder, identity)
             run.restore(folder)
         if not run.finished:
-            run.train(store, teacher, folder, progress)
+            run.train(store, teacher, folder, progress, watch)
     run.optimizer.zero_grad(set_to_none=True)
     model.load_trainable_state(run.best)
     model.eval()
@@ -282,6 +286,7 @@ class TrainingRun:
         teacher: Detector | None,
         folder: Path | None,
         progress: bool,
+        watch: Callable[[Detector], Mapping[str, float]] | None = None,
     ) -> None:
         """All epochs that are left."""
         train = self.settings.train
@@ -306,6 +311,8 @@ class TrainingRun:
             while not self.finished:
                 began = time.perf_counter()
                 entry = self.one_epoch(bags, frozen, bar)
+                if watch is not None:  # before weights may be loaded back
+                    entry |= watch(self.model.eval())
                 entry |= self.select(store, held)
                 entry["seconds"] = time.perf_counter() - began
                 self.history.append(entry)
@@ -655,13 +662,15 @@ def trained(
     teacher: Detector | None = None,
     cache: str | Path | None = None,
     progress: bool = True,
+    watch: Callable[[Detector], Mapping[str, float]] | None = None,
 ) -> FitResult:
     """``fit``, or the result of the same ``fit`` from the cache.
 
     The same means: equal settings, package sources, data, text tower and teacher's weights. The
     cache is ``cache``, or the folder that the environment variable ``AVADCLIP_CACHE`` names, or
     ``runs/cache`` of the repository. A second process that asks for the same training waits for
-    the first and takes its result; what was interrupted is continued.
+    the first and takes its result; what was interrupted is continued. ``watch`` is called by the
+    epochs that are trained now; what is in the cache was watched by whoever trained it.
     """
     root = Path(cache or os.environ.get("AVADCLIP_CACHE") or CACHE)
     _, tower, words = _text(text, prompts, store, settings)
@@ -687,6 +696,7 @@ def trained(
             teacher=teacher,
             out=folder,
             progress=progress,
+            watch=watch,
         )
 
 
@@ -757,7 +767,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Train, then print the test metrics. Bad input raises ``ValueError``."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    overrides = {name: _value(word) for name, word in args.set}
+    overrides = {name: field_value(word) for name, word in args.set}
     settings = make_config(form=args.form, scale=args.scale, role=args.role, **overrides)
     store = FeatureStore.open(args.data)
     teacher = None if args.teacher is None else load(args.teacher)
@@ -771,7 +781,8 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _value(word: str) -> Any:
+def field_value(word: str) -> Any:
+    """A word of the command line as the value of a configuration field: JSON, or the text."""
     try:
         value = json.loads(word)
     except ValueError:
