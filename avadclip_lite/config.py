@@ -31,6 +31,7 @@ __all__ = [
     "CLIP_DIM",
     "IOU_THRESHOLDS",
     "MAX_SNIPPETS",
+    "RESULTS",
     "SAMPLE_RATE",
     "TEST_CROP",
     "XD_CLASSES",
@@ -43,6 +44,7 @@ __all__ = [
     "ModelConfig",
     "TrainConfig",
     "make_config",
+    "results_path",
     "soundstage_path",
 ]
 
@@ -53,6 +55,7 @@ CROPS = 10  # crops of a training video in the released features
 TEST_CROP = 5  # the only crop on the released test list: the flipped centre
 CLIP_DIM = 512  # feature width of CLIP ViT-B/16 and of Wav2CLIP
 SAMPLE_RATE = 16_000  # samples a second, mono, what Wav2CLIP expects
+RESULTS = "AVADCLIP_STUDY"  # environment variable that names a result file of ``study``
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)  # of the temporal mAP
 
 Form = Literal["paper", "released"]
@@ -360,3 +363,10 @@ def soundstage_path() -> Path:
     in the folder that the environment variable ``AVADCLIP_DATA`` names."""
     folder = os.environ.get("AVADCLIP_DATA")
     return (Path(folder) if folder else Path(__file__).parents[1] / "data") / "soundstage"
+
+
+def results_path() -> Path:
+    """The ten-seed results that ship, ``data/studies/soundstage.csv``, or the file that the
+    environment variable ``AVADCLIP_STUDY`` names (``run`` sets it)."""
+    named = os.environ.get(RESULTS)
+    return Path(named) if named else Path(__file__).parents[1] / "data/studies/soundstage.csv"

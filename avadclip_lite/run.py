@@ -2,6 +2,7 @@
 
     python -m avadclip_lite run                                   # Soundstage, into runs/soundstage
     python -m avadclip_lite run --data STORE --scale xd --out runs/xd -p epochs 5
+    python -m avadclip_lite run --data STORE --scale xd --out runs/xd --seeds 5 --jobs 4
 
 Parameters are checked before anything starts. Notebooks run in order through papermill, each in
 a fresh kernel; one that has finished is not run again while its source, its parameters, the
@@ -36,7 +37,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import Config, make_config, soundstage_path
+from .config import RESULTS, Config, make_config, results_path, soundstage_path
+from .workers import add_worker_arguments
 
 __all__ = [
     "NotebookFailed",
@@ -486,8 +488,16 @@ def run(
     only: Sequence[str] = (),
     extra: Sequence[tuple[str, str]] = (),
     force: bool = False,
+    seeds: int = 0,
+    studies: Sequence[str] = (),
+    workers: Mapping[str, Any] | None = None,
 ) -> Path:
     """Run the notebooks in ``folder`` (default: the repository's) into ``out``; returns the report.
+
+    With ``seeds`` the ablation studies are trained first, on seeds 0 to ``seeds`` - 1 of this very
+    data, into ``out/study.csv`` (``workers``: jobs, backend and address, as in ``study``); the
+    notebooks then show those instead of the results that ship, and their own trainings take as many
+    seeds.
 
     Raises ``ValueError`` or ``FileNotFoundError`` for bad input, before anything has started, and
     ``NotebookFailed`` for a notebook that fails; what had been done until then stays done.
@@ -495,10 +505,32 @@ def run(
     present = notebooks(folder)
     chosen = _choose(present, only)
     data = data.resolve() if data else None
+    if seeds < 0:
+        raise ValueError(f"--seeds must be at least 1, got {seeds}")
+    if seeds and any("seeds" in read_parameters(path) for path in chosen):
+        extra = [*extra, ("seeds", ",".join(map(str, range(seeds))))]
     given = settle_parameters(chosen, form=form, scale=scale, data=data, extra=extra)
     out = out.resolve()
     with _sole_run(out):
-        return _run(present, chosen, given, out=out, data=data or soundstage_path(), force=force)
+        results = results_path()
+        if seeds:
+            from .study import run_study
+
+            fields = {k: v for values in given.values() for k, v in values.items() if _is_field(k)}
+            fields.pop("seed", None)
+            results = run_study(
+                out / "study.csv",
+                studies=studies,
+                data=data or "",
+                scale=scale or "soundstage",
+                seeds=range(seeds),
+                overrides=fields,
+                **(workers or {}),
+            )
+        with environment({RESULTS: str(results)}):
+            return _run(
+                present, chosen, given, out=out, data=data or soundstage_path(), force=force
+            )
 
 
 def _choose(present: list[Path], only: Sequence[str]) -> list[Path]:
@@ -519,7 +551,9 @@ def _run(
     force: bool,
 ) -> Path:
     state = _State(out)
-    surroundings = (package_digest(), folder_digest(data))
+    results = results_path()
+    numbers = hashlib.sha256(results.read_bytes()).hexdigest() if results.is_file() else ""
+    surroundings = (package_digest(), folder_digest(data), numbers)
     keys = {p.stem: notebook_key(p, given[p.stem], *surroundings) for p in chosen}
     todo = [p for p in chosen if force or not state.done(p.stem, keys[p.stem])]
     try:
@@ -633,6 +667,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="set a notebook parameter (repeatable); an unknown name lists the known ones",
     )
     parser.add_argument("--force", action="store_true", help="run also what is up to date")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=0,
+        help="train the ablation studies on this data first, over so many seeds",
+    )
+    parser.add_argument("--studies", nargs="*", default=[], help="only these studies")
+    add_worker_arguments(parser, "trainings of the studies")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -646,6 +688,9 @@ def main(args: argparse.Namespace) -> int:
             only=args.only,
             extra=[tuple(pair) for pair in args.extra],
             force=args.force,
+            seeds=args.seeds,
+            studies=args.studies,
+            workers={"jobs": args.jobs, "backend": args.backend, "address": args.address},
         )
     except NotebookFailed as error:
         print(f"\n{error}\nMend it and run again: what is done stays done.", file=sys.stderr)

@@ -42,7 +42,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .config import Config, Form, Role, Scale, make_config, soundstage_path
+from .config import Config, Form, Role, Scale, make_config, results_path, soundstage_path
 from .evaluate import evaluate
 from .store import FeatureStore
 from .train import fit, source_digest, trained
@@ -61,7 +61,6 @@ __all__ = [
     "paired",
     "repeat",
     "results",
-    "results_path",
     "run_study",
     "table",
 ]
@@ -410,13 +409,6 @@ def _write(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 
 # --- how it is read -------------------------------------------------------------------------------
-
-
-def results_path() -> Path:
-    """The result file that notebooks read: the one that the environment variable
-    ``AVADCLIP_STUDY`` names (``run --seeds`` sets it), or the one that ships."""
-    named = os.environ.get("AVADCLIP_STUDY")
-    return Path(named) if named else soundstage_path().parent / "studies" / "soundstage.csv"
 
 
 def results(
