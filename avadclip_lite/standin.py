@@ -91,9 +91,7 @@ def build_standin(
     """
     if kind not in ("xd", "cctv"):
         raise ValueError(f"kind must be xd or cctv, got {kind!r}")
-    classes, stride = (
-        (XD_CLASSES, XD_STRIDE) if kind == "xd" else (CCTV_CLASSES, CCTV_STRIDE)
-    )
+    classes, stride = (XD_CLASSES, XD_STRIDE) if kind == "xd" else (CCTV_CLASSES, CCTV_STRIDE)
     out = Path(out)
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty; choose another folder")
@@ -109,11 +107,19 @@ def build_standin(
     rng = np.random.default_rng([seed, len(classes)])
     lift = None
     if width > stage.dim:
-        lift = np.linalg.qr(rng.normal(size=(width, stage.dim)))[0].T.astype(np.float32)
+        wide = np.random.default_rng(width).normal(size=(width, stage.dim))
+        lift = np.linalg.qr(wide)[0].T.astype(np.float32)
 
     splits = {
-        split: _videos(stage, split, count, classes.codes, stride, rng)
-        for split, count in (("train", train_videos), ("test", test_videos))
+        "train": _videos(stage, "train", range(train_videos), classes.codes, stride, rng),
+        "test": _videos(
+            stage,
+            "test",
+            range(train_videos, train_videos + test_videos),
+            classes.codes,
+            stride,
+            rng,
+        ),
     }
     traps = _lay_traps(splits, classes.codes, stride)
     folders = {"xd": ("XD", "Clip", "Wav"), "cctv": ("CCTV", "Clip", "Wav")}[kind]
@@ -162,24 +168,24 @@ def _save(path: Path, features: np.ndarray, lift: np.ndarray | None) -> None:
 def _videos(
     stage: FeatureStore,
     split: str,
-    count: int,
+    numbers: range,
     codes: Sequence[str],
     stride: int,
     rng: np.random.Generator,
 ) -> list[_Video]:
-    """Videos of a split, normal and anomalous in turn, each anomaly class as often as the next.
+    """Videos of a split, five of eight anomalous, each anomaly class as often as the next.
 
-    Of CCTV-Fights every test video is a fight, as in the release.
+    Of CCTV-Fights every annotated video is a fight, as in the release.
     """
     rows = [int(i) for i in stage.indices(split) if stage.audio(i) is not None]
     label = {i: frozenset(stage.videos[i].label.split("-")) - {codes[0]} for i in rows}
     label = {i: found for i, found in label.items() if found <= set(codes)}
     normal = [i for i, found in label.items() if not found]
     videos, anomalous = [], 0
-    for k in range(count):
+    for k in numbers:
         found: frozenset[str] = frozenset()
         chosen: list[int] = []
-        if k % 2 or (split == "test" and len(codes) == 2):
+        if k % 8 in (1, 2, 4, 5, 7) or (split == "test" and len(codes) == 2):
             wanted = codes[1 + anomalous % (len(codes) - 1)]
             anomalous += 1
             chosen = [int(rng.choice([i for i, f in label.items() if wanted in f]))]
@@ -187,7 +193,7 @@ def _videos(
         for _ in range(int(rng.choice(JOINED)) - len(chosen)):
             # what joins an anomalous video is calm, or an event more while the name has room
             more = [i for i, f in label.items() if f and len(f | found) <= MOST_CODES]
-            pool = more if found and rng.random() < 0.5 else normal
+            pool = more if found and rng.random() < 0.75 else normal
             chosen.append(int(rng.choice(pool)))
             found |= label[chosen[-1]]
         chosen = [chosen[i] for i in rng.permutation(len(chosen))]
@@ -226,7 +232,7 @@ def _name(
     """A name in the data sets' manner: a scene of a film with its times, or an online video."""
     label = "-".join([*codes, *["0"] * (MOST_CODES - len(codes))]) if codes else "A"
     if stride == CCTV_STRIDE:
-        return f"fight_{rng.integers(10)}{number:03d}_label_{label}"
+        return f"fight_{number:04d}_label_{label}"
     if rng.random() < 0.5:
         letters = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789-_"
         word = "".join(rng.choice(list(letters), size=9))
@@ -234,7 +240,7 @@ def _name(
     start = int(rng.integers(5400))
     times = ["-".join(f"{n:02d}" for n in _clock(t)) for t in (start, start + frames // 24)]
     title = TITLES[int(rng.integers(len(TITLES)))]
-    return f"{title}.{1960 + number}__#{times[0]}_{times[1]}_label_{label}"
+    return f"{title}.{1960 + number % 60}__#{times[0]}_{times[1]}_label_{label}"
 
 
 def _clock(seconds: int) -> tuple[int, int, int]:
@@ -244,7 +250,9 @@ def _clock(seconds: int) -> tuple[int, int, int]:
 # --- annotations and their traps ------------------------------------------------------------------
 
 
-def _lay_traps(splits: dict[str, list[_Video]], codes: Sequence[str], stride: int) -> dict[str, int]:
+def _lay_traps(
+    splits: dict[str, list[_Video]], codes: Sequence[str], stride: int
+) -> dict[str, int]:
     """What the real files do to their readers, done here to a few videos of each kind."""
     longer = [one for videos in splits.values() for one in videos][::LONGER_EVERY]
     for one in longer:
