@@ -2,6 +2,7 @@
 # make test       everything that is checked: ruff, unit tests, every notebook cell
 # make lab        the notebooks in JupyterLab
 # make notebooks  for authors: write NN_name.ipynb from NN_name.py and execute it (NB="00 06")
+# make workshop   learner's copies with blank exercises, and a page for the teacher
 # make doctor     what of this machine is ready, and what to do about the rest
 #
 # Each makes .venv first if it is not there or pyproject.toml is newer.
@@ -23,7 +24,7 @@ $(shell rm -f $(STAMP))
 endif
 endif
 
-.PHONY: run test lint lab notebooks doctor clean
+.PHONY: run test lint lab notebooks workshop doctor clean
 run: $(STAMP)
 	$(PY) -m avadclip_lite run $(ARGS)
 
@@ -41,6 +42,9 @@ lab: $(STAMP)
 
 notebooks: $(STAMP)
 	$(PY) tools/authoring.py $(NB)
+
+workshop: $(STAMP)
+	$(PY) tools/workshop.py $(NB)
 
 doctor: $(STAMP)
 	$(PY) -m avadclip_lite doctor

@@ -54,11 +54,14 @@ plt.show()
 
 # %% [markdown]
 # ### Exercise 1
-# Write a function that gives the double of a number.
+#
+# *2 minutes, easy.* Write a function that gives the double of a number.
 
 # %% tags=["exercise", "solution"]
 def double(x):
     # BEGIN SOLUTION
+    # Stumbles: the double is taken for the square, which is the same at two
+    # and at zero.
     return 2 * x
     # END SOLUTION
 
@@ -67,11 +70,13 @@ assert double(2) == 4, "twice two is four"
 
 # %% [markdown]
 # ### Exercise 2
-# Write a function that gives the half of a number.
+#
+# *3 minutes, hard.* Write a function that gives the half of a number.
 
 # %% tags=["exercise", "solution"]
 def half(x):
     # BEGIN SOLUTION
+    # Stumbles: a whole-number division loses the half
     return x / 2
     # END SOLUTION
 
