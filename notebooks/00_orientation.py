@@ -880,6 +880,8 @@ plt.show()
 def snippets_of(line, stride=16):
     """Numbers of the snippets that an annotation line touches, a sorted list."""
     # BEGIN SOLUTION
+    # Stumbles: an event that ends at frame 48 does not touch snippet 3, because the end is
+    # exclusive, and two events may touch the same snippet.
     numbers = line.split()[1:]
     found = set()
     for start, end in zip(numbers[1::3], numbers[2::3], strict=True):
@@ -910,6 +912,8 @@ print("Exercise 1 is solved.")
 def chance(segments, frames):
     """AP of a random detector: ``segments`` and ``frames`` have one entry a video."""
     # BEGIN SOLUTION
+    # Stumbles: adding up the lengths of events counts overlapping frames twice, and
+    # averaging shares over videos forgets that frames are pooled.
     truth = [my_truth(own, n) for own, n in zip(segments, frames, strict=True)]
     return float(np.concatenate(truth).mean())
     # END SOLUTION
@@ -937,6 +941,8 @@ print(f"Exercise 2 is solved: a random detector scores {found:.1%} on the test s
 def label_first(anomalous, cue):
     """(S,) scores: ``anomalous`` (S,) bool says whose video is; ``cue`` (S,) orders the rest."""
     # BEGIN SOLUTION
+    # Stumbles: a cue may be any number, so adding a constant to it is not enough: bring it
+    # to ranks between 0 and 1 first.
     return 2 * anomalous + rank(cue)
     # END SOLUTION
 

@@ -866,6 +866,8 @@ print("one by one, by hand, and avadclip_lite agree on", tuple(each.shape))
 def look_up(sounds_ND, pictures_MD):
     """(N,) the number of the most similar picture for each sound."""
     # BEGIN SOLUTION
+    # Stumbles: a dot product without normalising finds the longest picture and not the most
+    # similar one.
     return (F.normalize(sounds_ND, dim=1) @ F.normalize(pictures_MD, dim=1).T).argmax(dim=1)
     # END SOLUTION
 
@@ -892,6 +894,8 @@ print(f"Exercise 1 is solved: {same:.0%} of the sounds find a picture of their o
 def best_prompt(features_ND, prompts):
     """(N, C) cosines; ``prompts`` is a list of C tensors (prompts of the class, D)."""
     # BEGIN SOLUTION
+    # Stumbles: taking the mean over a class's prompts instead of the largest; and a class
+    # with one prompt still needs two dimensions.
     return torch.stack([my_cosines(features_ND, p).max(dim=1).values for p in prompts], dim=1)
     # END SOLUTION
 
@@ -932,6 +936,8 @@ for sense, x in features.items():
 def running_median(score_T, width):
     """(T,) medians of ``width`` neighbours, numpy."""
     # BEGIN SOLUTION
+    # Stumbles: the border: without repeating the first and last score the result is shorter
+    # than the video.
     padded = np.pad(score_T, width // 2, mode="edge")
     return np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1)
     # END SOLUTION

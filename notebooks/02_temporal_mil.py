@@ -1073,6 +1073,8 @@ plt.show()
 def noisy_or(confidence_BT, lengths_B):
     """One score a bag, (B,); padding does not count."""
     # BEGIN SOLUTION
+    # Stumbles: padding must contribute a factor of 1 to the product, and not a confidence
+    # of 1.
     valid_BT = temporal.length_mask(lengths_B, confidence_BT.shape[1])
     return 1 - torch.where(valid_BT, 1 - confidence_BT, 1.0).prod(dim=1)
     # END SOLUTION
@@ -1098,6 +1100,8 @@ print(
 def sliding_mask(snippets, reach):
     """(T, T) bool: True where snippet i may look at snippet j."""
     # BEGIN SOLUTION
+    # Stumbles: the distance counts in both directions, and a snippet sees itself; whoever
+    # loops over rows gets it right and slow.
     place = torch.arange(snippets)
     return (place[:, None] - place[None, :]).abs() <= reach
     # END SOLUTION
@@ -1123,6 +1127,8 @@ print("two layers, snippet 3 sees", two_layers.nonzero().flatten().tolist())
 def ap_without_loop(score, true):
     """Average precision of scores (n,) and truth (n,) 0 or 1, both numpy."""
     # BEGIN SOLUTION
+    # Stumbles: precision is averaged over the ranks of the true ones only; dividing by the
+    # number of all is the usual slip.
     ranked = true[np.argsort(-score)]
     precision = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
     return precision[ranked == 1].mean()

@@ -1343,6 +1343,8 @@ if truth_known:
 def total_of(parts, loss):
     """What is minimised: the parts that exist, each with its weight."""
     # BEGIN SOLUTION
+    # Stumbles: parts come unweighted, and cross entropy and focal are already inside the
+    # alignment part: summing every entry counts them twice.
     total = parts["classification"] + parts["alignment"]
     if "contrast" in parts:
         total = total + loss.contrast_weight * parts["contrast"]
@@ -1382,6 +1384,8 @@ print("Exercise 1 is solved: classification and alignment count fully, the rest 
 def smooth_choice(criterion):
     """The chosen epoch, counted from 1, of a criterion (E,) per epoch."""
     # BEGIN SOLUTION
+    # Stumbles: argmax takes the first of equals and the rule wants the later one; and the
+    # ends have two epochs, not three.
     smooth = [np.mean(criterion[max(0, e - 1) : e + 2]) for e in range(len(criterion))]
     return len(smooth) - int(np.argmax(smooth[::-1]))
     # END SOLUTION
@@ -1408,6 +1412,8 @@ print("Exercise 2 is solved.")
 def delay(confidence, start, end, threshold):
     """Snippets from ``start`` to the first confidence at or above the threshold before ``end``."""
     # BEGIN SOLUTION
+    # Stumbles: the index is relative to the start of the event; and an event may be over
+    # before the threshold is reached.
     reached = np.flatnonzero(confidence[start:end] >= threshold)
     return int(reached[0]) if len(reached) else None
     # END SOLUTION
