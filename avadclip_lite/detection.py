@@ -3,7 +3,8 @@
 An *event* is a run of snippets whose confidence reaches the threshold: the one saved with the
 detector by ``alarms``, unless another is given. Where the leading anomaly class of the alignment
 branch, averaged over ``SMOOTH`` snippets to each side, changes within a run, one event ends and the
-next begins. An event is named after the class with the largest share, weighted by confidence.
+next begins. An event is named after the class with the largest share, weighted by confidence;
+neighbours of one name are one event.
 
 While streaming, a snippet is scored with what came before it in the detector's window and at least
 ``AHEAD`` snippets after it, in place of the fixed chunks of the whole video, so scores differ a
@@ -209,10 +210,30 @@ def find_events(
 ) -> list[Event]:
     """The events in ``confidence (T,)`` and ``probabilities (T, C)``; ``times (T + 1,)``."""
     return [
-        _event(confidence, probabilities, times, classes, start, stop)
+        event
         for first, end in zip(*runs_above(confidence, threshold), strict=True)
-        for start, stop in _split(probabilities, int(first), int(end))
+        for event in _run_events(confidence, probabilities, times, classes, int(first), int(end))
     ]
+
+
+def _run_events(
+    confidence: np.ndarray,
+    probabilities: np.ndarray,
+    times: np.ndarray,
+    classes: ClassSet,
+    first: int,
+    end: int,
+) -> list[Event]:
+    """The events of one run. Neighbours that get the same name, although another class led for a
+    while, are one event."""
+    found: list[Event] = []
+    for start, stop in _split(probabilities, first, end):
+        event = _event(confidence, probabilities, times, classes, start, stop)
+        if found and found[-1].code == event.code:
+            start = found.pop().first_snippet  # two maxima at one class add up to one there
+            event = _event(confidence, probabilities, times, classes, start, stop)
+        found.append(event)
+    return found
 
 
 def _split(probabilities: np.ndarray, first: int, end: int) -> list[tuple[int, int]]:
@@ -498,12 +519,8 @@ class _Live:
     def _events(self, end: int) -> list[Event]:
         """The events of the run that is going on, up to snippet ``end``."""
         confidence, probabilities = map(np.concatenate, (self.confidence, self.probabilities))
-        return [
-            _event(
-                confidence, probabilities, np.array(self.times), self._panel.classes, start, stop
-            )
-            for start, stop in _split(probabilities, self._first, end)
-        ]
+        times = np.array(self.times)
+        return _run_events(confidence, probabilities, times, self._panel.classes, self._first, end)
 
 
 def clock(seconds: float) -> str:

@@ -177,6 +177,21 @@ def test_an_event_ends_where_its_class_changes(leading, events):
     assert [(e.code, e.first_snippet - 1, e.end_snippet - 1) for e in got] == events
 
 
+def test_neighbours_of_one_name_are_one_event():
+    classes = ClassSet(name="three", codes=("A", "X", "Y"), words=("normal", "ex", "why"))
+    x, y, sure = [0.1, 0.7, 0.2], [0.1, 0.35, 0.55], [0.1, 0.8, 0.1]
+    probabilities = np.array([x] * 5 + [y] * 4 + [sure] + [y] * 4)
+    # Y leads from snippet 6 on; weighted by confidence that part is X too: 2.7 x 0.35 + 0.8 = 1.745
+    # against 2.7 x 0.55 + 0.1 = 1.585
+    confidence = np.array([0.9] * 5 + [0.5] * 4 + [1.0] + [0.3] * 4)
+    times = np.arange(len(confidence) + 1.0)
+    (event,) = find_events(confidence, probabilities, times, 0.25, classes)
+    assert (event.code, event.first_snippet, event.end_snippet) == ("X", 0, 14)
+    assert event.share == pytest.approx(
+        (confidence @ probabilities[:, 1]) / (confidence @ probabilities[:, 1:]).sum()
+    )
+
+
 def test_the_threshold_saved_with_the_detector_is_used(tmp_path):
     path = film(tmp_path / "a.mkv", {2}, None)  # white is 230 / 255 = 0.90
     assert len(score_video(path, panel("vision"), Plain()).events) == 1
