@@ -41,6 +41,7 @@ CROP_NOISE = 0.1  # what makes a crop differ from another; features have RMS 1
 JOINED = (1, 1, 2, 2, 3, 5)  # Soundstage videos in one video of the stand-in, drawn from these
 MOST_CODES = 3  # in a name, as in XD-Violence
 OVERRUN_EVERY, MP4_EVERY, LONGER_EVERY = 7, 5, 10  # among videos that have events; all videos
+LISTS = {"train": "{}_CLIP_rgb.csv", "test": "{}_CLIP_rgbtest.csv"}  # as the release calls them
 TITLES = ("Paper.Lanterns", "The.Long.Quay", "Night.Tram", "A.Quiet.Harbour", "Grey.Signal")
 
 
@@ -137,7 +138,7 @@ def build_standin(
                 _save(out / "features" / video_file, one.video + noise, lift)
                 label = one.name.rpartition("_label_")[2]
                 lines.append((f"{ELSEWHERE}/{video_file}", f"{ELSEWHERE}/{audio_file}", label))
-        lists[split] = out / f"{kind}_{split}.csv"
+        lists[split] = out / LISTS[split].format(kind)
         with open(lists[split], "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("path", "audio_path", "label"), *lines])
     annotations = out / "annotations.txt", out / "annotations_multiclasses.txt"
