@@ -856,15 +856,15 @@ plt.show()
 # |---|---|
 # | [01 encoders](01_encoders.ipynb) | What do frozen CLIP and Wav2CLIP see and hear? |
 # | [02 temporal MIL](02_temporal_mil.ipynb) | How do video labels become frame scores? |
-# | 03 adaptive fusion | When should the model listen? |
-# | 04 prompts | How do learned words and the video itself reshape class embeddings? |
-# | 05 MIL-Align | How does the alignment map name and localise an event? |
+# | [03 adaptive fusion](03_adaptive_fusion.ipynb) | When should the model listen? |
+# | [04 prompts](04_prompts.ipynb) | How do learned words and the video itself reshape class embeddings? |
+# | [05 MIL-Align](05_mil_align.ipynb) | How does the alignment map name and localise an event? |
 # | [06 teacher](06_teacher.ipynb) | What does the whole audio-visual detector find? |
-# | 07 UKD | What survives when the microphone is gone? |
-# | 08 ablations | What does each part buy, over seeds, with error bars? |
+# | [07 UKD](07_ukd.ipynb) | What survives when the microphone is gone? |
+# | [08 ablations](08_ablations.ipynb) | What does each part buy, over seeds, with error bars? |
 #
-# (A notebook without a link is still to be written.) Two more leave the stage: 09 takes real
-# XD-Violence features, 10 a video of your own.
+# Two more leave the stage: [09](09_xd_violence.ipynb) takes real XD-Violence features,
+# [10](10_your_own_video.ipynb) a video of your own.
 #
 # ## Exercises
 

@@ -1165,4 +1165,5 @@ for rank in range(5):
 #   borders and raised the floor; on Soundstage, which is synthetic, the gain in AP outweighed the
 #   cost, and about equalled what a median adds to bare class words.
 #
-# One modality has been silent so far. Notebook 03 asks when the model should listen.
+# One modality has been silent so far. Notebook [03](03_adaptive_fusion.ipynb) asks when the model
+# should listen.
