@@ -1,0 +1,83 @@
+"""The two sides of the speed benchmark compute the same, on a batch of two; time is never judged
+here. The faster way of large linear layers is compared with the plain one on its own."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from avadclip_lite import temporal
+
+SCRIPT = Path(__file__).parent / "benchmarks" / "speed.py"
+OUTPUTS, LOSSES, GRADIENTS = 1e-5, 1e-5, 1e-4  # as against the release's recorded numbers
+
+
+@pytest.fixture(scope="module")
+def speed() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("speed", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_both_sides_agree_and_a_difference_is_seen(speed, role) -> None:
+    sides = speed.Sides(role, 2)
+    gaps = sides.deviations()
+    assert gaps["outputs"] < OUTPUTS and gaps["losses"] < LOSSES
+    assert gaps["gradients"] < GRADIENTS
+    with torch.no_grad():  # the literal side reads the state dict, ours holds its own tensors
+        sides.detector.anomaly.score.bias += 0.01
+    gaps = sides.deviations()
+    assert gaps["outputs"] > 0.0099 and gaps["losses"] > LOSSES
+
+
+def test_sides_are_timed_in_turns(speed, monkeypatch) -> None:
+    clock, order = [0.0], []
+    costs = {"literal": iter([9.0, 4.0, 6.0, 5.0]), "ours": iter([9.0, 1.0, 3.0, 2.0])}
+
+    def side(name: str):
+        def call() -> None:
+            order.append(name)
+            clock[0] += next(costs[name])
+
+        return call
+
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: clock[0])
+    assert speed.in_turns([side("literal"), side("ours")], 3) == [5.0, 2.0]  # warm-up left out
+    assert order == ["literal", "ours"] * 4
+
+
+def test_operations_are_counted(speed) -> None:
+    x, weight = torch.ones(10, 20), torch.ones(30, 20)
+    assert speed.counted(lambda: F.linear(x, weight)) == pytest.approx(2 * 10 * 20 * 30 / 1e12)
+
+
+@pytest.mark.parametrize("shape", [(6,), (5, 6), (2, 3, 6)])
+def test_large_linear_layers_are_linear_layers(monkeypatch, shape) -> None:
+    monkeypatch.setattr(temporal, "LARGE", 0)
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(shape), torch.randn(4, 6), torch.randn(4)
+    inputs = [t.requires_grad_() for t in (x, weight, bias)]
+    out = temporal.linear(*inputs)
+    expected = x.detach().double() @ weight.detach().double().T + bias.detach().double()
+    assert out.shape == expected.shape
+    torch.testing.assert_close(out, expected.float())
+    upstream = torch.randn_like(out)
+    got = torch.autograd.grad(out, inputs, upstream)
+    plain = torch.autograd.grad(F.linear(*inputs), inputs, upstream)
+    torch.testing.assert_close(got, plain)
+
+
+def test_large_linear_layers_obey_autocast_and_other_precisions(monkeypatch) -> None:
+    monkeypatch.setattr(temporal, "LARGE", 0)
+    x, weight, bias = torch.randn(3, 6), torch.randn(4, 6), torch.randn(4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(temporal.linear(x, weight, bias), F.linear(x, weight, bias))
+    wide = [t.double() for t in (x, weight, bias)]
+    assert torch.equal(temporal.linear(*wide), F.linear(*wide))
