@@ -539,3 +539,51 @@ def test_the_module_is_a_command() -> None:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# --- seeds ---------------------------------------------------------------------------------------
+
+
+def test_seeds_are_studied_first_and_the_notebooks_see_the_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from avadclip_lite import study
+
+    asked = []
+
+    def fake(out: Path, **how: object) -> Path:
+        asked.append((out, how))
+        out.write_text("variant,seed\npaper,0\n")
+        return out
+
+    monkeypatch.setattr(study, "run_study", fake)
+    text = SCRIPT.replace(
+        "total = sum([1] * epochs)",
+        "import os\nfrom pathlib import Path\n"
+        'assert Path(os.environ["AVADCLIP_STUDY"]).read_text().startswith("variant")\n'
+        "assert seeds == [0, 1, 2, 3]\n"
+        "total = sum([1] * epochs)",
+    )
+    write_notebook(tmp_path / "nb", "42_example", text)
+    choices = {"folder": tmp_path / "nb", "out": tmp_path / "out", "extra": [("epochs", "2")]}
+    run.run(**choices, seeds=4, studies=["parts"], workers={"jobs": 3})
+    ((out, how),) = asked
+    assert out == (tmp_path / "out" / "study.csv")
+    assert list(how["seeds"]) == [0, 1, 2, 3] and how["studies"] == ["parts"] and how["jobs"] == 3
+    assert how["overrides"] == {"epochs": 2}  # the seed belongs to the study
+    assert "AVADCLIP_STUDY" not in os.environ
+
+
+def test_other_results_are_a_reason_to_run_again(
+    two: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    results = tmp_path / "results.csv"
+    monkeypatch.setenv("AVADCLIP_STUDY", str(results))
+    results.write_text("1")
+    choices = {"folder": two[0].parent, "out": tmp_path / "out", "only": [two[0].stem]}
+    run.run(**choices)
+    run.run(**choices)
+    assert "nothing to do" in capsys.readouterr().out
+    results.write_text("2")
+    run.run(**choices)
+    assert "done" in capsys.readouterr().out
