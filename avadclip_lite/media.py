@@ -161,7 +161,7 @@ def write_video(
             out.mux(picture.encode(frame))
             # sound goes along with the pictures, so that the file can be played while it loads
             while sound is not None and heard < min(len(wave), (k + 1) / rate * SAMPLE_RATE):
-                part = np.asarray(wave[heard : heard + block], np.float32)
+                part = np.ascontiguousarray(wave[heard : heard + block], np.float32)
                 piece = av.AudioFrame.from_ndarray(part[None], format="fltp", layout="mono")
                 piece.sample_rate, piece.pts = SAMPLE_RATE, heard
                 out.mux(sound.encode(piece))
