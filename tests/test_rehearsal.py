@@ -1,4 +1,6 @@
-"""The rehearsal folder, written from the layout's description alone, is what the importer reads."""
+"""The rehearsal folder, written from the layout's description alone, is what the importer reads.
+
+And notebook 09 takes features as wide as the real ones, and the release's checkpoints."""
 
 from __future__ import annotations
 
@@ -6,13 +8,21 @@ import ast
 import importlib.util
 from pathlib import Path
 
+import jupytext
 import numpy as np
 import pytest
+import torch
+from reference_fill import filled, release_shapes
+from sklearn.metrics import average_precision_score
 
-from avadclip_lite.config import XD_CLASSES
+from avadclip_lite.config import CLIP_DIM, XD_CLASSES
 from avadclip_lite.importers import import_xd
+from avadclip_lite.released import load_teacher
+from avadclip_lite.run import settle_parameters
+from avadclip_lite.standin import build_standin
 from avadclip_lite.store import FeatureStore, StoreWriter
 
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "09_xd_violence.py"
 SCRIPT = Path(__file__).parent / "benchmarks" / "rehearsal_folder.py"
 TESTS = {  # name: (frames, events)
     "v=a__#1_label_B1-G-0": (160, [("B1", 20, 50), ("G", 40, 90)]),
@@ -124,3 +134,106 @@ def test_the_script_uses_nothing_of_the_importer():
     assert taken == {"FeatureStore", "soundstage_path"}
     whole = {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
     assert not any(name.startswith("avadclip_lite") for name in whole)
+
+
+# --- notebook 09 on features as wide as the real ones ---------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory) -> FeatureStore:
+    """A store of 512-wide stand-in features, which no text tower belongs to."""
+    folder = tmp_path_factory.mktemp("wide")
+    made = build_standin(
+        folder / "in", width=CLIP_DIM, train_videos=2, test_videos=5, crops=1, seed=3
+    )
+    lists = (made.train_list, made.test_list)
+    options = {"encoder": made.encoder, "progress": False}
+    report = import_xd(made.features, *lists, made.annotations, folder / "store", **options)
+    return FeatureStore.open(report.path)
+
+
+def run_cells(before: str, **parameters) -> dict:
+    """Execute the notebook's code cells up to the one that holds ``before``, that one excluded."""
+    names: dict = {}
+    for cell in jupytext.read(NOTEBOOK, fmt="py:percent").cells:
+        if before in cell.source and cell.cell_type == "code":
+            return names
+        if cell.cell_type == "code":
+            exec(compile(cell.source, NOTEBOOK.name, "exec"), names)
+        if "parameters" in cell.metadata.get("tags", []):
+            assert parameters.keys() <= names.keys()
+            names |= parameters
+    raise AssertionError(f"no cell holds {before!r}")
+
+
+def test_checkpoints_are_found_and_scored(wide, tmp_path, monkeypatch, capsys):
+    """The release's file names, made-up weights; the oracle scores expanded frames with
+    scikit-learn, video by video, without the package's evaluation."""
+    monkeypatch.setenv("AVADCLIP_RECORDS", str(tmp_path / "records.jsonl"))
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    state = {k: v.half() for k, v in filled(release_shapes("teacher")).items()}
+    torch.save(state, tmp_path / "model_xd_t.pth")
+    names = run_cells(
+        "def watch(model):",
+        data=str(wide.path),
+        checkpoints=str(tmp_path),
+        scale="xd",
+        forms=["paper"],
+        students=False,
+        device="cpu",
+    )
+    text = capsys.readouterr().out
+    assert "NOT the official number of videos" in text
+    assert "THESE ARE NOT XD-VIOLENCE RESULTS" not in text
+    found = names["author_reports"]
+    assert list(found) == ["audio_visual"]
+
+    teacher = load_teacher(state)
+    truth, scores = [], {"classification": [], "alignment": []}
+    for i in wide.indices("test"):
+        n = len(wide.video(i))
+        truth.append(wide.frame_truth([i]))
+        for start in range(0, n, 256):
+            stop = min(start + 256, n)
+            video, audio = (
+                torch.from_numpy(np.array(read(i)[start:stop]))[None]
+                for read in (wide.video, wide.audio)
+            )
+            with torch.no_grad():
+                out = teacher(video, audio, torch.tensor([stop - start]))
+            normal = out.alignment_logits[0].softmax(-1)[:, 0]
+            scores["classification"].append(out.anomaly_logits[0].sigmoid().repeat_interleave(16))
+            scores["alignment"].append((1 - normal).repeat_interleave(16))
+    truth = np.concatenate(truth)
+    assert 0 < truth.mean() < 1
+    for branch, parts in scores.items():
+        expected = average_precision_score(truth, torch.cat(parts).numpy())
+        assert found["audio_visual"].metrics[f"ap_{branch}"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_folder_without_checkpoints_is_said_so(wide, tmp_path, monkeypatch):
+    monkeypatch.setenv("AVADCLIP_RECORDS", str(tmp_path / "records.jsonl"))
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    with pytest.raises(FileNotFoundError, match="holds neither of model_xd_t.pth, model_xd_s.pth"):
+        run_cells("def watch(model):", checkpoints=str(tmp_path))
+
+
+def test_the_runner_takes_the_rehearsal(wide):
+    """What ``run --only 09 --scale xd`` is asked with on real features."""
+    words = [("max_steps", "60"), ("forms", "paper"), ("students", "false"), ("epochs", "10")]
+    notebook = NOTEBOOK.with_suffix(".ipynb")
+    given = settle_parameters([notebook], scale="xd", data=wide.path, extra=words)
+    assert given == {
+        "09_xd_violence": {
+            "max_steps": 60,
+            "forms": ["paper"],
+            "students": False,
+            "epochs": 10,
+            "scale": "xd",
+            "data": str(wide.path),
+        }
+    }
+    with pytest.raises(ValueError, match="512 wide, but --scale soundstage expects 64"):
+        settle_parameters([notebook], data=wide.path)
+    with pytest.raises(ValueError, match="max_steps must be at least 0, got -1"):
+        settle_parameters([notebook], scale="xd", extra=[("max_steps", "-1")])
