@@ -37,6 +37,7 @@ wanted: float = 10.0  # false alarms an hour that somebody is willing to look at
 # %% tags=["setup"]
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import av
@@ -64,6 +65,7 @@ from avadclip_lite.score import peaks_figure, timeline_figure, write_scores
 from avadclip_lite.stage import EXAMPLES, open_stage, row_of, scene_of
 from avadclip_lite.train import trained
 
+warnings.filterwarnings("ignore", message="IProgress not found")  # progress bars; none are shown
 plots.use_style()
 store = open_stage()
 words = dict(zip(store.classes.codes, store.classes.words, strict=True))
@@ -108,26 +110,26 @@ print(scene.describe())
 
 # %% [markdown]
 # What a viewer gets, read back from the file: pictures from the middle of the three events and from
-# between them, and the sound of the first. (The speckled pictures further down are not the codec's
-# fault: the scene has bursts of static, and the encoder of a video is not told.)
+# between them, and the sound of the fight. (A speckled picture is not the
+# codec's fault: the scene has bursts of static, as notebook 00 showed.)
 
 # %% tags=["nbval-ignore-output"]
-moments = [1.5, 6.0, 10.5, 14.0, 20.0, 24.0, 28.0]
+moments = [1.5, 8.0, 10.5, 14.0, 20.0, 24.0, 28.0]
 set_matplotlib_formats("jpeg", pil_kwargs={"quality": 85})
 inside = [next((c for c, a, b in scene.segments if a <= t * FPS < b), None) for t in moments]
 captions = [
     f"{t:.1f} s: {words[c] if c else 'nothing'}" for t, c in zip(moments, inside, strict=True)
 ]
-plots.contact_sheet(pictures_at(clip, moments), captions, marked=[bool(c) for c in inside])
+plots.contact_sheet(
+    pictures_at(clip, moments), captions, marked=[bool(c) for c in inside], columns=len(moments)
+)
 plt.show()
 set_matplotlib_formats("png")
-print(
-    "the shooting:",
-    ", ".join(f"{c} {a / FPS:.1f} to {b / FPS:.1f} s" for c, a, b in scene.segments[:1]),
-)
+_, start, _ = next(segment for segment in scene.segments if segment[0] == "B1")
 with Sound(clip) as track:
-    shots, _ = track.window(5.0, 7.5)
-display(Audio(shots, rate=SAMPLE_RATE, normalize=False))
+    blows, _ = track.window(start / FPS, start / FPS + 2.5)
+print(f"the fight, from {start / FPS:.1f} s on")
+display(Audio(blows, rate=SAMPLE_RATE, normalize=False))
 
 # %% [markdown]
 # ## 2. What time is it?
@@ -267,10 +269,10 @@ for rate in (10.0, 24.0, 25.0, 30000 / 1001, 60.0):
     assert together == len(beats) and error < 3, f"{error:.1f} ms apart"
 
 # %% [markdown]
-# Every flash is in the snippet of its click, less than three milliseconds from it. Counting works
-# for the one rate that it assumes. The full table, with variable frame rates, seven kinds of
-# container and sound that starts before or after the pictures, is
-# `tests/benchmarks/alignment_table.py`.
+# Every flash is in the snippet of its click, less than three milliseconds from it. Counting is
+# right for the rate that it assumes, and for a rate near it while the film is short. The full
+# table, with variable frame rates, six kinds of container, and sound that starts before or after
+# the pictures, is `tests/benchmarks/alignment_table.py`.
 #
 # ## 3. Which picture, and which part of it?
 #
@@ -386,10 +388,11 @@ assert all(np.median(agree[name]) < np.median(right) for name in others)
 # %% [markdown]
 # The first line is the control: without a file in between, the features are the store's (which
 # keeps them in 16 bits). So whatever is missing in the second line is the *codec*, and it is
-# little; compressing hard costs some more. Each wrong choice has its own signature, and the median
-# alone does not show it. A wrong crop lowers *every* snippet. Another frame of the snippet
-# leaves the median nearly alone and ruins a few snippets, those in which the picture changes. A
-# shift does the same, and worse.
+# little; compressing hard costs more, and in places. Each wrong choice has its own signature, and
+# the median alone does not show it. A wrong crop lowers *every* snippet. Another frame of the
+# snippet leaves the median nearly alone and ruins some snippets, those in which the picture
+# changes; here mostly the ones in which static begins or ends. A shift does the same, and worse to
+# the sound, which changes all the time.
 #
 # The plot shows these signatures over time. Look for a line that is low throughout, and one that is
 # high with holes in it.
@@ -498,7 +501,7 @@ both_ways = trained(
     settings_of(role="audio_visual").with_(audio_context="both"), store, progress=False
 )
 student = trained(settings_of(role="vision"), store, teacher=teacher.model, progress=False)
-results = {"as published": teacher, "ear both ways": both_ways, "eyes only": student}
+results = {"ear both ways": both_ways, "as published": teacher, "eyes only": student}
 reports = {}
 for name, result in results.items():
     result.model.to("cpu")
@@ -537,17 +540,17 @@ event = (4, 7)  # snippets 4, 5 and 6
 
 
 def my_alarms(scores, events, threshold, starts=()):
-    """(false alarms, events found) of scores (S,); ``starts``: where a new video begins."""
+    """(false alarms, events found) of scores (S,); ``starts``: where the next videos begin."""
     quiet = np.ones(len(scores), bool)
-    edges = [0, *starts, len(scores)]
+    edges = np.array([0, *starts, len(scores)])
     for first, end in events:
         video = np.searchsorted(edges, first, side="right") - 1
         low, high = edges[video], edges[video + 1]
         quiet[max(first - TOLERANCE, low) : min(end + TOLERANCE, high)] = False
     alarmed = quiet & (scores >= threshold)
-    alarms = sum(
-        alarmed[k] and (k == 0 or not alarmed[k - 1] or k in starts) for k in range(len(scores))
-    )
+    begins_here = alarmed & ~np.append(False, alarmed[:-1])  # a run counts where it begins
+    begins_here[edges[1:-1]] = alarmed[edges[1:-1]]
+    alarms = begins_here.sum()
     found = sum(scores[first:end].max() >= threshold for first, end in events)
     return int(alarms), int(found)
 
@@ -578,41 +581,45 @@ for name, report in reports.items():
     curve = curves[name]
     for k in np.linspace(0, len(curve.thresholds) - 1, 5).astype(int):
         alarms, found_events = my_alarms(
-            report.predictions.anomaly, spans, curve.thresholds[k], set(begins[1:-1].tolist())
+            report.predictions.anomaly, spans, curve.thresholds[k], begins[1:-1]
         )
         assert alarms == round(curve.per_hour[k] * curve.hours)
         assert found_events == round(curve.recall[k] * curve.events)
 hours = curve.hours
 print(f"{hours:.1f} hours of test video, {curve.events} events; both count the same\n")
 
-levels = (5, wanted, 20, 40)
+
+def recall_at(curve, rate):
+    """Share of events found at so many false alarms an hour; None if the rate cannot be had."""
+    return curve.pick(rate).recall if curve.per_hour[0] <= rate else None
+
+
+levels = sorted({5.0, wanted, 20.0, 40.0})
 print("found of all events, at so many false alarms an hour:")
 print(" " * 15 + "".join(f"{level:>8g}" for level in levels) + "   least possible")
 for name, curve in curves.items():
-    shares = []
-    for level in levels:
-        try:
-            shares.append(f"{curve.pick(level).recall:8.0%}")
-        except ValueError:
-            shares.append("    none")
-    print(f"{name:15}{''.join(shares)}{curve.per_hour[0]:17.1f}")
-    record(
-        "recall at the wanted rate of false alarms",
-        curve.pick(wanted).recall if curve.per_hour[0] <= wanted else 0.0,
-        dataset="Soundstage",
-        seed=seed,
-        config=results[name].settings,
-        device=device,
-        protocol=f"{name}, test split, {wanted:g} an hour",
-    )
+    shares = [recall_at(curve, level) for level in levels]
+    told = "".join("    none" if share is None else f"{share:8.0%}" for share in shares)
+    print(f"{name:15}{told}{curve.per_hour[0]:17.1f}")
+    if (share := recall_at(curve, wanted)) is not None:
+        record(
+            "events found, %",
+            100 * share,
+            dataset="Soundstage",
+            seed=seed,
+            config=results[name].settings,
+            device=device,
+            protocol=f"{name}, test split, {wanted:g} false alarms an hour",
+        )
 ones = [int((r.predictions.anomaly == 1).sum()) for r in reports.values()]
 print("\nsnippets with a confidence of exactly 1:", dict(zip(reports, ones, strict=True)))
 
 # %% [markdown]
 # The last column is what is left at the *highest* threshold there is. A detector that is exactly
 # sure of a false alarm cannot be talked out of it by any threshold: in single precision
-# $\mathrm{sigmoid}(17) = 1$, and among snippets of confidence 1 there is no order left. For the
-# detector as published that floor is high, since it goes on shouting after its events are over.
+# $\mathrm{sigmoid}(17) = 1$, and among snippets of confidence 1 there is no order left. The
+# detector as published goes on shouting after its events are over, so with this seed not even the
+# highest threshold keeps to the rate that was wanted.
 #
 # The figure shows all thresholds. Follow one curve from left (strict) to right (lenient).
 
@@ -634,10 +641,8 @@ plt.axvline(wanted, color=plots.INK, ls=":", lw=1)
 plt.show()
 for name, (x, y) in series.items():
     print(f"{name:14} {y[0]:3.0f} % at {x[0]:4.1f} an hour, {y[-1]:3.0f} % at {x[-1]:5.1f} an hour")
-strict = {name: curve.per_hour[0] for name, curve in curves.items()}
-if usual:
-    assert curves["ear both ways"].pick(20).recall > curves["eyes only"].pick(20).recall
-    assert strict["ear both ways"] < strict["as published"]
+best, published, eyes = (recall_at(curves[name], 20.0) or 0.0 for name in results)
+assert not usual or (best > 0.85 and best > published + 0.03 and best > eyes + 0.2)
 
 # %% [markdown]
 # With both senses and an ear that looks both ways, most events are found before false alarms become
@@ -645,30 +650,29 @@ if usual:
 # threshold worth having.
 #
 # **A caution that is easily forgotten.** The threshold was picked on the very videos that it is
-# reported on, so the report flatters. How much? Pick it on one half of the test videos, and count
-# on the other half.
+# reported on, and then the report flatters. How much? Pick it on one half of the test videos, and
+# count on the other half.
 
 # %% tags=["nbval-ignore-output"]
-chosen = reports["ear both ways"].predictions
-video_of = np.repeat(np.arange(len(test)), chosen.lengths)
-told = {}
+picked = reports["ear both ways"].predictions
+video_of = np.repeat(np.arange(len(test)), picked.lengths)
 for first in (0, 1):
     halves = []
     for part in (first, 1 - first):
         videos = np.arange(part, len(test), 2)
         inside = np.isin(video_of, videos)
-        starts = np.cumsum([0, *chosen.lengths[videos]])
+        starts = np.cumsum([0, *picked.lengths[videos]])
         events = [
             (starts[i] + a // 16, starts[i] - (-b // 16))
             for i, v in enumerate(videos)
             for _, a, b in segments[v]
         ]
-        halves.append((chosen.anomaly[inside], events, starts))
+        halves.append((picked.anomaly[inside], events, starts))
     (scores, events, starts), other = halves
     own_hours = len(scores) * 16 / FPS / 3600
     best = None
     for threshold in np.sort(np.unique(scores))[::-1]:  # from strict to lenient, as `pick` does
-        alarms, _ = my_alarms(scores, events, threshold, set(starts[1:-1].tolist()))
+        alarms, _ = my_alarms(scores, events, threshold, starts[1:-1])
         if alarms / own_hours > wanted:
             break
         best = threshold
@@ -676,19 +680,20 @@ for first in (0, 1):
         print("no threshold keeps to the wanted rate on this half")
         continue
     for where, (s, e, b) in (("picked on", halves[0]), ("used on", other)):
-        alarms, found_events = my_alarms(s, e, best, set(b[1:-1].tolist()))
+        alarms, found_events = my_alarms(s, e, best, b[1:-1])
         rate = alarms / (len(s) * 16 / FPS / 3600)
-        told.setdefault(where, []).append(rate)
+        parity = "even" if (first == 0) == (where == "picked on") else "odd"
         print(
-            f"{where:10} {'odd' if (first == 0) == (where == 'used on') else 'even'} videos: "
+            f"{where:10} {parity} videos: "
             f"threshold {best:.3f}, {rate:4.1f} false alarms an hour, "
             f"{found_events / len(e):.0%} of {len(e)} events found"
         )
 
 # %% [markdown]
-# Compare the rates of each pair with what was wanted. They rest on a handful of alarms in less than
-# an hour, so they scatter. On footage from *your* camera they will be something else altogether,
-# and there is only one way to find out: annotate an hour or two of it, and count.
+# Not much, here: both halves come from one world, and a single number was picked. The rates rest on
+# a handful of alarms in less than an hour, so they scatter as well. On footage from *your* camera
+# they will be something else altogether, and there is only one way to find out: annotate an hour or
+# two of it, and count.
 #
 # From here on the panel is the detector with the ear both ways and the student, each with the
 # threshold for the wanted rate. `save_thresholds` writes it beside the weights, where `score` looks
@@ -727,7 +732,8 @@ for code, start, end in scene.segments:
     bar = [(start / FPS, (end - start) / FPS)]
     axis.broken_barh(bar, (-0.17, 0.12), color=plots.colour_of(code))
     middle = (start + end) / 2 / FPS
-    axis.text(middle, -0.11, f"true: {words[code]}", ha="center", va="center", fontsize="x-small")
+    style = dict(ha="center", va="center", fontsize="x-small", color="white")
+    axis.text(middle, -0.11, f"true: {words[code]}", **style)
 peaks_figure(scores)
 plt.show()
 print(f"{scores.why}; threshold {scores.threshold:.3f}")
@@ -835,7 +841,8 @@ print(
     f"\nat most {delay()} snippets ({delay() * 16 / FPS:.0f} s) late; confidence differs from the "
     f"whole file's by {gap.max():.3f} at most"
 )
-print("first event known", [e.name for e in streamed.events[:1]], "events", len(streamed.events))
+print("in the end, streamed:", ", ".join(e.name for e in streamed.events))
+print("as a whole:          ", ", ".join(e.name for e in scores.events))
 assert len(streamed.confidence) == len(scores.confidence)
 assert not usual or gap.mean() < 0.1
 
@@ -887,7 +894,7 @@ for path in sorted(trouble.iterdir()):
         print(f"{path.name:22} set aside: it {reason}")
     else:
         notes = "; ".join(summary.notes.get(name, ())) or "nothing to say"
-        print(f"{path.name:22} taken: {notes.removeprefix('left without a label')}")
+        print(f"{path.name:22} taken: {notes}")
 print(f"\n{len(summary.done)} taken, {len(summary.set_aside)} set aside")
 assert set(summary.set_aside) == {"empty", "a text", "cut off", "sound only"}
 
@@ -920,11 +927,11 @@ def my_reliability(confidence, positive, frames, bins=10):
     return found
 
 
-positive, _ = snippet_truth(store.frame_truth(test), chosen.lengths, store.stride)
+positive, _ = snippet_truth(store.frame_truth(test), picked.lengths, store.stride)
 diagrams = {}
 fig, ax = plt.subplots(figsize=(5.0, 4.0))
 ax.plot([0, 1], [0, 1], color="#999999", ls=":", lw=1.2)
-styles = ((plots.BASELINE, "--", "s"), (plots.MODEL, "-", "o"), ("#009E73", "-.", "^"))
+styles = ((plots.MODEL, "-", "o"), (plots.BASELINE, "--", "s"), ("#009E73", "-.", "^"))
 for (name, report), (colour, dash, marker) in zip(reports.items(), styles, strict=True):
     confidence = report.predictions.anomaly.astype(float)
     diagrams[name] = my_reliability(confidence, positive, store.stride)
@@ -1012,7 +1019,7 @@ calm = scene_of(store, rows["sound lies"])
 T = 12
 middle_of = [(45 + k + 0.5) * 16 / FPS for k in range(T)]  # thirty seconds into the evening
 quiet_frames = np.stack([calm.frame(t) for t in middle_of])
-samples = round(16 / FPS * SAMPLE_RATE)
+samples = int(16 / FPS * SAMPLE_RATE)
 quiet_sound = calm.wave(30.0, 30.0 + T * 16 / FPS)[: T * samples].reshape(T, samples)
 rng = np.random.default_rng(0)
 hiss = rng.normal(0, 0.1, (T, samples)).astype(np.float32)
@@ -1028,7 +1035,6 @@ strange = {
     "noise, hiss": (rng.integers(0, 256, flat.shape, np.uint8), hiss),
     "stripes, a tone": ((flat * 30 + 190 * moving * flat).astype(np.uint8), tone),
 }
-said = {}
 print(f"{'':19} ear both ways             eyes only")
 for name, (shown, sound) in strange.items():
     line = []
@@ -1038,18 +1044,17 @@ for name, (shown, sound) in strange.items():
         confidence, classes = detect(panel.detectors[role], seen, heard, np.ones(T))
         mark = "ALARM" if confidence.max() >= panel.threshold(role) else ""
         name_of = store.classes.words[1 + int(classes[:, 1:].mean(0).argmax())]
-        said[name, role] = float(confidence.mean())
         line.append(f"{confidence.max():.2f} {name_of:12} {mark:5}")
     print(f"{name:19} {'   '.join(line)}")
 print("\n(highest confidence, and the leading anomaly class)")
 
 # %% [markdown]
-# A grey wall is calm, fortunately. Black or noise, which no one would call an event, are quite
-# something to the eye: the student has learned that what it cannot make out, static for example, is
-# suspicious. A negative of a quiet scene, with nothing changed but its colours, moves it too. With
-# ears, some of it is talked down by sound it knows. Which picture fools which detector depends on
-# the seed; that *some* nonsense gets a high score does not, and there is no threshold against it,
-# because it is not the score that is too low.
+# A grey wall is calm, fortunately. Black, which no one would call an event, is quite something to
+# the eye, and so is the negative of a quiet scene, in which nothing changed but its colours. The
+# detector with ears is calmer about both, because the sound is calm. But lasting noise is an alarm
+# to one and to the other, with full confidence and with a name. No training video has that: static
+# there is short. Which nonsense fools which detector depends on the seed; that the score of
+# nonsense may be anything does not, so no threshold helps against it.
 #
 # This is **domain shift**. The Soundstage detector knows drawn puppets, so on your holiday video
 # it will say something, and it will mean nothing. A detector for real footage comes from real
