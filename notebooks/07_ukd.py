@@ -127,7 +127,8 @@ reports = {
 }
 table = pd.DataFrame({name: percent(report) for name, report in reports.items()}).T
 print(f"seed {seed}, test split, %\n\n{table.to_string(float_format='{:.1f}'.format)}")
-assert not usual or (table.iloc[0] > table.iloc[1] + 3).all(), "silence costs nothing?"
+lost = table.loc["teacher"] - table.loc["teacher, muted"]
+assert not usual or lost["AP, alignment"] > 4, "silence costs nothing?"
 
 # %% [markdown]
 # The first row is what the microphone was worth. The two below it are what is left.
@@ -716,12 +717,13 @@ for question, (row, against) in QUESTIONS.items():
         )
 
 # %% [markdown]
-# Read it as a list of what may be said and what may not. On Soundstage the student that *hears* is
-# the clearest case for teaching. For the one that *sees* the paper's claim has to be taken branch
-# by branch. And the comparison that would speak for *uncertainty*, UKD against plain MSE from the
-# same teacher, is missing in the paper: its table sets UKD beside no distillation at all. The lines
-# above have it. Where they say "not distinguishable", the gain belongs to distillation, and
-# $\sigma$ has not been shown to add to it.
+# Read it as a list of what may be said and what may not. The student that *hears* is the clearest
+# case for teaching. For the one that *sees* the gain is small beside the spread between seeds, and
+# the intervals decide, branch by branch, whether the paper's claim may be repeated here. And the
+# comparison that would speak for *uncertainty*, UKD against plain MSE from the same teacher, is
+# missing in the paper: its table sets UKD beside no distillation at all. The lines above have it.
+# Where they say "not distinguishable", the gain belongs to distillation, and $\sigma$ has not been
+# shown to add to it.
 #
 # The sweep over the weight shows the same against a student left alone, the zero line. Begin at the
 # far left, with the paper's form at $10^{-8}$. By section 6 it imitates nothing, so this is a
@@ -818,7 +820,8 @@ ax.set_title("Ten groups of test features by predicted variance")
 plt.show()
 print("predicted", " ".join(f"{value:6.2f}" for value in said))
 print("error    ", " ".join(f"{value:6.2f}" for value in true))
-assert not usual or (np.diff(true) > 0).all(), "a larger sigma does not mean a larger error"
+assert not usual or true[-1] > 5 * true[0], "a larger sigma does not mean a larger error"
+assert not usual or (np.abs(np.log(true / said)) < 1).all(), "far from the diagonal"
 
 # %% [markdown]
 # It is honest: over more than a factor of ten the student is about as wrong as it said it would be,
@@ -893,6 +896,8 @@ if truth_known:
 #   errors there are large, but $\sigma$ does not know it. How should it: it is computed from
 #   pictures, and these pictures show nothing. A student cannot know what it cannot see, and cannot
 #   know *that* it cannot see it either.
+#
+# (Snippets without a sound track come from very few videos, so their row says little.)
 #
 # The last column is what it amounts to in training: the mean weight $1/\sigma^2$ with which a
 # snippet pulls. The pull is weakest at the events, which this detector is all about. The toy of
@@ -979,8 +984,12 @@ if truth_known and len(looked) == len(test):
     assert not usual or gain["heard only"] < 6, "the student has learned to hear?"
 
 # %% [markdown]
-# What is only heard stays out of reach, as it must: no picture, no evidence. What got better is
-# what can be *seen*. So what was taught, if not sound?
+# What is only heard stays out of reach, as it must: no picture, no evidence. (What little there is
+# comes from neighbouring snippets.) What got better is what can be *seen*. Mind the teacher's own
+# row, too: with its ears on it is worse at what is only seen than muted, for the reason that 06
+# found.
+#
+# So what was taught, if not sound?
 #
 # Here is a suspicion. Left alone, the student learns from one label a *video*. Taught, it gets a
 # whole vector for every *snippet*: dense targets from a network that has already sorted out which
@@ -1135,22 +1144,21 @@ print(table.sort_index(level=1, sort_remaining=False).to_string(float_format="{:
 if usual:
     for branch in BRANCHES:
         lossy = failing["teacher, skip", branch]
-        assert lossy[0] - lossy[-1] > 3, "silence costs the teacher nothing?"
+        assert branch == "classification" or lossy[0] - lossy[-1] > 4, "silence costs nothing?"
         assert lossy[-1] > rows["vision, UKD", branch][0] - 5, "a muted teacher is far below it?"
 
 # %% [markdown]
 # The teacher goes down gently, and where the last sound is gone it arrives about where the student
 # has been all along. On this data there is no share of missing sound at which the student would be
 # clearly the better choice. Nor does it matter much whether anybody tells the teacher about the
-# gaps: its gate has met snippets without a track in training. The other student shows how it looks
-# when a detector *depends* on its one sense: the audio-only one is ahead as long as every sound
-# is there, and falls to guessing.
+# gaps. The green line shows how it looks when a detector *depends* on the sense that fails: the
+# audio-only student is strong as long as every sound is there, and falls to guessing.
 #
-# Why is the paper's finding another? There, the vision-only student is reported close to the
-# teacher, and a muted teacher is not in the table. It is a cheap row, and one that such tables
-# should have. Soundstage is synthetic, its share of events that only one sense can tell was set by
-# design, and here the audio branch of the teacher has troubles of its own (06). What is general is
-# the list of questions: against which MSE, against which placebo, against which muted teacher.
+# The paper's table reads differently: there the vision-only student comes close to the teacher. Two
+# things stand between. On Soundstage many events are heard only, by design, and no student can win
+# them back; in the paper's table the audio-only students stay far below the vision-only ones, so
+# most of what matters there is in the picture. And that table has no muted teacher, no MSE and no
+# placebo. They are cheap rows; a claim for distillation should be asked for them on any data.
 #
 # What the student does buy is simplicity: fewer numbers to learn and to compute (section 7 printed
 # them), one encoder in place of two, and no microphone to install.
@@ -1160,7 +1168,8 @@ if usual:
 #
 # The first asks for a formula, the second for a loss, the third for a detector put together from
 # two.
-#
+
+# %% [markdown]
 # ### Exercise 1
 #
 # *5 minutes, easy.* Losses of the form $d^2 / (k\,\sigma^2) + \ln \sigma^2$ differ in $k$: the
