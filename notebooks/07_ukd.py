@@ -131,7 +131,7 @@ lost = table.loc["teacher"] - table.loc["teacher, muted"]
 assert not usual or lost["AP, alignment"] > 4, "silence costs nothing?"
 
 # %% [markdown]
-# The first row is what the microphone was worth. The two below it are what is left.
+# From the first row to the second is what the microphone was worth. The last two are what is left.
 #
 # The paper's answer is a third one, **distillation**: train a **student** that gets pictures only,
 # and let it imitate the fused features $x_{av}$ of the frozen teacher, which knows what the video
@@ -150,9 +150,9 @@ assert not usual or lost["AP, alignment"] > 4, "silence costs nothing?"
 #
 # A target must hold still. The student must not pull the teacher towards itself (no gradient), and
 # the teacher must not roll dice: its audio branch has **dropout**, which zeroes random entries in
-# training mode, so that the same batch would give another target each time. Whoever calls
-# `train()` on a model that *contains* the teacher wakes it up without noticing. So the wrapper
-# below refuses: its own `train` always means `eval`.
+# training mode, so that the same batch would give another target each time. Whoever calls `train()`
+# on a model that *contains* the teacher wakes it up without noticing. So the wrapper below refuses:
+# its own `train` always means `eval`. (The package's has the same name without *My*.)
 
 
 # %%
@@ -467,7 +467,7 @@ for kind in ("paper", "released"):
 # %% [markdown]
 # Where the slope is zero lies the optimum. In the paper's form it is at $\sigma^2 = d^2$, in the
 # released one at $\sigma^2 = d^2/2$, because $d^2$ is halved and $\ln \sigma^2$ is not: the
-# released student is always surer of itself than its errors allow. (The last digits: $10^{-6}$.)
+# released student is always surer of itself than its errors allow. (To within the $10^{-6}$.)
 #
 # One property of both is worth having. If all features were ten times larger, $d^2$ would be a
 # hundred times larger, and with it the plain squared error and its pull on everything else that is
