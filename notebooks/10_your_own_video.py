@@ -13,8 +13,8 @@
 # - say what a confidence of 1.00 means, and what it does not
 # - find out what your detector says to pictures it has never seen
 #
-# **Prerequisites:** [01](01_encoders.ipynb) (encoders), [06](06_teacher.ipynb) (the detector); 07
-# explains the student that needs no sound
+# **Prerequisites:** [01](01_encoders.ipynb) (encoders), [06](06_teacher.ipynb) (the detector),
+# [07](07_ukd.ipynb) (the student that needs no sound)
 #
 # **Minutes:** 2 on two CPU cores; 30 to teach
 #
@@ -463,9 +463,10 @@ for name, values in peaks.items():
 # near 1, read the signatures: low everywhere points to the crop, the resize or another CLIP
 # (OpenAI's weights want the quick GELU); holes point to the frame; a peak off 0 to a lost frame or
 # another stride; one that is off 0 *late* in the video and not early, to a frame rate that was
-# changed first. For sound compare `mine.audio` with `NAME.npy` the same way, remembering the trap
-# from notebook 01: Wav2CLIP's own package lets neighbours change a feature. None of this could be
-# run here, for want of weights and footage; what was run is the same code on Soundstage, above.
+# changed first. For sound compare `extract("NAME.mp4", clip).audio` with `NAME.npy` the same way,
+# remembering the trap from notebook 01: Wav2CLIP's own package lets neighbours change a feature.
+# None of this could be run here, for want of weights and footage; what was run is the same code on
+# Soundstage, above.
 #
 # ## 5. Detectors to choose from
 #
@@ -719,8 +720,8 @@ for role, threshold in panel.thresholds.items():
 #
 # In the figure, the blue line is the confidence, the dotted line the threshold, and the coloured
 # areas are the events it found. The bars below the line are the truth, which a video of your own
-# does not have. Then the class map, the loudness, and the pictures at the peaks. Look for an event
-# that has the right time and the wrong name.
+# does not have. Then the class map, the loudness, and the pictures at the peaks. Look for a true
+# event that lies in a coloured area of another name.
 
 # %% tags=["main-figure", "nbval-ignore-output"]
 # From an MP4 to named events: confidence, class map, loudness, and the pictures at the peaks.
@@ -1066,7 +1067,7 @@ print("\n(highest confidence, and the leading anomaly class)")
 #
 # - **Not unattended where the answer has consequences for people.** Use it to decide what a person
 #   looks at first, and let that person see the video and not only the score.
-# - **Not as evidence.** It was never told *when*; its edges and names are the weakest part, as the
+# - **Not as evidence.** It was never told *when*; its edges and names are its weakest part, as the
 #   timeline showed.
 # - **Not as an all-clear.** A threshold with few false alarms misses events, every kind that it was
 #   not trained on among them.
@@ -1248,8 +1249,8 @@ else:
 # - tell by cosines whether your features are those that a detector was trained on: a codec costs
 #   little; a wrong crop lowers every snippet, a wrong frame makes holes, a shift moves the peak.
 # - turn a file with or without sound into named events, also while it is still being read: the
-#   panel chooses by the sound and says so; times are good, edges and names are not; streaming gives
-#   nearly the same scores, some seconds late.
+#   panel chooses by the sound and says so; it finds the moments, and is weaker at their edges and
+#   names; streaming gives nearly the same scores, some seconds late.
 # - choose a threshold by what false alarms cost: false alarms an hour against recall; what is
 #   picked on a set flatters on that set; a detector at exactly 1 leaves nothing to choose.
 # - say what a confidence of 1.00 means, and what it does not: a rank and no probability, right as
