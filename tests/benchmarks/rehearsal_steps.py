@@ -6,7 +6,8 @@
 STORE is a feature store of width 512, for example the one imported from what
 ``rehearsal_folder.py`` writes. For each form: twelve steps on full batches of its training bags
 (several passes where there are few), the median of the last eight, and the epoch that follows for
-XD-Violence's 39,540 training bags, *extrapolated*. Peak memory is the process's resident set.
+XD-Violence's 39,540 training bags, *extrapolated*. Core-seconds, all threads together, say more
+than the clock on a machine that others use too. Peak memory is the process's resident set.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class Clock:
     def step(self, run: TrainingRun, bags: TrainingSet, index: torch.Tensor) -> None:
         """One step, its seconds kept."""
         self._now.clear()
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         batch = bags.batch(index)
         self._now["batch"] = time.perf_counter() - began
         losses.compute = self._timed_losses
@@ -97,6 +98,7 @@ class Clock:
             losses.compute = self._compute
         took = dict(self._now)
         took["step"] = time.perf_counter() - began
+        took["core"] = time.process_time() - worked
         took["snippets"] = batch.video.shape[1]
         inside = sum(took[part] for part in set(MODULES.values()))
         took["rest of forward"] = took.pop("forward") - inside
@@ -165,14 +167,15 @@ def main() -> int:
         last = clock.steps[-LAST:]
         step = statistics.median(took["step"] for took in last)
         epoch = step * -(-XD_BAGS // args.batch) / 60
+        core = statistics.median(took["core"] for took in last)
         snippets = statistics.mean(took["snippets"] for took in last)
         print(
-            f"{name}: median step {step:.2f} s of the last {len(last)} "
+            f"{name}: median step {step:.2f} s ({core:.1f} core-seconds) of the last {len(last)} "
             f"(batches of {snippets:.0f} snippets on average), epoch {epoch:.0f} min extrapolated, "
             f"peak {peak:.1f} GiB, load {os.getloadavg()[0]:.1f}"
         )
         whole = sum(took["step"] for took in last)
-        parts = [part for part in last[0] if part not in ("step", "snippets")]
+        parts = [part for part in last[0] if part not in ("step", "core", "snippets")]
         shares = {part: sum(took[part] for took in last) / whole for part in parts}
         for part, share in sorted(shares.items(), key=lambda item: -item[1]):
             print(f"    {part:18s}{100 * share:6.1f} %", flush=True)
