@@ -357,6 +357,12 @@ for ax, (name, map_TC) in zip(axes, stages.items(), strict=True):
 axes[-1].set_xlabel("time (s)")
 plt.show()
 
+for name, map_TC in stages.items():
+    right = [
+        f"{words[c]} {true_TC[chosen_by(map_TC)[:, c], c].mean():.0%}"
+        for c in np.flatnonzero(true_TC.any(axis=0))
+    ]
+    print(f"{name:10} choices inside the own event: {', '.join(right)}")
 share = {name: [] for name in ("untrained", "trained", "of all snippets")}
 for row, map_TC, true in zip(test, maps, truths, strict=True):
     if not true.any():
@@ -366,7 +372,7 @@ for row, map_TC, true in zip(test, maps, truths, strict=True):
         share["untrained"].append(true[chosen_by(fresh)[:, c], c].mean())
         share["trained"].append(true[chosen_by(map_TC)[:, c], c].mean())
         share["of all snippets"].append(true[:, c].mean())
-print("test videos: of the K snippets that a true class chooses, the share inside its own event")
+print("\ntest videos: of the K snippets that a true class chooses, the share inside its own event")
 for name, values in share.items():
     print(f"{name:16} {np.mean(values):4.0%}")
 assert not usual or np.mean(share["trained"]) > 2 * np.mean(share["untrained"])
@@ -376,6 +382,11 @@ assert not usual or np.mean(share["trained"]) > 2 * np.mean(share["untrained"])
 # After training most choices fall inside the class's own events, in videos whose labels nobody
 # used. Nobody said where: what is *only* in videos labelled *shooting* is what can raise *shooting*
 # without raising it elsewhere. That is the whole of MIL, once for every class.
+#
+# Most, not all, and this video shows what goes wrong. *Fighting* chooses well, *shooting* does not:
+# none of its choices lies in its own event. Go back to the upper picture of section 1: once the
+# second event has begun, *every* class is louder. Top-K sees levels, so it picks the loud stretch.
+# The softmax sees who is louder than whom, so the map below still gives *shooting* its place.
 #
 # ## 3. Cross-entropy, when several labels are right
 #
@@ -494,7 +505,7 @@ plots.curves(
     xlabel="probability of the true class",
     ylabel="gradient / gradient of cross-entropy",
     title="What the focal part can do inside the mean",
-    ylim=(0, 1.35),
+    ylim=(-0.1, 1.35),
 )
 plt.show()
 for name in chosen:
@@ -965,7 +976,11 @@ for measure, title in MEASURES.items():
 if usual and frame["seed"].nunique() >= 10:  # what the text below says
     for measure in ("ap_classification", "ap_alignment"):
         assert verdict["K = T (the mean)", measure] == verdict["K = T/4 + 1", measure] == "lower"
-        assert verdict["K = 1 (the maximum)", measure] == "not distinguishable"
+        one, mean = (
+            study.paired(frame, row, "paper", measure).mean
+            for row in ("K = 1 (the maximum)", "K = T (the mean)")
+        )
+        assert abs(one) < abs(mean) / 2
     assert verdict["K = T (the mean)", f"map_{codes[0]}_avg"] == "higher"
     assert all(verdict["no focal loss", measure] == "not distinguishable" for measure in MEASURES)
 
@@ -973,16 +988,15 @@ if usual and frame["seed"].nunique() >= 10:  # what the text below says
 # Read the verdicts, not the means: seeds scatter by several points, and with this many comparisons
 # one in twenty leaves zero out by chance.
 #
-# - **The alignment loss is what makes the map.** Without it the map is no better than the dice
-#   above that know the labels. The confidence suffers as well, for both branches share their
-#   features.
+# - **The alignment loss is what makes the map.** Without it the map is no better than the dice that
+#   know the labels. The confidence has its own loss and loses far less, if anything.
 # - **The mean is the wrong pooling**, by a wide margin, in both branches: snippets that show
 #   nothing are taught the label too. The one thing that gains is *normal*, the class whose true
 #   segments fill whole videos. A K of T/4 + 1 already lowers the AP of both branches.
-# - **The AP cannot tell the maximum from $K = T/16 + 1$.** The argument against the maximum, one
-#   fluke that feeds itself, was shown on a toy (section 2, and the glitches of 02). Here features
-#   have seen their neighbours, and K is small anyway, two to seven snippets. With videos of
-#   hundreds of snippets, as in XD-Violence, the two are further apart.
+# - **The maximum comes far closer to $K = T/16 + 1$ than the mean does**; its own verdicts are
+#   printed above. The argument against it, one fluke that feeds itself, was shown on a toy (section
+#   2, and the glitches of 02). Here features have seen their neighbours, and K is small anyway, two
+#   to seven snippets. With videos of hundreds of snippets, as in XD-Violence, the two differ more.
 # - **The focal loss can be told apart from its absence nowhere.** Section 4 expected little.
 #
 # And the classes, because the focal loss is meant for the rare ones. Sorted by the number of
@@ -1072,9 +1086,9 @@ print(f"seed {seed}, %\n")
 print(pd.DataFrame(live).to_string(float_format="{:.1f}".format))
 
 # %% [markdown]
-# The three differ by no more than seeds do. With one training each there is nothing to conclude;
-# the point of the third column is the *question*: a claim "focal loss helps" needs that column
-# beside it, over as many seeds, or the gain may belong to the balance of the branches.
+# The three differ by about as much as seeds do. With one training each there is nothing to
+# conclude; the point of the third column is the *question*: a claim "focal loss helps" needs that
+# column beside it, over as many seeds, or the gain may belong to the balance of the branches.
 #
 # ## Exercises
 #
@@ -1174,8 +1188,8 @@ for name, propose in {"relative": my_proposals, "fixed at 0.5": above_half}.item
     table, how_many = my_map(probs, segments, propose)
     print(
         f"{name:13} {how_many.sum():5} proposals, "
-        f"mean mAP of six {100 * table[:, 1:].mean():.1f} %, "
-        f"normal {100 * table[:, 0].mean():.1f} %"
+        f"mean mAP of six {100 * np.nanmean(table[:, 1:]):.1f} %, "
+        f"normal {100 * np.nanmean(table[:, 0]):.1f} %"
     )
 
 # %% [markdown]
