@@ -244,6 +244,8 @@ with torch.no_grad():
         print(f"{L} positions: {total[L] / 1e9:.2f} G multiplications a class")
 print(f"{used} of {clip_like.positions} positions: {total[77] / total[used]:.2f} times cheaper")
 assert_close(outputs[77], outputs[used], atol=1e-4, rtol=1e-4)
+with torch.no_grad():
+    assert textual() is textual(), "without gradients the class embeddings are computed once"
 
 # %% [markdown]
 # Same class embeddings, a third of the work, forward and backward. In use there is a second saving,
@@ -622,6 +624,26 @@ print(
 assert not usual or (effective(shares_at(1.0)).mean() > 6.5 and right > 0.6)
 
 # %% [markdown]
+# Here are the three videos that we follow through all notebooks, each at two temperatures. Their
+# true classes are printed below. Can you tell from the upper row of a pair what happens?
+
+# %% tags=["nbval-ignore-output"]
+place = {role: int(np.flatnonzero(test == row)[0]) for role, row in running.items()}
+pairs = [(role, temperature) for role in place for temperature in (1.0, 0.1)]
+plots.heatmap(
+    np.stack([shares_at(temperature)[place[role]].numpy() for role, temperature in pairs]),
+    rows=[f"{role}, {temperature:g}" for role, temperature in pairs],
+    columns=class_words,
+    vmax=0.8,
+    title="Share of the global vector that each class takes",
+)
+plt.show()
+for role, v in place.items():
+    true = [word for word, on in zip(class_words, true_class[v], strict=True) if on]
+    most = class_words[int(cosine[v].argmax())]
+    print(f"{role:12} most goes to {most}; truly {', '.join(true)}")
+
+# %% [markdown]
 # The choice itself is good: the class that takes most is usually right. But it hardly takes more
 # than the others. Seven cosines that lie so close together cannot do better at a temperature of
 # one; to *pick*, the softmax needs a temperature of a tenth or less.
@@ -832,6 +854,8 @@ for name, group in (("normal videos", ~anomalous_video), ("anomalous videos", an
 print(
     f"AUC of this cosine as an answer to 'anomalous?': {roc_auc_score(anomalous_video, flip):.2f}"
 )
+for role, v in place.items():
+    print(f"{role:12} cosine {flip[v]:5.2f}")
 if usual:
     assert (flip[~anomalous_video] < 0).mean() > 0.8 > (flip[anomalous_video] < 0).mean()
 
