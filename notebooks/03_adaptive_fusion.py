@@ -616,7 +616,7 @@ for kind, model in models.items():
         (gradient,) = torch.autograd.grad(output.anomaly_logits[0, t], audio)
         strength = gradient[0].norm(dim=1).numpy()  # (T,)
         total += strength[t - REACH + 1 : t + 1][::-1] / strength.sum()
-    shares[kind] = total / len(moments)
+    shares[kind] = total / max(1, len(moments))
 
 plots.curves(
     {TITLES[kind]: (np.arange(REACH), 100 * share) for kind, share in shares.items()},
@@ -676,7 +676,7 @@ for row, t in moments:
         given_to["there"].append(to_the_event[t])
         given_to["far away"].append(to_the_event[quiet & (distance > 5)].mean())
         given_to["if all sounds counted alike"].append(np.mean(distance <= 2))
-for who, values in given_to.items():
+for who, values in given_to.items() if given_to["there"] else ():
     print(f"{who:28} {np.mean(values):.0%} of the weight on the five sounds of the event")
 assert not usual or np.mean(given_to["far away"]) > 0.6 * np.mean(given_to["there"])
 
