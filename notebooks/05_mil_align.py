@@ -680,6 +680,10 @@ toy_segments = with_normal([[("B1", *s) for s in true_segments], []], toy_length
 toy_result = temporal_map(toy_probs, toy_lengths, toy_segments, CCTV_CLASSES, 8, (0.1, 0.5, 0.55))
 assert np.allclose(toy_result.table[:, 1], list(toy_ap.values()))
 
+jitter = np.random.default_rng(seed).random((96, 2))  # frame by frame, with many runs of one frame
+one_video = temporal_map(jitter, np.array([96]), [[("B1", 0, 96)]], CCTV_CLASSES, 1)
+assert one_video.proposals.tolist() == [len(my_proposals(column)) for column in jitter.T]
+
 # %% [markdown]
 # ## 6. On one real video
 #
