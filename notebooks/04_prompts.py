@@ -336,7 +336,7 @@ def measure(x_c):
         "cross-entropy of the video's label": asked.item(),
         "AP of whole videos, %": 100 * average_precision_score(anomalous_video, 1 - of_video[:, 0]),
         "AP of frames, %": 100 * average_precision(score, positive, negative),
-        "... of frames in order only, %": 100
+        "AP of frames, broken left out, %": 100
         * average_precision(score[intact], positive[intact], negative[intact]),
     }
 
@@ -382,7 +382,7 @@ for name in table.index:
     unit = name.removesuffix(", %")
     for s, value in zip(seeds, runs[name], strict=True):
         record(
-            f"learned words alone, pictures: {unit.removeprefix('... ')}" + ", %" * ("%" in name),
+            f"learned words alone, pictures: {unit}" + ", %" * ("%" in name),
             value,
             dataset=dataset,
             seed=s,
@@ -409,8 +409,8 @@ if usual:
 # asks.
 #
 # One caution: the tiny text tower was pretrained on captions of this very world, and the class
-# words occur in them. Its bare words fit these pictures better than CLIP's fit any real camera, so
-# there is less to gain here than there may be elsewhere.
+# words occur in them. Its bare words start well on these pictures. On footage that is far from the
+# captions of the web CLIP may start worse, and then there is more to gain.
 #
 # ### What became of the seven words?
 #
@@ -932,10 +932,10 @@ for measure, title in MEASURES.items():
 # Hence a plain reading. Where an interval holds zero, these seeds cannot tell the two apart, and
 # that is all they say. They do not say that the release's departures are harmless elsewhere; on
 # Soundstage they had little to spoil. Nor does a difference in the first row, if there is one,
-# speak for the *audio-visual* part: what that row lacks is the feed-forward network on the class
-# words. The paper reports a clear gain from its prompt on XD-Violence (Table 4). What this notebook
-# adds is a way to ask what such a gain is made of: train without the module, and swap the videos'
-# vectors.
+# speak for or against the *audio-visual* part: what that row lacks is the feed-forward network on
+# the class words. The paper reports a clear gain in AP from its prompt on XD-Violence (Table 4).
+# What this notebook adds is a way to ask what such a gain is made of: train without the module, and
+# swap the videos' vectors.
 #
 # Do not take a file's word for it. Three of its rows are trained here, for one seed:
 
