@@ -505,8 +505,8 @@ def run(
     present = notebooks(folder)
     chosen = _choose(present, only)
     data = data.resolve() if data else None
-    if seeds < 0:
-        raise ValueError(f"--seeds must be at least 1, got {seeds}")
+    if seeds == 1 or seeds < 0:  # 0: none were asked for
+        raise ValueError(f"--seeds must be at least 2, got {seeds}: an interval needs two")
     if seeds and any("seeds" in read_parameters(path) for path in chosen):
         extra = [*extra, ("seeds", ",".join(map(str, range(seeds))))]
     given = settle_parameters(chosen, form=form, scale=scale, data=data, extra=extra)
