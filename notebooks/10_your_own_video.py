@@ -1228,6 +1228,8 @@ np.testing.assert_allclose(nonsense.probabilities.sum(1), 1, atol=1e-5)
 
 # %% tags=["nbval-ignore-output"]
 if video:
+    if encoder == "clip" and not detectors:
+        raise ValueError("CLIP features need a detector trained on such: set `detectors`")
     own_encoders = real if encoder == "clip" else tiny
     own_panel = Panel.load([detectors]) if detectors else panel
     own = score_video(video, own_panel, own_encoders)
