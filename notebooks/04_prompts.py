@@ -12,7 +12,8 @@
 # - name where the released code leaves the paper's prompt, and what each departure changes
 #
 # **Prerequisites:** [01](01_encoders.ipynb) (cosines, prompts, the text tower),
-# [02](02_temporal_mil.ipynb) (Top-K, confidence); 03 (the fused features $x_{av}$) is only called
+# [02](02_temporal_mil.ipynb) (Top-K, confidence); [03](03_adaptive_fusion.ipynb) (the fused
+# features $x_{av}$) is only called
 #
 # **Minutes:** 2 on two CPU cores; 30 to teach
 #
