@@ -640,10 +640,10 @@ for against in ("chosen", "last"):
 #
 # A result file is a claim, and claims are checked by repeating them. Two of its rows are cheap: the
 # detectors with one sense, which learn from labels alone. Train them here, each with the seeds of
-# `again`, and hold them against the file. On the machine that made the file they come out equal to
-# the last digit. On another one, or with another number of threads, matrix products round
-# differently, and training amplifies that; so the assertion has a margin, and it is the one of
-# `tests/test_study_row.py`, where it is justified.
+# `again`, and hold them against the file. With one thread on the machine that made the file they
+# come out equal to the last digit. On another one, or with more threads, matrix products round
+# differently, and training amplifies that; so the assertion has a margin
+# (`tests/test_study_row.py`, which does the same in every test run, says how it was chosen).
 
 # %% tags=["nbval-ignore-output"]
 ALONE = ("vision", "audio") if store.has_audio.any() else ("vision",)
@@ -659,7 +659,7 @@ tasks = [
     for variant in ALONE
 ]
 repeated = [line for lines in each(study.repeat, tasks, jobs=jobs) for line in lines]
-MARGIN = 4.0  # points
+MARGIN = 3.0  # points
 
 filed = everything[everything.protocol == "chosen"].set_index(["variant", "seed"])
 rows, furthest = [], 0.0
