@@ -1356,5 +1356,5 @@ print(f", up to {max(rows)} of 256 bins." if rows else ".")
 # Do the paper's numbers come out, then? What can be checked without its features does: the size of
 # both networks, and the row that knows nothing. The rest waits for your download, one command away.
 #
-# All this began from features. Notebook [10](10_your_own_video.ipynb) begins where a user does: with
-# a video file.
+# All this began from features. Notebook [10](10_your_own_video.ipynb) begins where a user does:
+# with a video file.
