@@ -857,7 +857,7 @@ plt.show()
 # | [01 encoders](01_encoders.ipynb) | What do frozen CLIP and Wav2CLIP see and hear? |
 # | [02 temporal MIL](02_temporal_mil.ipynb) | How do video labels become frame scores? |
 # | [03 adaptive fusion](03_adaptive_fusion.ipynb) | When should the model listen? |
-# | [04 prompts](04_prompts.ipynb) | How do learned words, and the video, reshape class embeddings? |
+# | [04 prompts](04_prompts.ipynb) | How do learned words and the video reshape class embeddings? |
 # | [05 MIL-Align](05_mil_align.ipynb) | How does the alignment map name and localise an event? |
 # | [06 teacher](06_teacher.ipynb) | What does the whole audio-visual detector find? |
 # | [07 UKD](07_ukd.ipynb) | What survives when the microphone is gone? |
