@@ -477,10 +477,10 @@ for kind in ("paper", "released"):
 # ## 6. What does a weight of 1e-8 do?
 #
 # The paper adds the distillation loss to the student's own losses and does not say with which
-# weight. The authors' code says $10^{-8}$ (on CCTV-Fights $10^{-7}$). Is that a distillation?
-# Gradients can tell before anything is trained. One batch of 32 training videos, the trained
-# teacher, and a fresh student, once with the paper's form and the free head, once with the released
-# form and the fenced head. Two questions for each:
+# weight. The authors' code says $10^{-8}$ (on CCTV-Fights, the paper's second data set,
+# $10^{-7}$). Is that a distillation? Gradients can tell before anything is trained. One batch of
+# 32 training videos, the trained teacher, and a fresh student, once with the paper's form and the
+# free head, once with the released form and the fenced head. Two questions for each:
 #
 # - **The trunk** (video encoder and enhancement) gets two gradients, from the student's own losses
 #   and from the imitation. How large is the second, beside the first?
@@ -724,21 +724,22 @@ if usual and ukd["seed"].nunique() >= 10:  # what the text below builds on
     assert verdicts == {"higher", "not distinguishable"}, "the text below says that both occur"
 
 # %% [markdown]
-# Read it as a list of what may be said and what may not. The student that *hears* is the clearest
-# case for teaching. For the one that *sees* it depends on the measure, and on the form: hold UKD's
-# lines and those of plain MSE side by side. That comparison, against MSE from the same teacher, is
-# the one that would speak for *uncertainty*, and it is missing in the paper, whose table sets UKD
-# beside no distillation at all. Where the lines say "not distinguishable", the gain belongs to
-# distillation as such; where they say "higher", uncertainty has earned something. Both occur above,
-# so neither sentence may be said in general. (And of so many intervals at 95 % one may well miss by
-# luck; 08 comes back to that.)
+# Read it as a list of what may be said and what may not. The student that *hears* gains most from
+# teaching by UKD. The one that *sees* gains too, in all three measures, and by plain MSE about as
+# much as by UKD: hold their lines side by side. That comparison, against MSE from the same
+# teacher, is the one that would speak for *uncertainty*, and it is missing in the paper, whose
+# table sets UKD beside no distillation at all. Where the lines say "not distinguishable", the
+# gain belongs to distillation as such; where they say "higher", uncertainty has earned something.
+# Both occur above, so neither sentence may be said in general. (And of so many intervals at 95 %
+# one may well miss by luck; 08 comes back to that.)
 #
-# The sweep over the weight shows the same against a student left alone, the zero line. Begin at the
-# far left, with the paper's form at $10^{-8}$. By section 6 it imitates nothing, so this is a
+# The sweep over the weight shows the same against a student left alone, the zero line. Begin at
+# the far left, with the paper's form at $10^{-8}$. By section 6 it imitates nothing, so this is a
 # **placebo**: it differs from the student left alone by having a head, hence other random numbers
 # at its start. How far the interval there reaches from zero is what luck alone does over these
-# seeds. Which of the others are outside of that? Where do the blue points leave it? Then compare
-# the last blue point with MSE (green), and with the released form (amber) at either weight.
+# seeds. Which of the others are outside of that? Do the blue points leave it anywhere? Then
+# compare the last blue point with MSE (green), and with the released form (amber) at either
+# weight.
 
 # %% tags=["main-figure"]
 # What imitation adds to a vision-only student, against the weight of the term: mean over ten seeds
@@ -778,9 +779,18 @@ fig.legend(handles, names, frameon=False, fontsize="small", loc="outside lower c
 plt.show()
 
 # %% [markdown]
+# For the student that sees the placebo sobers. At weight 1 blue lies near the end of the
+# placebo's arm, a little past it or inside, and green does so too. Against the student left
+# alone, teaching is *higher*; whether it is against the placebo is a question for the difference
+# of those two rows, seed by seed: `study.paired(ukd, "vision only, UKD x 1", "vision only, UKD x
+# 1e-08", "ap_alignment")`, and likewise for the other measures. Try it: in the file that ships,
+# each of these three intervals holds zero. So ten seeds tell a taught student from one without a
+# teacher, but not from one with a teacher that it cannot feel. How much of the gain is teaching
+# and how much is luck, they leave open.
+#
 # The right end is where the forms part. The released form, with the weight that suits the paper's
-# form, is the one variant that can do harm: its loss is ruled by the channels behind the fence (6).
-# So the tiny weight and the fence belong together; whoever repairs one must touch the other.
+# form, is the one variant that can do harm: its loss is ruled by the channels behind the fence
+# (6). So the tiny weight and the fence belong together; whoever repairs one must touch the other.
 #
 # ## 8. What does sigma know?
 #
@@ -965,10 +975,10 @@ if all(scenes) and truth_known:
 #
 # ## 9. Where the gain comes from
 #
-# Teaching helps, and it is not because $\sigma$ knows about broken sensors. Is it at least because
-# the teacher's *ears* tell the student something? Soundstage can split that, too: the AP of events
-# by what could be noticed of them, as in 06. Whoever has learned to see what it should have heard
-# must gain on events that are *only heard*.
+# The taught students are ahead of those left alone, and it is not because $\sigma$ knows about
+# broken sensors. Is it at least because the teacher's *ears* tell the student something?
+# Soundstage can split that, too: the AP of events by what could be noticed of them, as in 06.
+# Whoever has learned to see what it should have heard must gain on events that are *only heard*.
 
 # %% tags=["nbval-ignore-output"]
 positive, negative = snippet_truth(store.frame_truth(test), store.snippets[test], store.stride)
@@ -992,10 +1002,10 @@ if truth_known and len(looked) == len(test):
     assert not usual or gain["heard only"] < 6, "the student has learned to hear?"
 
 # %% [markdown]
-# What is only heard stays out of reach, as it must: no picture, no evidence. (What little there is
-# comes from neighbouring snippets.) What got better is what can be *seen*. Mind the teacher's own
-# row, too: with its ears on it is worse at what is only seen than muted, for the reason that 06
-# found.
+# What is only heard stays out of reach, as it must: no picture, no evidence. (What little there
+# is comes from neighbouring snippets.) What got better is what can be *seen*. Mind the teacher's
+# own row, too: with its ears on it is worse than muted at all that can be seen, heard as well or
+# not, for the reason that 06 found: its late alarms.
 #
 # So what was taught, if not sound?
 #
@@ -1047,11 +1057,12 @@ for shown, points in cost.items():
 assert not usual or cost["AP, alignment"] < 4, "so it was the sound after all?"
 
 # %% [markdown]
-# A student whose teacher never heard a sound does about as well as one whose teacher heard all. The
-# mean above is over the seeds it names; if that is one, take it as a finding that asks to be
-# repeated (set `seeds` to pay for more). But it fits what the events said: in this experiment what
-# passes from teacher to student is not sound. It is the teacher's knowledge of *which snippet*, in
-# the form of targets that are denser than labels of whole videos.
+# A student whose teacher never heard a sound does about as well as one whose teacher heard all.
+# The mean above is over the seeds it names; if that is one, take it as a finding that asks to be
+# repeated (set `seeds` to pay for more). But it fits what the events said: in this experiment
+# what passes from teacher to student need not be sound. More likely it is the teacher's knowledge
+# of *which snippet*, in the form of targets that are denser than labels of whole videos. (In mAP
+# the hearing teacher's student is ahead. One seed cannot say whether that means anything.)
 #
 # The last row puts it into proportion. It is the teacher itself, muted, with no distillation and no
 # student.
@@ -1162,11 +1173,12 @@ if usual:
 # gaps. The green line shows how it looks when a detector *depends* on the sense that fails: the
 # audio-only student is strong as long as every sound is there, and falls to guessing.
 #
-# The paper's table reads differently: there the vision-only student comes close to the teacher. Two
-# things stand between. On Soundstage many events are heard only, by design, and no student can win
-# them back; in the paper's table the audio-only students stay far below the vision-only ones, so
-# most of what matters there is in the picture. And that table has no muted teacher, no MSE and no
-# placebo. They are cheap rows; a claim for distillation should be asked for them on any data.
+# The paper's table ([08](08_ablations.ipynb) prints it) reads differently: there the vision-only
+# student comes close to the teacher. Two things stand between. On Soundstage many events are
+# heard only, by design, and no student can win them back; in the paper's table the audio-only
+# students stay far below the vision-only ones, so most of what matters there is in the picture.
+# And that table has no muted teacher, no MSE and no placebo. They are cheap rows; a claim for
+# distillation should be asked for them on any data.
 #
 # What the student does buy is simplicity: fewer numbers to learn and to compute (section 7 printed
 # them), one encoder in place of two, and no microphone to install.
@@ -1284,13 +1296,13 @@ print("Exercise 3 is solved.")
 # - read from the gradients of one batch whether a loss of a given weight can do anything: at
 #   $10^{-8}$ the paper's form does nothing, to trunk or head; the released one lives off the few
 #   channels behind its fence.
-# - say over seeds what distillation buys a student, and find out where the gain comes from:
-#   the intervals of section 7 say where teaching helps, and that plain MSE is hard to beat for a
-#   student that sees; events that are only heard stay lost, and a deaf teacher taught about as
-#   well: what passes over is dense targets.
+# - say over seeds what distillation buys a student, and find out where the gain comes from: both
+#   students gain on those left alone, but for the one that sees plain MSE does as well, and UKD
+#   is not clearly ahead of its own placebo; events that are only heard stay lost, and in the one
+#   seed tried a deaf teacher taught about as well, which fits dense targets and not sound.
 # - test what a predicted sigma knows, and what a failing microphone costs teacher and student:
 #   sigma is an honest size of error, high at visible events and low at static, blind for what is
 #   only heard; the teacher loses its lead step by step and, muted, ends level with the student.
 #
-# The next notebook, 08, asks of every part of the detector what this one asked of distillation:
-# what it buys, over seeds, with error bars.
+# The next notebook, [08](08_ablations.ipynb), asks of every part of the detector what this one
+# asked of distillation: what it buys, over seeds, with error bars.
