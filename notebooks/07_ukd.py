@@ -15,7 +15,7 @@
 # **Prerequisites:** [06](06_teacher.ipynb) (the teacher), [02](02_temporal_mil.ipynb) (the video
 # encoder); Gaussian density, logarithm, derivative
 #
-# **Minutes:** 2 on two CPU cores; 30 to teach
+# **Minutes:** 2 on two idle CPU cores; 30 to teach
 #
 # **Reads:** the feature store (Soundstage unless you say otherwise), the results of ten seeds that
 # ship
@@ -782,11 +782,10 @@ plt.show()
 # For the student that sees the placebo sobers. At weight 1 blue lies near the end of the
 # placebo's arm, a little past it or inside, and green does so too. Against the student left
 # alone, teaching is *higher*; whether it is against the placebo is a question for the difference
-# of those two rows, seed by seed: `study.paired(ukd, "vision only, UKD x 1", "vision only, UKD x
-# 1e-08", "ap_alignment")`, and likewise for the other measures. Try it: in the file that ships,
-# each of these three intervals holds zero. So ten seeds tell a taught student from one without a
-# teacher, but not from one with a teacher that it cannot feel. How much of the gain is teaching
-# and how much is luck, they leave open.
+# of those two rows, seed by seed. The rows are in the file and `study.paired` takes their
+# difference. Try it: for UKD the interval holds zero in each of the three measures. So ten seeds
+# tell a taught student from one without a teacher, but not from one with a teacher that it cannot
+# feel. How much of the gain is teaching and how much is luck, they leave open.
 #
 # The right end is where the forms part. The released form, with the weight that suits the paper's
 # form, is the one variant that can do harm: its loss is ruled by the channels behind the fence
