@@ -14,7 +14,7 @@
 # **Prerequisites:** [01](01_encoders.ipynb) (features of sound and picture),
 # [02](02_temporal_mil.ipynb) (the video encoder, Top-K, AP)
 #
-# **Minutes:** 2 on two CPU cores; 30 to teach
+# **Minutes:** 2 on two idle CPU cores; 30 to teach
 #
 # **Reads:** the feature store (Soundstage unless you say otherwise), the ten-seed results that ship
 #
@@ -484,9 +484,10 @@ if usual:
     assert min(ap, key=ap.get) == "cross_attention"
 
 # %% [markdown]
-# That is one seed, and you may want to draw conclusions from it. Do not yet. A **seed** decides the
-# random weights at the start, the order of the bags and which videos are held out; another seed
-# gives other numbers for each row.
+# That is one seed, and you may want to draw conclusions from it. Do not yet. A **seed** decides
+# the random weights at the start, the order of the bags and which videos are held out; another
+# seed gives other numbers for each row. (A tenth of the training videos is held out, and their
+# weak labels choose the epoch that is kept; 06 explains.)
 #
 # ## 6. Ten seeds
 #
@@ -565,11 +566,13 @@ if known is not None:
 # tried and discarded (`data/README.md`). A stage made by hand is no judge of a method, and ten
 # seeds of one data set say nothing about another. But on this data the gate does not pay.
 #
-# **The ear matters as much as the fusion.** Compare the third row with the fourth: in AP, an ear
-# that looks both ways gives the adaptive fusion about as much as it lacks beside addition. And when
-# both kinds have that ear (the last row but one), little is left of the difference; the verdicts
-# above say whether ten seeds can tell it from zero. So what holds the adaptive fusion back here is
-# not, or not mainly, its gate. It does not get along with the ear. Why?
+# **The ear matters as much as the fusion.** Compare the third row of the figure with the fourth:
+# in AP, an ear that looks both ways gives the adaptive fusion at least as much, on average, as it
+# lacks beside addition. (Addition gains by it in AP as well, though less, and in mAP it loses
+# something.) And when both kinds have that ear (the last row but one), little is left of the
+# difference; the verdicts above say whether ten seeds can tell it from zero. So what holds the
+# adaptive fusion back here is not, or not mainly, its gate. It does not get along with the ear.
+# Why?
 #
 # ## 7. Which sound do they listen to?
 #
@@ -893,10 +896,12 @@ else:
 # The same picture in numbers. Between an event that is only heard and a snippet in which nothing
 # happens the mean of the gate differs by a few hundredths, the residual by a factor. Sounds that
 # lie and broken microphones get no more than quiet moments do: listening *is* decided for each
-# snippet, as it should be. But single channels of the gate do move in events, some up and some
-# down, so it might still have its part in the decision. There is a test for that. Take the trained
-# detector and replace its gate by constants, which look at nothing: each channel at the mean that
-# it had on training videos; one number for all channels; open; shut.
+# snippet, as it should be. (There is a push in events of which nothing can be heard, too. It may
+# come from sound a few snippets old, as in section 7; the table does not tell.) But single
+# channels of the gate do move in events, some up and some down, so it might still have its part
+# in the decision. There is a test for that. Take the trained detector and replace its gate by
+# constants, which look at nothing: each channel at the mean that it had on training videos; one
+# number for all channels; open; shut.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -1056,9 +1061,11 @@ if rendered:
 # *Missing*, where the failure is known, is the cleanest: from the dotted line on the detector is a
 # vision-only one. In *sound saves* that loses the event at once, in *many labels* it is a gain.
 #
-# *Silent*, *static* and *clipped* look alike: the confidence fades within a few snippets, because
-# the ear still holds what it heard before. Broken sound is *no evidence*, and the detector treats
-# it so. It has met all three in training.
+# *Silent*, *static* and *clipped* look alike. In *sound saves* the confidence fades within a few
+# snippets, because the ear still holds what it heard before. In *many labels* it stays up through
+# the pause after the second event, in which the one with the known failure sinks; then the third
+# event is seen, and soon after it the confidence fades here as well. Broken sound is *no
+# evidence*, and the detector treats it so. It has met all three in training.
 #
 # The *loose plug* is a disaster. Up to the end everything is an alarm.
 #
