@@ -15,7 +15,7 @@
 # [02](02_temporal_mil.ipynb) (Top-K, confidence); [03](03_adaptive_fusion.ipynb) (the fused
 # features $x_{av}$) is only called
 #
-# **Minutes:** 2 on two CPU cores; 30 to teach
+# **Minutes:** 2 on two idle CPU cores; 30 to teach
 #
 # **Reads:** the text tower that ships, the feature store (Soundstage unless you say otherwise), a
 # committed file of results over ten seeds
@@ -100,9 +100,10 @@ for parts in (["riot"], ["car", "accident"]):
 
 # %% [markdown]
 # By hand: look up the marks and the word, and stack them with the context vectors. There is one
-# subtlety. The learned table has a row for every *position*, as in the authors' code, and a prompt
-# takes the rows of the positions that are free. A longer word shifts what follows: position 12 is a
-# learned vector in every class but one, where the second half of *car accident* stands.
+# subtlety. The learned table has a row for every *position*, as in the authors' code (more of
+# them than any prompt here reaches), and a prompt takes the rows of the positions that are free.
+# A longer word shifts what follows: position 12 is a learned vector in every class but one, where
+# the second half of *car accident* stands.
 
 
 # %%
@@ -511,10 +512,10 @@ for length in (1.0, 10.0):
     )
 
 # %% [markdown]
-# The global vector leans towards the bang, though two of three snippets are quiet. The shares are
-# nearly equal, because a softmax of two numbers between -1 and 1 is nearly flat. And notice the
-# second line: the same video turns long class embeddings a tenth as far as short ones. Keep both in
-# mind.
+# The global vector lies close to the second snippet, the one that bangs, though two of three
+# snippets are quiet. The shares are nearly equal, because a softmax of two numbers between -1 and
+# 1 is nearly flat. And notice the second line: the same video turns long class embeddings a tenth
+# as far as short ones. Keep both in mind.
 #
 # Now the same lines on real features: a batch of test videos through the trained detector.
 # (Equation 5 does not say whether $x_c$ is normalised; this package takes cosines, at a temperature
@@ -861,10 +862,11 @@ if usual:
     assert (flip[~anomalous_video] < 0).mean() > 0.8 > (flip[anomalous_video] < 0).mean()
 
 # %% [markdown]
-# Nearly every normal video is turned around, and most anomalous ones are not. So the flip is no
-# noise. It says in one bit whether the classification branch finds the video normal: a judgement
-# that confidences lose, because equation 4 normalises how large they are away. An honest audit
-# notes that too.
+# Nearly every normal video is turned around, and most anomalous ones are not; a line near zero
+# parts the groups nearly as well as any, and the AUC above says how well they part. So the flip
+# is no noise. It says in one bit whether the classification branch finds the video normal: a
+# judgement that confidences lose, because equation 4 normalises how large they are away. An
+# honest audit notes that too.
 #
 # **Third: the skip.** The paper adds $x_c$ back after the feed-forward network, the release adds
 # $u = x_c + x_{mp}$. With a quiet imprint these are nearly the same vector:
@@ -932,14 +934,16 @@ for measure, title in MEASURES.items():
 #
 # Hence a plain reading. Where an interval holds zero, these seeds cannot tell the two apart, and
 # that is all they say. They do not say that the release's departures are harmless elsewhere; on
-# Soundstage they had little to spoil. Two intervals leave zero out. *Raw logits* are a little ahead
-# in the alignment branch's AP. It would fit the judgement that they pass on; but all three
+# Soundstage they had little to spoil. Two intervals leave zero out. *Raw logits* are a little
+# ahead in the alignment branch's AP. It would fit the judgement that they pass on; but all three
 # departures together, raw logits among them, are not ahead, and among so many comparisons one or
 # two will stray. The other is more interesting: *without* the module the mean mAP is higher. It
-# speaks neither for nor against the audio-visual idea, for what this row lacks is the feed-forward
-# network on the class words, which turned them alike for all videos. Naming events on Soundstage,
-# the class words do rather better as they come from the tower. And words with learned context are
-# not distinguishable from bare ones.
+# speaks neither for nor against the audio-visual idea, for what this row lacks is the
+# feed-forward network on the class words, which turned them alike for all videos. (08 asks the
+# same of a detector without the focal loss, and there, too, the prompt costs mAP.) Naming events
+# on Soundstage, the class words do rather better as they come from the tower. And the last row
+# answers section 3: bare words are not distinguishable from words with learned context. In the
+# detector these seeds cannot see what learned context buys.
 #
 # The paper reports a clear gain in AP from its prompt on XD-Violence (Table 4), which does not show
 # here. What this notebook adds is a way to ask what such a gain is made of: train without the
@@ -1149,9 +1153,10 @@ print("Exercise 3 is solved.")
 #   of one and beside class embeddings of length ten; give a video another's global vector and
 #   nothing happens; made loud it is used, which is not the same as useful.
 # - name where the released code leaves the paper's prompt, and what each departure changes: a
-#   softmax over equal copies cannot choose, raw logits turn the vector of normal videos around, the
-#   skip is taken from the sum; over ten seeds on Soundstage the results change by little that noise
-#   could not explain, and leaving the module out did not hurt.
+#   softmax over equal copies cannot choose, raw logits turn the vector of normal videos around,
+#   the skip is taken from the sum; over ten seeds on Soundstage the results change by little that
+#   noise could not explain; the exception is the module left out altogether, with which the mean
+#   mAP rises.
 #
-# The class embeddings are ready. Notebook 05 lays them against every snippet and asks how the
-# alignment map names and localises an event.
+# The class embeddings are ready. Notebook [05](05_mil_align.ipynb) lays them against every
+# snippet and asks how the alignment map names and localises an event.
