@@ -398,14 +398,20 @@ class NotebookFailed(Exception):
 
 
 def kernel_environment(
-    *, notebook: str = "", records: Path | None = None, cache: Path | None = None
+    *,
+    notebook: str = "",
+    records: Path | None = None,
+    cache: Path | None = None,
+    scale: str = "soundstage",
 ) -> dict[str, str]:
     """The variables under which a kernel runs the way it does for everybody.
 
     The kernel is the one of this very Python, whatever else is installed for the user; the package
-    is the one beside the notebooks; figures are drawn inline; and a machine with many cores does
-    not lose time to handing tiny tensors around (``OMP_NUM_THREADS`` is respected if set).
+    is the one beside the notebooks; figures are drawn inline. Soundstage's tensors are too small to
+    share among threads (on two busy cores a second thread made a training eight times slower), so
+    that one computes; at scale ``xd`` all do. ``OMP_NUM_THREADS`` is respected if set.
     """
+    threads = os.cpu_count() or 1 if scale == "xd" else 1
     import_path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     kernels = [str(Path(sys.prefix) / "share" / "jupyter")]
     variables = {
@@ -416,7 +422,7 @@ def kernel_environment(
         "JUPYTER_PREFER_ENV_PATH": "1",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # or every kernel warns about frozen modules
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(min(os.cpu_count() or 1, 4)),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads),
     }
     if notebook:
         variables["AVADCLIP_NOTEBOOK"] = notebook
@@ -581,7 +587,12 @@ def _run_one(
     records = draft.with_suffix(".jsonl")
     draft.parent.mkdir(parents=True, exist_ok=True)
     records.unlink(missing_ok=True)
-    variables = kernel_environment(notebook=path.stem, records=records, cache=out / "checkpoints")
+    variables = kernel_environment(
+        notebook=path.stem,
+        records=records,
+        cache=out / "checkpoints",
+        scale=parameters.get("scale", "soundstage"),
+    )
     try:
         with environment(variables):
             execute(path, draft, parameters)

@@ -587,3 +587,12 @@ def test_other_results_are_a_reason_to_run_again(
     results.write_text("2")
     run.run(**choices)
     assert "done" in capsys.readouterr().out
+
+
+def test_threads_follow_the_scale_unless_they_were_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    assert run.kernel_environment()["OMP_NUM_THREADS"] == "1"
+    assert run.kernel_environment(scale="xd")["OMP_NUM_THREADS"] == "12"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert run.kernel_environment(scale="xd")["OMP_NUM_THREADS"] == "3"
