@@ -1152,6 +1152,8 @@ if rendered:
 # without consequence, with a gate or without. Whether a *new* sound is news or a broken plug it
 # cannot know. If the device can tell, say so through `audio_mask`; if not, break microphones in
 # training in as many ways as you can think of.
+#
+# ## Exercises
 
 # %% [markdown]
 # ### Exercise 1
