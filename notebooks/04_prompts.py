@@ -813,9 +813,9 @@ for what, s in {
 # %% [markdown]
 # Where most logits are negative, the vector points *away* from the video: what is most typical of
 # it is subtracted from the class words. Now all test videos of the trained detector. The figure
-# sums the audit up so far: on the left the shares of section 5 beside the release's; on the right
-# the cosine between the two global vectors of each video. Where would you draw the line between the
-# two groups?
+# sums the audit up so far: on the left the shares of section 5 (the bands hold the middle eight
+# tenths of the videos) beside the release's; on the right the cosine between the two global
+# vectors of each video. Where would you draw the line between the two groups?
 
 # %% tags=["main-figure", "nbval-ignore-output"]
 # The audio-visual prompt on all test videos. Left: shares of the seven classes, largest first; at
@@ -862,11 +862,10 @@ if usual:
     assert (flip[~anomalous_video] < 0).mean() > 0.8 > (flip[anomalous_video] < 0).mean()
 
 # %% [markdown]
-# Nearly every normal video is turned around, and most anomalous ones are not; a line near zero
-# parts the groups nearly as well as any, and the AUC above says how well they part. So the flip
-# is no noise. It says in one bit whether the classification branch finds the video normal: a
-# judgement that confidences lose, because equation 4 normalises how large they are away. An
-# honest audit notes that too.
+# Nearly every normal video is turned around, and most anomalous ones are not; a line far to the
+# left parts the two groups, and the AUC above says how well. So the flip is no noise. It says in
+# one bit whether the classification branch finds the video normal: a judgement that confidences
+# lose, because equation 4 normalises how large they are away. An honest audit notes that too.
 #
 # **Third: the skip.** The paper adds $x_c$ back after the feed-forward network, the release adds
 # $u = x_c + x_{mp}$. With a quiet imprint these are nearly the same vector:
