@@ -15,7 +15,7 @@
 # **Prerequisites:** [02](02_temporal_mil.ipynb) (bags, Top-K, average precision),
 # [04](04_prompts.ipynb) (class embeddings); the trained detector is only called, 06 is about it
 #
-# **Minutes:** 2 on two CPU cores; 30 to teach
+# **Minutes:** 2 on two idle CPU cores; 30 to teach
 #
 # **Reads:** the feature store (Soundstage unless you say otherwise), a committed file of results
 # over ten seeds
@@ -202,10 +202,11 @@ for name, part in {"before": np.arange(T) < first, "after": np.arange(T) > first
         print(f"normal, quiet snippets {name:6} the first event: {calm:.2f}")
 
 # %% [markdown]
-# The map has put an order into a video whose label is a set. Not all of it is right: one event gets
-# a strong row of its own, the others share theirs with neighbours, and they come late (06 finds out
-# why). And *normal* is nearly certain until the first event and does not come back after it,
-# although nothing happens in the pauses. Section 2 shows that the loss invites just that.
+# The map has put an order into a video whose label is a set. Not all of it is right: one event
+# gets a strong row of its own, the others share theirs with neighbours. All three end late, and
+# abuse begins late as well (06 finds out why). And *normal* is nearly certain until the first
+# event and does not come back after it, although nothing happens in the pauses. Section 2 shows
+# that the loss invites just that.
 #
 # ## 2. From a map to a label
 #
@@ -739,9 +740,9 @@ print(pd.DataFrame(summary, columns=names).to_string(index=False))
 
 # %% [markdown]
 # (Bold is an IoU of at least 0.5; none is.) All three events are proposed by their own class, in
-# the right order of time, and yet not one would count at 0.5: the curves set in late, or do not
-# come down. At 0.1 all three would. The absent class proposes as well, and only its low scores keep
-# it behind. (Scores above one are no mistake, they are a sum.)
+# the right order of time, and yet not one would count at 0.5: one curve sets in late, and all
+# three come down late or not at all. At 0.1 all three would. The absent class proposes as well,
+# and only its low scores keep it behind. (Scores above one are no mistake, they are a sum.)
 #
 # ## 7. On the test set
 #
@@ -941,9 +942,9 @@ if not data:
 #
 # ## 9. What K and the focal loss are worth
 #
-# Now the ten-seed results. Every row is a detector trained ten times, with one choice changed; the
-# seeds are paired, so differences are taken seed by seed (08 explains the interval). Mind what the
-# rows are:
+# Now the ten-seed results. Every row is a detector trained ten times, with one choice changed
+# against the first, *paper*, which is the detector in the paper's form; the seeds are paired, so
+# differences are taken seed by seed (08 explains the interval). Mind what the rows are:
 #
 # - **K**: `topk_divisor` sets K in *both* branches, in the classification loss of 02 too.
 # - **no focal loss**: cross-entropy alone, at full weight. As section 4 said, this changes two
@@ -995,10 +996,10 @@ if usual and frame["seed"].nunique() >= 10:  # what the text below says
 # - **The mean is the wrong pooling**, by a wide margin, in both branches: snippets that show
 #   nothing are taught the label too. The one thing that gains is *normal*, the class whose true
 #   segments fill whole videos. A K of T/4 + 1 already lowers the AP of both branches.
-# - **Nothing here tells the maximum from $K = T/16 + 1$.** The argument against it, one fluke that
-#   feeds itself, was shown on a toy (section 2, and the glitches of 02). Here features have seen
-#   their neighbours, and K is small anyway, two to seven snippets. With videos of hundreds of
-#   snippets, as in XD-Violence, the two differ more.
+# - **Nothing here tells the maximum from $K = T/16 + 1$.** The argument against it, one fluke
+#   that feeds itself, was shown on a toy (section 2, and the glitches of 02). Here features have
+#   seen their neighbours, and K is small anyway, a sixteenth of a short video. With videos of
+#   hundreds of snippets, as in XD-Violence, the two differ more.
 # - **The focal loss can be told apart from its absence nowhere.** Section 4 expected little.
 #
 # And the classes, because the focal loss is meant for the rare ones. Sorted by the number of
