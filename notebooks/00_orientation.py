@@ -18,8 +18,9 @@
 #
 # **Minutes:** 1 on two CPU cores; 25 to teach
 #
-# **Reads:** the **feature store**, a folder that holds what the encoders made of every video
-# (Soundstage unless you say otherwise)
+# **Reads:** the **feature store**, a folder that holds what the **encoders**, networks that turn
+# pictures and sounds into numbers ([01](01_encoders.ipynb)), made of every video (Soundstage
+# unless you say otherwise)
 #
 # **Writes:** numbers to `metrics.json`
 
@@ -262,11 +263,11 @@ for side, name in enumerate(("anomalies", "harmless")):
 assert min(decibels[::2]) < max(decibels[1::2]), "loudness does not part them"
 
 # %% [markdown]
-# Shots and slams are both rows of bangs, but a shot reaches up to the top of the picture and a door
-# does not. Explosion and thunder both rumble, but the explosion begins at once and thunder swells.
-# A riot and a cheering crowd are the same cloud, except that a riot clinks with broken glass and a
-# crowd that cheers whistles. Blows fall anyhow, music keeps its beat. Those are differences that
-# can be learned.
+# Shots and slams are both rows of bangs, but a shot reaches up to the top of the picture and a
+# door does not. Explosion and thunder both rumble, but the explosion begins at once and thunder
+# swells. A riot and a cheering crowd are the same cloud, except that a riot clinks with broken
+# glass and a crowd that cheers whistles. Blows fall at no fixed times, music keeps its beat.
+# Those are differences that can be learned.
 #
 # Now listen. (A page that shows notebooks without running them, such as GitHub's, may leave out the
 # players; they work in JupyterLab and in the report.)
@@ -449,8 +450,9 @@ for role, row in running.items():
 # the truth, frame by frame; the snippets that hold an event (at least half of their frames do);
 # which of them can be seen, and which heard; and at the bottom, in grey, *what training is told*.
 #
-# The video is a **bag**, its snippets are the **instances** in it. We know what is in the bag; not
-# which instance it is. Look at how much is missing between the last row and the second.
+# The video is a **bag**, its snippets are the **instances** in it. We know what is in the bag;
+# not which instance it is. Look at how much is missing between the row *what training is told*
+# and the row *truth*.
 
 # %% tags=["main-figure"]
 # What a detector is told (bottom) and what it has to find out (above): one video of Soundstage.
@@ -496,8 +498,9 @@ print(
 
 # %% [markdown]
 # The last row is three words for the whole of the video, and training gets no more than that. The
-# second row is what has to come out, with the right word at each event. And the two rows between
-# have holes: moments of an event that cannot be seen, or cannot be heard, or neither.
+# row *truth* is what has to come out, with the right word at each event. And the rows *can be
+# seen* and *can be heard* have holes: moments of an event that cannot be seen, or cannot be
+# heard, or neither.
 #
 # ### How much there is
 #
@@ -568,10 +571,11 @@ if store.flag_names:
     assert (events[0] != events[1]).mean() > 0.3, "many events are meant for one sense only"
 
 # %% [markdown]
-# Two lessons, one from each column. More than half of all *events* reach one sense only: a detector
-# without ears, or without eyes, has to miss many of them. And a good part of the anomalous
-# *snippets* cannot be told by either, mostly because of static. What happens in them can only be
-# guessed from their neighbours, so a detector needs a sense of time as well.
+# Two lessons, one from each column. More than half of all *events* reach one sense only: a
+# detector without ears, or without eyes, has to miss many of them. And a good part of the
+# anomalous *snippets* cannot be told by either, among other things because of static. What
+# happens in them can only be guessed from their neighbours, so a detector needs a sense of time
+# as well.
 #
 # The row *neither* has a count under *events* too: about one event in ten cannot be perceived by
 # either sense for at least half of its length each. They stay in the truth, and are part of what
@@ -830,8 +834,8 @@ if None not in stages:
 #   Soundstage two small stand-ins, made in the same way, take their place.)
 # - **Time.** A snippet alone says little. The video part lets snippets look at their neighbours and
 #   at their look-alikes; the audio part is a temporal convolution.
-# - **Fusion.** Vision comes first, and sound is added through a gate that can close. This is where
-#   the detector learns when to listen.
+# - **Fusion.** Vision comes first, and sound is added through a gate that can close. This is
+#   meant to be where the detector learns when to listen; 03 looks whether it is.
 # - **Two branches.** The **classification branch** gives the confidence. The **alignment branch**
 #   compares each snippet with an embedding of each class word, and gives the **alignment map**: one
 #   column a class. The embeddings come from learned words around the class word (a **prompt**) and
@@ -841,8 +845,10 @@ if None not in stages:
 #   done.
 #
 # The small numbers are the notebooks in which each part is built. The symbols at the arrows are
-# names that you will meet there ($x_v$ for pictures, $x_a$ for sound, and so on); there is nothing
-# to learn about them yet.
+# names that you will meet there ($x_v$ for pictures, $x_a$ for sound, and so on); there is
+# nothing to learn about them yet. (To keep the drawing simple, the arrow $a, x_{av}$ into the
+# prompt starts at the fusion; $a$ itself is the confidence, which the classification branch
+# gives.)
 
 # %% tags=["main-figure"]
 # The whole detector: what is frozen, what is learned, and the notebook that builds each part.
@@ -850,7 +856,9 @@ architecture()
 plt.show()
 
 # %% [markdown]
-# Every notebook answers one question, and runs alone:
+# Every notebook answers one question, and runs alone. (MIL is multiple-instance learning, that
+# is, learning from the labels of bags; UKD is distillation with uncertainty, the way in which the
+# student imitates its teacher.)
 #
 # | notebook | question |
 # |---|---|
@@ -971,9 +979,9 @@ print(f"which and when: AP {average_precision(told, positive, negative):.1%}")
 # - name the score of loudness and motion, the numbers to beat: the table of section 4; loudness is
 #   well above chance and fooled by distractors and by places that are loud by themselves, motion is
 #   fooled by static.
-# - point at each part of the detector and say what it is for: frozen encoders for sight, sound and
-#   words; context in time; a gate for listening; one branch for *how anomalous*, one for *what*; a
-#   student for cameras without ears.
+# - point at each part of the detector and say what it is for: frozen encoders for sight, sound
+#   and words; context in time; a gate meant for listening; one branch for *how anomalous*, one
+#   for *what*; a student for cameras without ears.
 #
 # So far the detector is a drawing. Notebook [01](01_encoders.ipynb) asks what its frozen eyes and
 # ears already know.
