@@ -466,12 +466,13 @@ for x, prompts in ((three, two), (features["pictures"], class_text)):
 print("my_zero_shot and prompts.alignment_map agree")
 
 # %% [markdown]
-# How often is the nearest word the right one? More than half of these snippets are normal, so a
-# plain share of right answers would mostly tell how normal is treated. **Balanced accuracy** is the
-# mean over the classes of the share that is found (the **recall** of the class); guessing gives one
-# in seven. The figure is the confusion: the true class down, the answer across, in shares of the
-# true class. Pictures on the left, sounds on the right; each counts only where its event is seen,
-# or heard, so the two halves are not about the same snippets.
+# How often is the nearest word the right one? *Normal* is by far the most frequent class among
+# these snippets, so a plain share of right answers would mostly tell how normal is treated.
+# **Balanced accuracy** is the mean over the classes of the share that is found (the **recall** of
+# the class); guessing gives one in seven. The figure is the confusion: the true class down, the
+# answer across, in shares of the true class. Pictures on the left, sounds on the right; each
+# counts only where its event is seen, or heard, so the two halves are not about the same
+# snippets.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -508,10 +509,10 @@ for (sense, shares), part in zip(confused.items(), ("image_words", "audio_words"
 
 # %% [markdown]
 # By sound, anomalies are recognised nearly always. By pictures most classes are; abuse and car
-# accidents, though, are missed about as often as normal is. How can the student hear better than
-# its teacher sees? In part because the two percentages are over different snippets, those whose
-# event is heard and those whose event is seen. And the student may have learned what many pictures
-# of one sound have in common; we have not tested that.
+# accidents, though, are missed about as often as normal is. How can the audio encoder hear better
+# than the image encoder that taught it sees? In part because the two percentages are over
+# different snippets, those whose event is heard and those whose event is seen. And it may have
+# learned what many pictures of one sound have in common; we have not tested that.
 #
 # The largest leftover that the two senses share stands in the first row: normal snippets with an
 # anomaly's name. Who are they? For each distractor, the share that is taken for *any* anomaly, in
@@ -691,7 +692,7 @@ if store.flag_names:
 #   show static or nothing. The encoder never met such a picture, and a softmax over seven classes
 #   has no way of saying "I do not know": it spreads what it has, and six of the seven are
 #   anomalies. Broken *sound*, as it happens, is taken for calm. Nothing but luck decides which.
-# - **Distractors**, as in section 5, lie between the two.
+# - **Distractors**, as in section 5, lie between a broken picture and an ordinary street.
 #
 # Static is short and an event is long. A single snippet cannot know which of the two it is; its
 # neighbours can. That is the next notebook's subject, and exercise 3 is a first taste.
@@ -741,16 +742,17 @@ for lure in scene.distractors if scene else ():
     print(f"    {lure.kind.replace('_', ' '):12} {when}: {told}")
 
 # %% [markdown]
-# *Sound saves*: the crash happens off camera, and the sound is at the top from its first second to
-# its last. Pictures jump up and down, in the event and everywhere else, and most of their needles
-# stand on a grey bar. Later a cheering crowd fools ear and eye. *Sound lies* is named for the
-# loudness of its fireworks (notebook 00), and the trained ear hardly falls for those: it has
-# learned more than loudness. What fools it are people who hug, around the twentieth second, and
-# these fool the eye too. At the first hug, near the start, only the eye rises, for that one cannot
-# be heard. Otherwise the eye is fooled by static above all: the high value at the fireworks stands
-# on a grey bar. *Many labels*: the shooting is seen and not heard, and only the blue line finds it
-# (its first half over a grey bar: right, for the wrong reason); in the other two the sound drops
-# out for a snippet at a time.
+# *Sound saves*: the crash happens off camera, and the sound is at the top from its first second
+# to its last. Pictures jump up and down, in the event and everywhere else, and most of their
+# needles stand on a grey bar. Later two things fool the ear: something in a street that has grown
+# loud, while people dance who are themselves too far away to be heard, and a cheering crowd,
+# which fools the eye too. *Sound lies* is named for the loudness of its fireworks (notebook 00),
+# and the trained ear hardly falls for those: it has learned more than loudness. What fools it are
+# people who hug, around the twentieth second, and these fool the eye too. At the first hug, near
+# the start, only the eye rises, for that one cannot be heard. Otherwise the eye is fooled by
+# static above all: the high value at the fireworks stands on a grey bar. *Many labels*: the
+# shooting is seen and not heard, and only the blue line finds it (its first half over a grey bar:
+# right, for the wrong reason); in the other two the sound drops out for a snippet at a time.
 #
 # So the features know a great deal. What is missing is everything between a snippet and a decision:
 # its neighbours, which sense to trust, and where *normal* ends.
