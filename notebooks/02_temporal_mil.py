@@ -1005,10 +1005,10 @@ plt.axvline(0, color=plots.INK, lw=0.8, ls=":")
 plt.show()
 
 # %% [markdown]
-# Both effects of section 4, on trained scorers. Inside an event context raises the confidence by a
-# good deal: snippets that show nothing are carried by those that do. Outside, the curve of the
-# graphs comes down slowly, over about as many places as the distance adjacency is wide. Windows
-# give part of the gain with a steeper edge.
+# Both effects of section 4, on trained scorers. Inside an event context raises the confidence by
+# a good deal: snippets that show nothing are carried by those that do. Outside, the curve of the
+# graphs comes down slowly, over about the snippets to which the distance adjacency still gives
+# some weight (section 6 printed the weights). Windows give part of the gain with a steeper edge.
 #
 # And the cost is not small. The floor rises in normal videos as well (the last number of each
 # line), to about three times what it was, while the confidence inside events does not even double.
