@@ -386,9 +386,9 @@ for row, against in (
 
 # %% [markdown]
 # Here the orderings are the paper's: either student gains in every measure when it imitates the
-# audio-visual detector. (How much of it is the imitating and how much the uncertainty is for 07.)
-# The vision-only student stays far behind its teacher, and no wonder: on this stage it misses a
-# sense that matters.
+# audio-visual detector. (How much of it is the imitating, how much the uncertainty and how much
+# luck is for 07, which has a placebo for the student that sees.) The vision-only student stays
+# far behind its teacher, and no wonder: on this stage it misses a sense that matters.
 #
 # ## 5. Which of the paper's orderings appear here?
 #
