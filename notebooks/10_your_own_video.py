@@ -474,8 +474,9 @@ for name, values in peaks.items():
 #
 # - **as published**: the audio-visual teacher of 06, whose ear only looks back
 # - **ear both ways**: the same with an ear that also looks ahead. 06 found that the ear of the
-#   published code makes the detector late. It is our change, not the paper's, and there is no
-#   reason to be late on a recorded file.
+#   published code makes the detector late. It is our change, not the paper's
+#   ([08](08_ablations.ipynb) has ten seeds of it), and there is no reason to be late on a
+#   recorded file.
 # - **eyes only**: the student of 07, for files without sound
 #
 # A detector is a folder, and `score` takes a folder of such folders and picks: the teacher where
@@ -1059,9 +1060,9 @@ print("\n(highest confidence, and the leading anomaly class)")
 #
 # This is **domain shift**. The Soundstage detector knows drawn puppets, so on your holiday video
 # it will say something, and it will mean nothing. A detector for real footage comes from real
-# features (notebook 09), and even then from *films, sports and streets as they are in that data
-# set*. Your camera hangs higher, looks wider, records at night, and has a microphone beside an air
-# conditioner.
+# features ([09](09_xd_violence.ipynb)), and even then from *films, sports and streets as they are
+# in that data set*. Your camera hangs higher, looks wider, records at night, and has a microphone
+# beside an air conditioner.
 #
 # ### Where not to use this
 #
