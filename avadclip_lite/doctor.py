@@ -27,7 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DISK_NEEDED = 2 * 2**30  # bytes, for a run on Soundstage with its checkpoints and pages
 IMPORTED = (  # the name to import of everything that the notebooks and the runner use
     "numpy torchvision torchaudio open_clip wav2clip av joblib safetensors scipy sklearn pandas "
-    "seaborn matplotlib PIL tqdm ipykernel jupyterlab jupytext papermill nbconvert nbval latex2mathml"
+    "seaborn matplotlib PIL tqdm ipykernel jupyterlab jupytext papermill nbconvert nbval "
+    "latex2mathml"
 ).split()
 
 
