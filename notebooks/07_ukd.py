@@ -782,10 +782,25 @@ plt.show()
 # For the student that sees the placebo sobers. At weight 1 blue lies near the end of the
 # placebo's arm, a little past it or inside, and green does so too. Against the student left
 # alone, teaching is *higher*; whether it is against the placebo is a question for the difference
-# of those two rows, seed by seed. The rows are in the file and `study.paired` takes their
-# difference. Try it: for UKD the interval holds zero in each of the three measures. So ten seeds
-# tell a taught student from one without a teacher, but not from one with a teacher that it cannot
-# feel. How much of the gain is teaching and how much is luck, they leave open.
+# of those two rows, seed by seed.
+
+# %%
+placebo = "vision only, UKD x 1e-08"
+for row in ("vision only, UKD x 1", "vision only, MSE"):
+    print(f"{row} minus the placebo")
+    for shown, measure in MEASURES.items():
+        answer = study.paired(ukd, row, placebo, measure)
+        print(
+            f"    {shown:24} {answer.mean:+5.1f} points [{answer.low:+.1f}, {answer.high:+.1f}]  "
+            f"{answer.verdict}"
+        )
+        if usual and ukd["seed"].nunique() >= 10 and "UKD" in row:  # the text below says so
+            assert answer.verdict == "not distinguishable", (row, shown)
+
+# %% [markdown]
+# For UKD the interval holds zero in each of the three measures. So ten seeds tell a taught student
+# from one without a teacher, but not from one with a teacher that it cannot feel. How much of the
+# seeing student's gain is teaching and how much is luck, they leave open.
 #
 # The right end is where the forms part. The released form, with the weight that suits the paper's
 # form, is the one variant that can do harm: its loss is ruled by the channels behind the fence
