@@ -154,9 +154,7 @@ class ModelConfig:
     fusion: Literal["adaptive", "concat", "add", "cross_attention"] = "adaptive"
     fusion_heads: int = _at_least(1, 8)  # cross attention only
     tcn_dilations: tuple[int, ...] = _at_least(1, (1, 2, 4))
-    audio_context: Literal["causal", "both"] = (
-        "causal"  # what the audio branch looks at; both is ours
-    )
+    audio_context: Literal["causal", "both"] = "causal"  # the past, as released; or both ways
     tcn_dropout: float = _at_least(0.0, 0.1, at_most=0.9)
     enhancement_blocks: int = _at_least(0, 1)  # students: 1 in the paper, 3 released
     context_before: int = _at_least(0, 10)  # learned prompt vectors before the class word

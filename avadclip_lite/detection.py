@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -209,30 +210,23 @@ def find_events(
     classes: ClassSet,
 ) -> list[Event]:
     """The events in ``confidence (T,)`` and ``probabilities (T, C)``; ``times (T + 1,)``."""
+    event = partial(_event, confidence, probabilities, times, classes)
     return [
-        event
+        one
         for first, end in zip(*runs_above(confidence, threshold), strict=True)
-        for event in _run_events(confidence, probabilities, times, classes, int(first), int(end))
+        for one in _joined(event, _split(probabilities, int(first), int(end)))
     ]
 
 
-def _run_events(
-    confidence: np.ndarray,
-    probabilities: np.ndarray,
-    times: np.ndarray,
-    classes: ClassSet,
-    first: int,
-    end: int,
-) -> list[Event]:
-    """The events of one run. Neighbours that get the same name, although another class led for a
-    while, are one event."""
+def _joined(event: Callable[[int, int], Event], pieces: list[tuple[int, int]]) -> list[Event]:
+    """The events of a run's pieces. Neighbours that get the same name, although another class led
+    for a while, are one event."""
     found: list[Event] = []
-    for start, stop in _split(probabilities, first, end):
-        event = _event(confidence, probabilities, times, classes, start, stop)
-        if found and found[-1].code == event.code:
-            start = found.pop().first_snippet  # two maxima at one class add up to one there
-            event = _event(confidence, probabilities, times, classes, start, stop)
-        found.append(event)
+    for start, stop in pieces:
+        one = event(start, stop)
+        if found and found[-1].code == one.code:
+            one = event(found.pop().first_snippet, stop)  # the sum of both leads there, too
+        found.append(one)
     return found
 
 
@@ -519,8 +513,10 @@ class _Live:
     def _events(self, end: int) -> list[Event]:
         """The events of the run that is going on, up to snippet ``end``."""
         confidence, probabilities = map(np.concatenate, (self.confidence, self.probabilities))
-        times = np.array(self.times)
-        return _run_events(confidence, probabilities, times, self._panel.classes, self._first, end)
+        event = partial(
+            _event, confidence, probabilities, np.array(self.times), self._panel.classes
+        )
+        return _joined(event, _split(probabilities, self._first, end))
 
 
 def clock(seconds: float) -> str:

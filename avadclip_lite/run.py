@@ -58,6 +58,7 @@ __all__ = [
 
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent  # of the clone
+CHECKPOINTS = "checkpoints"  # in the run's folder
 QUIET_KERNEL = ["--IPKernelApp.log_level=50"]  # its greetings and its last words are no news
 HASHED_WHOLE = 32 * 2**20  # bytes; larger data files count by size and time stamp
 
@@ -411,7 +412,7 @@ def kernel_environment(
     share among threads (on two busy cores a second thread made a training eight times slower), so
     that one computes; at scale ``xd`` all do. ``OMP_NUM_THREADS`` is respected if set.
     """
-    threads = os.cpu_count() or 1 if scale == "xd" else 1
+    threads = (os.cpu_count() or 1) if scale == "xd" else 1
     import_path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     kernels = [str(Path(sys.prefix) / "share" / "jupyter")]
     variables = {
@@ -531,6 +532,7 @@ def run(
                 scale=scale or "soundstage",
                 seeds=range(seeds),
                 overrides=fields,
+                cache=out / CHECKPOINTS,  # the notebooks find the teachers there
                 **(workers or {}),
             )
         with environment({RESULTS: str(results)}):
@@ -590,7 +592,7 @@ def _run_one(
     variables = kernel_environment(
         notebook=path.stem,
         records=records,
-        cache=out / "checkpoints",
+        cache=out / CHECKPOINTS,
         scale=parameters.get("scale", "soundstage"),
     )
     try:

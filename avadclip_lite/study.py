@@ -45,7 +45,7 @@ from tqdm import tqdm
 from .config import Config, Form, Role, Scale, make_config, results_path, soundstage_path
 from .evaluate import evaluate
 from .store import FeatureStore
-from .train import fit, source_digest, trained
+from .train import add_field_argument, chosen_fields, fit, source_digest, trained
 from .workers import add_worker_arguments, each
 
 if TYPE_CHECKING:
@@ -156,6 +156,8 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
     }
 )
 
+_TEACHERS = {variant.teacher for variant in VARIANTS.values()} - {None}
+
 # Studies: the label of a row, and the variant that it shows.
 STUDIES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -232,7 +234,8 @@ class Task:
     data: str
     scale: Scale
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    cache: str | None = None  # of teachers, shared by their students
+    cache: str | None = None  # of trained models; None: the one of ``train.trained``
+    keep: bool = True  # the model goes to the cache; a teacher's always does, for its students
 
     def settings(self) -> Config:
         return VARIANTS[self.variant].settings(
@@ -268,8 +271,10 @@ def repeat(task: Task) -> list[dict[str, Any]]:
         return {_WATCHED + name: value for name, value in metrics.items()}
 
     how = {"teacher": teacher, "progress": False, "watch": watch if variant.every_epoch else None}
-    # through the cache, because students of the same seed ask for their teacher
-    result = trained(settings, store, cache=task.cache, **how)
+    if task.keep or task.variant in _TEACHERS:
+        result = trained(settings, store, cache=task.cache, **how)
+    else:
+        result = fit(settings, store, **how)
     if variant.every_epoch and _WATCHED + "ap_alignment" not in result.history[0]:
         result = fit(settings, store, **how)  # somebody trained it without looking
     chosen = evaluate(result.model, store, precision=precision).metrics
@@ -318,6 +323,7 @@ def run_study(
     scale: Scale = "soundstage",
     seeds: Iterable[int] = range(10),
     overrides: Mapping[str, Any] | None = None,
+    cache: str | Path | None = None,
     jobs: int = 1,
     backend: str = "loky",
     address: str | None = None,
@@ -327,8 +333,9 @@ def run_study(
 
     Seeds come first: after the first of them all rows of all studies are there. ``overrides`` are
     fields of the configuration for all variants (``epochs``, ``max_steps``, ``precision``, ...);
-    a variant's own fields win. Raises ``ValueError`` for an unknown study, and for a file made on
-    other data.
+    a variant's own fields win. Of the models only teachers are kept, in ``cache`` (that of
+    ``train.trained``). Raises ``ValueError`` for an unknown study, and for a file made on other
+    data.
     """
     out, data = Path(out), str(data or soundstage_path())
     unknown = [name for name in studies if name not in STUDIES]
@@ -337,11 +344,9 @@ def run_study(
     digest = FeatureStore.open(data).digest
     wanted = [v for name in studies or STUDIES for v in STUDIES[name].values()]
     # teachers first and students last, so that nobody waits for a teacher
-    teachers = {variant.teacher for variant in VARIANTS.values()}
     order = sorted(
-        dict.fromkeys(wanted), key=lambda v: (VARIANTS[v].teacher is not None, v not in teachers)
+        dict.fromkeys(wanted), key=lambda v: (VARIANTS[v].teacher is not None, v not in _TEACHERS)
     )
-    cache = out.parent / f"{out.stem}_teachers"
     tasks = [
         Task(
             variant=variant,
@@ -349,7 +354,8 @@ def run_study(
             data=data,
             scale=scale,
             overrides=dict(overrides or {}),
-            cache=str(cache),
+            cache=None if cache is None else str(cache),
+            keep=False,
         )
         for seed in seeds
         for variant in order
@@ -530,21 +536,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=10, help="seeds 0 to N-1 (%(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="the result file, CSV")
     add_worker_arguments(parser, "trainings")
-    parser.add_argument(
-        "-s",
-        "--set",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("FIELD", "VALUE"),
-        help="a field of the configuration for all variants, the value as JSON or plain text",
-    )
+    add_field_argument(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the studies, then print their tables. Bad input raises ``ValueError``."""
-    from .train import field_value
-
     if args.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
     run_study(
@@ -553,7 +549,7 @@ def main(args: argparse.Namespace) -> int:
         data=args.data,
         scale=args.scale,
         seeds=range(args.seeds),
-        overrides={name: field_value(word) for name, word in args.set},
+        overrides=chosen_fields(args),
         jobs=args.jobs,
         backend=args.backend,
         address=args.address,

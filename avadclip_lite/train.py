@@ -57,7 +57,8 @@ __all__ = [
     "FitResult",
     "FrozenTeacher",
     "TrainingRun",
-    "field_value",
+    "add_field_argument",
+    "chosen_fields",
     "find_device",
     "fit",
     "load",
@@ -753,6 +754,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--role", default="audio_visual", help="audio_visual, vision or audio")
     parser.add_argument("--teacher", help="folder of the trained teacher, for a student")
     parser.add_argument("--text", help="text tower: soundstage, clip or random")
+    add_field_argument(parser)
+
+
+def add_field_argument(parser: argparse.ArgumentParser) -> None:
+    """The option ``-s FIELD VALUE``; ``chosen_fields`` reads it."""
     parser.add_argument(
         "-s",
         "--set",
@@ -764,11 +770,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def chosen_fields(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of the configuration by name, as ``-s`` gave them: JSON, or else the text."""
+    return {name: _value(word) for name, word in args.set}
+
+
 def main(args: argparse.Namespace) -> int:
     """Train, then print the test metrics. Bad input raises ``ValueError``."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    overrides = {name: field_value(word) for name, word in args.set}
-    settings = make_config(form=args.form, scale=args.scale, role=args.role, **overrides)
+    settings = make_config(form=args.form, scale=args.scale, role=args.role, **chosen_fields(args))
     store = FeatureStore.open(args.data)
     teacher = None if args.teacher is None else load(args.teacher)
     result = fit(settings, store, text=args.text, teacher=teacher, out=args.out)
@@ -781,8 +791,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def field_value(word: str) -> Any:
-    """A word of the command line as the value of a configuration field: JSON, or the text."""
+def _value(word: str) -> Any:
     try:
         value = json.loads(word)
     except ValueError:

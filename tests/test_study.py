@@ -45,6 +45,7 @@ def run(store, out, studies=("protocols",), seeds=range(1), **overrides):
         data=store.path,
         seeds=seeds,
         overrides=SMALL | overrides,
+        cache=out.parent / "cache",
         progress=False,
     )
 
@@ -114,14 +115,14 @@ def test_what_is_written_is_what_training_and_evaluating_by_hand_gives(store, tm
 
 def test_a_student_learns_from_the_teacher_of_its_own_seed(store, tmp_path, monkeypatch) -> None:
     taught = []
-    real = study.trained
+    real = study.fit
 
     def spy(settings, store, *, teacher=None, **rest):
         if teacher is not None:
             taught.append((settings.train.seed, settings.form, teacher.settings))
         return real(settings, store, teacher=teacher, **rest)
 
-    monkeypatch.setattr(study, "trained", spy)
+    monkeypatch.setattr(study, "fit", spy)
     run(store, tmp_path / "s.csv", seeds=range(2))
     assert len(taught) == 4
     for seed, form, theirs in taught:
@@ -161,9 +162,18 @@ def test_an_interrupted_study_goes_on_and_a_finished_one_trains_nothing(
     assert len(calls) == 3 + 8 + 5
 
 
+def test_only_teachers_are_kept_and_nothing_lies_beside_the_file(store, tmp_path) -> None:
+    out = run(store, tmp_path / "s.csv", studies=["parts", "protocols"])
+    kept = sorted(path.name for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    assert [name.rpartition("-")[0] for name in kept] == [
+        "paper-audio_visual",
+        "released-audio_visual",
+    ]
+    assert {path.name for path in tmp_path.iterdir()} == {out.name, "cache"}
+
+
 def test_a_teacher_that_somebody_trained_without_looking_is_trained_again(store, tmp_path) -> None:
-    cache = tmp_path / "s_teachers"
-    train.trained(make_config(**SMALL), store, cache=cache, progress=False)
+    train.trained(make_config(**SMALL), store, cache=tmp_path / "cache", progress=False)
     again = read(run(store, tmp_path / "s.csv", studies=["protocols"]))
     fresh = read(run(store, tmp_path / "other" / "s.csv", studies=["protocols"]))
     assert [line["ap_alignment"] for line in again] == [line["ap_alignment"] for line in fresh]
