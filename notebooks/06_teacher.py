@@ -1269,8 +1269,8 @@ if truth_known:
 
 # %% [markdown]
 # Read it by columns first. To find 80 % with one sense, a detector has to put its threshold so low
-# that it calls for half of all pictures or a fifth of all sounds, whatever is going on (and at
-# headlights nearly always). That is what the second sense buys: with both, the threshold may stay
+# that it calls for half of all pictures or a fifth of all sounds, whatever is going on (and most of
+# the headlights). That is what the second sense buys: with both, the threshold may stay
 # high, and thunder, fireworks and a horn hardly raise an alarm. What does raise alarms is no
 # distractor at all, it is the neighbourhood of true events: right video, wrong moment.
 #
