@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent / "tools"))  # tests import the authors' tool
 
-from avadclip_lite.run import kernel_environment  # noqa: E402
+from avadclip_lite.experiments.run import kernel_environment  # noqa: E402
 
 # xdist's workers are children of this process and inherit what it has set
 if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -8,20 +8,32 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import sys
+from pathlib import Path
+from types import ModuleType
 
 COMMANDS = {  # name: (module with add_arguments and main, what it does)
-    "run": ("run", "run all notebooks in order, gather their numbers, write a report"),
-    "import": ("importers", "make a feature store from feature files in the release's layout"),
-    "extract": ("folder", "make a feature store from a folder of videos"),
+    "run": ("experiments.run", "run all notebooks in order, gather their numbers, write a report"),
+    "import": (
+        "features.import_release",
+        "make a feature store from the release's feature files",
+    ),
+    "extract": ("video.folder", "make a feature store from a folder of videos"),
     "train": ("train", "train a detector on a feature store"),
-    "study": ("study", "train the variants of the ablation studies over several seeds"),
-    "assess": ("assess", "score a trained detector on a feature store"),
-    "score": ("score", "find anomalies in videos with a trained detector"),
-    "alarms": ("alarms", "false alarms per hour against recall, and thresholds to use"),
-    "evaluate": ("scorer", "score anybody's detector from its scores and the annotations"),
-    "bench": ("bench", "time training steps at the size of XD-Violence"),
-    "doctor": ("doctor", "say what of this machine is ready, and what to do about the rest"),
+    "study": ("experiments.study", "train the variants of the ablation studies over several seeds"),
+    "assess": ("experiments.assess", "score a trained detector on a feature store"),
+    "score": ("video.timeline", "find anomalies in videos with a trained detector"),
+    "alarms": ("video.thresholds", "false alarms per hour against recall, and thresholds to use"),
+    "evaluate": (
+        "experiments.score_files",
+        "score anybody's detector from files of scores",
+    ),
+    "bench": ("tools/bench.py", "time training steps at the size of XD-Violence"),
+    "doctor": (
+        "tools/doctor.py",
+        "say what of this machine is ready, and how to mend the rest",
+    ),
 }
 
 
@@ -31,6 +43,21 @@ def usage() -> str:
         f"usage: python -m avadclip_lite COMMAND [options]\n\n{rows}\n\n"
         "python -m avadclip_lite COMMAND --help says more about one."
     )
+
+
+def _module(name: str) -> ModuleType:
+    """A command's module: of the package, or a file of the clone (``tools/`` is not installed)."""
+    if not name.endswith(".py"):
+        return importlib.import_module(f"avadclip_lite.{name}")
+    path = Path(__file__).resolve().parents[1] / name
+    if not path.is_file():
+        raise ImportError(f"{name} is part of a clone of the repository, not of the package")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"avadclip_lite: no command {words[0]!r}\n\n{usage()}", file=sys.stderr)
         return 2
     try:
-        module = importlib.import_module(f"avadclip_lite.{COMMANDS[words[0]][0]}")
+        module = _module(COMMANDS[words[0]][0])
     except ImportError as error:
         print(
             f"avadclip_lite {words[0]}: {error}; "

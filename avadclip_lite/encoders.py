@@ -42,7 +42,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import CLIP_DIM, SAMPLE_RATE, soundstage_path
+from avadclip_lite.config import CLIP_DIM, SAMPLE_RATE, soundstage_path
 
 __all__ = [
     "CLASS_TOKENS",
@@ -730,7 +730,7 @@ def _read_soundstage(
     if not path.is_file():
         raise FileNotFoundError(
             f"the tiny encoders are not at {path}; they ship with the repository, so restore the "
-            "file from it, or build it again with: python data/build_soundstage.py"
+            "file from it, or build it again with: python -m data.make_soundstage.build"
         )
     return _read_tensors(path, wanted)
 

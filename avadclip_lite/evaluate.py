@@ -22,12 +22,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .annotations import parse_codes
-from .config import IOU_THRESHOLDS, ClassSet
+from avadclip_lite.config import IOU_THRESHOLDS, ClassSet
+from avadclip_lite.dataset import FeatureStore, Segment, parse_codes
 
 if TYPE_CHECKING:
-    from .model import Detector
-    from .store import FeatureStore
+    from avadclip_lite.model import Detector
 
 __all__ = [
     "MapResult",
@@ -47,8 +46,6 @@ __all__ = [
     "temporal_map",
     "with_normal",
 ]
-
-Segment = tuple[str | None, int, int]  # class code, first frame, end frame (exclusive)
 
 # The released mAP's constants.
 THRESHOLD_SHARE = 0.6  # threshold = max - share x (max - min), per video and class

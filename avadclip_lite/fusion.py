@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import ModelConfig
-from .temporal import FeedForward, Linear, zero_padding
+from avadclip_lite.config import ModelConfig
+from avadclip_lite.temporal import FeedForward, Linear, zero_padding
 
 __all__ = [
     "AdaptiveFusion",

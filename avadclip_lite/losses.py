@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .config import LossConfig
-from .temporal import length_mask
+from avadclip_lite.config import LossConfig
+from avadclip_lite.temporal import length_mask
 
 if TYPE_CHECKING:
-    from .model import Output
+    from avadclip_lite.model import Output
 
 __all__ = [
     "MilAlign",

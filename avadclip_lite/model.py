@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import Config
-from .encoders import TextTower, WordPrompts
-from .fusion import build_fusion
-from .prompts import AudioVisualPrompt, TextualPrompt, alignment_map, global_vector
-from .temporal import (
+from avadclip_lite.config import Config
+from avadclip_lite.encoders import TextTower, WordPrompts
+from avadclip_lite.fusion import build_fusion
+from avadclip_lite.prompts import AudioVisualPrompt, TextualPrompt, alignment_map, global_vector
+from avadclip_lite.temporal import (
     Enhancement,
     FeedForward,
     LogVarianceHead,

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .encoders import TextTower, WordPrompts
-from .temporal import FeedForward
+from avadclip_lite.encoders import TextTower, WordPrompts
+from avadclip_lite.temporal import FeedForward
 
 __all__ = ["AudioVisualPrompt", "TextualPrompt", "alignment_map", "global_vector"]
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from .encoders import QUICK, quick_gelu
+from avadclip_lite.encoders import QUICK, quick_gelu
 
 __all__ = [
     "CausalBlock",

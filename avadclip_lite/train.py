@@ -46,12 +46,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import losses
-from .config import Config, make_config
-from .encoders import TextTower, WordPrompts, load_text
-from .evaluate import average_precision, evaluate
-from .model import Detector, build
-from .store import Batch, FeatureStore, TrainingSet, holdout_split
+from avadclip_lite import losses
+from avadclip_lite.config import Config, make_config
+from avadclip_lite.dataset import Batch, FeatureStore, TrainingSet, holdout_split
+from avadclip_lite.encoders import TextTower, WordPrompts, load_text
+from avadclip_lite.evaluate import average_precision, evaluate
+from avadclip_lite.model import Detector, build
 
 __all__ = [
     "FitResult",
@@ -78,15 +78,14 @@ RESIDENT_SHARE = 0.6  # training data moves to the GPU when it takes at most thi
 # Modules whose text decides what a training gives. A cached model is trained again when one of
 # them changes.
 SOURCES = (
-    "annotations",
     "config",
+    "dataset",
     "encoders",
     "evaluate",
     "fusion",
     "losses",
     "model",
     "prompts",
-    "store",
     "temporal",
     "train",
 )

@@ -34,7 +34,7 @@ seeds: list[int] = [0, 1]  # of nothing, several times
 import matplotlib.pyplot as plt
 
 from avadclip_lite.config import make_config
-from avadclip_lite.run import record
+from avadclip_lite.experiments.run import record
 
 # %% [markdown]
 # We add, because a sum of ones is easily checked by hand: $1 + 1 = 2$.

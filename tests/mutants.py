@@ -91,7 +91,7 @@ MUTANTS = [
     ),
     Mutant(
         "an annotation's end made inclusive",
-        "store.py",
+        "dataset.py",
         "np.add.at(steps, bounds[:, 1], -1)",
         "np.add.at(steps, np.minimum(bounds[:, 1] + 1, offset[-1]), -1)",
         "tests/test_store.py::test_frame_truth_by_hand",
@@ -112,7 +112,7 @@ MUTANTS = [
     ),
     Mutant(
         "audio shifted by a snippet",
-        "store.py",
+        "dataset.py",
         "audio = self._gather(self._audio, audio_start, audio_lengths, step)",
         "audio = self._gather(self._audio, audio_start, audio_lengths, step).roll(1, dims=1)",
         "tests/test_store.py::test_a_batch_equals_a_loop",

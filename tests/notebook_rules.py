@@ -15,8 +15,8 @@ from typing import Any
 
 import jupytext
 
-from avadclip_lite.report import markdown, title_and_question
-from avadclip_lite.run import cell_source, cell_tags, parse_parameters, read_notebook
+from avadclip_lite.experiments.report import markdown, title_and_question
+from avadclip_lite.experiments.run import cell_source, cell_tags, parse_parameters, read_notebook
 
 SIZE_LIMIT = 3 * 2**20  # bytes of a committed notebook
 TAGS = {

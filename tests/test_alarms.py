@@ -7,7 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from avadclip_lite.alarms import (
+from avadclip_lite.config import XD_CLASSES
+from avadclip_lite.evaluate import Predictions
+from avadclip_lite.video.thresholds import (
     alarm_curve,
     alarm_curves,
     class_scores,
@@ -15,8 +17,6 @@ from avadclip_lite.alarms import (
     runs_above,
     save_thresholds,
 )
-from avadclip_lite.config import XD_CLASSES
-from avadclip_lite.evaluate import Predictions
 
 # two videos of 6 and 4 snippets; one event each, and one alarm at the end of the first video that
 # would run on into the second if the border were forgotten

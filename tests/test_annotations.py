@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from avadclip_lite.annotations import (
-    class_events,
-    has_label,
-    parse_codes,
-    parse_label,
-    read_annotations,
-    truth_events,
-)
 from avadclip_lite.config import CCTV_CLASSES, XD_CLASSES
+from avadclip_lite.dataset import class_events, has_label, parse_codes, parse_label, truth_events
+from avadclip_lite.features.annotations import read_annotations
 
 
 @pytest.mark.parametrize(

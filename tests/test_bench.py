@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from avadclip_lite import bench
 from avadclip_lite.config import make_config
+from tools import bench
 
 
 def test_bags_have_the_lengths_of_xd_violence_and_share_audio_between_crops() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from clips import clip_wave, flat, write_clip
 
-from avadclip_lite import folder as folders
-from avadclip_lite.folder import extract_folder
-from avadclip_lite.store import FeatureStore
+from avadclip_lite.dataset import FeatureStore
+from avadclip_lite.video import folder as folders
+from avadclip_lite.video.folder import extract_folder
 
 distributed = pytest.importorskip("distributed", reason='needs pip install "avadclip-lite[dask]"')
 

@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import pytest
 from matplotlib.patches import FancyBboxPatch
 
-from avadclip_lite import plots
-from avadclip_lite.diagram import BOXES, architecture
+from avadclip_lite.viz import plots
+from avadclip_lite.viz.diagram import BOXES, architecture
 
 
 @pytest.fixture

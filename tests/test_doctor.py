@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from avadclip_lite import doctor
-from avadclip_lite.doctor import Finding, examine
+from tools import doctor
+from tools.doctor import Finding, examine
 
 ROOT = Path(__file__).resolve().parents[1]
 

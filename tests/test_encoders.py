@@ -319,7 +319,7 @@ def test_missing_weights_say_what_to_fetch_and_where_to_put_it(tmp_path, monkeyp
     with pytest.raises(FileNotFoundError) as error:
         enc.load_encoders("clip", weights=tmp_path)
     assert enc.WAV2CLIP_URL in str(error.value)
-    with pytest.raises(FileNotFoundError, match="build_soundstage.py"):
+    with pytest.raises(FileNotFoundError, match="make_soundstage"):
         enc.load_encoders("soundstage", weights=tmp_path / "nothing")
 
 

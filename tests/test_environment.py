@@ -51,11 +51,11 @@ def test_every_import_is_a_dependency() -> None:
     wanted = {
         re.split(r"[=<>\[ ]", d)[0].lower().replace("_", "-") for d in project()["dependencies"]
     }
-    local = {p.stem for p in ROOT.glob("*/*.py")} | {"avadclip_lite", "tools", "tests"}
+    local = {p.stem for p in ROOT.glob("*/*.py")} | {"avadclip_lite", "tools", "tests", "data"}
     local |= {p.stem for p in ROOT.glob("tests/benchmarks/*.py")}
     missing = set()
     for folder in ("avadclip_lite", "tests", "tools", "data", "notebooks"):
-        for path in (ROOT / folder).glob("*.py"):
+        for path in (ROOT / folder).rglob("*.py"):
             found = re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.M)
             for name in set(found) - set(sys.stdlib_module_names) - local:
                 if distributions.get(name, name).lower().replace("_", "-") not in wanted:

@@ -13,7 +13,7 @@ import pytest
 from example_notebook import SCRIPT, write_script
 from nbclient import NotebookClient
 
-from avadclip_lite.run import QUIET_KERNEL, cell_tags
+from avadclip_lite.experiments.run import QUIET_KERNEL, cell_tags
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))

@@ -13,11 +13,11 @@ import pytest
 import torch
 from clips import clip_wave, find_click, flat, write_clip
 
-from avadclip_lite import extract as extraction
 from avadclip_lite.config import SAMPLE_RATE
 from avadclip_lite.encoders import clip_pixels, load_encoders
-from avadclip_lite.extract import FeatureReader, checked_crops, cut, extract
-from avadclip_lite.media import BrokenVideo, Sound, VideoReader, write_video
+from avadclip_lite.video import extract as extraction
+from avadclip_lite.video.extract import FeatureReader, checked_crops, cut, extract
+from avadclip_lite.video.reader import BrokenVideo, Sound, VideoReader, write_video
 
 STRIDE = 16
 FLASHES = (17, 32, 47, 63)  # the second and the last frame of a snippet, and the first

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from clips import clip_wave, flat, write_clip
 
-from avadclip_lite import folder as folders
+from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.encoders import load_encoders
-from avadclip_lite.extract import extract
-from avadclip_lite.folder import UNLABELLED, extract_folder, find_videos, video_names
-from avadclip_lite.store import FeatureStore
+from avadclip_lite.video import folder as folders
+from avadclip_lite.video.extract import extract
+from avadclip_lite.video.folder import UNLABELLED, extract_folder, find_videos, video_names
 
 
 def clip(path: Path, grey: int, seconds: float = 1.92, sound: bool = True) -> None:

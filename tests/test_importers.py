@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avadclip_lite import importers
 from avadclip_lite.__main__ import main
-from avadclip_lite.importers import import_cctv, import_layout, import_xd
-from avadclip_lite.store import FeatureStore, StoreError
+from avadclip_lite.dataset import FeatureStore, StoreError
+from avadclip_lite.features import import_release as importers
+from avadclip_lite.features.import_release import import_cctv, import_layout, import_xd
 
 DIM = 4
 FIGHT = "A.Film, Part 2 (1999)__#00-01-02_00-02-03_label_B1-B2-0"

@@ -15,12 +15,13 @@ import torch
 from reference_fill import filled, release_shapes
 from sklearn.metrics import average_precision_score
 
+from avadclip_lite.compare.fake_release import build_standin
+from avadclip_lite.compare.release import load_teacher
 from avadclip_lite.config import CLIP_DIM, XD_CLASSES
-from avadclip_lite.importers import import_xd
-from avadclip_lite.released import load_teacher
-from avadclip_lite.run import settle_parameters
-from avadclip_lite.standin import build_standin
-from avadclip_lite.store import FeatureStore, StoreWriter
+from avadclip_lite.dataset import FeatureStore
+from avadclip_lite.experiments.run import settle_parameters
+from avadclip_lite.features.import_release import import_xd
+from avadclip_lite.features.writer import StoreWriter
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "09_xd_violence.py"
 SCRIPT = Path(__file__).parent / "benchmarks" / "rehearsal_folder.py"

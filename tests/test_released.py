@@ -13,8 +13,8 @@ from reference_fill import filled, release_shapes
 from tiny_models import WORDS, detector
 
 from avadclip_lite import losses
+from avadclip_lite.compare.release import load_student, load_teacher, release_key, to_release_state
 from avadclip_lite.encoders import TextTower
-from avadclip_lite.released import load_student, load_teacher, release_key, to_release_state
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

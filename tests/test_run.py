@@ -19,8 +19,8 @@ import pytest
 from example_notebook import SCRIPT, write_script
 
 from avadclip_lite import __main__ as command_line
-from avadclip_lite import report, run
 from avadclip_lite.config import make_config
+from avadclip_lite.experiments import report, run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -373,7 +373,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     write_notebook(folder, "01_one")
     write_notebook(folder, "02_two", WAITING)
     code = (
-        "import sys; from pathlib import Path; from avadclip_lite.run import run\n"
+        "import sys; from pathlib import Path; from avadclip_lite.experiments.run import run\n"
         "run(out=Path(sys.argv[1]), folder=Path(sys.argv[2]))"
     )
     command = [sys.executable, "-c", code, str(out), str(folder)]
@@ -547,7 +547,7 @@ def test_the_module_is_a_command() -> None:
 def test_seeds_are_studied_first_and_the_notebooks_see_the_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from avadclip_lite import study
+    from avadclip_lite.experiments import study
 
     asked = []
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from avadclip_lite.config import SAMPLE_RATE, XD_CLASSES, XD_STRIDE
-from avadclip_lite.scenes import (
+from data.make_soundstage.scenes import (
     ANOMALIES,
     DISTRACTORS,
     FPS,
@@ -45,7 +45,7 @@ def _stage(kind: str, **changes) -> Scene:
 
 _DIGEST = """
 import hashlib
-from avadclip_lite.scenes import caption_snippets, sample_scene
+from data.make_soundstage.scenes import caption_snippets, sample_scene
 digest = hashlib.sha256()
 for seed in (3, 4):
     scene = sample_scene(seed, snippets=24)

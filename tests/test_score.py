@@ -16,10 +16,14 @@ from PIL import Image
 from test_extract import LOSSLESS, Plain
 from tiny_models import DIM, detector
 
-from avadclip_lite import detection, train
-from avadclip_lite import score as scoring
+from avadclip_lite import train
 from avadclip_lite.config import SAMPLE_RATE, XD_CLASSES, ClassSet, make_config
-from avadclip_lite.detection import (
+from avadclip_lite.dataset import FeatureStore
+from avadclip_lite.evaluate import predict
+from avadclip_lite.features.writer import StoreWriter
+from avadclip_lite.video import detect as detection
+from avadclip_lite.video import timeline as scoring
+from avadclip_lite.video.detect import (
     Panel,
     clock,
     delay,
@@ -28,12 +32,9 @@ from avadclip_lite.detection import (
     score_video,
     stream_video,
 )
-from avadclip_lite.evaluate import predict
-from avadclip_lite.folder import extract_folder
-from avadclip_lite.media import Sound, VideoReader, pictures_at
-from avadclip_lite.score import write_scores
-from avadclip_lite.store import FeatureStore
-from avadclip_lite.writer import StoreWriter
+from avadclip_lite.video.folder import extract_folder
+from avadclip_lite.video.reader import Sound, VideoReader, pictures_at
+from avadclip_lite.video.timeline import write_scores
 
 SECONDS = 16 / 25  # a snippet of the clips below
 

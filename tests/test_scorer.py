@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from avadclip_lite import scorer
 from avadclip_lite.config import CCTV_CLASSES, XD_CLASSES
 from avadclip_lite.evaluate import temporal_map
-from avadclip_lite.scorer import read_lengths, read_scores, score_files
+from avadclip_lite.experiments import score_files as scorer
+from avadclip_lite.experiments.score_files import read_lengths, read_scores, score_files
 
 NAMES = ["a_label_B1-0-0", "b_label_G-B2-0", "c_label_A"]
 BINARY = "a_label_B1-0-0 16 40 50 70\nb_label_G-B2-0.mp4 0 100\n"

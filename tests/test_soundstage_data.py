@@ -10,11 +10,11 @@ import torch
 from safetensors import safe_open
 
 from avadclip_lite.config import XD_CLASSES, soundstage_path
+from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.encoders import SOUNDSTAGE_FILE, load_encoders, load_text, token_ids
-from avadclip_lite.scenes import sample_scene
-from avadclip_lite.store import FeatureStore
+from data.make_soundstage.scenes import sample_scene
 
-SCRIPT = Path(__file__).parents[1] / "data" / "build_soundstage.py"
+SCRIPT = Path(__file__).parents[1] / "data" / "make_soundstage" / "build.py"
 
 
 @pytest.fixture(scope="module")

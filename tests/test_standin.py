@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avadclip_lite.importers import import_layout
-from avadclip_lite.standin import build_standin
-from avadclip_lite.store import FeatureStore
+from avadclip_lite.compare.fake_release import build_standin
+from avadclip_lite.dataset import FeatureStore
+from avadclip_lite.features.import_release import import_layout
 
 SIZES = {"train_videos": 8, "test_videos": 20, "crops": 3}
 STRIDE = {"xd": 16, "cctv": 4}

@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from avadclip_lite.config import CCTV_CLASSES, XD_CLASSES, ClassSet, make_config
-from avadclip_lite.store import (
+from avadclip_lite.dataset import (
     FeatureStore,
     StoreError,
-    StoreWriter,
     TrainingSet,
     chunks,
     holdout_split,
     resample,
 )
+from avadclip_lite.features.writer import StoreWriter
 
 DIM = 6
 REFERENCE = Path(__file__).parent / "fixtures" / "ref_data_excerpt.npz"
@@ -609,7 +609,7 @@ def test_resuming_twice_and_with_only_a_head(tmp_path, whole):
 
 
 def test_syncing_in_between_changes_nothing(tmp_path, whole, monkeypatch):
-    monkeypatch.setattr("avadclip_lite.writer._SYNC_BYTES", 100)
+    monkeypatch.setattr("avadclip_lite.features.writer._SYNC_BYTES", 100)
     with writer_at(tmp_path / "s") as writer:
         fill(writer, 3)
     journal = (tmp_path / "s.partial" / "journal.jsonl").read_text().splitlines()

@@ -12,10 +12,12 @@ import pytest
 from scipy.stats import ttest_rel
 from tiny import DIM, tiny_store, tiny_text
 
-from avadclip_lite import paper, study, train
+from avadclip_lite import train
+from avadclip_lite.compare import paper
 from avadclip_lite.config import RESULTS, make_config, results_path
+from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.evaluate import evaluate
-from avadclip_lite.store import FeatureStore
+from avadclip_lite.experiments import study
 
 SMALL = {
     "dim": DIM,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import pytest
 
-from avadclip_lite import study
 from avadclip_lite.config import soundstage_path
+from avadclip_lite.experiments import study
 
 VARIANT, SEED = "vision", 0
 MEASURES = ("ap_classification", "ap_alignment", "map_six_avg")

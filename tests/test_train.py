@@ -21,10 +21,10 @@ from sklearn.metrics import average_precision_score
 from tiny import DIM, tiny_settings, tiny_store, tiny_text
 
 from avadclip_lite import train as train_module
+from avadclip_lite.dataset import FeatureStore, TrainingSet
 from avadclip_lite.evaluate import evaluate
 from avadclip_lite.losses import compute, topk_mean
 from avadclip_lite.model import build
-from avadclip_lite.store import FeatureStore, TrainingSet
 from avadclip_lite.train import FrozenTeacher, fit, load, trained, video_level
 
 TESTS = Path(__file__).parent
@@ -363,7 +363,7 @@ WORKER = """
     import sys
     sys.path[:0] = [{tests!r}, {root!r}]
     from avadclip_lite import train
-    from avadclip_lite.store import FeatureStore
+    from avadclip_lite.dataset import FeatureStore
     from tiny import tiny_settings, tiny_text
     save = train.TrainingRun.save
 
@@ -578,7 +578,7 @@ def test_two_processes_that_ask_at_once_train_once(store, tmp_path) -> None:
         import sys
         sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent)!r}]
         from avadclip_lite import train
-        from avadclip_lite.store import FeatureStore
+        from avadclip_lite.dataset import FeatureStore
         from tiny import tiny_settings, tiny_text
         import time
         one_epoch = train.TrainingRun.one_epoch
@@ -617,7 +617,7 @@ def test_training_imports_nothing_heavy(store) -> None:
         import sys
         sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent)!r}]
         from avadclip_lite import train
-        from avadclip_lite.store import FeatureStore
+        from avadclip_lite.dataset import FeatureStore
         from tiny import tiny_settings, tiny_text
         text, prompts = tiny_text()
         store = FeatureStore.open({str(store.path)!r})

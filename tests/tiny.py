@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from avadclip_lite.config import XD_CLASSES, Config, make_config
+from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.encoders import TextTower, WordPrompts
-from avadclip_lite.store import FeatureStore
-from avadclip_lite.writer import StoreWriter
+from avadclip_lite.features.writer import StoreWriter
 
 DIM = 8
 

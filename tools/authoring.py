@@ -27,7 +27,7 @@ import nbformat  # noqa: E402
 from nbclient import NotebookClient  # noqa: E402
 from nbclient.exceptions import CellExecutionError  # noqa: E402
 
-from avadclip_lite.run import QUIET_KERNEL, environment, kernel_environment  # noqa: E402
+from avadclip_lite.experiments.run import QUIET_KERNEL, environment, kernel_environment  # noqa: E402
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 SOLUTION = re.compile(r"^([ \t]*)# BEGIN SOLUTION\n.*?^[ \t]*# END SOLUTION\n?", re.M | re.S)

@@ -16,17 +16,17 @@ matplotlib.use("Agg")
 
 import numpy as np
 
-from avadclip_lite import plots
 from avadclip_lite.config import make_config
 from avadclip_lite.evaluate import predict
-from avadclip_lite.scenes import FPS
-from avadclip_lite.stage import EXAMPLES, open_stage, row_of, scene_of
 from avadclip_lite.train import trained
+from avadclip_lite.viz import plots
+from avadclip_lite.viz.lesson import EXAMPLES, open_stage, row_of
+from data.make_soundstage.scenes import FPS, sample_scene
 
 plots.use_style()
 store = open_stage()
 row = row_of(store, EXAMPLES["sound saves"])
-scene = scene_of(store, row)
+scene = sample_scene(int(store.videos[row].source.removeprefix("scene:")))
 curves, probabilities = {}, None
 for label, role in (("audio-visual", "audio_visual"), ("vision only", "vision")):
     model = trained(make_config(role=role, ukd="none"), store, progress=False).model

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from clips import clip_wave, find_click, write_clip  # noqa: E402
 
 from avadclip_lite.config import SAMPLE_RATE, XD_STRIDE  # noqa: E402
-from avadclip_lite.media import Sound, VideoReader  # noqa: E402
+from avadclip_lite.video.reader import Sound, VideoReader  # noqa: E402
 
 FLASHES = (17, 40, 55, 72)
 FRAMES = 96

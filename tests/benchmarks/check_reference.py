@@ -26,8 +26,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from reference_fill import filled, release_shapes  # noqa: E402
 
 from avadclip_lite import losses  # noqa: E402
+from avadclip_lite.compare.release import load_student, load_teacher, release_key  # noqa: E402
 from avadclip_lite.model import Detector, Output  # noqa: E402
-from avadclip_lite.released import load_student, load_teacher, release_key  # noqa: E402
 from avadclip_lite.temporal import (  # noqa: E402
     distance_adjacency,
     length_mask,

@@ -114,7 +114,7 @@ def filled_state(fill: ModuleType, listing: str) -> dict[str, torch.Tensor]:
 
 def pipeline(folder: Path) -> None:
     """The release's test loop with filled checkpoints, from features to the five mAP values."""
-    from avadclip_lite import released
+    from avadclip_lite.compare import release as released
 
     spec = importlib.util.spec_from_file_location("fill_state", folder / "fill_state.py")
     fill = importlib.util.module_from_spec(spec)

@@ -24,11 +24,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from avadclip_lite.config import XD_CLASSES, XD_STRIDE, Config, make_config, soundstage_path
+from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.encoders import TextTower, WordPrompts, load_text
+from avadclip_lite.features.writer import StoreWriter
 from avadclip_lite.model import Detector
-from avadclip_lite.store import FeatureStore
 from avadclip_lite.train import TrainingRun, fit
-from avadclip_lite.writer import StoreWriter
 
 
 def synthetic(folder: Path, dim: int, videos: int = 200) -> FeatureStore:

@@ -30,8 +30,8 @@ from clips import clip_wave, write_clip  # noqa: E402
 
 from avadclip_lite.config import SAMPLE_RATE, XD_STRIDE  # noqa: E402
 from avadclip_lite.encoders import load_encoders  # noqa: E402
-from avadclip_lite.extract import FeatureReader, checked_crops, cut, encode_waves, extract  # noqa: E402
-from avadclip_lite.media import Sound, VideoReader  # noqa: E402
+from avadclip_lite.video.extract import FeatureReader, checked_crops, cut, encode_waves, extract  # noqa: E402
+from avadclip_lite.video.reader import Sound, VideoReader  # noqa: E402
 
 RATE = Fraction(25)
 PIECE = 60  # seconds that are encoded once and repeated

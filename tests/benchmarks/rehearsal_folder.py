@@ -74,7 +74,7 @@ def soundstage_pools() -> Pools:
     """Soundstage's snippets by the event they lie in; raises if the store is not there."""
     sys.path.insert(0, str(Path(__file__).parents[2]))
     from avadclip_lite.config import soundstage_path
-    from avadclip_lite.store import FeatureStore
+    from avadclip_lite.dataset import FeatureStore
 
     store = FeatureStore.open(soundstage_path())
     video: dict[str, list[np.ndarray]] = {code: [] for code in CODES}

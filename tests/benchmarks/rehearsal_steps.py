@@ -28,12 +28,13 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from avadclip_lite import bench, losses  # noqa: E402
+from avadclip_lite import losses  # noqa: E402
 from avadclip_lite.config import CROPS, Config, make_config  # noqa: E402
+from avadclip_lite.dataset import FeatureStore, TrainingSet  # noqa: E402
 from avadclip_lite.encoders import load_text  # noqa: E402
 from avadclip_lite.model import build  # noqa: E402
-from avadclip_lite.store import FeatureStore, TrainingSet  # noqa: E402
 from avadclip_lite.train import TrainingRun, shuffled_batches  # noqa: E402
+from tools import bench  # noqa: E402
 
 XD_BAGS = bench.XD_TRAIN_VIDEOS * CROPS
 LAST = 8  # steps that the median is taken over

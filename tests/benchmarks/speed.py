@@ -40,13 +40,15 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "benchmarks
 import literal  # noqa: E402
 from reference_fill import filled, release_shapes  # noqa: E402
 
-from avadclip_lite import bench, losses  # noqa: E402
+from avadclip_lite import losses  # noqa: E402
+from avadclip_lite.compare.release import load_student, load_teacher, release_key  # noqa: E402
 from avadclip_lite.config import CROPS, XD_CLASSES, XD_STRIDE, make_config  # noqa: E402
+from avadclip_lite.dataset import Batch, FeatureStore  # noqa: E402
 from avadclip_lite.evaluate import temporal_map  # noqa: E402
+from avadclip_lite.features.writer import StoreWriter  # noqa: E402
 from avadclip_lite.model import Detector, build  # noqa: E402
-from avadclip_lite.released import load_student, load_teacher, release_key  # noqa: E402
-from avadclip_lite.store import Batch, FeatureStore, StoreWriter  # noqa: E402
 from avadclip_lite.train import TrainingRun, shuffled_batches  # noqa: E402
+from tools import bench  # noqa: E402
 
 CPU = torch.device("cpu")
 DROPOUT = 0.1

@@ -1,0 +1,1 @@
+"""Runs over notebooks and seeds, and scores of anybody's detector."""

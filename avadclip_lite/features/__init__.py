@@ -1,0 +1,1 @@
+"""Feature files become a store: its writer, importers of released features, annotations."""

@@ -1,0 +1,1 @@
+"""A video file becomes features, scores and a timeline."""

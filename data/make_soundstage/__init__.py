@@ -1,0 +1,1 @@
+"""The world that made Soundstage: scripts, imported by nothing in the package."""
