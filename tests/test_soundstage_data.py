@@ -1,8 +1,6 @@
 """The data that ships against the code that made it: it cannot drift unnoticed."""
 
-import importlib.util
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,17 +10,10 @@ from safetensors import safe_open
 from avadclip_lite.config import XD_CLASSES, soundstage_path
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.encoders import SOUNDSTAGE_FILE, load_encoders, load_text, token_ids
-from data.make_soundstage.scenes import sample_scene
-
-SCRIPT = Path(__file__).parents[1] / "data" / "make_soundstage" / "build.py"
-
-
-@pytest.fixture(scope="module")
-def build():
-    spec = importlib.util.spec_from_file_location("build_soundstage", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from data.make_soundstage import build
+from data.make_soundstage.encoders import Snippets, zero_shot
+from data.make_soundstage.sample import sample_scene
+from data.make_soundstage.world import World
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +27,8 @@ def encoders():
 
 
 @pytest.fixture(scope="module")
-def snippets(build):
-    return build.Snippets(seed=77, count=420, world=build.World(), workers=1)
+def snippets():
+    return Snippets(seed=77, count=420, world=World(), workers=1)
 
 
 def seed_of(store, i) -> int:
@@ -48,7 +39,7 @@ def first(store, wanted) -> int:
     return next(i for i in range(len(store.videos)) if wanted(store.videos[i]))
 
 
-def test_a_video_rendered_again_has_the_features_that_ship(store, encoders, build):
+def test_a_video_rendered_again_has_the_features_that_ship(store, encoders):
     """One abnormal, one normal, one without sound. float16 keeps three digits; the rest is the
     arithmetic of another machine."""
     chosen = [
@@ -91,13 +82,13 @@ def test_what_ships_is_whole_and_small(store):
     np.testing.assert_allclose(rms, 1, atol=0.01)
 
 
-def test_labels_are_written_as_xd_violence_does(store, build):
+def test_labels_are_written_as_xd_violence_does(store):
     names = [row.name for row in store.videos]
     pattern = r"soundstage_\d{4}_label_(A|(B1|B2|B4|B5|B6|G)(-(B1|B2|B4|B5|B6|G|0)){2})"
     assert all(re.fullmatch(pattern, name) for name in names)
 
 
-def test_windows_are_cut_where_the_snippets_are(build):
+def test_windows_are_cut_where_the_snippets_are():
     """Snippet k starts at second 2k/3: sample 10,666.67 k, rounded; the last is padded."""
     track = np.arange(3 * 32_000 // 3, dtype=np.float32)  # three snippets
     windows = build.cut_windows(track, 3)
@@ -107,15 +98,15 @@ def test_windows_are_cut_where_the_snippets_are(build):
     assert build.cut_windows(track[:-5], 3)[2][-6:].tolist() == [31_994, 0, 0, 0, 0, 0]
 
 
-def test_zero_shot_is_far_above_chance(build, encoders, snippets):
+def test_zero_shot_is_far_above_chance(encoders, snippets):
     """The full report is made by the build script; here a few hundred snippets of another seed."""
-    report = build.zero_shot(encoders, snippets)
+    report = zero_shot(encoders, snippets)
     assert report["chance"] == pytest.approx(1 / 7, abs=1e-3)
     assert report["image_words"]["balanced_accuracy"] > 0.85
     assert report["audio_words"]["balanced_accuracy"] > 0.85
 
 
-def test_zero_shot_counts_what_it_says(build):
+def test_zero_shot_counts_what_it_says():
     """Hand-made features: four snippets, two classes right, one wrong, one not in sight."""
 
     class Stub:
@@ -139,7 +130,7 @@ def test_zero_shot_counts_what_it_says(build):
         def __len__(self):
             return 4
 
-    report = build.zero_shot(Stub(), Data())
+    report = zero_shot(Stub(), Data())
     image, audio = report["image_words"], report["audio_words"]
     assert image["recall"] == {"normal": 0.0, "fighting": 0.5, "shooting": 1.0}
     assert image["balanced_accuracy"] == 0.5
@@ -186,9 +177,9 @@ def test_the_file_holds_used_token_rows_only():
     assert set(token_ids("a photo of a car accident on a street by day")) <= set(vocabulary)
 
 
-def test_a_store_build_is_resumed_and_repeats(build, encoders, tmp_path):
+def test_a_store_build_is_resumed_and_repeats(encoders, tmp_path):
     splits = {"train": range(7_000, 7_002), "test": range(7_002, 7_003)}
-    world = build.World(snippets=(3, 5))
+    world = World(snippets=(3, 5))
     build.build_store(tmp_path / "a", encoders, splits, world, 1)
     render = build.render_scene
     calls = []
@@ -210,7 +201,7 @@ def test_a_store_build_is_resumed_and_repeats(build, encoders, tmp_path):
     assert one.digest == two.digest
 
 
-def test_world_overrides_are_checked(build):
+def test_world_overrides_are_checked():
     assert build.parse_world(["snippets=4,9", "both=0.4"]).snippets == (4, 9)
     with pytest.raises(SystemExit, match="unknown World field 'gravity'"):
         build.parse_world(["gravity=1"])
