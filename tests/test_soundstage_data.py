@@ -1,7 +1,9 @@
 """The data that ships against the code that made it: it cannot drift unnoticed."""
 
+import csv
 import re
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,12 @@ from safetensors import safe_open
 from avadclip_lite.config import XD_CLASSES, soundstage_path
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.encoders import SOUNDSTAGE_FILE, load_encoders, load_text, token_ids
+from avadclip_lite.viz.lesson import EXAMPLES
 from data.make_soundstage import build
 from data.make_soundstage.encoders import Snippets, zero_shot
+from data.make_soundstage.render import frame, wave
 from data.make_soundstage.sample import sample_scene
-from data.make_soundstage.world import World
+from data.make_soundstage.world import DISTRACTORS, World
 
 
 @pytest.fixture(scope="module")
@@ -205,3 +209,59 @@ def test_world_overrides_are_checked():
     assert build.parse_world(["snippets=4,9", "both=0.4"]).snippets == (4, 9)
     with pytest.raises(SystemExit, match="unknown World field 'gravity'"):
         build.parse_world(["gravity=1"])
+
+
+# --- example clips ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def index():
+    with open(soundstage_path() / "clips" / "index.csv", encoding="utf-8") as file:
+        return {row["file"]: row for row in csv.DictReader(file)}
+
+
+def decoded(name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Frames (N, H, W, 3) and samples at 16 kHz (or None) of a shipped clip."""
+    with av.open(str(soundstage_path() / "clips" / name)) as file:
+        frames = np.stack([f.to_ndarray(format="rgb24") for f in file.decode(video=0)])
+    with av.open(str(soundstage_path() / "clips" / name)) as file:
+        if not file.streams.audio:
+            return frames, None
+        parts = [f.to_ndarray()[0] for f in file.decode(audio=0)]
+    return frames, np.concatenate(parts)
+
+
+def test_clips_are_few_small_and_all_in_the_index(index):
+    files = {path.name: path for path in (soundstage_path() / "clips").glob("*.mp4")}
+    assert files.keys() == index.keys() and len(files) <= 24
+    assert sum(path.stat().st_size for path in files.values()) < 4e6
+    classes = {code for row in index.values() for code in row["classes"].split("-")}
+    assert classes == set(XD_CLASSES.codes)
+    assert {f"{name}.mp4" for name in EXAMPLES.values()} <= files.keys()
+    assert {f"distractor_{kind}.mp4" for kind in DISTRACTORS} <= files.keys()
+
+
+def test_an_example_clip_is_the_video_of_the_store(store, index):
+    name = EXAMPLES["many labels"]
+    i = first(store, lambda v: v.name == name)
+    row, scene = index[f"{name}.mp4"], sample_scene(seed_of(store, i))
+    assert row["events"] == " ".join(f"{c} {a} {b}" for c, a, b in store.segments(i))
+    frames, sound = decoded(f"{name}.mp4")
+    assert len(frames) == store.videos[i].frames and int(row["fps"]) == 24
+    clean = 16 * np.flatnonzero(~scene.flags()["corrupted_video"])[2::8] + 8
+    picture = [frame(scene, k / 24, len(frames[0])).astype(float) for k in clean]
+    apart = np.array([[np.abs(frames[k] - other).mean() for other in picture] for k in clean])
+    assert len(clean) >= 3 and apart.diagonal().max() < 12, apart  # compression blurs a little
+    assert (apart.argmin(1) == np.arange(len(clean))).all()
+    track = wave(scene)
+    assert abs(len(sound) - len(track)) <= 2048
+    match = [np.corrcoef(sound[s : s + 300_000], track[:300_000])[0, 1] for s in (0, 800, 1024)]
+    assert max(match) > 0.9
+
+
+def test_clips_show_the_faults_they_name():
+    black, sound = decoded("fault_black_frames.mp4")
+    assert black[60:90].max() < 40 and black[10:40].mean() > 60 and sound is not None
+    assert decoded("fault_missing_audio.mp4")[1] is None
+    quiet = decoded("fault_silent_microphone.mp4")[1]
+    assert np.abs(quiet[36_000:60_000]).max() < 0.02 < np.abs(quiet[:24_000]).max()
