@@ -536,11 +536,11 @@ def test_an_interrupted_import_goes_on_without_redoing_rows(layout, monkeypatch)
     loaded: list[str] = []
     load = importers._load
 
-    def counted(path: str) -> np.ndarray:
+    def counted(path: str, dim: int) -> np.ndarray:
         loaded.append(Path(path).name)
         if len(loaded) == 6:
             raise KeyboardInterrupt
-        return load(path)
+        return load(path, dim)
 
     monkeypatch.setattr(importers, "_load", counted)
     with pytest.raises(KeyboardInterrupt):

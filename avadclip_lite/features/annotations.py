@@ -27,17 +27,6 @@ from pathlib import Path
 from avadclip_lite.config import ClassSet
 from avadclip_lite.dataset import LABEL_MARK, Segment
 
-__all__ = [
-    "VIDEO_SUFFIXES",
-    "is_hidden",
-    "match_names",
-    "read_annotations",
-    "read_table",
-    "read_text",
-    "some",
-    "video_name",
-]
-
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .asf .flv .3gp .ogv .gif".split()
 )
