@@ -181,6 +181,7 @@ def _index(root: Path) -> dict[str, list[str]]:
             folders.clear()
             continue
         seen.add(real)
+        folders[:] = [name for name in folders if not is_hidden(name)]
         for file in files:
             if file.endswith(".npy") and not is_hidden(file):
                 found[video_name(file)].append(os.path.join(folder, file))
@@ -201,7 +202,7 @@ def _read_lists(
     if not allow_missing_audio:
         columns["audio_path"] = f"{layout}, or --allow-missing-audio to do without sound"
     files = {kind: _index(root) for kind, root in roots.items()}
-    rows, missing, contradicting = [], {}, []
+    rows, missing, contradicting, hidden = [], {}, [], []
     for split, path in lists.items():
         lines = read_table(path, columns, warnings)
         if not lines:
@@ -210,6 +211,9 @@ def _read_lists(
             row = {"where": where, "split": split}
             paths = line["path"], line.get("audio_path", "")
             file, track = (video_name(path).rpartition("/")[-1] for path in paths)
+            if is_hidden(file):
+                hidden.append(file)
+                continue
             if (match := _VIDEO_FILE.fullmatch(file)) is None:
                 raise StoreError(f"{where}: {file!r} is no feature file of the form NAME__CROP.npy")
             row |= {"name": video_name(match["name"]), "crop": int(match["crop"])}
@@ -222,7 +226,7 @@ def _read_lists(
                     raise StoreError(f"{where}: {name} is there twice, {both}; remove one")
                 row[kind] = found[0]
                 if not found[0] and (kind == "video" or (name and not allow_missing_audio)):
-                    missing[name] = where
+                    missing.setdefault(name, where)
             rows.append(row)
     if missing:
         folders = " or ".join(dict.fromkeys(str(root) for root in roots.values()))
@@ -234,6 +238,8 @@ def _read_lists(
     if contradicting:
         odd = some(contradicting)
         warnings.append(f"the label column contradicts the name of {odd}; the name was taken")
+    if hidden:
+        warnings.append(f"left out, another system's: {some(hidden, 'file')}")
     return pd.DataFrame(rows)
 
 
