@@ -318,23 +318,18 @@ class StoreWriter:
         (self.partial / dataset.META).write_text(text, encoding="utf-8")
 
     def _publish(self) -> None:
-        """Give the partial store its name; what makes it readable, meta.json, comes last.
-
-        What else lies in ``NAME.partial`` (its maker's log) is copied: until the end a process
-        that is killed must find everything where it was.
-        """
-        self.path.mkdir(exist_ok=True)
+        """Give the partial store its name; what makes it readable, meta.json, comes last. What else
+        lies in ``NAME.partial`` (its maker's log) comes along, if the store has none."""
         arrays = [f"{kind}.npy" for kind in _ARRAYS]
-        made = [*arrays, dataset.MANIFEST, dataset.ANNOTATIONS, dataset.META]
-        for file in (dataset.META, *arrays):
-            (self.path / file).unlink(missing_ok=True)
-        for file in self.partial.iterdir():
-            if file.is_file() and file.name not in made:
-                shutil.copyfile(file, self.path / file.name)
-        for file in filter(Path.exists, (self.partial / name for name in made)):
-            with open(file, "rb") as written:
-                os.fsync(written.fileno())
-            os.replace(file, self.path / file.name)
+        made = {*arrays, dataset.MANIFEST, dataset.ANNOTATIONS, dataset.META}
+        self.path.mkdir(exist_ok=True)
+        for name in (dataset.META, *arrays):
+            (self.path / name).unlink(missing_ok=True)
+        for file in sorted(self.partial.iterdir(), key=lambda file: file.name == dataset.META):
+            if file.is_file() and (file.name in made or not (self.path / file.name).exists()):
+                with open(file, "rb") as written:
+                    os.fsync(written.fileno())
+                os.replace(file, self.path / file.name)
         self._part(0).unlink()  # what is left of the partial store is no store any more
         shutil.rmtree(self.partial, ignore_errors=True)
         self.close()
