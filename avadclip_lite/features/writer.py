@@ -83,6 +83,7 @@ class StoreWriter:
         self._used = {"video": 0, "audio": 0}  # snippets
         self._pending: list[tuple[dict[str, Any], dict[str, np.ndarray]]] = []  # rows, arrays
         self._held = 0  # bytes of them
+        self._flushed = 0  # rows on disk
         self._parts = self.partial / "parts"
         self._parts.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self._parts / "lock")
@@ -233,10 +234,11 @@ class StoreWriter:
         for kind in _ARRAYS:
             if blocks := [held[kind] for _, held in self._pending if kind in held]:
                 arrays[kind] = np.concatenate(blocks)
-        part = self._part(len(self._rows) - len(self._pending))
+        part = self._part(self._flushed)
         with open(part.with_suffix(".new"), "wb") as file:
             np.savez(file, **arrays)
         os.replace(part.with_suffix(".new"), part)
+        self._flushed += len(self._pending)
         self._pending, self._held = [], 0
 
     def _read_part(self, first: int) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
@@ -267,6 +269,7 @@ class StoreWriter:
             self._dtype, self._flag_names = told["dtype"], told["flags"]
             for row in told["rows"]:
                 self._enter(row | {"segments": [tuple(event) for event in row["segments"]]})
+        self._flushed = len(self._rows)
         for file in set(self._parts.glob("*.n*")) - kept:
             file.unlink()
 
