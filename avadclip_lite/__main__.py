@@ -22,23 +22,24 @@ COMMANDS = {  # name: (module with add_arguments and main, what it does)
     "extract": ("video.folder", "make a feature store from a folder of videos"),
     "train": ("train", "train a detector on a feature store"),
     "study": ("experiments.study", "train the variants of the ablation studies over several seeds"),
-    "assess": ("experiments.assess", "score a trained detector on a feature store"),
     "score": ("video.timeline", "find anomalies in videos with a trained detector"),
     "alarms": ("video.thresholds", "false alarms per hour against recall, and thresholds to use"),
     "evaluate": (
         "experiments.score_files",
-        "score anybody's detector from files of scores",
+        "score a trained detector on a store, or anybody's from files of scores",
     ),
+    "import-checkpoint": ("compare.release", "make a run folder of the authors' checkpoint"),
     "bench": ("tools/bench.py", "time training steps at the size of XD-Violence"),
     "doctor": (
         "tools/doctor.py",
         "say what of this machine is ready, and how to mend the rest",
     ),
 }
+RENAMED = {"assess": "evaluate --run RUN --data STORE"}  # what a command of version 0.1 is now
 
 
 def usage() -> str:
-    rows = "\n".join(f"  {name:10s}{text}" for name, (_, text) in COMMANDS.items())
+    rows = "\n".join(f"  {name:18s}{text}" for name, (_, text) in COMMANDS.items())
     return (
         f"usage: python -m avadclip_lite COMMAND [options]\n\n{rows}\n\n"
         "python -m avadclip_lite COMMAND --help says more about one."
@@ -66,6 +67,10 @@ def main(argv: list[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(usage())
         return 0 if words else 2
+    if words[0] in RENAMED:
+        now = RENAMED[words[0]]
+        print(f"avadclip_lite: {words[0]} is now: python -m avadclip_lite {now}", file=sys.stderr)
+        return 2
     if words[0] not in COMMANDS:
         print(f"avadclip_lite: no command {words[0]!r}\n\n{usage()}", file=sys.stderr)
         return 2

@@ -50,9 +50,11 @@ def train_or_load(
     """
     root = Path(cache or os.environ.get(CACHE_FOLDER) or CACHE)
     given = {"text": text, "prompts": prompts, "teacher": teacher}
-    identity = [*_identity(settings, store, **given), source_digest()]
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    folder = root / f"{settings.form}-{settings.model.role}-{key}"
+    identity = train.run_identity(settings, store, **given)
+    del identity["store"]["path"]  # the same data may lie elsewhere
+    same = json.dumps([identity, source_digest()], sort_keys=True)
+    key = hashlib.sha256(same.encode()).hexdigest()[:16]
+    folder = root / f"{settings.detector}-{settings.form}-{settings.model.role}-{key}"
     try:
         root.mkdir(parents=True, exist_ok=True)
         held = FileLock(root / f"{folder.name}.lock").acquire()
@@ -73,13 +75,3 @@ def source_digest() -> str:
     for path in sorted(PACKAGE.glob("[!_]*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def _identity(settings, store, *, text, prompts, teacher):
-    _, tower, words = train._text(text, prompts, store, settings)
-    return [
-        settings.digest(),
-        store.digest,
-        train._text_digest(tower, words),
-        train._teacher_digest(teacher),
-    ]

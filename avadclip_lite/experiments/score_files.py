@@ -25,7 +25,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from sklearn.metrics import auc, precision_recall_curve
 
-from avadclip_lite.config import CLASS_SETS, XD_STRIDE, ClassSet
+from avadclip_lite.config import (
+    CLASS_SETS,
+    XD_STRIDE,
+    ClassSet,
+    add_device_argument,
+    find_device,
+)
 from avadclip_lite.dataset import (
     FeatureStore,
     class_events,
@@ -34,6 +40,7 @@ from avadclip_lite.dataset import (
     truth_events,
 )
 from avadclip_lite.evaluate import (
+    evaluate,
     event_metrics,
     frame_notes,
     name_segments,
@@ -42,6 +49,7 @@ from avadclip_lite.evaluate import (
 )
 from avadclip_lite.experiments.metrics import SCHEMA
 from avadclip_lite.features.annotations import read_annotations
+from avadclip_lite.train import load
 
 __all__ = ["ScoredFiles", "add_arguments", "main", "read_lengths", "read_scores", "score_files"]
 
@@ -219,8 +227,7 @@ def score_files(
     pooled = np.concatenate([scores[name] for name in names])
     positive, negative = snippet_truth(np.concatenate(truth), snippets, stride)
     anomaly = pooled if pooled.ndim == 1 else _anomaly(pooled, classes)
-    pooled_frames = pooled_metrics(anomaly, snippets, positive, negative)
-    metrics = {f"frame_{name}": value for name, value in pooled_frames.items()}
+    metrics = pooled_metrics(anomaly, snippets, positive, negative)
     if trapezoid:
         metrics[TRAPEZOID] = _trapezoid(anomaly, positive, negative)
     notes = frame_notes(metrics, positive)
@@ -330,7 +337,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--run", help="a trained detector: the folder that `train --out` wrote")
     add("--data", help="with --run: the feature store")
     add("--split", default="test", help="with --run: train or test (%(default)s)")
-    add("--device", default="auto", help="with --run: auto, cpu, cuda, ... (%(default)s)")
+    add_device_argument(parser)
     add("--precision", choices=["float32", "bf16"], default="float32")
     add("--scores", help="folder of NAME.npy, or one .npz; each (T,) or (T, C)")
     add("path", nargs="?", help=argparse.SUPPRESS)  # the scores, as it was in version 0.1
@@ -381,24 +388,19 @@ def main(args: argparse.Namespace) -> int:
 
 def _score_run(args: argparse.Namespace) -> ScoredFiles:
     """A trained detector on a split of a store."""
-    from avadclip_lite.evaluate import evaluate
-    from avadclip_lite.train import find_device, load
-
     store = FeatureStore.open(args.data)
-    device = find_device(args.device)
-    model = load(args.run, device=device)
-    if model.settings.model.dim != store.dim:
-        raise ValueError(
-            f"the detector in {args.run} takes features {model.settings.model.dim} wide, those in "
-            f"{args.data} are {store.dim} wide"
-        )
-    report = evaluate(model, store, args.split, device=device, precision=args.precision)
+    model = load(args.run, find_device(args.device))
+    report = evaluate(model, store, args.split, precision=args.precision)
     metrics, seen = report.metrics, report.predictions
     if args.trapezoid:
-        truth = store.frame_truth(store.indices(args.split))
+        truth = store.frame_truth(store.indices(args.split), seen.lengths * store.stride)
         counts = snippet_truth(truth, seen.lengths, store.stride)
         branches = {"classification": seen.anomaly, "alignment": seen.alignment_anomaly}
-        metrics |= {f"{TRAPEZOID}_{k}": _trapezoid(v, *counts) for k, v in branches.items()}
+        metrics |= {
+            f"{TRAPEZOID}_{branch}": _trapezoid(scores, *counts)
+            for branch, scores in branches.items()
+            if scores is not None
+        }
     return ScoredFiles(metrics=metrics, notes=report.notes, remarks=[])
 
 

@@ -21,7 +21,8 @@ of which epoch:
 - ``chosen``: the one that the variant's own rule keeps, by held-out training videos in form
   ``paper``, by the test set in form ``released``;
 - ``last``: the last one;
-- ``best on test``: the one with the highest test AP of the alignment branch. Optimistic.
+- ``best on test``: the one with the highest test AP of the alignment branch (of the other branch
+  in a detector that has none). Optimistic.
 
     frame = results("fusion")                              # of the file that ships
     table(frame, ["frame_ap_classification", "map_anomaly"])  # mean and standard deviation, percent
@@ -34,7 +35,7 @@ import argparse
 import sys
 import time
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -61,7 +62,7 @@ from avadclip_lite.evaluate import evaluate
 from avadclip_lite.experiments.cache import source_digest, train_or_load
 from avadclip_lite.experiments.run import write_atomically
 from avadclip_lite.features.parallel import add_worker_arguments, each
-from avadclip_lite.train import add_field_argument, chosen_fields, fit
+from avadclip_lite.train import CHOOSES, SHOWN, add_field_argument, chosen_fields, fit
 
 __all__ = [
     "STUDIES",
@@ -81,9 +82,7 @@ __all__ = [
 
 PROTOCOLS = ("chosen", "last", "best on test")
 PERCENT = 100.0
-SHOWN = ("frame_ap_classification", "frame_ap_alignment", "map_anomaly", "map_with_normal")
 _WATCHED = "test_of_epoch_"  # numbers of every epoch in a training's history
-_BEST = "frame_ap_alignment"  # by which the protocol "best on test" chooses
 
 
 # --- what is trained ------------------------------------------------------------------------------
@@ -174,16 +173,14 @@ def repeat(task: Task) -> list[dict[str, Any]]:
         result = train_or_load(settings, store, cache=task.cache, **how)
     else:
         result = fit(settings, store, **how)
-    if variant.every_epoch and any(_WATCHED + _BEST not in entry for entry in result.history):
+    if variant.every_epoch and not all(_seen(entry) for entry in result.history):
         result = fit(settings, store, **how)  # somebody trained some of it without looking
     chosen = evaluate(result.model, store, precision=precision).metrics
     found = {"chosen": (result.chosen_epoch, chosen)}
     if variant.every_epoch:
-        epochs = [
-            {k.removeprefix(_WATCHED): v for k, v in entry.items() if k.startswith(_WATCHED)}
-            for entry in result.history
-        ]
-        best = int(np.argmax([metrics[_BEST] for metrics in epochs]))
+        epochs = [_seen(entry) for entry in result.history]
+        measure = next(name for name in CHOOSES if name in chosen)
+        best = int(np.argmax([metrics[measure] for metrics in epochs]))
         found["last"] = (len(epochs), epochs[-1])
         found["best on test"] = (best + 1, epochs[best])
     about = {
@@ -200,6 +197,11 @@ def repeat(task: Task) -> list[dict[str, Any]]:
         {**about, "protocol": protocol, "epoch": epoch} | _kept(metrics)
         for protocol, (epoch, metrics) in found.items()
     ]
+
+
+def _seen(entry: Mapping[str, float]) -> dict[str, float]:
+    """What an epoch's test gave; nothing if nobody looked."""
+    return {k.removeprefix(_WATCHED): v for k, v in entry.items() if k.startswith(_WATCHED)}
 
 
 def _kept(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -263,8 +265,8 @@ class ResultLog:
             write_atomically(self.path, lines[[*self.ABOUT, *rest]].to_csv(index=False))
 
 
-def _train_and_log(task: Task, log: ResultLog) -> None:
-    log.add(repeat(task))
+def _logged(work: Callable[[Task], list[dict[str, Any]]], log: ResultLog, task: Task) -> None:
+    log.add(work(task))
 
 
 def run_study(
@@ -328,7 +330,7 @@ def run_study(
             f"({', '.join(sorted(old))}); delete the file to train all of them again",
             file=sys.stderr,
         )
-    call = partial(_train_and_log, log=log)
+    call = partial(_logged, repeat, log)  # whoever finishes a training files it
     found = each(call, todo, jobs=jobs, backend=backend, address=address)
     for _ in tqdm(found, total=len(todo), unit="training", disable=None if progress else True):
         pass
