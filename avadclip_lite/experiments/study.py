@@ -61,8 +61,9 @@ from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.evaluate import evaluate
 from avadclip_lite.experiments.cache import source_digest, train_or_load
 from avadclip_lite.experiments.run import write_atomically
+from avadclip_lite.experiments.train_command import add_field_argument, chosen_fields
 from avadclip_lite.features.parallel import add_worker_arguments, each
-from avadclip_lite.train import CHOOSES, SHOWN, add_field_argument, chosen_fields, fit
+from avadclip_lite.train import SHOWN, fit
 
 __all__ = [
     "STUDIES",
@@ -179,8 +180,8 @@ def repeat(task: Task) -> list[dict[str, Any]]:
     found = {"chosen": (result.chosen_epoch, chosen)}
     if variant.every_epoch:
         epochs = [_seen(entry) for entry in result.history]
-        measure = next(name for name in CHOOSES if name in chosen)
-        best = int(np.argmax([metrics[measure] for metrics in epochs]))
+        branch = "alignment" if "frame_ap_alignment" in chosen else "classification"
+        best = int(np.argmax([metrics[f"frame_ap_{branch}"] for metrics in epochs]))
         found["last"] = (len(epochs), epochs[-1])
         found["best on test"] = (best + 1, epochs[best])
     about = {
