@@ -267,15 +267,13 @@ def test_the_key_covers_source_tags_parameters_and_surroundings(two: list[Path])
     assert len({key, *others}) == 6
 
 
-def test_digests_follow_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "PACKAGE", tmp_path)
+def test_digests_follow_the_files(tmp_path: Path) -> None:
     seen = set()
-    for name, text in (("a.py", "1"), ("a.py", "2"), ("b.py", "1"), ("c.txt", "1")):
+    for name, text in (("a.py", "1"), ("a.py", "2"), ("b.py", "1"), ("c.txt", "1"), ("d.pyc", "")):
         (tmp_path / name).write_text(text)
-        seen.add((run.package_digest(), run.folder_digest(tmp_path)))
-    assert len({package for package, _ in seen}) == 3  # c.txt is no source
-    assert len({folder for _, folder in seen}) == 4
-    assert run.folder_digest(tmp_path / "nowhere") == ""
+        seen.add((run.folder_digest(tmp_path, run.SOURCES), run.folder_digest(tmp_path)))
+    assert len({package for package, _ in seen}) == 4  # a .pyc is no source
+    assert len({folder for _, folder in seen}) == 5
 
 
 def test_a_large_file_counts_by_size_and_time(
@@ -364,7 +362,7 @@ def test_a_run_from_first_to_last(
         ("01_one", 4),
         ("02_two", 5),
     ]
-    monkeypatch.setattr(run, "package_digest", lambda: "another package")
+    monkeypatch.setattr(run, "PACKAGE", folder)
     run.run(out=out, folder=folder, only=["02"], extra=[("epochs", "5")])
     metrics = json.loads((out / "metrics.json").read_text())
     assert [n["current"] for n in metrics["notebooks"]] == [False, True]

@@ -20,8 +20,6 @@ from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.encoders import TextTower, WordPrompts
 from avadclip_lite.model import Detector
 
-__all__ = ["CACHE_FOLDER", "source_digest", "train_or_load"]
-
 CACHE_FOLDER = "AVADCLIP_CACHE"  # environment variable that names the cache's folder
 PACKAGE = Path(__file__).resolve().parents[1]
 CACHE = PACKAGE.parent / "runs" / "cache"  # where that names none

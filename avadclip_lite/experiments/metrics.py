@@ -18,8 +18,6 @@ from typing import Any
 
 from avadclip_lite.config import Config
 
-__all__ = ["MEASURES", "RECORDS", "SCHEMA", "gather_metrics", "record"]
-
 RECORDS = "AVADCLIP_RECORDS"  # environment variable that names the file of a notebook's records
 SCHEMA = json.loads(Path(__file__).with_name("metrics.schema.json").read_text(encoding="utf-8"))
 _DEFINED = SCHEMA["$defs"]
@@ -47,10 +45,10 @@ def record(
     """Hand one number over to ``metrics.json``.
 
     ``measure`` is a word of ``MEASURES``, or a flat name of ``evaluate.Report.metrics``, whose
-    branch is taken out of it ("frame_ap_alignment"). ``detector`` says who was measured, by the
-    name of a study's variant or of a baseline (``None``: a property of the data); ``seed`` is
-    ``None`` for what no seed touches; ``config`` the Config that determined it (stored as its
-    digest); ``protocol`` what no other field says. Saying the same number again replaces it.
+    branch is taken out of it. ``detector`` says who was measured, by the name of a study's variant
+    or a baseline's (``None``: a property of the data); ``seed`` is ``None`` for what no seed
+    touches; ``config`` is stored as its digest; ``protocol`` is what no other field says. Saying
+    the same number again replaces it.
 
     Raises ``ValueError`` for a measure, branch or split that is not known, and for a number that
     is not finite or outside of its measure's range.
@@ -61,13 +59,10 @@ def record(
         if branch not in (None, last):
             raise ValueError(f"record({measure!r}) was given another branch, {branch!r}")
         measure, branch = stem, last
-    for name, given, known in (
-        ("measure", measure, list(MEASURES)),
-        ("branch", branch, fields["branch"]["enum"]),
-        ("split", split, fields["split"]["enum"]),
-    ):
-        if given not in known:
-            words = ", ".join(map(str, known))
+    known = {name: fields[name]["enum"] for name in ("branch", "split")} | {"measure": [*MEASURES]}
+    for name, given in {"measure": measure, "branch": branch, "split": split}.items():
+        if given not in known[name]:
+            words = ", ".join(map(str, known[name]))
             raise ValueError(f"record knows no {name} {given!r}; known: {words}")
     number = int(value) if isinstance(value, int) else float(value)
     kind = _DEFINED[MEASURES[measure]]

@@ -6,7 +6,6 @@ A line of that cell reads ``name: type = literal  # what it is``; ``papermill`` 
 from __future__ import annotations
 
 import ast
-import contextlib
 import logging
 import math
 import re
@@ -15,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avadclip_lite.config import Config, make_config
-
-__all__ = ["Parameter", "check_parameters", "is_field", "read_parameters", "settle_parameters"]
+from avadclip_lite.config import make_config
+from avadclip_lite.dataset import FeatureStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,17 +24,16 @@ class Parameter:
 
     name: str
     type: str  # as annotated: int, float, str, bool, list[int], list[float], list[str]
-    default: Any
+    default: Any = None
     help: str = ""
 
     def convert(self, text: str) -> Any:
         """The value that a command line's word stands for; ``ValueError`` if it is of another
         type. Lists are written with commas: ``0,1,2``."""
-        kind = re.fullmatch(r"list\[(\w+)\]", self.type)
-        if kind is None:
-            return self._one(text, self.type)
-        words = [word.strip().strip("'\"") for word in text.strip().strip("[]()").split(",")]
-        return [self._one(word, kind[1]) for word in words if word]
+        if self.type.startswith("list["):
+            words = (word.strip().strip("'\"") for word in text.strip().strip("[]()").split(","))
+            return [self._one(word, self.type[5:-1]) for word in words if word]
+        return self._one(text, self.type)
 
     def _one(self, text: str, kind: str) -> Any:
         try:
@@ -58,10 +55,10 @@ def read_parameters(path: Path) -> dict[str, Parameter]:
     """
     import papermill
 
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of what we say ourselves
     try:
-        with _quiet("papermill"):
-            found = papermill.inspect_notebook(str(path))
-    except Exception as error:  # whatever is wrong with a notebook: nbformat's, jsonschema's, ...
+        found = papermill.inspect_notebook(str(path))
+    except Exception as error:  # whatever is wrong with it: nbformat's, jsonschema's, ...
         raise ValueError(
             f"{path} is not a notebook ({type(error).__name__}); restore it from git"
         ) from None
@@ -80,17 +77,6 @@ def read_parameters(path: Path) -> dict[str, Parameter]:
     return parameters
 
 
-@contextlib.contextmanager
-def _quiet(logger: str):
-    """Without the warnings of a library; what it cannot read, we say ourselves."""
-    before = logging.getLogger(logger).level
-    logging.getLogger(logger).setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.getLogger(logger).setLevel(before)
-
-
 def check_parameters(names: MutableMapping[str, Any]) -> None:
     """For a setup cell, ``check_parameters(globals())``: values get the type that was declared.
 
@@ -104,7 +90,7 @@ def check_parameters(names: MutableMapping[str, Any]) -> None:
         ):
             text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
             declared = str(kind) if inner else kind.__name__
-            names[name] = Parameter(name=name, type=declared, default=None).convert(text)
+            names[name] = Parameter(name=name, type=declared).convert(text)
 
 
 def settle_parameters(
@@ -120,59 +106,43 @@ def settle_parameters(
     ``extra`` are pairs of words from the command line. A parameter that has the name of a
     configuration field is that field, so its value is checked as the configuration would.
 
-    Raises ``ValueError`` for a name that no notebook declares, a value of the wrong type, or one
-    that the configuration refuses.
+    Raises ``ValueError`` for a name that no notebook declares, a value of the wrong type or that
+    the configuration refuses, and a store that does not fit; ``FileNotFoundError`` without one.
     """
     declared = {path.stem: read_parameters(path) for path in paths}
-    known: dict[str, Parameter] = {}
-    for parameters in declared.values():
-        known = parameters | known
+    known = {name: one for found in declared.values() for name, one in found.items()}
     given: dict[str, Any] = {}
     for name, text in extra:
         if name not in known:
-            raise ValueError(
-                f"no notebook knows a parameter {name!r}; known: {', '.join(sorted(known))}"
-            )
+            names = ", ".join(sorted(known))
+            raise ValueError(f"no notebook knows a parameter {name!r}; known: {names}")
         if name in given:
             raise ValueError(f"parameter {name} was given twice")
         given[name] = known[name].convert(text)
-    for name, value in (("form", form), ("scale", scale), ("data", data and str(data))):
-        if value is None:
-            continue
-        if name in given:
+    for name, value in {"form": form, "scale": scale, "data": data and str(data)}.items():
+        if value is not None and name in given:
             raise ValueError(f"give {name} as --{name} or as -p {name}, not both")
-        if name not in known:
+        if value is not None and name not in known:
             raise ValueError(f"no chosen notebook has a parameter {name!r}, so --{name} is idle")
-        given[name] = value
-    fields = {k: v for k, v in given.items() if k not in ("form", "scale") and is_field(k)}
+        given |= {} if value is None else {name: value}
+    choice = {"form": "paper", "scale": "soundstage"} | given
     settings = make_config(
-        form=given.get("form", "paper"), scale=given.get("scale", "soundstage"), **fields
+        **{k: v for k, v in choice.items() if k in ("form", "scale") or is_field(k)}
     )
-    if given.get("data"):
-        _check_data(Path(given["data"]), settings)
-    return {
-        stem: {k: v for k, v in given.items() if k in parameters}
-        for stem, parameters in declared.items()
-    }
+    if place := given.get("data"):
+        if not Path(place).is_dir():
+            raise FileNotFoundError(
+                f"no feature store at {place}; make one with: python -m avadclip_lite import --help"
+            )
+        if (width := FeatureStore.open(place).dim) != settings.model.dim:
+            raise ValueError(
+                f"the features in {place} are {width} wide, but --scale {settings.scale} expects "
+                f"{settings.model.dim}; choose the other scale"
+            )
+    return {stem: {k: v for k, v in given.items() if k in p} for stem, p in declared.items()}
 
 
 def is_field(name: str) -> bool:
-    """Whether a parameter of this name is a field of the configuration."""
-    settings = make_config().to_dict()
-    return any(name in section for section in settings.values() if isinstance(section, dict))
-
-
-def _check_data(path: Path, settings: Config) -> None:
-    """The store opens and has the width that the scale expects."""
-    if not path.is_dir():
-        raise FileNotFoundError(
-            f"no feature store at {path}; make one with: python -m avadclip_lite import --help"
-        )
-    from avadclip_lite.dataset import FeatureStore
-
-    store = FeatureStore.open(path)
-    if store.dim != settings.model.dim:
-        raise ValueError(
-            f"the features in {path} are {store.dim} wide, but --scale {settings.scale} expects "
-            f"{settings.model.dim}; choose the other scale"
-        )
+    """Whether a parameter of this name is a field of a section of the configuration."""
+    sections = make_config().to_dict()
+    return any(name in sections[part] for part in ("model", "loss", "train", "data"))

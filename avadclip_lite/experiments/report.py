@@ -18,15 +18,6 @@ import jinja2
 from avadclip_lite.experiments.metrics import MEASURES
 from avadclip_lite.experiments.run import cell_tags, read_notebook, write_atomically
 
-__all__ = [
-    "formula",
-    "main_figures",
-    "markdown",
-    "results_table",
-    "title_and_question",
-    "write_report",
-]
-
 HERE = Path(__file__).parent
 _PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True)
 

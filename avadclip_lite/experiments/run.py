@@ -36,24 +36,11 @@ from avadclip_lite.experiments.metrics import RECORDS, gather_metrics
 from avadclip_lite.experiments.parameters import is_field, read_parameters, settle_parameters
 from avadclip_lite.features.parallel import add_worker_arguments
 
-__all__ = [
-    "NotebookFailed",
-    "add_arguments",
-    "environment",
-    "execute",
-    "kernel_environment",
-    "main",
-    "notebooks",
-    "package_digest",
-    "read_notebook",
-    "run",
-    "write_atomically",
-]
-
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent  # of the clone
 CHECKPOINTS = "checkpoints"  # in the run's folder
 QUIET_KERNEL = ["--IPKernelApp.log_level=50"]  # its greetings and its last words are no news
+SOURCES = "*[!c]"  # of the package: all but .pyc
 HASHED_WHOLE = 32 * 2**20  # bytes; larger data files count by size and time stamp
 
 
@@ -87,26 +74,14 @@ def cell_tags(cell: Mapping[str, Any]) -> list[str]:
 # --- what has been done --------------------------------------------------------------------------
 
 
-def package_digest() -> str:
-    """Changes whenever a source file of the package does."""
+def folder_digest(folder: Path, pattern: str = "*") -> str:
+    """Changes whenever a file of that name under ``folder`` does."""
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def folder_digest(folder: Path) -> str:
-    """Changes whenever a file under ``folder`` does; empty for a folder that is not there."""
-    if not folder.is_dir():
-        return ""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(p for p in folder.rglob(pattern) if p.is_file()):
         stat = path.stat()
         digest.update(f"{path.relative_to(folder)}\0{stat.st_size}\0".encode())
-        if stat.st_size <= HASHED_WHOLE:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-        else:
-            digest.update(str(stat.st_mtime_ns).encode())
+        large = stat.st_size > HASHED_WHOLE
+        digest.update(str(stat.st_mtime_ns).encode() if large else path.read_bytes())
     return digest.hexdigest()
 
 
@@ -126,25 +101,24 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-class _State:
+class _State(dict):
     """``state.json``: which notebooks are done, under which key. Written after every notebook, in
     one step, so a run that is killed at any moment leaves the truth behind."""
 
     def __init__(self, out: Path) -> None:
         self.path = out / "state.json"
-        try:
-            self.data = json.loads(self.path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            self.data = {}
-        self.data.setdefault("notebooks", {})
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            self.update(json.loads(self.path.read_text(encoding="utf-8")))
+        self.setdefault("notebooks", {})
 
     def done(self, stem: str, key: str) -> bool:
-        entry = self.data["notebooks"].get(stem)
-        executed = self.path.with_name(f"{stem}.ipynb")
-        return entry is not None and entry["key"] == key and executed.is_file()
+        entry = self["notebooks"].get(stem)
+        return (
+            bool(entry) and entry["key"] == key and (self.path.parent / f"{stem}.ipynb").is_file()
+        )
 
     def save(self) -> None:
-        write_atomically(self.path, json.dumps(self.data, indent=1))
+        write_atomically(self.path, json.dumps(self, indent=1))
 
 
 @contextlib.contextmanager
@@ -185,13 +159,13 @@ def kernel_environment(
     that one computes; at scale ``xd`` all do. ``OMP_NUM_THREADS`` is respected if set.
     """
     threads = (os.cpu_count() or 1) if scale == "xd" else 1
-    import_path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    kernels = [str(Path(sys.prefix) / "share" / "jupyter")]
+
+    def first(folder: Path, name: str) -> str:
+        return os.pathsep.join(filter(None, [str(folder), os.environ.get(name)]))
+
     variables = {
-        "PYTHONPATH": os.pathsep.join(import_path),
-        "JUPYTER_PATH": os.pathsep.join(
-            kernels + [p for p in [os.environ.get("JUPYTER_PATH")] if p]
-        ),
+        "PYTHONPATH": first(ROOT, "PYTHONPATH"),
+        "JUPYTER_PATH": first(Path(sys.prefix) / "share" / "jupyter", "JUPYTER_PATH"),
         "JUPYTER_PREFER_ENV_PATH": "1",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # or every kernel warns about frozen modules
@@ -300,9 +274,7 @@ def run(
                 **(workers or {}),
             )
         with environment({RESULTS: str(results)}):
-            return _run(
-                present, chosen, given, out=out, data=data or soundstage_path(), force=force
-            )
+            return _run(present, chosen, given, out, data or soundstage_path(), force)
 
 
 def _choose(present: list[Path], only: Sequence[str]) -> list[Path]:
@@ -317,15 +289,13 @@ def _run(
     present: list[Path],
     chosen: list[Path],
     given: dict[str, dict[str, Any]],
-    *,
     out: Path,
     data: Path,
     force: bool,
 ) -> Path | None:
-    state = _State(out)
-    results = results_path()
+    state, results = _State(out), results_path()
     numbers = hashlib.sha256(results.read_bytes()).hexdigest() if results.is_file() else ""
-    surroundings = (package_digest(), folder_digest(data), numbers)
+    surroundings = (folder_digest(PACKAGE, SOURCES), folder_digest(data), numbers)
     keys = {p.stem: notebook_key(p, given[p.stem], *surroundings) for p in chosen}
     todo = [p for p in chosen if force or not state.done(p.stem, keys[p.stem])]
     shutil.rmtree(out / ".unfinished", ignore_errors=True)
@@ -354,20 +324,15 @@ def _run_one(
 ) -> float:
     """Execute into ``.unfinished`` and move into place when all of it is there."""
     started = time.perf_counter()
-    state.data["notebooks"].pop(path.stem, None)
+    state["notebooks"].pop(path.stem, None)
     state.save()
     draft = out / ".unfinished" / path.name
     # a name of its own: the kernel of a run that was killed may live a moment longer and write
     records = draft.with_name(f"{path.stem}.{os.getpid()}.jsonl")
     draft.parent.mkdir(parents=True, exist_ok=True)
-    variables = kernel_environment(
-        notebook=path.stem,
-        records=records,
-        cache=out / CHECKPOINTS,
-        scale=parameters.get("scale", "soundstage"),
-    )
+    about = {"notebook": path.stem, "records": records, "cache": out / CHECKPOINTS}
     try:
-        with environment(variables):
+        with environment(kernel_environment(scale=parameters.get("scale", "soundstage"), **about)):
             execute(path, draft, parameters)
     except NotebookFailed as error:
         print(f"{time.perf_counter() - started:7.1f} s  FAILED", flush=True)
@@ -375,27 +340,24 @@ def _run_one(
     except KeyboardInterrupt:
         print("  interrupted", flush=True)
         raise
-    seconds = time.perf_counter() - started
+    seconds = round(time.perf_counter() - started, 1)
     final_records = out / "records" / f"{path.stem}.jsonl"
     final_records.parent.mkdir(exist_ok=True)
     records.touch()
     os.replace(records, final_records)
     os.replace(draft, out / path.name)
-    state.data["notebooks"][path.stem] = {
-        "key": key,
-        "parameters": dict(parameters),
-        "seconds": round(seconds, 1),
-    }
+    entry = {"key": key, "parameters": dict(parameters), "seconds": seconds}
+    state["notebooks"][path.stem] = entry
     state.save()
     return seconds
 
 
 def _finish(present: list[Path], out: Path, state: _State, surroundings: tuple[str, ...]) -> Path:
     """Write ``metrics.json`` and the report, if anything changed since they were written."""
-    entries = state.data["notebooks"]
+    entries = state["notebooks"]
     report = out / "report.html"
     stamp = hashlib.sha256(json.dumps([entries, surroundings], sort_keys=True).encode()).hexdigest()
-    if state.data.get("report") == stamp and report.is_file():
+    if state.get("report") == stamp and report.is_file():
         return report
     done, numbers = [], []
     for path in present:
@@ -411,7 +373,7 @@ def _finish(present: list[Path], out: Path, state: _State, surroundings: tuple[s
     from avadclip_lite.experiments.report import write_report
 
     write_report(out, metrics)
-    state.data["report"] = stamp
+    state["report"] = stamp
     state.save()
     return report
 
@@ -443,15 +405,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--scale", choices=["soundstage", "xd"], help="how large")
     add("--out", type=Path, help="folder to write (default: runs/NAME of the data)")
     add("--only", action="append", default=[], metavar="NN", help="only this one (repeatable)")
-    add(
-        "-p",
-        dest="extra",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="set a notebook parameter (repeatable); an unknown name lists the known ones",
-    )
+    told = "set a notebook parameter (repeatable); an unknown name lists the known ones"
+    pair = {"nargs": 2, "metavar": ("NAME", "VALUE"), "help": told}
+    add("-p", dest="extra", action="append", default=[], **pair)
     add("--force", action="store_true", help="run also what is up to date")
     add("--seeds", type=int, default=0, help="first train the ablation studies over so many seeds")
     add("--studies", nargs="*", default=[], help="only these studies")
@@ -460,20 +416,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run; 1 if a notebook failed or the report could not be written."""
-    name = args.data.resolve().name if args.data else "soundstage"
+    default = ROOT / "runs" / (args.data.resolve().name if args.data else "soundstage")
+    names = ("form", "scale", "data", "only", "force", "seeds", "studies")
+    given = {name: getattr(args, name) for name in names}
+    workers = {name: getattr(args, name) for name in ("jobs", "backend", "address")}
     try:
-        report = run(
-            out=args.out or ROOT / "runs" / name,
-            form=args.form,
-            scale=args.scale,
-            data=args.data,
-            only=args.only,
-            extra=[tuple(pair) for pair in args.extra],
-            force=args.force,
-            seeds=args.seeds,
-            studies=args.studies,
-            workers={"jobs": args.jobs, "backend": args.backend, "address": args.address},
-        )
+        report = run(out=args.out or default, extra=args.extra, workers=workers, **given)
     except NotebookFailed as error:
         print(f"\n{error}\nMend it and run again: what is done stays done.", file=sys.stderr)
         return 1

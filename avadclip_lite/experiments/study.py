@@ -1,7 +1,6 @@
 """Trainings repeated over seeds, side by side: what the ablations of the notebooks rest on.
 
     python -m avadclip_lite study --out data/studies/soundstage.csv --seeds 10 --jobs 2
-    python -m avadclip_lite study fusion ukd --data STORE --scale xd --seeds 3 --out runs/xd.csv
 
 A *variant* is a configuration with a name, a *study* a list of variants to be read together; both
 stand in ``studies.toml``. For one seed, every variant of form ``paper`` is trained on the same
@@ -9,14 +8,10 @@ videos in the same order, so that two of them can be compared seed by seed (``pa
 ``released`` holds no training video out and batches them otherwise: trainings of the two forms see
 other videos in another order, and ``paired`` says so.
 
-Trainings are independent: they spread over the cores (``--jobs``) or over a cluster (``--backend
-dask|ray --address ...``) whose workers see the same files. Whoever finishes one adds it to the
-result file at once, so that an interrupted study goes on where it stopped, and a variant that two
-studies share is trained once. A file holds one setup (scale, fields given for all variants) on one
-store.
-
-One line of the result file is one evaluation of one training on the test split. ``protocol`` says
-of which epoch:
+Trainings spread over the cores (``--jobs``) or over a cluster (``--backend dask|ray --address``)
+whose workers see the same files. Whoever finishes one adds it to the result file at once, so that
+an interrupted study goes on where it stopped. A file holds one setup (scale, fields given for all
+variants) on one store, and a line is a test of one training. Its ``protocol`` says of which epoch:
 
 - ``chosen``: the one that the variant's own rule keeps, by held-out training videos in form
   ``paper``, by the test set in form ``released``;
@@ -48,15 +43,7 @@ from filelock import FileLock
 from scipy.stats import ttest_rel
 from tqdm import tqdm
 
-from avadclip_lite.config import (
-    Config,
-    Form,
-    Role,
-    Scale,
-    make_config,
-    results_path,
-    soundstage_path,
-)
+from avadclip_lite.config import Config, make_config, results_path, soundstage_path
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.evaluate import evaluate
 from avadclip_lite.experiments.cache import source_digest, train_or_load
@@ -65,28 +52,9 @@ from avadclip_lite.experiments.train_command import add_field_argument, chosen_f
 from avadclip_lite.features.parallel import add_worker_arguments, each
 from avadclip_lite.train import SHOWN, fit
 
-__all__ = [
-    "STUDIES",
-    "VARIANTS",
-    "Paired",
-    "ResultLog",
-    "Task",
-    "Variant",
-    "add_arguments",
-    "main",
-    "paired",
-    "repeat",
-    "results",
-    "run_study",
-    "table",
-]
-
 PROTOCOLS = ("chosen", "last", "best on test")
 PERCENT = 100.0
 _WATCHED = "test_of_epoch_"  # numbers of every epoch in a training's history
-
-
-# --- what is trained ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,15 +66,15 @@ class Variant:
     "last" and "best on test" as well, which takes an evaluation after each epoch.
     """
 
-    form: Form = "paper"
-    role: Role = "audio_visual"
+    form: str = "paper"
+    role: str = "audio_visual"
     teacher: str | None = None
     every_epoch: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
 
-    def settings(self, *, scale: Scale, seed: int, **overrides: Any) -> Config:
+    def settings(self, *, scale: str, seed: int, **overrides: Any) -> Config:
         """The configuration of this variant at a scale, for a seed."""
-        chosen = {**overrides, **self.fields, "seed": seed}
+        chosen = overrides | {**self.fields, "seed": seed}
         return make_config(form=self.form, scale=scale, role=self.role, **chosen)
 
 
@@ -126,24 +94,21 @@ class Task:
     variant: str
     seed: int
     data: str
-    scale: Scale
+    scale: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
     cache: str | None = None  # of trained models; None: the one of ``train_or_load``
     keep: bool = True  # the model goes to the cache; a teacher's always does, for its students
 
-    def settings(self) -> Config:
-        """The configuration that is trained."""
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in self.overrides.items()}
-        return VARIANTS[self.variant].settings(scale=self.scale, seed=self.seed, **fields)
-
-    def of(self, variant: str, seed: int | None = None) -> Task:
-        """The same training of another variant, or from another seed."""
-        return replace(self, variant=variant, seed=self.seed if seed is None else seed)
+    def settings(self, **other: Any) -> Config:
+        """The configuration that is trained, or would be with another ``variant`` or ``seed``."""
+        task = replace(self, **other)
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in task.overrides.items()}
+        return VARIANTS[task.variant].settings(scale=task.scale, seed=task.seed, **fields)
 
     @property
     def setup(self) -> str:
         """What all trainings of a result file share: the digest of the variant "paper", seed 0."""
-        return self.of("paper", 0).settings().digest()
+        return self.settings(variant="paper", seed=0).digest()
 
 
 def repeat(task: Task) -> list[dict[str, Any]]:
@@ -152,8 +117,7 @@ def repeat(task: Task) -> list[dict[str, Any]]:
     The same task gives the same numbers on the same machine; on another one the rounding of matrix
     products differs, which training amplifies.
     """
-    variant, settings = VARIANTS[task.variant], task.settings()
-    store = FeatureStore.open(task.data)
+    variant, settings, store = VARIANTS[task.variant], task.settings(), FeatureStore.open(task.data)
     precision = settings.train.precision
     began = time.perf_counter()
 
@@ -164,17 +128,15 @@ def repeat(task: Task) -> list[dict[str, Any]]:
     def options(of: Variant) -> dict[str, Any]:
         return {"progress": False, "watch": watch if of.every_epoch else None}
 
-    teacher = None
-    if variant.teacher is not None:
-        # watched, too: whoever trains a teacher first may be its student
-        theirs, how = task.of(variant.teacher).settings(), options(VARIANTS[variant.teacher])
-        teacher = train_or_load(theirs, store, cache=task.cache, **how).model
-    how = options(variant) | {"teacher": teacher}
+    how = options(variant)
+    if variant.teacher is not None:  # watched, too: its student may be the first to train it
+        theirs, watched = task.settings(variant=variant.teacher), options(VARIANTS[variant.teacher])
+        how["teacher"] = train_or_load(theirs, store, cache=task.cache, **watched).model
     if task.keep or task.variant in _TEACHERS:
         result = train_or_load(settings, store, cache=task.cache, **how)
     else:
         result = fit(settings, store, **how)
-    if variant.every_epoch and not all(_seen(entry) for entry in result.history):
+    if variant.every_epoch and not all(map(_seen, result.history)):
         result = fit(settings, store, **how)  # somebody trained some of it without looking
     chosen = evaluate(result.model, store, precision=precision).metrics
     found = {"chosen": (result.chosen_epoch, chosen)}
@@ -182,8 +144,7 @@ def repeat(task: Task) -> list[dict[str, Any]]:
         epochs = [_seen(entry) for entry in result.history]
         branch = "alignment" if "frame_ap_alignment" in chosen else "classification"
         best = int(np.argmax([metrics[f"frame_ap_{branch}"] for metrics in epochs]))
-        found["last"] = (len(epochs), epochs[-1])
-        found["best on test"] = (best + 1, epochs[best])
+        found |= {"last": (len(epochs), epochs[-1]), "best on test": (best + 1, epochs[best])}
     about = {
         "variant": task.variant,
         "seed": task.seed,
@@ -195,7 +156,8 @@ def repeat(task: Task) -> list[dict[str, Any]]:
         "seconds": round(time.perf_counter() - began, 1),
     }
     return [
-        {**about, "protocol": protocol, "epoch": epoch} | _kept(metrics)
+        {**about, "protocol": protocol, "epoch": epoch}
+        | {name: round(value, 6) for name, value in metrics.items() if _is_kept(name)}
         for protocol, (epoch, metrics) in found.items()
     ]
 
@@ -205,22 +167,19 @@ def _seen(entry: Mapping[str, float]) -> dict[str, float]:
     return {k.removeprefix(_WATCHED): v for k, v in entry.items() if k.startswith(_WATCHED)}
 
 
-def _kept(metrics: Mapping[str, float]) -> dict[str, float]:
+def _is_kept(name: str) -> bool:
     """The measures that go to the file: no counts, and of single classes the averages only."""
-    return {
-        name: round(value, 6)
-        for name, value in metrics.items()
-        if name not in ("videos", "snippets", "frames")
-        and ("@" not in name or name.startswith(("map_anomaly", "map_with_normal")))
-    }
+    if name in ("videos", "snippets", "frames"):
+        return False
+    return "@" not in name or name.startswith(("map_anomaly", "map_with_normal"))
 
 
 # --- the result file ------------------------------------------------------------------------------
 
 
 class ResultLog:
-    """The result file of a study: text, one line an evaluation. Any number of processes may add to
-    it; each replaces the whole file in one step, so that it is never half of anything."""
+    """The result file of a study: text, one line a test. Any number of processes may add to it;
+    each replaces the whole file in one step, so that it is never half of anything."""
 
     ABOUT = tuple("variant seed protocol epoch config setup store sources torch seconds".split())
 
@@ -234,7 +193,7 @@ class ResultLog:
             return pd.DataFrame(columns=[*self.ABOUT])
         try:
             lines = pd.read_csv(self.path, dtype=str, keep_default_na=False)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        except ValueError as error:  # pandas' own are of this kind
             raise ValueError(f"{self.path} is no result file of a study: {error}") from None
         if missing := [name for name in self.ABOUT if name not in lines]:
             raise ValueError(
@@ -251,17 +210,17 @@ class ResultLog:
 
     def add(self, new: Sequence[Mapping[str, Any]]) -> None:
         """Add the lines of one training; those that it had of the same are replaced."""
+        key, ranks = ["variant", "seed", "protocol"], [*VARIANTS, *PROTOCOLS]
+
+        def order(column: pd.Series) -> pd.Series:
+            if column.name == "seed":
+                return column.astype(int)
+            return column.map({name: k for k, name in enumerate(ranks)}).fillna(len(ranks))
+
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_name(f".{self.path.name}.lock")):
             lines = pd.concat([self.read(), pd.DataFrame(new).astype(str)]).fillna("")
-            lines = lines.drop_duplicates(["variant", "seed", "protocol"], keep="last")
-            ranks = {name: k for k, name in enumerate([*VARIANTS, *PROTOCOLS])}
-            lines = lines.sort_values(
-                ["variant", "seed", "protocol"],
-                key=lambda c: (
-                    c.astype(int) if c.name == "seed" else c.map(ranks).fillna(len(ranks))
-                ),
-            )
+            lines = lines.drop_duplicates(key, keep="last").sort_values(key, key=order)
             rest = [name for name in lines if name not in self.ABOUT]
             write_atomically(self.path, lines[[*self.ABOUT, *rest]].to_csv(index=False))
 
@@ -275,14 +234,12 @@ def run_study(
     *,
     studies: Sequence[str] = (),
     data: str | Path = "",
-    scale: Scale = "soundstage",
+    scale: str = "soundstage",
     seeds: Iterable[int] = range(10),
     overrides: Mapping[str, Any] | None = None,
     cache: str | Path | None = None,
-    jobs: int = 1,
-    backend: str = "loky",
-    address: str | None = None,
     progress: bool = True,
+    **workers: Any,
 ) -> Path:
     """Train every variant of the named studies (default: all) for every seed that ``out`` lacks.
 
@@ -290,49 +247,42 @@ def run_study(
     fields of the configuration for all variants (``epochs``, ``max_steps``, ``precision``, ...);
     a variant's own fields win. Of the models only teachers are kept, in ``cache`` (that of
     ``train_or_load``). What earlier sources of the package made is kept, with a word about it.
+    ``workers``: jobs, backend and address, as in ``parallel_map``.
 
     Raises ``ValueError`` for an unknown study, and for a file of other data or configurations.
     """
-    out, data = Path(out), str(data or soundstage_path())
+    out, data, log = Path(out), str(data or soundstage_path()), ResultLog(out)
     if unknown := [name for name in studies if name not in STUDIES]:
         raise ValueError(f"unknown study {unknown[0]!r}; there are {', '.join(STUDIES)}")
     store = FeatureStore.open(data)
     wanted = dict.fromkeys(v for name in studies or STUDIES for v in STUDIES[name].values())
     # teachers first and students last, so that nobody waits for a teacher
     order = sorted(wanted, key=lambda v: (VARIANTS[v].teacher is not None, v not in _TEACHERS))
-    one = Task(
-        variant="paper",
-        seed=0,
-        data=str(Path(data).resolve()),
-        scale=scale,
-        overrides=dict(overrides or {}),
-        cache=None if cache is None else str(Path(cache).resolve()),
-        keep=False,
-    )
-    log = ResultLog(out)
-    lines = log.read()
+    about = {"data": str(Path(data).resolve()), "scale": scale, "overrides": dict(overrides or {})}
+    about["cache"] = None if cache is None else str(Path(cache).resolve())
+    one, lines = Task(variant="paper", seed=0, keep=False, **about), log.read()
     for line in lines.itertuples():
         if line.store != store.digest:
             raise ValueError(
                 f"{out} holds results on other data (store {line.store}) than {data}; choose "
                 "another file, or delete it"
             )
-        known = line.variant in VARIANTS
-        if known and line.config != one.of(line.variant, int(line.seed)).settings().digest():
+        known, seed = line.variant in VARIANTS, int(line.seed)
+        if known and line.config != one.settings(variant=line.variant, seed=seed).digest():
             raise ValueError(
-                f"{out} holds results of another configuration ({line.variant!r}, seed {line.seed}"
-                f": {line.config}) than asked for; choose another file, or delete it"
+                f"{out} holds results of another configuration ({line.variant!r}, seed {seed}: "
+                f"{line.config}) than asked for; choose another file, or delete it"
             )
     done = set(zip(lines["variant"], lines["seed"].astype(int), strict=True))
-    todo = [one.of(v, seed) for seed in seeds for v in order if (v, seed) not in done]
+    todo = [(v, seed) for seed in seeds for v in order if (v, seed) not in done]
     if progress and (old := set(lines["sources"]) - {source_digest()}):
         print(
             f"{out}: {len(lines)} lines are kept that earlier sources of the package made "
             f"({', '.join(sorted(old))}); delete the file to train all of them again",
             file=sys.stderr,
         )
-    call = partial(_logged, repeat, log)  # whoever finishes a training files it
-    found = each(call, todo, jobs=jobs, backend=backend, address=address)
+    tasks = [replace(one, variant=variant, seed=seed) for variant, seed in todo]
+    found = each(partial(_logged, repeat, log), tasks, **workers)
     for _ in tqdm(found, total=len(todo), unit="training", disable=None if progress else True):
         pass
     return out
@@ -353,16 +303,15 @@ def results(study: str = "", *, path: str | Path = "", protocol: str = "chosen")
         raise FileNotFoundError(
             f"no result file {log.path}; make it with: python -m avadclip_lite study"
         )
+    if study and study not in STUDIES:
+        raise ValueError(f"unknown study {study!r}; there are {', '.join(STUDIES)}")
     frame = log.read()
     numbers = [name for name in frame if name not in {*log.ABOUT} - {"seed", "epoch"}]
     frame[numbers] = frame[numbers].apply(pd.to_numeric)
     if protocol:
         frame = frame[frame["protocol"] == protocol]
-    if not study:
-        return frame.assign(row=frame["variant"]).reset_index(drop=True)
-    if study not in STUDIES:
-        raise ValueError(f"unknown study {study!r}; there are {', '.join(STUDIES)}")
-    parts = [frame[frame["variant"] == v].assign(row=row) for row, v in STUDIES[study].items()]
+    rows = STUDIES[study] if study else {name: name for name in dict.fromkeys(frame["variant"])}
+    parts = [frame[frame["variant"] == v].assign(row=row) for row, v in rows.items()]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -387,7 +336,6 @@ class Paired:
 
     row: str
     against: str
-    measure: str
     differences: np.ndarray  # (seeds,), row minus against
     mean: float
     low: float  # 95 % interval of the mean, Student's t
@@ -407,22 +355,21 @@ class Paired:
         return "lower" if self.high < 0 else "not distinguishable"
 
     def __str__(self) -> str:
+        other = "" if self.same_videos else " (trained on other videos, in another order)"
         return (
             f"{self.row} - {self.against}: {self.mean:+.1f} points [{self.low:+.1f}, "
             f"{self.high:+.1f}], higher on {self.wins} of {len(self.differences)} seeds: "
-            f"{self.verdict}"
-            + " (trained on other videos, in another order)"
-            * (not self.same_videos)
+            f"{self.verdict}{other}"
         )
 
 
 def paired(frame: pd.DataFrame, row: str, against: str, measure: str) -> Paired:
     """Compare two rows on the seeds that both have.
 
-    The interval is scipy's of the paired t-test, mean ± t(0.975, n - 1) s / sqrt(n) with the
-    standard deviation s of the per-seed differences: what the two variants of a seed have in common
-    (which videos were held out, the order of the batches) cancels. Raises ``ValueError`` for fewer
-    than two common seeds.
+    The interval is that of the paired t-test, mean ± t(0.975, n - 1) s / sqrt(n) with the standard
+    deviation s of the per-seed differences: what the two variants of a seed have in common (which
+    videos were held out, the order of the batches) cancels. Raises ``ValueError`` for fewer than
+    two common seeds.
     """
     both = frame[frame["row"].isin([row, against])]
     wide = PERCENT * both.pivot(index="seed", columns="row", values=measure)
@@ -435,7 +382,6 @@ def paired(frame: pd.DataFrame, row: str, against: str, measure: str) -> Paired:
     return Paired(
         row=row,
         against=against,
-        measure=measure,
         differences=differences,
         mean=float(differences.mean()),
         low=float(interval.low),
@@ -473,12 +419,12 @@ def main(args: argparse.Namespace) -> int:
     """Run the studies, then print their tables. Bad input raises ``ValueError``."""
     if args.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
-    given = {name: getattr(args, name) for name in ("studies", "data", "scale", "jobs", "backend")}
-    how = {"address": args.address, "overrides": chosen_fields(args)}
-    run_study(args.out, seeds=range(args.seeds), **given, **how)
+    names = ("studies", "data", "scale", "jobs", "backend", "address")
+    given = {name: getattr(args, name) for name in names}
+    run_study(args.out, seeds=range(args.seeds), overrides=chosen_fields(args), **given)
     for name in args.studies or STUDIES:
         for protocol in PROTOCOLS if name == "protocols" else PROTOCOLS[:1]:
             frame = results(name, path=args.out, protocol=protocol)
             print(f"\n{name}, epoch: {protocol}; percent, mean ± standard deviation")
-            print(table(frame, SHOWN).to_string())
+            print(table(frame, [m for m in SHOWN if m in frame]).to_string())
     return 0
