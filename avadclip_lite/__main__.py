@@ -21,6 +21,7 @@ COMMANDS = {  # name: (module with add_arguments and main, what it does)
     "train": ("experiments.train_command", "train a detector on a feature store"),
     "study": ("experiments.study", "train the variants of the ablation studies over several seeds"),
     "evaluate": ("experiments.score_files", "score a trained detector, or anybody's score files"),
+    "import-checkpoint": ("compare.release", "make a run folder of the authors' checkpoint"),
     "score": ("video.timeline", "find anomalies in videos with a trained detector"),
     "thresholds": ("video.thresholds", "false alarms per hour against recall; thresholds to use"),
     "bench": ("tools/bench.py", "time training steps at the size of XD-Violence"),

@@ -34,14 +34,17 @@ seeds: list[int] = [0, 1]  # of nothing, several times
 import matplotlib.pyplot as plt
 
 from avadclip_lite.config import make_config
-from avadclip_lite.experiments.run import record
+from avadclip_lite.experiments.metrics import record
+from avadclip_lite.experiments.parameters import check_parameters
+
+check_parameters(globals())
 
 # %% [markdown]
 # We add, because a sum of ones is easily checked by hand: $1 + 1 = 2$.
 
 # %%
 total = sum([1] * epochs)
-record("sum", total, dataset="ones", seed=seed, config=make_config(seed=seed))
+record("events", total, dataset="ones", seed=seed, config=make_config(seed=seed))
 print(total, object() is not None)
 
 # %% [markdown]
