@@ -31,7 +31,7 @@ from avadclip_lite.encoders import load_text
 from avadclip_lite.model import build
 from avadclip_lite.train import FrozenTeacher, TrainingRun, shuffled_batches
 
-__all__ = ["Timing", "add_arguments", "main", "matmul_rate", "measure", "synthetic_bags"]
+__all__ = ["Timing", "add_arguments", "main", "matmul_rate", "measure", "prepare", "synthetic_bags"]
 
 XD_TRAIN_VIDEOS = 3_954
 MEAN_LENGTH, MEDIAN_LENGTH = 182, 128  # snippets, of XD-Violence's test videos
@@ -113,6 +113,26 @@ def matmul_rate(device: torch.device, precision: str, size: int = 0) -> float:
     return 2 * size**3 / best / 1e12
 
 
+def prepare(
+    settings: Config, device: torch.device, *, text: str = "random"
+) -> tuple[TrainingRun, FrozenTeacher | None]:
+    """A run that is about to take its first step, and the teacher that its student learns from.
+
+    That teacher is untrained, which costs what a trained one does.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # random text weights: nothing here means anything
+        tower, prompts = load_text(text, XD_CLASSES.words, dim=settings.model.dim)
+    torch.manual_seed(settings.train.seed)
+    teacher = None
+    if settings.model.role != "audio_visual" and settings.loss.ukd != "none":
+        audio_visual = make_config(form=settings.form, scale=settings.scale)
+        teacher = FrozenTeacher(build(audio_visual, tower, prompts)).to(device)
+    run = TrainingRun(settings, build(settings, tower, prompts).to(device), device)
+    run.model.train()
+    return run, teacher
+
+
 def measure(
     name: str,
     settings: Config,
@@ -124,20 +144,10 @@ def measure(
 ) -> Timing:
     """Time training steps of ``settings`` on ``bags``, wherever those are.
 
-    A student learns from an untrained teacher, which costs what a trained one does. ``full`` runs
-    all of the configured epochs after the timed steps and reports their wall time.
+    ``full`` runs all of the configured epochs after the timed steps and reports their wall time.
     """
     device = bags.device
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # random text weights: nothing here means anything
-        text, prompts = load_text("random", XD_CLASSES.words, dim=settings.model.dim)
-    torch.manual_seed(settings.train.seed)
-    teacher = None
-    if settings.model.role != "audio_visual" and settings.loss.ukd != "none":
-        audio_visual = make_config(form=settings.form, scale=settings.scale)
-        teacher = FrozenTeacher(build(audio_visual, text, prompts)).to(device)
-    run = TrainingRun(settings, build(settings, text, prompts).to(device), device)
-    run.model.train()
+    run, teacher = prepare(settings, device)
     queue = shuffled_batches(bags, settings.train.batch_size, run.shuffling)
     while len(queue) < warm_up + steps + COUNTED_STEPS:
         queue += shuffled_batches(bags, settings.train.batch_size, run.shuffling)
