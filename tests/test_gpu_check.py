@@ -20,7 +20,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "tests" / "benchmarks" / "gpu_check.sh"
 CHECKS = {
-    "one": "losses NaN independence determinism evaluation step profile attention compile".split()
+    "one": "losses NaN independence determinism evaluation step profile attention fit compile".split()
     + ["text prompt"],
     "two": ["encoders", "lesson"],
 }

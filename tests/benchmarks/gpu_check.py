@@ -214,7 +214,6 @@ class _Bench:
 
     def __init__(self, at: Setting, *, batches: int, **fields: Any) -> None:
         from avadclip_lite.config import make_config
-        from avadclip_lite.train import shuffled_batches
         from tools import bench
 
         size = {"scale": "soundstage", "batch_size": 2} if at.small else {"scale": "xd"}
@@ -226,12 +225,12 @@ class _Bench:
             device=str(at.device),
         )
         text = "soundstage" if at.small else "random"
-        self.run, self.teacher = bench.prepare(self.settings, at.device, text=text)
-        queue = shuffled_batches(self.bags, self.settings.train.batch_size, self.run.shuffling)
+        self.run = bench.training_run(self.settings, at.device, text=text)
+        queue = self.run.model.batches(self.bags, self.run.shuffling)
         self.batches = [self.bags.batch(index) for index in queue[:batches]]
 
     def step(self, batch: Any) -> None:
-        self.run.one_step(batch, self.teacher)
+        self.run.one_step(batch)
 
 
 def steps(at: Setting) -> Iterator[Row]:
@@ -360,6 +359,35 @@ def compiled(at: Setting) -> Iterator[Row]:
     yield Row(check="compile", what="step after", value=after, unit="ms")
 
 
+def end_to_end(at: Setting) -> Iterator[Row]:
+    """``fit`` from an open store to the best weights on the disk, and what that makes of XD."""
+    from avadclip_lite.config import make_config
+    from tools import bench
+
+    videos, crops, epochs = (4, 1, 1) if at.small else (400, 10, 2)
+    dim = SMALL_DIM if at.small else 512
+    began = time.perf_counter()
+    store = bench.synthetic_store(at.folder / "store", videos=videos, crops=crops, dim=dim)
+    took = time.perf_counter() - began
+    yield Row(check="fit", what=f"{len(store)} bags written (not counted)", value=took, unit="s")
+    for role in ("audio_visual", "vision"):
+        size = {"scale": "soundstage", "batch_size": 2} if at.small else {"scale": "xd"}
+        settings = make_config(
+            form="paper", role=role, epochs=epochs, precision="bf16", device=str(at.device), **size
+        )
+        timing = bench.measure_fit(role, settings, store)
+        what = f"{role}, bf16, {epochs} epochs"
+        yield Row(check="fit", what=what, value=timing.seconds, unit="s")
+        for part, seconds in timing.parts.items():
+            yield Row(check="fit", what=f"{what}: {part}", value=seconds, unit="s")
+        yield Row(
+            check="fit",
+            what=f"{role}, bf16, XD, ten epochs, extrapolated",
+            value=timing.extrapolated_seconds,
+            unit="s",
+        )
+
+
 # --- part two -------------------------------------------------------------------------------------
 
 
@@ -461,6 +489,7 @@ CHECKS: dict[str, list[Callable[[Setting], Iterator[Row]]]] = {
         steps,
         attention,
         text_prompt,
+        end_to_end,
         compiled,
     ],
     "two": [encoders, lessons],
