@@ -7,6 +7,7 @@ that enter (twice the store's with sound concatenated), R training rows.
 
 from __future__ import annotations
 
+import copy
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -21,6 +22,7 @@ from avadclip_lite.config import _check as check_fields
 from avadclip_lite.dataset import Batch, TrainingSet
 from avadclip_lite.losses import topk_mean
 from avadclip_lite.model import Context, Detector, Output
+from avadclip_lite.prompts import TextualPrompt
 from avadclip_lite.temporal import length_mask, zero_padding
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "Options",
     "Traced",
     "bag_cross_entropy",
+    "class_words",
     "cross_entropy",
     "is_normal",
     "pick_rows",
@@ -90,7 +93,7 @@ class Baseline(Detector):
             mask = length_mask(lengths, x.shape[1])
         return zero_padding(x, mask), mask
 
-    def output(self, logits: Tensor, mask: Tensor, **traces: Tensor) -> Traced:
+    def output(self, logits: Tensor, mask: Tensor, /, **traces: Tensor) -> Traced:
         """An output without classes; ``traces`` go to the loss."""
         return Traced(anomaly_logits=logits, mask=mask, traces=traces)
 
@@ -154,6 +157,19 @@ def cross_entropy(p: Tensor, target: Tensor | float) -> Tensor:
     tiny = torch.finfo(p.dtype).tiny
     yes, no = p.clamp_min(tiny).log(), (1 - p).clamp_min(tiny).log()
     return -(target * yes + (1 - target) * no).mean()
+
+
+def class_words(settings: Config, context: Context, *, learned: bool = True) -> TextualPrompt:
+    """Class embeddings from a copy of the text tower, with ``context_before`` and ``_after``
+    learned vectors around each word, or none."""
+    if context.text is None or context.text.dim != settings.model.dim:
+        raise ValueError(
+            f"{settings.detector} is built from a text tower of dim={settings.model.dim}; "
+            "encoders.load_text gives the one that belongs to the features"
+        )
+    beside = (settings.model.context_before, settings.model.context_after) if learned else (0, 0)
+    tower = copy.deepcopy(context.text)
+    return TextualPrompt(tower, context.prompts, before=beside[0], after=beside[1])
 
 
 def is_normal(labels: Tensor) -> Tensor:
