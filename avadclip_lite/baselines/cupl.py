@@ -3,29 +3,19 @@
 The idea: self-training makes snippet labels with MIL and then trains on them, but MIL lights up
 only the most obvious part of an event, and all labels are trusted alike. Here several heads are
 pushed apart, so that together they cover more of the event (completeness). Monte-Carlo dropout
-then tells which labels are stable; only those are trained on, and the new classifier relabels.
+tells which labels are stable; only those are trained on, and the new classifier relabels.
 
-RECONSTRUCTED: of the release only the second stage's network exists (``context_pairs`` and
-``Refiner``: exact). The first stage, its losses, the share kept and the schedule follow the idea
-with equations of our own, the diversity terms those of CMCS (CVPR 2019). The first half of the
-epochs is stage 1, each ``rounds``-th part of the rest a round of labels.
+RECONSTRUCTED: the release holds the second stage's network alone (``context_pairs``, ``Refiner``:
+exact). The first stage, its losses (the diversity is that of CMCS, CVPR 2019), the share kept and
+the schedule are ours: stage 1 for half of the epochs, then rounds of equal length.
 """
-
-from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avadclip_lite.baselines.common import Baseline, Options, Traced, cross_entropy, is_normal
+from avadclip_lite.baselines import common
 from avadclip_lite.baselines.deepmil import RankingMLP, ranking_hinge
-from avadclip_lite.config import Config
-from avadclip_lite.dataset import Batch, TrainingSet
-from avadclip_lite.model import Context, register
-
-__all__ = ["CUPL", "Refiner", "completeness", "context_pairs", "most_certain"]
 
 
 def context_pairs(x: Tensor, window: int = 5) -> Tensor:
@@ -37,47 +27,40 @@ def context_pairs(x: Tensor, window: int = 5) -> Tensor:
 
 
 class Refiner(nn.Module):
-    """The released classifier: 2D -> 512 -> 32 -> 2 outputs, dropout 0.8."""
+    """The released classifier, dropout 0.8: pairs (..., 2D) -> logits (..., 2), normal first."""
 
-    def __init__(self, dim: int, dropout: float = 0.8) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.fc1, self.fc2, self.fc3 = nn.Linear(2 * dim, 512), nn.Linear(512, 32), nn.Linear(32, 2)
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.Dropout(0.8)
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """pairs (..., 2D) -> logits (..., 2) of normal and anomalous."""
         return self.fc3(self.drop(self.fc2(self.drop(F.relu(self.fc1(pairs))))))
 
 
-@dataclass(frozen=True, kw_only=True)
-class CUPLOptions(Options):
-    bins: int = 32
-    heads: int = 2
-    diversity: float = 0.2
-    balance: float = 0.2
-    rounds: int = 3
-    passes: int = 20  # with dropout on, to see which labels are stable
-    ranking: float = 0.0  # weight of the hinge in the second stage
-
-
-@register("cupl")
-class CUPL(Baseline):
+@common.register("cupl")
+class CUPL(common.Baseline):
     """See the module. Training sees bags of ``bins`` means; the output is then (B, J)."""
 
-    Options = CUPLOptions
+    class Options(common.Options):
+        bins: int = 32
+        heads: int = 2
+        diversity: float = 0.2
+        balance: float = 0.2
+        rounds: int = 3
+        passes: int = 20  # with dropout on, to see which labels are stable
+        ranking: float = 0.0  # weight of the hinge in the second stage
 
-    def __init__(self, settings: Config, context: Context) -> None:
-        super().__init__(settings, context)
-        self.heads = nn.ModuleList(RankingMLP(self.width, 0.6) for _ in "h" * self.options.heads)
-        self.refiner = Refiner(self.width)
+    def build(self, dim: int, context: common.Context) -> None:
+        heads = (RankingMLP(self.width, 0.6) for _ in range(self.options.heads))
+        self.heads, self.refiner = nn.ModuleList(heads), Refiner(self.width)
         self.register_buffer("round", torch.tensor(0))  # 0: stage 1; saved with the weights
-        self.labels = self.kept = torch.zeros(0, self.options.bins)  # (R, J) of the training rows
+        self.labels = self.kept = torch.zeros(0, self.options.bins)  # (R, J)
 
-    def forward(self, batch: Batch) -> Traced:
+    def forward(self, batch: common.Batch) -> common.Traced:
         x, mask = self.inputs(batch, bins=self.options.bins)
         logits = self.logits(x)
-        rows = logits.sigmoid()
-        return self.output(logits[0] if self.round else logits.mean(dim=0), mask, rows=rows)
+        return self.output(logits.mean(dim=0), mask, rows=logits.sigmoid())
 
     def logits(self, x: Tensor) -> Tensor:
         """x (B, T, D) -> (H, B, T): of the heads, or in the second stage of the refiner alone."""
@@ -86,11 +69,11 @@ class CUPL(Baseline):
         normal, anomalous = self.refiner(context_pairs(x)).unbind(dim=-1)
         return (anomalous - normal)[None]
 
-    def start_epoch(self, epoch: int, bags: TrainingSet) -> None:
+    def start_epoch(self, epoch: int, bags: common.TrainingSet) -> None:
         """A new round: label all bags with the present network, then train a fresh refiner."""
-        epochs, rounds = self.settings.train.epochs, self.options.rounds
-        first = [epochs - epochs // 2 + k * (epochs // 2) // rounds for k in range(rounds)]
-        due = sum(epoch >= start for start in first)
+        later, rounds = self.settings.train.epochs // 2, self.options.rounds
+        first = self.settings.train.epochs - later
+        due = sum(epoch >= first + k * later // rounds for k in range(rounds))
         if due > int(self.round):
             self.relabel(bags)
             self.round.fill_(due)
@@ -98,33 +81,32 @@ class CUPL(Baseline):
                 layer.reset_parameters()
 
     @torch.no_grad()
-    def relabel(self, bags: TrainingSet) -> None:
-        """Labels (R, J) and which of them are stable under dropout."""
+    def relabel(self, bags: common.TrainingSet) -> None:
+        """Labels (R, J) of all bags, and which of them are stable under dropout."""
         found = []
         for index in torch.arange(len(bags)).split(256):
             batch = bags.batch(index).to(self.round.device)
             x, _ = self.train().inputs(batch, bins=self.options.bins)
-            # the mean of the heads' logits, over passes
             draws = [self.logits(x).mean(dim=0).sigmoid() for _ in range(self.options.passes)]
-            mean, certain = most_certain(torch.stack(draws))
-            label = mean if self.round else scaled(self.eval().logits(x).sigmoid().mean(dim=0))
-            found.append((label.masked_fill(is_normal(batch.labels)[:, None], 0.0), certain))
-        self.labels, self.kept = (torch.cat(part).float() for part in zip(*found, strict=True))
+            label, certain = most_certain(torch.stack(draws))
+            if not self.round:
+                label = scaled(self.eval().logits(x).sigmoid().mean(dim=0))
+            normal = common.is_normal(batch.labels)[:, None]
+            found.append((label.masked_fill(normal, 0.0), (certain | normal).float()))
+        self.labels, self.kept = (torch.cat(part) for part in zip(*found, strict=True))
 
-    def loss(self, output: Traced, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
         """Stage 1: rank, diversity, balance. Later: refine, and rank if it is asked for."""
-        options, rows, normal = self.options, output.traces["rows"], is_normal(batch.labels)
+        options, rows, normal = self.options, output.traces["rows"], common.is_normal(batch.labels)
         mean = rows.mean(dim=0)
-        parts = {"rank": ranking_hinge(mean[~normal], mean[normal], all_pairs=False)}
+        rank = ranking_hinge(mean[~normal], mean[normal], all_pairs=False)
         if not self.round:
-            parts["diversity"], parts["balance"] = completeness(rows[:, ~normal])
-            spread = options.diversity * parts["diversity"] + options.balance * parts["balance"]
-            return parts | {"total": parts["rank"] + spread}
-        index = batch.index.to(self.labels.device)
-        kept = (self.kept[index] > 0).to(normal.device) | normal[:, None]
-        label = self.labels[index].to(normal.device)
-        parts["refine"] = cross_entropy(mean[kept], label[kept])
-        return parts | {"total": parts["refine"] + options.ranking * parts["rank"]}
+            diversity, balance = completeness(rows[:, ~normal])
+            total = rank + options.diversity * diversity + options.balance * balance
+            return {"rank": rank, "diversity": diversity, "balance": balance, "total": total}
+        kept, label = (part.to(mean.device)[batch.index] for part in (self.kept, self.labels))
+        refine = common.cross_entropy(mean[kept > 0], label[kept > 0])
+        return {"rank": rank, "refine": refine, "total": refine + options.ranking * rank}
 
     def training_state(self) -> dict[str, Tensor]:
         return {"labels": self.labels, "kept": self.kept}
@@ -134,13 +116,11 @@ class CUPL(Baseline):
 
 
 def completeness(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """How alike the heads' score rows (H, B, T) of anomalous videos are (cosine, over pairs of
-    heads), and how unequal their means: without the second one head can satisfy the first by
-    dying."""
-    norm = rows.norm(dim=-1)
+    """How alike the heads' score rows (H, B, T) of anomalous videos are (cosine, over pairs), and
+    how unequal their means: without the second, one head can satisfy the first by dying."""
+    norm, level = rows.norm(dim=-1), rows.mean(dim=-1)
     cosine = torch.einsum("hbt,gbt->hgb", rows, rows) / (norm[:, None] * norm[None] + 1e-6)
     first, second = torch.triu_indices(len(rows), len(rows), offset=1)
-    level = rows.mean(dim=-1)
     return cosine[first, second].mean(), (level - level.mean(dim=0)).abs().mean()
 
 
@@ -154,5 +134,4 @@ def most_certain(draws: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (B, T) over passes (M, B, T), and the half of each row that varies least."""
     order = draws.std(dim=0, correction=0).argsort(dim=-1, stable=True)
     kept = order[:, : -(-draws.shape[-1] // 2)]
-    certain = torch.zeros_like(order, dtype=torch.bool).scatter(1, kept, True)
-    return draws.mean(dim=0), certain
+    return draws.mean(dim=0), torch.zeros_like(order, dtype=torch.bool).scatter(1, kept, True)

@@ -6,26 +6,20 @@ branch says where something is wrong, and its scores make a visual prompt for th
 Learned prompts, MIL-Align and a light local-then-global temporal adapter came with it.
 
 It is AVadCLIP's vision student with the extras off (enhancement, focal loss, distillation), so
-there is no second implementation: ``FIELDS`` turns them off, in the released form. Left out: the
-paper's text where it differs from its code.
+there is no second implementation: ``FIELDS`` turns them off, in the released form but under our
+protocol. Left out: the paper's text where its code differs.
 """
-
-from __future__ import annotations
-
-from typing import Any
 
 from avadclip_lite.model import AVadCLIP, register
 
-__all__ = ["FIELDS", "VadCLIP"]
-
-FIELDS: dict[str, Any] = {
+FIELDS = {
     "form": "released",
     "role": "vision",
     "enhancement_blocks": 0,
     "alignment": "cross_entropy",
     "focal_alpha_learned": False,
     "ukd": "none",
-    # our protocol and not the release's, which chooses on the test set
+    # the release chooses on the test set and goes back to its best weights
     "selection": "holdout",
     "reload_best": False,
     "resample": "together",
