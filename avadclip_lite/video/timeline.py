@@ -5,7 +5,8 @@
 
 For each video: the audio-visual teacher where it has sound, the vision-only student where it has
 none, and a sentence that says which and why. Written are NAME.json (events, and every snippet's
-scores), NAME.png (the timeline) and, if wanted, NAME_annotated.mp4.
+scores), NAME.png (the timeline) and, if wanted, NAME_overlay.mp4. Whatever is wrong with one file,
+it is named and the others are scored.
 """
 
 from __future__ import annotations
@@ -14,24 +15,31 @@ import argparse
 import io
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageChops
 from tqdm import tqdm
 
+from avadclip_lite.config import find_device, soundstage_path
 from avadclip_lite.encoders import load_encoders
-from avadclip_lite.video.detect import Event, Panel, Scores, clock, score_video, stream_video
+from avadclip_lite.video.detect import DetectorSet, Event, Scores, score_video
 from avadclip_lite.video.extract import LOUDNESS_BINS
-from avadclip_lite.video.folder import add_encoder_arguments, find_videos
-from avadclip_lite.video.overlay import annotate
-from avadclip_lite.video.reader import BrokenVideo, pictures_at
+from avadclip_lite.video.folder import (
+    OVERLAY,
+    add_encoder_arguments,
+    encoder_choices,
+    find_videos,
+    reason,
+)
+from avadclip_lite.video.overlay import write_overlay
+from avadclip_lite.video.reader import clock, pictures_at, printable
 from avadclip_lite.viz import plots
 
 __all__ = [
@@ -55,7 +63,7 @@ def timeline_figure(scores: Scores) -> Figure:
 
     Time runs evenly along the axis, whatever the frame rate does."""
     seconds = float(scores.times[-1])
-    count = len(scores.confidence)
+    count = len(scores.logits)
     even = (np.arange(count) + 0.5) * seconds / count
     place = np.searchsorted(scores.times[1:-1], even, side="right")
     steps = count * LOUDNESS_BINS
@@ -64,16 +72,17 @@ def timeline_figure(scores: Scores) -> Figure:
     share = (fine - scores.times[spot]) / np.diff(scores.times)[spot]
     within = np.minimum((share * LOUDNESS_BINS).astype(int), LOUDNESS_BINS - 1)
     names = dict(zip(scores.classes.codes, scores.classes.words, strict=True))
+    title = f"{printable(scores.source.name)}\n{scores.why}".replace("$", r"\$")  # no formula
     fig = plots.timeline(
         {scores.role.replace("_", "-"): scores.confidence[place]},
         [],
         fps=1.0,
         seconds=seconds,
         names=names,
-        probabilities=scores.probabilities[place],
+        probabilities=None if scores.probabilities is None else scores.probabilities[place],
         wave=scores.loudness[spot, within] if scores.sound != "absent" else None,
         rate=steps / seconds,
-        title=f"{scores.source.name}\n{scores.why}",
+        title=title,
     )
     for legend in fig.legends:  # there is one curve, and the title names it
         legend.remove()
@@ -86,16 +95,9 @@ def timeline_figure(scores: Scores) -> Figure:
         middle = (event.start + event.end) / 2
         if middle - last > 0.12 * seconds:  # where there is room for the word
             last = middle
-            axis.text(
-                middle,
-                1.02,
-                event.name,
-                transform=axis.get_xaxis_transform(),
-                ha="center",
-                va="bottom",
-                fontsize="x-small",
-                color=colour,
-            )
+            where = axis.get_xaxis_transform()
+            form = {"ha": "center", "va": "bottom", "fontsize": "x-small", "color": colour}
+            axis.text(middle, 1.02, event.label, transform=where, **form)
     return fig
 
 
@@ -103,14 +105,14 @@ def peaks_figure(scores: Scores) -> Figure:
     """The pictures at the peaks of the strongest events; without events, at the highest scores."""
     events = sorted(scores.events, key=lambda event: -event.score)[:PEAKS]
     if events:
-        shown = sorted((e.peak, f"{e.name} {e.score:.2f}") for e in events)
+        shown = sorted((e.peak, f"{e.label} {e.score:.2f}") for e in events)
     else:
-        top = np.sort(np.argsort(-scores.confidence, kind="stable")[:PEAKS])
+        top = np.sort(np.argsort(-scores.logits, kind="stable")[:PEAKS])
         middle = (scores.times[:-1] + scores.times[1:]) / 2
         shown = [(float(middle[k]), f"{scores.confidence[k]:.2f}") for k in top]
-    pictures = pictures_at(scores.source, [scores.origin + when for when, _ in shown])
+    times = [scores.origin + when for when, _ in shown]
     return plots.contact_sheet(
-        pictures,
+        pictures_at(scores.source, times, seek=not scores.joins),
         [f"{when:.1f} s: {text}" for when, text in shown],
         marked=[bool(events)] * len(shown),
         columns=PEAKS,
@@ -121,8 +123,10 @@ def timeline_picture(scores: Scores) -> Image.Image:
     """Timeline and peaks in one picture."""
     plots.use_style()
     parts = []
-    for figure in (timeline_figure(scores), peaks_figure(scores)):
-        with io.BytesIO() as file:
+    for make in (timeline_figure, peaks_figure):
+        figure = make(scores)
+        with io.BytesIO() as file, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands in the title
             figure.savefig(file, format="png")
             parts.append(_without_margins(Image.open(file).convert("RGB")))
         plt.close(figure)
@@ -143,25 +147,27 @@ def _without_margins(picture: Image.Image, margin: int = 6) -> Image.Image:
 
 
 def write_scores(
-    scores: Scores, stem: Path, *, timeline: bool = True, annotated: bool = False
+    scores: Scores, stem: Path, *, timeline: bool = True, overlay: bool = False
 ) -> list[Path]:
-    """STEM.json, STEM.png and STEM_annotated.mp4; returns the paths."""
+    """STEM.json, STEM.png and STEM_overlay.mp4; returns the paths."""
     made = [stem.with_name(stem.name + ".json")]
+    half = made[0].with_name(made[0].name + ".part")
     text = json.dumps(scores.to_dict(), indent=1, ensure_ascii=False) + "\n"
-    made[0].write_text(text, encoding="utf-8")
+    half.write_text(text, encoding="utf-8")
+    half.replace(made[0])
     if timeline:
         made.append(stem.with_name(stem.name + ".png"))
         timeline_picture(scores).save(made[-1])
-    if annotated:
-        made.append(stem.with_name(stem.name + "_annotated.mp4"))
-        annotate(
+    if overlay:
+        made.append(stem.with_name(stem.name + OVERLAY))
+        write_overlay(
             scores.source,
             made[-1],
             times=scores.times,
             confidence=scores.confidence,
             threshold=scores.threshold,
             labels=[
-                (e.start, e.end, f"{e.name} {e.score:.2f}", plots.colour_of(e.code))
+                (e.start, e.end, f"{e.label} {e.score:.2f}", plots.colour_of(e.code))
                 for e in scores.events
             ],
         )
@@ -174,14 +180,14 @@ def write_scores(
 def score(
     videos: Sequence[str | Path],
     *,
-    models: Sequence[str | Path],
     out: str | Path,
-    encoder: Literal["soundstage", "clip"] | None = None,
+    models: Sequence[str | Path] = (),
+    encoder: str | None = None,
     weights: str = "auto",
     device: str = "auto",
     threshold: float | None = None,
     timeline: bool = True,
-    annotated: bool = False,
+    overlay: bool = False,
     stream: bool = False,
     tell: Callable[[str], None] = print,
     progress: bool = False,
@@ -189,26 +195,25 @@ def score(
 ) -> tuple[list[Scores], dict[Path, str]]:
     """Score videos (files, or folders of them) and write the results into ``out``.
 
-    ``models``: see ``Panel.load``. ``encoder``: by default the one that the detectors were trained
-    with. ``tell`` receives lines for the reader. ``choices`` go to ``FeatureReader``: crops,
-    picture, stride, batch.
+    ``models``: see ``DetectorSet.load``; none: those that ship. ``encoder``: by default the one
+    that the detectors were trained with. ``tell`` receives lines for the reader. ``choices`` go to
+    ``FeatureReader``: crops, picture, stride, batch.
 
     Returns the scores, and for each file that could not be scored the reason. Raises ``ValueError``
     or ``FileNotFoundError`` for detectors or choices that are wrong for all.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    where = find_device(device)
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
-    panel = Panel.load(models, device)
-    which = encoder or panel.encoder
+    detectors = DetectorSet.load(models or [_shipped(tell)], where)
+    which = encoder or detectors.encoder
     if which not in ("soundstage", "clip"):
         raise ValueError(
-            f"the detector was trained with text tower {which!r}, which says nothing about its "
-            "features; name them with --encoder"
+            f"the detector was trained on features of encoder {which!r}, which is not one of ours; "
+            "name the one that made them with --encoder"
         )
-    encoders = load_encoders(which, weights=weights, device=device)
-    width = next(iter(panel.detectors.values())).settings.model.dim
+    encoders = load_encoders(which, weights=weights, device=where)
+    width = next(iter(detectors.detectors.values())).settings.model.dim
     if encoders.dim != width:
         raise ValueError(
             f"the detector takes features {width} wide, the {which} encoders give {encoders.dim}"
@@ -216,37 +221,59 @@ def score(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     results, failed = [], {}
-    for path, stem in _files(videos):
-        tell(f"{path}")
+    for path, stem in _files(videos, out):
+        tell(printable(path))
         try:
             with _bar(progress and not stream) as advance:
-                common = {"threshold": threshold, "progress": advance, **choices}
-                if stream:
-                    told = lambda what, event: tell(_line(what, event))  # noqa: E731
-                    scores = stream_video(path, panel, encoders, on_event=told, **common)
-                else:
-                    scores = score_video(path, panel, encoders, **common)
-            made = write_scores(scores, out / stem, timeline=timeline, annotated=annotated)
-        except (BrokenVideo, OSError) as error:
-            failed[path] = str(error)
-            tell(f"  not scored: {error}")
+                scores = score_video(
+                    path,
+                    detectors,
+                    encoders,
+                    threshold=threshold,
+                    on_event=(lambda *told: tell(_line(*told))) if stream else None,
+                    progress=advance,
+                    **choices,
+                )
+            made = write_scores(scores, out / stem, timeline=timeline, overlay=overlay)
+        except Exception as error:  # whatever one file does, the others are scored
+            failed[path] = reason(error, path)
+            tell(f"  not scored: {failed[path]}")
             continue
         results.append(scores)
         _report(scores, made, tell)
     return results, failed
 
 
-def _files(videos: Sequence[str | Path]) -> Iterator[tuple[Path, str]]:
-    """Files, and what their results are called: the name without suffix, numbered if taken."""
-    taken: set[str] = set()
-    for path in videos:
-        # a missing file is reported like any other that cannot be scored
-        for file in find_videos(path) if Path(path).is_dir() else [Path(path)]:
-            stem, number = file.stem, 2
-            while stem in taken:
-                stem, number = f"{file.stem}_{number}", number + 1
-            taken.add(stem)
-            yield file, stem
+def _shipped(tell: Callable[[str], None]) -> Path:
+    folder = soundstage_path() / "models"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no --model was given, and the detectors that ship are not at {folder}; name the "
+            "folder of one that `train` made"
+        )
+    tell(
+        f"no --model was given: the detectors in {folder} are used, which know Soundstage's "
+        "synthetic world only; what they say of other videos means little"
+    )
+    return folder
+
+
+def _files(videos: Sequence[str | Path], out: Path) -> list[tuple[Path, str]]:
+    """Files, and what their results are called: the name without suffix, numbered if it is taken
+    or if a result would replace a video."""
+    # a missing file is reported like any other that cannot be scored
+    files = [
+        file for path in videos for file in (find_videos(path) if Path(path).is_dir() else [path])
+    ]
+    files = list(dict.fromkeys(map(Path, files)))
+    sources = {file.resolve() for file in files}
+    named: dict[str, Path] = {}
+    for file in files:
+        stem, number = file.stem, 2
+        while stem in named or (out / (stem + OVERLAY)).resolve() in sources:
+            stem, number = f"{file.stem}_{number}", number + 1
+        named[stem] = file
+    return [(file, stem) for stem, file in named.items()]
 
 
 @contextmanager
@@ -257,8 +284,8 @@ def _bar(shown: bool) -> Iterator[Callable[[int], None]]:
 
 def _line(what: str, event: Event) -> str:
     if what == "starts":
-        return f"  [{clock(event.start)}] {event.name} starts ({event.score:.2f})"
-    return f"  [{clock(event.end)}] {event.name} ends, peak {event.score:.2f}"
+        return f"  [{clock(event.start)}] {event.label} starts ({event.score:.2f})"
+    return f"  [{clock(event.end)}] {event.label} ends, peak {event.score:.2f}"
 
 
 def _report(scores: Scores, made: Sequence[Path], tell: Callable[[str], None]) -> None:
@@ -267,13 +294,13 @@ def _report(scores: Scores, made: Sequence[Path], tell: Callable[[str], None]) -
     for note in scores.notes:
         tell(f"  note: {note}")
     tell(
-        f"  {clock(float(scores.times[-1]))}, {len(scores.confidence)} snippets, "
+        f"  {clock(float(scores.times[-1]))}, {len(scores.logits)} snippets, "
         f"{len(events)} event{'s' * (len(events) != 1)} at threshold {scores.threshold:.3g}"
     )
     if not scores.streamed:
         for event in events:
-            tell(f"  {clock(event.start)} to {clock(event.end)}  {event.name} {event.score:.2f}")
-    tell(f"  wrote {', '.join(path.name for path in made)}")
+            tell(f"  {clock(event.start)} to {clock(event.end)}  {event.label} {event.score:.2f}")
+    tell(f"  wrote {', '.join(printable(path.name) for path in made)}")
 
 
 # ---- command line --------------------------------------------------------------------------------
@@ -282,42 +309,42 @@ def _report(scores: Scores, made: Sequence[Path], tell: Callable[[str], None]) -
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m avadclip_lite score``."""
     parser.description = (
-        "Score videos: JSON, a timeline PNG and, if wanted, an annotated MP4 for each."
+        "Score videos: JSON, a timeline PNG and, if wanted, an MP4 with the scores drawn in."
     )
     parser.add_argument("videos", nargs="+", type=Path, help="video files, or folders of them")
     parser.add_argument(
         "--model",
         action="append",
-        required=True,
+        default=[],
         type=Path,
-        help="folder of a trained detector, or of several (teacher, student); may be repeated",
+        help="folder of a trained detector, or of several (teacher, student); may be repeated; "
+        "default: the two that ship, which know Soundstage's synthetic world only",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--threshold", type=float, help="instead of the one saved by `alarms`")
-    parser.add_argument("--annotate", action="store_true", help="also a copy with scores drawn in")
+    parser.add_argument(
+        "--out", type=Path, default=Path("scores"), help="folder for the results (%(default)s)"
+    )
+    parser.add_argument("--threshold", type=float, help="instead of the one that `thresholds` set")
+    parser.add_argument(
+        "--overlay", "--annotate", action="store_true", help="also a copy with scores drawn in"
+    )
     parser.add_argument("--no-timeline", action="store_true", help="write no PNG")
     parser.add_argument("--stream", action="store_true", help="print events while decoding")
     add_encoder_arguments(parser)
-    parser.set_defaults(encoder=None)
 
 
 def main(args: argparse.Namespace) -> int:
     """Score and print. Status 1 if a file could not be scored; bad input raises."""
-    _, failed = score(
+    results, failed = score(
         args.videos,
         models=args.model,
         out=args.out,
-        encoder=args.encoder,
-        weights=args.weights,
-        device=args.device,
         threshold=args.threshold,
         timeline=not args.no_timeline,
-        annotated=args.annotate,
+        overlay=args.overlay,
         stream=args.stream,
         progress=sys.stderr.isatty(),
-        crops=args.crops,
-        picture=args.picture,
-        stride=args.stride,
-        **({"batch": args.batch} if args.batch else {}),
+        **encoder_choices(args),
     )
+    if failed:
+        print(f"{len(results)} videos scored, {len(failed)} not (see above)")
     return 1 if failed else 0
