@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from avadclip_lite.config import SAMPLE_RATE, XD_CLASSES, ClassSet, make_config
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.model import Detector, Output
 from avadclip_lite.video import timeline as scoring
-from avadclip_lite.video.detect import DetectorSet, delay, score_video
+from avadclip_lite.video.detect import DELAY, DetectorSet, score_video
 from avadclip_lite.video.detect import find_events as events_of_logits
 from avadclip_lite.video.folder import extract_folder
 from avadclip_lite.video.overlay import Overlay
@@ -247,7 +248,7 @@ def test_streaming_tells_events_in_time_and_ends_with_the_same_scores(tmp_path):
         ("ends", "fighting", 69, 70),
     ]
     assert [entry[0] for entry in told] == ["starts", "ends"] * 5
-    assert all(done - end <= delay() for _, _, _, end, done in told)
+    assert all(done - end <= DELAY for _, _, _, end, done in told)
     assert max(model.rows for model in small.detectors.values()) <= 32
 
 
@@ -449,7 +450,7 @@ def test_detectors_that_cannot_be_used(trained, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="there is no trained detector at"):
         DetectorSet.load([tmp_path / "nowhere"])
     with pytest.raises(ValueError, match="are both vision detectors"):
-        DetectorSet.load([runs / "vision", runs])
+        DetectorSet.load([shutil.copytree(runs / "vision", tmp_path / "other"), runs])
     monkeypatch.setattr(scoring, "load_encoders", lambda *args, **choices: Plain())
     with pytest.raises(ValueError, match="takes features 64 wide, the clip encoders give 2"):
         scoring.score(["a.mp4"], models=[runs], out=tmp_path, encoder="clip")

@@ -89,21 +89,22 @@ def test_curves_against_a_loop():
 
 def test_the_strict_end_of_a_long_recording_is_exact():
     """26 hours: 140,400 snippets, 25 false alarms above the bulk of what happens, and 100 events of
-    which 85 stand above all but those. What is wanted lies among the highest few hundred scores."""
+    which 85 peak above all but those. What is wanted lies among the highest 110 scores."""
     rng = np.random.default_rng(0)
     scores = rng.normal(-5, 1, 140_400)
     scores[rng.choice(700, 25, replace=False) * 200 + 100] = rng.uniform(4, 5, 25)
     events = np.arange(100)[:, None] * 1404 + [37, 45]
     for k, (first, end) in enumerate(events):
-        scores[first:end] = rng.uniform(3, 3.5, end - first) if k < 85 else -6
+        scores[first:end] = -6
+        scores[first + 3] = rng.uniform(3, 3.5) if k < 85 else -6
     point = alarm_curve(scores, np.array([0, 140_400]), events, hours=26.0).pick(1)
-    assert point.recall >= 0.85 and point.false_alarms_per_hour == pytest.approx(1.0, abs=0.05)
+    assert point.recall >= 0.85 and point.false_alarms_per_hour == pytest.approx(1.0, abs=0.1)
     counted = brute_force(scores, np.array([0, 140_400]), events.tolist(), point.threshold)
     assert counted == (round(26 * point.false_alarms_per_hour), point.recall)
 
 
 def test_saturated_confidences_are_told_apart(tmp_path):
-    """Every confidence of the second half is 1.0 in float32, and the false alarms are among them."""
+    """Every confidence of the second half is 1.0 in float32, the false alarms' too."""
     logits = np.concatenate([np.full(50, -3), np.arange(20, 45, 0.5)]).astype(np.float32)
     found = Predictions(names=["a"], lengths=np.array([100]), anomaly_logits=logits, alignment=None)
     assert (found.anomaly[50:] == 1).all()

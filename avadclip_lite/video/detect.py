@@ -4,8 +4,7 @@ An *event* is a run of snippets whose anomaly logit reaches the threshold: the o
 detector by ``thresholds``, unless another is given. Where the leading anomaly class of the
 alignment branch, averaged over ``SMOOTH`` snippets to each side, changes within a run, one event
 ends and the next begins. An event is named after the class with the largest share, weighted by
-confidence; neighbours of one name are one event. Detectors without classes give events without
-names.
+confidence; neighbours of one name are one event. Detectors without classes leave it nameless.
 
 A whole video is scored when all of it is there, in the detector's chunks as in evaluation. While
 streaming, a snippet is scored with what came before it in the detector's window and at least
@@ -35,23 +34,15 @@ from avadclip_lite.video.extract import QUEUE, FeatureReader, Part, Reading, joi
 from avadclip_lite.video.reader import clock, printable
 from avadclip_lite.video.thresholds import read_threshold
 
-__all__ = [
-    "DEFAULT_THRESHOLD",
-    "DetectorSet",
-    "Event",
-    "Scores",
-    "delay",
-    "find_events",
-    "score_video",
-]
+__all__ = ["DetectorSet", "Event", "Scores", "find_events", "score_video"]
 
-DEFAULT_THRESHOLD = 0.5  # of a detector with which none was saved
+DEFAULT_LOGIT = 0.0  # threshold of a detector with which none was saved: a confidence of 0.5
 SMOOTH = 2  # snippets; a class that leads for a moment does not cut an event in two
 AHEAD = 8  # snippets that a streamed snippet waits for
 STREAM_BATCH = 8  # pictures encoded at a time while streaming; fewer wait, the delay is shorter
-
-
-# ---- detectors -----------------------------------------------------------------------------------
+# snippets of video that can lie between an event and its being told while streaming: the batches
+# that are gathered, wait or are encoded, and what a snippet waits for
+DELAY = (QUEUE + 2) * STREAM_BATCH + AHEAD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +50,7 @@ class DetectorSet:
     """The detectors at hand, by role, all for the same features and classes."""
 
     detectors: dict[Role, Detector]
-    thresholds: dict[Role, float | None]  # anomaly logits
+    thresholds: dict[Role, float | None]  # anomaly logits saved with them
     classes: ClassSet
     encoder: str
 
@@ -70,36 +61,36 @@ class DetectorSet:
         Raises ``FileNotFoundError`` for a path without a detector, and ``ValueError`` for a file,
         two detectors of one role, or detectors that do not belong together.
         """
-        runs: dict[Role, Path] = {}
-        loaded = {}
-        for run in (run for path in paths for run in _runs(Path(path))):
-            found = load_run(run, device)
-            role = found.detector.settings.model.role
-            if role in runs:
-                raise ValueError(f"{runs[role]} and {run} are both {role} detectors; name one")
-            first = next(iter(loaded.values()), found)
-            width, widths = (one.detector.settings.model.dim for one in (first, found))
-            if (first.classes, first.encoder, width) != (found.classes, found.encoder, widths):
+        found = {run: load_run(run, device) for path in paths for run in _runs(Path(path))}
+        roles: dict[Role, Path] = {}
+        for run, one in found.items():
+            first = roles.setdefault(one.detector.settings.model.role, run)
+            if first is not run:
+                role = one.detector.settings.model.role
+                raise ValueError(f"{first} and {run} are both {role} detectors; name one of them")
+        (first, one), *others = found.items()
+        for run, other in others:
+            fits = (one.classes, one.encoder, one.detector.settings.model.dim)
+            if fits != (other.classes, other.encoder, other.detector.settings.model.dim):
                 raise ValueError(
-                    f"{next(iter(runs.values()))} and {run} were trained on different features or "
-                    "classes; score with one of them"
+                    f"{first} and {run} were trained on different features or classes; score with "
+                    "one of them"
                 )
-            runs[role], loaded[role] = run, found
         return cls(
-            detectors={role: found.detector for role, found in loaded.items()},
-            thresholds={role: read_threshold(run) for role, run in runs.items()},
-            classes=first.classes,
-            encoder=first.encoder,
+            detectors={role: found[run].detector for role, run in roles.items()},
+            thresholds={role: read_threshold(run) for role, run in roles.items()},
+            classes=one.classes,
+            encoder=one.encoder,
         )
 
-    def choose(self, sounding: bool, state: str) -> tuple[Role, str]:
-        """The role to use for a video with or without sound, and why, in words. ``state`` is how
-        the sound is: present, absent, silent or unreadable.
+    def choose(self, state: str) -> tuple[Role, str]:
+        """The role to use for a video whose sound is in this state (present, absent, silent or
+        unreadable), and why, in words.
 
         Raises ``ValueError`` when there is only an audio detector and nothing to hear.
         """
         order: tuple[Role, ...] = ("vision", "audio_visual")
-        if sounding:
+        if state == "present":
             order = ("audio_visual", "vision", "audio")
         role = next((role for role in order if role in self.detectors), None)
         if role is None:
@@ -110,9 +101,9 @@ class DetectorSet:
         return role, why
 
     def threshold(self, role: Role) -> float:
-        """The anomaly logit saved with a detector, else that of ``DEFAULT_THRESHOLD``."""
+        """The anomaly logit saved with a detector, else ``DEFAULT_LOGIT``."""
         saved = self.thresholds[role]
-        return float(logit(DEFAULT_THRESHOLD)) if saved is None else saved
+        return DEFAULT_LOGIT if saved is None else saved
 
 
 _NAMES = {
@@ -136,13 +127,10 @@ def _runs(path: Path) -> list[Path]:
     return runs
 
 
-# ---- events --------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """A run of snippets that reach the threshold. Detectors without classes leave ``code``,
-    ``name`` and ``share`` None."""
+    """A run of snippets that reach the threshold; ``code``, ``name`` and ``share`` are None where
+    the detector has no classes."""
 
     code: str | None
     name: str | None  # the class in words
@@ -156,7 +144,7 @@ class Event:
 
     @property
     def label(self) -> str:
-        """What it is called where people read it."""
+        """What people read."""
         return self.name or "anomaly"
 
 
@@ -169,60 +157,50 @@ def find_events(
 ) -> list[Event]:
     """The events in anomaly ``logits (T,)`` that reach ``threshold``, named by ``probabilities
     (T, C)`` if there are any; ``times (T + 1,)`` seconds."""
+
+    def event(first: int, end: int) -> Event:
+        code = name = share = None
+        if probabilities is not None:
+            weight = expit(logits[first:end].astype(np.float64)) @ probabilities[first:end, 1:]
+            best = int(weight.argmax())
+            code, name = classes.codes[1 + best], classes.words[1 + best]
+            share = float(weight[best] / max(weight.sum(), 1e-12))
+        top = first + int(logits[first:end].argmax())
+        return Event(
+            code=code,
+            name=name,
+            start=float(times[first]),
+            end=float(times[end]),
+            score=float(expit(float(logits[top]))),
+            share=share,
+            peak=float(times[top] + times[top + 1]) / 2,
+            first_snippet=first,
+            end_snippet=end,
+        )
+
     above = np.concatenate([[False], logits >= threshold, [False]])
-    edges = np.flatnonzero(np.diff(above)).reshape(-1, 2)
     found: list[Event] = []
-    for first, end in edges.tolist():
-        for piece in _pieces(probabilities, first, end):
-            one = _event(logits, probabilities, times, classes, *piece)
-            last = found[-1] if found else None
-            # another class led for a while, but the neighbours' names are the same
-            if last and (last.code, last.end_snippet) == (one.code, one.first_snippet):
-                whole = found.pop().first_snippet, one.end_snippet
-                one = _event(logits, probabilities, times, classes, *whole)
+    for first, end in np.flatnonzero(np.diff(above)).reshape(-1, 2).tolist():
+        cuts = [first, *_changes(probabilities, first, end), end]
+        for piece in zip(cuts[:-1], cuts[1:], strict=True):
+            one = event(*piece)
+            # another class may have led for a while, and the names are the same all the same
+            if found and (found[-1].code, found[-1].end_snippet) == (one.code, one.first_snippet):
+                one = event(found.pop().first_snippet, one.end_snippet)
             found.append(one)
     return found
 
 
-def _pieces(probabilities: np.ndarray | None, first: int, end: int) -> list[tuple[int, int]]:
-    """A run of snippets, cut where the leading anomaly class changes."""
+def _changes(probabilities: np.ndarray | None, first: int, end: int) -> list[int]:
+    """Where within a run of snippets the leading anomaly class changes."""
     if probabilities is None:
-        return [(first, end)]
+        return []
     total = np.cumsum(probabilities[first:end, 1:], axis=0, dtype=np.float64)
     total = np.concatenate([np.zeros_like(total[:1]), total])
     place = np.arange(end - first)
     low, high = np.maximum(place - SMOOTH, 0), np.minimum(place + SMOOTH + 1, end - first)
     leading = ((total[high] - total[low]) / (high - low)[:, None]).argmax(axis=1)
-    cuts = [first, *(first + 1 + np.flatnonzero(np.diff(leading))).tolist(), end]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
-
-
-def _event(
-    logits: np.ndarray,
-    probabilities: np.ndarray | None,
-    times: np.ndarray,
-    classes: ClassSet,
-    first: int,
-    end: int,
-) -> Event:
-    code = name = share = None
-    if probabilities is not None:
-        weight = expit(logits[first:end].astype(np.float64)) @ probabilities[first:end, 1:]
-        best = int(weight.argmax())
-        code, name = classes.codes[1 + best], classes.words[1 + best]
-        share = float(weight[best] / max(weight.sum(), 1e-12))
-    top = first + int(logits[first:end].argmax())
-    return Event(
-        code=code,
-        name=name,
-        start=float(times[first]),
-        end=float(times[end]),
-        score=float(expit(float(logits[top]))),
-        share=share,
-        peak=float(times[top] + times[top + 1]) / 2,
-        first_snippet=first,
-        end_snippet=end,
-    )
+    return (first + 1 + np.flatnonzero(np.diff(leading))).tolist()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,14 +230,13 @@ class Scores(Reading):
     @cached_property
     def events(self) -> list[Event]:
         """The events, in the order of time."""
-        return find_events(
-            self.logits, self.probabilities, self.times, self.threshold_logit, self.classes
-        )
+        shown = (self.logits, self.probabilities, self.times, self.threshold_logit, self.classes)
+        return find_events(*shown)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON types, times in seconds from the first picture."""
         snippets = {
-            "start": np.round(self.times[:-1], 4).tolist(),
+            "start": _rounded(self.times[:-1]),
             "confidence": _rounded(self.confidence),
             "anomaly_logit": _rounded(self.logits),
         }
@@ -289,9 +266,6 @@ def _rounded(values: np.ndarray) -> list[float]:
     return np.round(values.astype(np.float64), 4).tolist()
 
 
-# ---- one video -----------------------------------------------------------------------------------
-
-
 def score_video(
     path: str | Path,
     detectors: DetectorSet,
@@ -305,22 +279,21 @@ def score_video(
     """Extract a video and score it: as a whole, or with ``on_event`` while it is being decoded.
 
     ``threshold``: a confidence in [0, 1], in place of the saved one. ``progress`` is told of
-    snippets done. ``choices`` go to ``FeatureReader``; with several crops their confidences are
-    averaged.
+    snippets done. ``choices`` go to ``FeatureReader``; of several crops the mean is taken.
 
     ``on_event("starts", event)`` is called when a run of events begins, as far as it is known then,
-    and ``on_event("ends", event)`` for each of its events when it is over, both at most
-    ``delay(batch)`` snippets of video later. Memory then: the features of one window of the
-    detector, and 8 + C + 2 numbers a snippet.
+    and ``on_event("ends", event)`` for each of its events when it is over, both at most ``DELAY``
+    snippets of video later. Memory then: the features of one window of the detector, and some
+    20 + C numbers a snippet.
     """
     if on_event is not None:
         choices = {"batch": STREAM_BATCH} | choices
     reader = FeatureReader(path, encoders, **choices)
     state = StreamState(detectors, threshold, on_event)
     for part in reader:
-        state.push(part, reader.sounding)
-        progress(len(part.audio_coverage))
-    state.finish(reader.reading.sound == "present", reader.reading.sound)
+        state.push(part, "present" if reader.sounding else "absent or silent")
+        progress(len(part.loudness))
+    state.finish(reader.reading.sound)
     return Scores(
         classes=detectors.classes,
         role=state.role,
@@ -333,12 +306,6 @@ def score_video(
         streamed=on_event is not None,
         **vars(reader.reading),
     )
-
-
-def delay(batch: int = STREAM_BATCH) -> int:
-    """Snippets of video that can lie between an event and its being told while streaming: the
-    batches that are gathered, wait or are encoded, and what a snippet waits for."""
-    return (QUEUE + 2) * batch + AHEAD
 
 
 class StreamState:
@@ -354,66 +321,58 @@ class StreamState:
         self._detectors, self._on_event = detectors, on_event
         self._given = None if threshold is None else float(logit(threshold))
         self._parts: list[Part] = []  # the detector's window, and what is not yet scored
-        self._pending = 0  # snippets not yet scored
-        self._scored = 0
+        self._pending = self._scored = 0  # snippets not yet scored; those whose events were told
         self._first: int | None = None  # of the event that is going on
         self.role: Role | None = None
-        self.limit = 0.0  # the threshold's anomaly logit
+        self.limit = DEFAULT_LOGIT  # the threshold in use
         self.reasons: list[str] = []
         self.times: list[float] = [0.0]
         self.loudness: list[np.ndarray] = []
         self.logits: list[np.ndarray] = []
         self.probabilities: list[np.ndarray | None] = []
 
-    def push(self, part: Part, sounding: bool) -> None:
+    def push(self, part: Part, sound: str) -> None:
         """Take the next snippets, and score those that have waited long enough."""
         self._parts.append(part)
         self._pending += len(part.loudness)
-        self.times[-1] = float(part.times[0])
-        self.times += part.times[1:].tolist()
+        self.times[-1:] = part.times.tolist()
         self.loudness.append(part.loudness)
         if self._on_event is not None and self._pending > AHEAD:
-            state = "present" if sounding else "absent or silent"
-            self._advance(self._pending - AHEAD, sounding, state)
+            self._advance(self._pending - AHEAD, sound)
 
-    def finish(self, sounding: bool, state: str) -> None:
+    def finish(self, sound: str) -> None:
         """Score what is left."""
         if self._pending:
-            self._advance(self._pending, sounding, state)
+            self._advance(self._pending, sound)
         if self._first is not None:
             self._tell_end()
 
     def known_classes(self) -> np.ndarray | None:
-        """(T, C) so far; None if one of the detectors in use has no classes."""
-        if any(part is None for part in self.probabilities):
-            return None
-        return np.concatenate(self.probabilities)
+        """Class probabilities (T, C) so far; None if a detector in use has none."""
+        nameless = any(part is None for part in self.probabilities)
+        return None if nameless else np.concatenate(self.probabilities)
 
-    def _advance(self, count: int, sounding: bool, state: str) -> None:
+    def _advance(self, count: int, sound: str) -> None:
         """Score the oldest ``count`` snippets that are pending."""
-        model = self._choose(sounding, state)
-        logits, probabilities = _predict(model, join(self._parts), sounding)
-        low = len(logits) - self._pending
-        self.logits.append(logits[low : low + count])
-        kept = None if probabilities is None else probabilities[low : low + count]
-        self.probabilities.append(kept)
-        self._pending -= count
-        # with the next part they are to fill one window, and what is pending is needed
-        held = len(logits)
-        room = (model.max_snippets or MAX_SNIPPETS) - len(self._parts[-1].loudness)
-        while held > room and held - len(self._parts[0].loudness) >= self._pending:
-            held -= len(self._parts.pop(0).loudness)
-        if self._on_event is not None:
-            self._follow(self.logits[-1])
-
-    def _choose(self, sounding: bool, state: str) -> Detector:
-        role, why = self._detectors.choose(sounding, state)
+        role, why = self._detectors.choose(sound)
+        model = self._detectors.detectors[role]
         if role != self.role:
             since = f"from {clock(self.times[self._scored])} on " if self._on_event else ""
             self.reasons.append(since + why)
             self.role = role
             self.limit = self._detectors.threshold(role) if self._given is None else self._given
-        return self._detectors.detectors[role]
+        logits, probabilities = _predict(model, join(self._parts), sound == "present")
+        held = len(logits)
+        fresh = slice(held - self._pending, held - self._pending + count)
+        self.logits.append(logits[fresh])
+        self.probabilities.append(None if probabilities is None else probabilities[fresh])
+        self._pending -= count
+        # with the next part they are to fill one window, and what is pending is needed
+        room = (model.max_snippets or MAX_SNIPPETS) - len(self._parts[-1].loudness)
+        while held > room and held - len(self._parts[0].loudness) >= self._pending:
+            held -= len(self._parts.pop(0).loudness)
+        if self._on_event is not None:
+            self._follow(self.logits[-1])
 
     def _follow(self, logits: np.ndarray) -> None:
         """Tell where events begin and end in what was just scored."""
@@ -433,10 +392,10 @@ class StreamState:
 
     def _events(self, end: int) -> list[Event]:
         """The events of the run that is going on, up to snippet ``end``."""
-        logits, probabilities = np.concatenate(self.logits), self.known_classes()
+        logits = np.concatenate(self.logits)
         logits[: self._first] = logits[end:] = -np.inf
-        times, classes = np.array(self.times), self._detectors.classes
-        return find_events(logits, probabilities, times, -np.finfo(np.float32).max, classes)
+        run = (logits, self.known_classes(), np.array(self.times), np.finfo(np.float32).min)
+        return find_events(*run, self._detectors.classes)
 
 
 def _predict(model: Detector, part: Part, sounding: bool) -> tuple[np.ndarray, np.ndarray | None]:

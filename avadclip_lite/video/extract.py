@@ -18,9 +18,8 @@ sound between its first frame and the next snippet's. Three choices shape the pi
   what a loop over every 16th frame takes, ``"mean"`` encodes all and averages their features.
 - ``stride``: frames a snippet.
 
-Pictures are encoded in a worker thread while the next ones are decoded. Memory: besides the
-result (4 D bytes a snippet, crop and modality) at most ``QUEUE + 2`` batches of cut pictures and
-their sound are held, whatever the length of the video.
+Pictures are encoded in a worker thread while the next ones are decoded. Besides the result at most
+``QUEUE + 2`` batches of cut pictures and their sound are held, whatever the length of the video.
 
 Shape letters: K crops, T snippets, D feature width, P pictures a snippet, S side of a cut picture.
 """
@@ -32,6 +31,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,9 +58,6 @@ NOTICEABLE = 0.1  # seconds; pictures and sound that start or end further apart 
 MAX_WINDOW = 60.0  # seconds of sound that are encoded at once; a pause in the pictures is longer
 
 
-# ---- what of a picture is encoded ----------------------------------------------------------------
-
-
 def cut(image: np.ndarray, crops: Crops, size: int) -> np.ndarray:
     """One picture uint8 (H, W, 3) -> (K, S, S, 3): S is 224 for the release's crops, else the
     encoder's ``size``."""
@@ -76,14 +73,10 @@ def cut(image: np.ndarray, crops: Crops, size: int) -> np.ndarray:
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
     # bilinear without antialiasing, which is what OpenCV's resize does unless told otherwise
     squeezed = F.interpolate(pixels, size=(height, width), mode="bilinear")[0].permute(1, 2, 0)
-    top, left = height - RELEASE_CROP, width - RELEASE_CROP
-    corners = ((top // 2, left // 2), (0, 0), (0, left), (top, 0), (top, left))
-    out = []
-    for crop in crops:
-        y, x = corners[crop % len(corners)]
-        part = squeezed[y : y + RELEASE_CROP, x : x + RELEASE_CROP].numpy()
-        out.append(part[:, ::-1] if crop >= len(corners) else part)
-    return np.stack(out)
+    y, x = height - RELEASE_CROP, width - RELEASE_CROP
+    corners = ((y // 2, x // 2), (0, 0), (0, x), (y, 0), (y, x))
+    five = [squeezed[y : y + RELEASE_CROP, x : x + RELEASE_CROP].numpy() for y, x in corners]
+    return np.stack([five[k] if k < 5 else five[k - 5][:, ::-1] for k in crops])
 
 
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -116,9 +109,6 @@ def checked_crops(crops: Crops | str | int | Sequence[int] | None, encoder: str)
             f"crops must be 'clip', 'whole', 'all' or numbers from 0 to {CROPS - 1}, got {crops!r}"
         )
     return numbers
-
-
-# ---- one video -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,20 +184,15 @@ class FeatureReader:
         batch: int = BATCH,
         threads: int = 0,
     ) -> None:
-        if batch < 1:
-            raise ValueError(f"batch must be at least 1 picture, got {batch}")
-        self.path, self.encoders = Path(path), encoders
-        self.crops = checked_crops(crops, encoders.name)
-        self._pictures = VideoReader(
-            path,
-            stride=stride,
-            picks=_picks(picture, stride),
-            convert=lambda image: cut(image, self.crops, encoders.image_size),
-            threads=threads,
-        )
+        self._path, self._encoders = Path(path), encoders
+        crops = checked_crops(crops, encoders.name)
+        picks = checked_picks(stride, picture, batch)
+        size = encoders.image_size
+        cuts = {"picks": picks, "convert": lambda image: cut(image, crops, size)}
+        self._pictures = VideoReader(path, stride=stride, threads=threads, **cuts)
         self._sound = Sound(path)
-        crop_count = 1 if isinstance(self.crops, str) else len(self.crops)
-        self._batch = max(1, batch // (crop_count * len(self._pictures.picks)))  # snippets
+        count = len(picks) * (1 if isinstance(crops, str) else len(crops))
+        self._batch = max(1, batch // count)  # snippets
         self.reading: Reading | None = None
 
     @property
@@ -218,47 +203,36 @@ class FeatureReader:
     def __iter__(self) -> Iterator[Part]:
         with self._sound, ThreadPoolExecutor(max_workers=1) as worker:
             waiting: deque[Future[Part]] = deque()
+            heard = ((snippet, *self._listen(snippet)) for snippet in self._pictures)
             try:
-                for gathered in self._batches():
+                while batch := list(islice(heard, self._batch)):
                     if len(waiting) > QUEUE:
                         yield waiting.popleft().result()
-                    waiting.append(worker.submit(self._encode, *zip(*gathered, strict=True)))
+                    waiting.append(worker.submit(self._encode, *zip(*batch, strict=True)))
                 while waiting:
                     yield waiting.popleft().result()
             finally:
                 worker.shutdown(cancel_futures=True)  # the caller may stop half-way
         self.reading = self._describe()
 
-    def _batches(self) -> Iterator[list[tuple[Snippet, np.ndarray, float, np.ndarray]]]:
-        gathered = []
-        for snippet in self._pictures:
-            gathered.append((snippet, *self._listen(snippet)))
-            if len(gathered) == self._batch:
-                yield gathered
-                gathered = []
-        if gathered:
-            yield gathered
-
     def _listen(self, snippet: Snippet) -> tuple[np.ndarray, float, np.ndarray]:
-        """The sound of a snippet (samples,), or the loudest piece of one that lasts longer than
-        ``MAX_WINDOW``; the share that the track covers; loudness (LOUDNESS_BINS,)."""
+        """The sound of a snippet (samples,), of one that lasts longer than ``MAX_WINDOW`` (pictures
+        may pause for hours) its loudest piece; the share that the track covers; loudness."""
         start, end = (self._pictures.origin + time for time in (snippet.start, snippet.end))
         edges = np.linspace(start, end, max(math.ceil((end - start) / MAX_WINDOW), 1) + 1)
         total = max(round(end * SAMPLE_RATE) - round(start * SAMPLE_RATE), 1)
-        sums, counts = np.zeros((2, LOUDNESS_BINS))
-        loudest, most, covered = None, -1.0, 0.0
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        sums, counts, done, covered = *np.zeros((2, LOUDNESS_BINS)), 0, 0.0
+        loudest, most = np.zeros(1, np.float32), -1.0
+        for low, high in pairwise(edges):
             wave, share = self._sound.window(low, high)
-            first = round(low * SAMPLE_RATE) - round(start * SAMPLE_RATE)
-            bins = np.minimum((first + np.arange(len(wave))) * LOUDNESS_BINS // total, 7)
+            bins = (done + np.arange(len(wave))) * LOUDNESS_BINS // max(total, done + len(wave))
             energy = np.square(wave, dtype=np.float64)
             sums += np.bincount(bins, energy, LOUDNESS_BINS)
             counts += np.bincount(bins, minlength=LOUDNESS_BINS)
-            covered += share * len(wave)
+            done, covered = done + len(wave), covered + share * len(wave)
             if energy.mean() > most:
                 loudest, most = wave, energy.mean()
-        loudness = np.sqrt(sums / np.maximum(counts, 1)).astype(np.float32)
-        return loudest, min(covered / total, 1.0), loudness
+        return loudest, covered / done, np.sqrt(sums / np.maximum(counts, 1)).astype(np.float32)
 
     def _encode(
         self,
@@ -269,12 +243,11 @@ class FeatureReader:
     ) -> Part:
         pictures = np.stack([np.stack(snippet.pictures) for snippet in snippets])
         n, p, k = pictures.shape[:3]
-        video = self.encoders.encode_images(pictures.reshape(n * p * k, *pictures.shape[3:]))
-        video = video.view(n, p, k, -1).mean(dim=1).transpose(0, 1)
+        video = self._encoders.encode_images(pictures.reshape(n * p * k, *pictures.shape[3:]))
         return Part(
             times=np.array([s.start for s in snippets] + [snippets[-1].end]),
-            video=video.numpy(),
-            audio=encode_waves(self.encoders, waves) if self._sound.present else None,
+            video=video.view(n, p, k, -1).mean(dim=1).transpose(0, 1).numpy(),
+            audio=encode_waves(self._encoders, waves) if self._sound.present else None,
             audio_coverage=np.array(coverage, np.float32),
             loudness=np.stack(loudness),
         )
@@ -283,23 +256,19 @@ class FeatureReader:
         pictures, track = self._pictures, self._sound
         sound, notes = "absent", pictures.notes()
         if track.present:
-            notes.append(track.track())
+            sound, heard = "present", _sound_notes(track, pictures)
             if track.first is None:
-                sound = "unreadable"
-                notes.append("the sound track cannot be decoded and is left out")
+                sound, heard = "unreadable", ["the sound track cannot be decoded and is left out"]
             elif track.peak < SILENCE:
-                sound = "silent"
-                notes.append("the sound track is silent and is left out")
-            else:
-                sound = "present"
-                notes += _sound_notes(track, pictures)
+                sound, heard = "silent", ["the sound track is silent and is left out"]
+            notes += [note for note in (track.track, *heard) if note]
         return Reading(
-            source=self.path,
+            source=self._path,
             frames=pictures.frames,
             origin=pictures.origin,
             joins=pictures.joins,
             sound=sound,
-            notes=tuple(note for note in notes if note),
+            notes=tuple(notes),
         )
 
 
@@ -323,7 +292,12 @@ def encode_waves(encoders: Encoders, waves: Sequence[np.ndarray]) -> np.ndarray:
     return out
 
 
-def _picks(picture: str, stride: int) -> Sequence[int]:
+def checked_picks(
+    stride: int = XD_STRIDE, picture: str = "middle", batch: int = BATCH, **_: Any
+) -> Sequence[int]:
+    """Which frames of a snippet are encoded; ``ValueError`` for a bad choice."""
+    if batch < 1 or stride < 1:
+        raise ValueError(f"batch and stride must be at least 1, got {batch} and {stride}")
     choices = {"first": (0,), "middle": (stride // 2,), "mean": range(stride)}
     if picture not in choices:
         raise ValueError(f"picture must be one of {', '.join(choices)}, got {picture!r}")
@@ -331,14 +305,12 @@ def _picks(picture: str, stride: int) -> Sequence[int]:
 
 
 def _sound_notes(sound: Sound, pictures: VideoReader) -> Iterator[str]:
-    """Where the sound track and the pictures do not begin or end together, and what was done
-    about sound that is not as it should be."""
-    lead = sound.first - pictures.origin
+    """Where track and pictures do not begin or end together, and what else is not as it should."""
+    lead, end = sound.first - pictures.origin, pictures.origin + pictures.end
     if lead > NOTICEABLE:
         yield f"the sound starts {lead:.2f} s after the pictures"
     elif lead < -NOTICEABLE:
         yield f"{-lead:.2f} s of sound before the first picture left out"
-    end = pictures.origin + pictures.end
     declared = sound.last
     if sound.declared_end is not None and not pictures.joins:  # else of one recording only
         declared = sound.declared_end

@@ -24,7 +24,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -47,7 +47,14 @@ from avadclip_lite.encoders import Encoders, load_encoders
 from avadclip_lite.features import annotations as lists
 from avadclip_lite.features.parallel import BACKENDS, add_worker_arguments, parallel_map
 from avadclip_lite.features.writer import StoreWriter
-from avadclip_lite.video.extract import BATCH, Crops, Extraction, checked_crops, extract
+from avadclip_lite.video.extract import (
+    BATCH,
+    Crops,
+    Extraction,
+    checked_crops,
+    checked_picks,
+    extract,
+)
 from avadclip_lite.video.reader import printable
 
 __all__ = ["EXTRACTION", "Summary", "extract_folder", "find_videos", "video_names"]
@@ -102,9 +109,6 @@ def reason(error: Exception, path: str | Path) -> str:
     return text if name in text else f"{name}: {text}"
 
 
-# ---- labels --------------------------------------------------------------------------------------
-
-
 class Truth(NamedTuple):
     """What is known of a video beforehand."""
 
@@ -157,9 +161,6 @@ def _truth(
     return truth, remarks
 
 
-# ---- one video, wherever the worker is -----------------------------------------------------------
-
-
 @lru_cache(maxsize=1)
 def _encoders(which: str, weights: str, device: str) -> Encoders:
     """Loaded once a process."""
@@ -173,9 +174,6 @@ def _extract(path: str, encoder: tuple[str, str, str], **choices: Any) -> Extrac
         return extract(path, encoders, **choices)
     except Exception as error:  # whatever one file does, the rest goes on
         return reason(error, path)
-
-
-# ---- a folder ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,13 +195,10 @@ class Summary:
             f"{len(self.done)} videos extracted ({self.hours:.2f} h), {len(self.kept)} were there "
             f"already, {len(self.set_aside)} set aside"
         ]
-        if self.sounds:
-            counts = ", ".join(f"{kind} {count}" for kind, count in sorted(self.sounds.items()))
-            lines.append(f"sound: {counts}")
-        if self.unlabelled:
-            lines.append(
-                f"{self.unlabelled} videos carry no label: split {UNLABELLED!r}, not trained on"
-            )
+        counts = ", ".join(f"{kind} {count}" for kind, count in sorted(self.sounds.items()))
+        lines += [f"sound: {counts}"] * bool(self.sounds)
+        without = f"{self.unlabelled} videos carry no label: split {UNLABELLED!r}, not trained on"
+        lines += [without] * bool(self.unlabelled)
         lines += [f"note: {remark}" for remark in self.remarks]
         lines += [f"note: {name}: {'; '.join(notes)}" for name, notes in self.notes.items()]
         lines += [f"set aside: {reason}" for reason in self.set_aside.values()]
@@ -247,6 +242,7 @@ def extract_folder(
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
+    checked_picks(stride, picture, batch)
     crops = checked_crops(crops, encoder)
     choices = {"crops": crops, "picture": picture, "stride": stride}
     settings = {"encoder": encoder, "weights": "random" if weights == "random" else "trained"}
@@ -257,21 +253,12 @@ def extract_folder(
     truth, remarks = _truth(list(files), labels, annotations, classes, split)
     digest = hashlib.sha256(repr(sorted(truth.items())).encode()).hexdigest()[:12]
     head = {"settings": settings, "labels": digest}
-    log = ResultLog(files, truth, (0,) if isinstance(crops, str) else crops, remarks)
+    log = ResultLog(files, truth, (0,) if isinstance(crops, str) else crops)
     finished = (out / META).is_file()
     if finished and log.read(out, settings) == head and log.kept | log.known.keys() >= set(files):
-        return log.summary(out)
-
-    encoders = _encoders(*load)
-    writer = StoreWriter(
-        out,
-        classes=classes,
-        dim=encoders.dim,
-        stride=stride,
-        encoder=encoder,
-        inputs=json.dumps(head),
-        overwrite=finished,
-    )
+        return log.summary(out, remarks)
+    store = {"classes": classes, "dim": _encoders(*load).dim, "stride": stride, "encoder": encoder}
+    writer = StoreWriter(out, **store, inputs=json.dumps(head), overwrite=finished)
     try:
         with writer:
             todo = log.start(writer, head)
@@ -280,7 +267,8 @@ def extract_folder(
             tasks = [str(files[name].resolve()) for name in todo]
             call = partial(_extract, encoder=load, **choices)
             results = parallel_map(call, tasks, jobs=jobs, backend=backend, address=address)
-            for name, result in _shown(results, {name: files[name] for name in todo}, progress):
+            shown = tqdm(todo, unit=" videos", disable=not progress)
+            for name, result in zip(shown, results, strict=True):
                 log.add(name, result)
             if len(writer):
                 if out.exists():  # else the log moves with the folder
@@ -289,19 +277,7 @@ def extract_folder(
     finally:
         if not len(writer):  # a bad address, or nothing that can be read
             shutil.rmtree(writer.partial, ignore_errors=True)
-    return log.summary(out)
-
-
-def _shown(
-    results: Iterator[Any], files: Mapping[str, Path], progress: bool
-) -> Iterator[tuple[str, Any]]:
-    """Names and results, behind a progress bar over bytes: videos differ in length."""
-    sizes = [path.stat().st_size for path in files.values()]
-    with tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=not progress) as bar:
-        for name, size, result in zip(files, sizes, results, strict=True):
-            yield name, result
-            bar.set_postfix_str(name, refresh=False)
-            bar.update(size)
+    return log.summary(out, remarks)
 
 
 class ResultLog:
@@ -309,13 +285,9 @@ class ResultLog:
     names that an earlier run extracted, ``known`` the files that it set aside, and why."""
 
     def __init__(
-        self,
-        files: Mapping[str, Path],
-        truth: Mapping[str, Truth],
-        crops: Sequence[int],
-        remarks: Sequence[str],
+        self, files: Mapping[str, Path], truth: Mapping[str, Truth], crops: Sequence[int]
     ) -> None:
-        self._files, self._truth, self._crops, self._remarks = files, truth, crops, remarks
+        self._files, self._truth, self._crops = files, truth, crops
         self._lines: dict[str, dict[str, Any]] = {}  # of a finished store, by name
         self._store: FeatureStore | None = None
         self.kept: set[str] = set()
@@ -355,87 +327,72 @@ class ResultLog:
     def start(self, writer: StoreWriter, head: Mapping[str, Any]) -> list[str]:
         """Copy what an earlier run finished into a new store, with the labels of now; returns the
         names that are to be extracted."""
-        self._writer, self._path = writer, writer.partial / EXTRACTION
+        self._writer = writer
         self._line(head)
-        for name, line in self._lines.items():
+        for name in self._lines:
             if name in self.kept or name in self.known:
-                self._line(line)
+                self._line(self._lines[name])
         for i, row in enumerate(self._store.videos if self._store else ()):
             if row.name in self.kept:
                 codes, segments = tuple(row.label.split("-")), tuple(self._store.segments(i))
                 truth = self._truth.get(row.name, Truth(codes, row.split, segments))
-                mask = self._store.audio_mask(i)
-                self._row(row.name, row.crop, truth, row.source, *self._store.uncut(i), mask)
+                own = {"name": row.name, "crop": row.crop, "source": row.source}
+                self._row(truth, *self._store.uncut(i), self._store.audio_mask(i), **own)
         self.kept = {n for n in self._files if all((n, crop) in writer for crop in self._crops)}
         return [name for name in self._files if name not in self.kept | self.known.keys()]
 
     def _line(self, entry: Mapping[str, Any]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
+        with (self._writer.partial / EXTRACTION).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def add(self, name: str, result: Extraction | str) -> None:
         """A video's features, or the reason why there are none. The line comes first: a row
         without a line would be worse than a line without its row."""
-        stat, file = self._files[name].stat(), name
-        if not file.endswith(suffix := self._files[name].suffix):
-            file += suffix
-        entry = {"name": name, "file": file, "bytes": stat.st_size, "mode": stat.st_mode}
-        self._entries.append(entry)
+        path = self._files[name]
+        file = name if name.endswith(path.suffix) else name + path.suffix
+        entry = {"name": name, "file": file, "bytes": path.stat().st_size}
+        entry |= {"mode": path.stat().st_mode}
         if isinstance(result, str):
-            self._line(entry | {"set_aside": result})
             entry["set_aside"] = result
-            return
-        entry |= {"frames": result.frames, "snippets": result.snippets}
-        entry |= {"seconds": round(result.seconds, 6), "sound": result.sound}
-        entry |= {"notes": list(result.notes)}
+        else:
+            entry |= {"frames": result.frames, "snippets": result.snippets, "sound": result.sound}
+            entry |= {"seconds": round(result.seconds, 6), "notes": result.notes}
         self._line(entry)
-        for crop, video in zip(self._crops, result.video, strict=True):
+        self._entries.append(entry)
+        if not isinstance(result, str):
             mask = (result.audio_coverage > 0) & (result.audio is not None)
-            self._row(name, crop, self._truth[name], file, video, result.audio, mask)
+            for crop, video in zip(self._crops, result.video, strict=True):
+                own = {"name": name, "crop": crop, "source": file}
+                self._row(self._truth[name], video, result.audio, mask, **own)
 
     def _row(
         self,
-        name: str,
-        crop: int,
         truth: Truth,
-        file: str,
         video: np.ndarray,
         audio: np.ndarray | None,
         mask: np.ndarray,
+        **own: Any,
     ) -> None:
-        if (name, crop) not in self._writer:
-            self._writer.add(
-                name=name,
-                label=truth.codes,
-                split=truth.split,
-                crop=crop,
-                video=video,
-                audio=audio,
-                segments=truth.segments,
-                flags={AUDIO_PRESENT: mask},
-                source=file,
-            )
+        if (own["name"], own["crop"]) not in self._writer:
+            own |= {"label": truth.codes, "split": truth.split, "segments": truth.segments}
+            self._writer.add(video=video, audio=audio, flags={AUDIO_PRESENT: mask}, **own)
 
-    def summary(self, out: Path) -> Summary:
+    def summary(self, out: Path, remarks: Sequence[str]) -> Summary:
         """What this run did."""
-        done = [entry for entry in self._entries if "set_aside" not in entry]
         failed = {e["name"]: e["set_aside"] for e in self._entries if "set_aside" in e}
-        kept = tuple(name for name in self._files if name in self.kept)
-        names = [*kept, *(entry["name"] for entry in done)]
+        done = {e["name"]: e for e in self._entries if "set_aside" not in e}
+        kept = [name for name in self._files if name in self.kept]
         return Summary(
             store=out,
-            done=tuple(entry["name"] for entry in done),
-            kept=kept,
+            done=tuple(done),
+            kept=tuple(kept),
             set_aside=self.known | failed,
-            notes={entry["name"]: tuple(entry["notes"]) for entry in done if entry["notes"]},
-            remarks=tuple(self._remarks),
-            sounds=dict(Counter(entry["sound"] for entry in done)),
-            unlabelled=sum(self._truth[name].split == UNLABELLED for name in names),
-            hours=sum(entry["seconds"] for entry in done) / 3600,
+            notes={name: entry["notes"] for name, entry in done.items() if entry["notes"]},
+            remarks=tuple(remarks),
+            sounds=dict(Counter(entry["sound"] for entry in done.values())),
+            unlabelled=sum(self._truth[name].split == UNLABELLED for name in [*kept, *done]),
+            hours=sum(entry["seconds"] for entry in done.values()) / 3600,
         )
-
-
-# ---- command line --------------------------------------------------------------------------------
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -444,13 +401,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Make a feature store from a folder of videos. Run again to go on after an interruption, "
         "or to add videos that are new."
     )
-    parser.add_argument("folder", type=Path, help="the folder, searched in depth, or one video")
-    parser.add_argument("--out", type=Path, required=True, help="the feature store to make")
+    add = parser.add_argument
+    add("folder", type=Path, help="the folder, searched in depth, or one video")
+    add("--out", type=Path, required=True, help="the feature store to make")
     add_encoder_arguments(parser, default="soundstage")
-    parser.add_argument("--labels", type=Path, help="CSV with columns name,label[,split]")
-    parser.add_argument("--annotations", type=Path, help="annotation file, for frame truth")
-    parser.add_argument("--classes", choices=CLASS_SETS, default="xd", help="(%(default)s)")
-    parser.add_argument("--split", default="train", help="of labelled videos (%(default)s)")
+    add("--labels", type=Path, help="CSV with columns name,label[,split]")
+    add("--annotations", type=Path, help="annotation file, for frame truth")
+    add("--classes", choices=CLASS_SETS, default="xd", help="(%(default)s)")
+    add("--split", default="train", help="of labelled videos (%(default)s)")
     add_worker_arguments(parser, "videos")
 
 

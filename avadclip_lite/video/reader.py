@@ -1,13 +1,9 @@
 """Video files: pictures and sound by their real presentation times, with bounded memory.
 
     for snippet in VideoReader("film.mp4", stride=16, picks=(8,)):
-        snippet.start, snippet.end        # seconds from the first picture
-        snippet.pictures                  # the picked frames, uint8 (H, W, 3), upright
-
-    sound = Sound("film.mp4")
-    sound.window(2.0, 2.5)                # mono 16 kHz, exactly the samples of these seconds
-
-    frames, rate, wave = read_clip("clip.mp4")    # a short clip as a whole
+        snippet.start, snippet.end, snippet.pictures    # seconds from the first picture
+    Sound("film.mp4").window(2.0, 2.5)                  # exactly the samples of these seconds
+    frames, rate, wave = read_clip("clip.mp4")          # a short clip as a whole
 
 Time is the container's presentation time, so that a stream that starts late, a frame rate that
 varies and an edit list all mean here what they mean to a player. Recordings joined end to end,
@@ -20,7 +16,6 @@ What cannot be read raises ``BrokenVideo`` with one sentence that names the file
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections import deque
@@ -36,19 +31,7 @@ from av.stream import Discard, Disposition
 
 from avadclip_lite.config import SAMPLE_RATE
 
-__all__ = [
-    "BrokenVideo",
-    "Media",
-    "Snippet",
-    "Sound",
-    "VideoReader",
-    "clock",
-    "pictures_at",
-    "printable",
-    "read_clip",
-    "upright",
-    "write_video",
-]
+__all__ = ["BrokenVideo", "Sound", "VideoReader", "pictures_at", "read_clip", "write_video"]
 
 GAP = 0.02  # seconds; a larger jump between sound time stamps is a gap, a smaller one is rounding
 FALLBACK_RATE = 25.0  # frames a second of a stream that has neither time stamps nor a rate
@@ -78,37 +61,33 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{tenths // 10:02d}.{tenths % 10}"
 
 
-# ---- an open file --------------------------------------------------------------------------------
-
-
 class Media:
     """A file opened for decoding: its moving picture and the sound track that a player takes.
 
-    ``damaged`` counts packets and frames that could not be decoded whole, ``joins`` the places
-    where time stamps start anew. Raises ``FileNotFoundError``, or ``BrokenVideo`` for a folder, an
-    empty file, one that must not be read, and one that is no audio or video file.
+    ``damaged`` counts what could not be decoded whole, ``joins`` the places where time stamps start
+    anew; ``track`` says which of several sound tracks is read. Raises ``FileNotFoundError``, or
+    ``BrokenVideo`` for what cannot be opened.
     """
 
     def __init__(self, path: str | Path, *, threads: int = 0) -> None:
         self.name = printable(path)
         self._container = _open(Path(path), self.name)
-        self._picture = next((s for s in self._container.streams.video if not _cover(s)), None)
-        best = self._container.streams.best("audio")
-        self.sound = best if best is not None and best.codec_context is not None else None
-        self.tracks = len(self._container.streams.audio)
+        moving = (
+            stream
+            for stream in self._container.streams.video
+            if not stream.disposition & Disposition.attached_pic
+        )
+        self._picture, self.sound = next(moving, None), self._container.streams.best("audio")
+        if self.sound is not None and self.sound.codec_context is None:
+            self.sound = None
+        if self._picture is not None and self._picture.codec_context is not None:
+            self._picture.thread_type = "AUTO"
+            self._picture.codec_context.thread_count = threads
+        self.track = _track(self._container, self.sound)
         self.damaged = self.joins = 0
-        self._lend(self._picture, threads)
 
-    @staticmethod
-    def _lend(stream: av.VideoStream | None, threads: int) -> None:
-        if stream is not None and stream.codec_context is not None:
-            stream.thread_type = "AUTO"
-            stream.codec_context.thread_count = threads
-
-    def __enter__(self) -> Media:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Let go of the file."""
         self._container.close()
 
     @property
@@ -121,16 +100,16 @@ class Media:
             raise BrokenVideo(f"{self.name} is coded in a way this FFmpeg cannot decode")
         return self._picture
 
-    def seek(self, time: float) -> None:
-        """Go on at about this container time (seconds); where the format has no index, from
-        where we are."""
-        try:
-            self._container.seek(max(round(time * av.time_base), 0), backward=True)
-        except av.FFmpegError:
-            pass
-
-    def frames(self, wanted: av.stream.Stream) -> Iterator[av.VideoFrame | av.AudioFrame]:
-        """The decoded frames of a stream, their times on one clock."""
+    def frames(
+        self, wanted: av.stream.Stream, start: float | None = None
+    ) -> Iterator[av.VideoFrame | av.AudioFrame]:
+        """The decoded frames of a stream, their times on one clock; from about the container time
+        ``start`` on, where the format has an index."""
+        if start is not None:
+            try:
+                self._container.seek(max(round(start * av.time_base), 0), backward=True)
+            except av.FFmpegError:
+                pass  # go on from where we are
         for packet in self._on_one_clock(wanted):
             try:
                 frames = packet.decode()
@@ -148,10 +127,9 @@ class Media:
             yield frame
 
     def _on_one_clock(self, wanted: av.stream.Stream) -> Iterator[av.Packet]:
-        """The packets of a stream. Where its time stamps jump as those of joined recordings do, it
-        is shifted so that it goes on; the other stream follows by the same shift, so that pictures
-        and sound stay together whichever of the two is being decoded.
-        """
+        """The packets of a stream. Where time stamps jump as those of joined recordings do, they
+        are shifted so that they go on, and the other stream follows by the same shift: pictures
+        and sound stay together, whichever of the two is being decoded."""
         jumpy = bool(self._container.format.flags & av.format.Flags.ts_discont.value)
         shifts, current, ends = [0.0], {}, {}
         for packet in self._demux(wanted):
@@ -168,8 +146,7 @@ class Media:
                         shifts.append(shift)
                         self.joins += 1
                 current[index] = shift
-                length = float((packet.duration or 0) * base)
-                ends[index] = now + shift, now + shift + length
+                ends[index] = now + shift, now + shift + float((packet.duration or 0) * base)
                 packet.dts += round(shift / base)
             if packet.pts is not None:
                 packet.pts += round(shift / base)
@@ -180,7 +157,7 @@ class Media:
         """The packets of the wanted stream, and of the other one where joins are to be seen; past
         what the demuxer cannot read."""
         streams = [wanted]
-        if "mp4" not in self._container.format.name:  # has one table of times
+        if "mp4" not in self._container.format.name:  # which has one table of times
             streams = [s for s in (self._picture, self.sound) if s is not None]
         for other in self._container.streams:
             other.discard = Discard.default if other in streams else Discard.all
@@ -199,13 +176,11 @@ class Media:
 
 def _open(path: Path, name: str) -> av.container.InputContainer:
     try:
-        size = path.stat().st_size
         if path.is_dir():
             raise BrokenVideo(f"{name} is a folder; give a video file")
-        if size == 0:
-            raise BrokenVideo(f"{name} is empty (0 bytes); copy or download it again")
-        with path.open("rb"):
-            pass  # the operating system's answer is clearer than FFmpeg's
+        with path.open("rb") as file:  # the system's answer is clearer than FFmpeg's
+            if not file.read(1):
+                raise BrokenVideo(f"{name} is empty (0 bytes); copy or download it again")
         # a plain name with a colon in it would be taken for a protocol; FFmpeg is told names in
         # UTF-8 only, other names are opened here
         source = f"file:{path}" if os.fsencode(path) == name.encode() else path.open("rb")
@@ -216,19 +191,22 @@ def _open(path: Path, name: str) -> av.container.InputContainer:
         raise BrokenVideo(f"{name} must not be read by this user; change its permissions") from None
     except av.FFmpegError as error:
         raise BrokenVideo(
-            f"{name} is not a video that FFmpeg can open ({_reason(error)}); it may be cut off or "
+            f"{name} is not a video that FFmpeg can open ({error.strerror}); it may be cut off or "
             "of another type than its name says"
         ) from None
     except OSError as error:
-        raise BrokenVideo(f"{name} cannot be read ({_reason(error)})") from None
+        raise BrokenVideo(f"{name} cannot be read ({error.strerror})") from None
 
 
-def _cover(stream: av.VideoStream) -> bool:
-    return bool(stream.disposition & Disposition.attached_pic)
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or errno.errorcode.get(error.errno or 0, str(error))
+def _track(container: av.container.InputContainer, taken: av.AudioStream | None) -> str:
+    """Which of several sound tracks is read, in words; nothing where there is one."""
+    tracks = [stream.index for stream in container.streams.audio]
+    if taken is None or len(tracks) < 2:
+        return ""
+    language = taken.metadata.get("language", "und")
+    named = "" if language == "und" else f" ({language})"
+    place = tracks.index(taken.index) + 1
+    return f"sound track {place} of {len(tracks)}{named} is taken, as players do"
 
 
 def _declared_end(stream: av.stream.Stream) -> float | None:
@@ -236,13 +214,7 @@ def _declared_end(stream: av.stream.Stream) -> float | None:
     if stream.duration is not None:
         return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
     match = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
-    if match is None:
-        return None
-    hours, minutes, seconds = (float(part) for part in match.groups())
-    return 3600 * hours + 60 * minutes + seconds
-
-
-# ---- pictures ------------------------------------------------------------------------------------
+    return match and sum(float(n) * by for n, by in zip(match.groups(), (3600, 60, 1), strict=True))
 
 
 def upright(frame: av.VideoFrame) -> np.ndarray:
@@ -277,31 +249,29 @@ def pictures_at(path: str | Path, times: Sequence[float], *, seek: bool = True) 
     index knows."""
     found: dict[float, np.ndarray] = {}
     wanted = sorted(set(times))
-    if seek:
-        with Media(path) as media:
-            for time in wanted:
-                # formats without an index of key frames may go on behind the one that is needed
-                for back in LOOK_BACK:
-                    media.seek(time - back)
-                    found |= _shown(media, [time], first=time <= back)
-                    if time in found:
-                        break
+    media = Media(path)
+    # formats without an index of key frames may go on behind the one that is needed: look farther
+    for back in LOOK_BACK if seek else ():
+        for time in wanted:
+            if time not in found:
+                found |= _shown(media, [time], max(time - back, 0.0))
+    media.close()
     if left := [time for time in wanted if time not in found]:
-        with Media(path) as media:
-            found |= _shown(media, left, first=True)
-    if missing := [time for time in wanted if time not in found]:
-        raise BrokenVideo(f"{printable(path)} shows no picture at {missing[0]:.2f} s")
+        media = Media(path)
+        found |= _shown(media, left, None)
+        media.close()
+    if not found.keys() >= set(wanted):
+        raise BrokenVideo(f"{media.name} holds no picture that can be decoded")
     return [found[time] for time in times]
 
 
-def _shown(media: Media, times: list[float], *, first: bool) -> dict[float, np.ndarray]:
-    """The picture shown at each of the rising ``times``, from where the file stands on. Where
-    pictures begin later the first serves if ``first``."""
-    found, shown = {}, None
-    left = deque(times)
-    for frame in media.frames(media.picture):
+def _shown(media: Media, times: list[float], start: float | None) -> dict[float, np.ndarray]:
+    """The picture shown at each of the rising ``times``, looking from ``start`` on. From the start
+    of the file (None) the first picture serves for what is before it."""
+    found, shown, left = {}, None, deque(times)
+    for frame in media.frames(media.picture, start):
         while left and (frame.time or 0.0) > left[0] + 1e-6:
-            if shown is None and not first:
+            if shown is None and start is not None:
                 return found
             found[left.popleft()] = upright(shown or frame)
         if not left:
@@ -312,11 +282,10 @@ def _shown(media: Media, times: list[float], *, first: bool) -> dict[float, np.n
 
 @dataclass(frozen=True, kw_only=True)
 class Snippet:
-    """``stride`` consecutive frames of a video."""
+    """What is decoded for ``stride`` consecutive frames of a video."""
 
     start: float  # seconds from the video's first frame
     end: float  # the next snippet's start; the last frame's end for the last snippet
-    frames: int
     pictures: tuple[np.ndarray, ...]  # one a pick, whatever ``convert`` made of it
 
 
@@ -331,10 +300,9 @@ class VideoReader:
     ``convert``: what is kept of a picked frame, an upright uint8 (H, W, 3).
     ``threads``: of the decoder, 0 for as many as there are cores.
 
-    ``declared`` frames and ``declared_end`` (container time, seconds) are what the file says, 0
-    and None if it does not; ``rate`` frames a second on average. After the first snippet: ``origin``
-    (container time of the first frame, seconds), ``aspect`` (of a pixel, width by height). After
-    reading: ``frames`` (all decoded), ``end``, ``joins``, ``notes()``.
+    ``rate``: frames a second on average. After the first snippet: ``origin`` (container time of
+    the first frame, seconds), ``aspect`` (of a pixel, width by height). After reading: ``frames``
+    (all decoded), ``end``, ``joins``, ``notes()``.
     """
 
     def __init__(
@@ -348,45 +316,40 @@ class VideoReader:
     ) -> None:
         if stride < 1 or not picks or not all(0 <= pick < stride for pick in picks):
             raise ValueError(f"picks must be offsets in 0..{stride - 1}, got {tuple(picks)}")
-        self.path, self.stride, self.picks = Path(path), stride, tuple(sorted(picks))
-        self._convert = convert
+        self.stride, self.picks, self._convert = stride, tuple(sorted(picks)), convert
         self._media = Media(path, threads=threads)
         stream = self._media.picture
-        self.declared = stream.frames  # 0: the container does not say
-        self.declared_end = _declared_end(stream)
         self.rate = float(stream.average_rate or stream.guessed_rate or FALLBACK_RATE)
         self.aspect = Fraction(stream.codec_context.sample_aspect_ratio or 1)
-        self.frames = 0
-        self.origin = self._last = 0.0
-        self._step = 1 / self.rate
+        # a closed file's streams cannot be asked; 0 and None: the container does not say
+        self._declared = stream.frames, _declared_end(stream)
+        self.frames, self.origin = 0, 0.0
+        self._last, self._step = 0.0, 1 / self.rate  # the last frame's start, and how long it lasts
         self._pauses: list[tuple[float, float]] = []  # length, start
 
     def __iter__(self) -> Iterator[Snippet]:
-        with self._media:
-            yield from self._snippets()
-
-    def _snippets(self) -> Iterator[Snippet]:
         pictures: list[np.ndarray] = []
         start, held = 0.0, None  # of the snippet that is being gathered; its last frame
         for time, frame in self._timed():
             place = self.frames % self.stride
             if place == 0:
                 if self.frames:
-                    yield self._snippet(start, time, pictures)
+                    yield Snippet(start=start, end=time, pictures=tuple(pictures))
                 start, pictures = time, []
             if place in self.picks:
                 pictures.append(self._convert(upright(frame)))
             self.frames += 1
             held = frame if self.frames < self.stride else None
+        self._media.close()
         if not self.frames:
             raise BrokenVideo(
                 f"{self._media.name} holds a video stream but no picture that can be decoded"
             )
-        if self.frames < self.stride:
-            last = self._convert(upright(held))
-            pictures += [last] * (len(self.picks) - len(pictures))
-        if self.frames % self.stride == 0 or self.frames < self.stride:
-            yield self._snippet(start, self.end, pictures)
+        if held is not None:
+            missing = len(self.picks) - len(pictures)
+            pictures += [self._convert(upright(held))] * missing
+        if held is not None or self.frames % self.stride == 0:
+            yield Snippet(start=start, end=self.end, pictures=tuple(pictures))
 
     @property
     def end(self) -> float:
@@ -398,10 +361,6 @@ class VideoReader:
         """Places where a recording was joined to the one before."""
         return self._media.joins
 
-    def _snippet(self, start: float, end: float, pictures: list[np.ndarray]) -> Snippet:
-        count = min(self.frames, self.stride)
-        return Snippet(start=start, end=end, frames=count, pictures=tuple(pictures))
-
     def _timed(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Frames with seconds since the first; a missing time stamp is one step after its
         predecessor, one that goes back is as late as it."""
@@ -411,100 +370,81 @@ class VideoReader:
                 first = self.origin = frame.time or 0.0
                 self.aspect = 1 / self.aspect if _turned(frame) else self.aspect
             now = self._last + self._step if frame.time is None else frame.time - first
-            now, step = max(now, self._last), now - self._last
+            step = max(now - self._last, 0.0)
             if step > max(PAUSE, 4 * self._step):
                 self._pauses.append((step, self._last))
             elif step > 0:  # a pause says nothing about how long a picture lasts
                 self._step = step
-            self._last = now
-            yield now, frame
+            self._last += step
+            yield self._last, frame
 
     def notes(self) -> list[str]:
         """What is out of the ordinary about the pictures, in words."""
         notes = []
-        lost = self.declared - self.frames
-        declared = (self.declared_end or 0.0) - self.origin
-        if lost > 1:  # one off is how containers count
-            notes.append(f"only {self.frames} of {self.declared} frames could be decoded")
-        elif not self.declared and not self.joins and self.end + PAUSE < declared:
+        count, declared = self._declared[0], (self._declared[1] or 0.0) - self.origin
+        if count - self.frames > 1:  # one off is how containers count
+            notes.append(f"only {self.frames} of {count} frames could be decoded")
+        elif not count and not self.joins and self.end + PAUSE < declared:
             notes.append(f"the pictures end after {self.end:.1f} of {declared:.1f} s")
         elif self._media.damaged:
             notes.append(f"the pictures are damaged in {self._media.damaged} places")
         if self._pauses:
             length, start = max(self._pauses)
-            count = len(self._pauses)
-            more = f"{count} times, longest for" if count > 1 else "for"
-            notes.append(f"no new picture {more} {length:.1f} s at {clock(start)}")
+            times = f" {len(self._pauses)} times, longest" if len(self._pauses) > 1 else ""
+            notes.append(f"no new picture{times} for {length:.1f} s at {clock(start)}")
         if self.joins:
             notes.append(f"time stamps start anew {self.joins} times: joined recordings")
         return notes
 
 
-# ---- sound ---------------------------------------------------------------------------------------
-
-
 class Sound:
-    """The sound of a file, mono at 16 kHz unless asked otherwise, in windows that only move
-    forward.
+    """The sound of a file, mono at 16 kHz unless asked otherwise (``channels=2``: stereo), in
+    windows that only move forward.
 
     Sample n stands for container time n / rate; where the file has no sound (before it starts, in
     a gap, after its end) a window is zero.
 
-    Attributes: ``present``, ``declared_end`` (container time in seconds at which the track ends as
-    the file says, or None); after reading ``first`` and ``last`` (container times in seconds of
-    what was decoded; None before any), ``over`` (there is no more of it), ``peak`` (largest
-    magnitude), ``damaged`` (packets), ``cancels`` (channels that cancel each other were met).
+    Attributes: ``present``, ``track`` (which of several, in words), ``declared_end`` (container
+    time in seconds at which the track ends as the file says, or None); after reading ``first`` and
+    ``last`` (container times in seconds of what was decoded; None before any), ``over`` (there is
+    no more of it), ``peak`` (largest magnitude), ``damaged`` (places), ``cancels`` (channels that
+    cancel each other were met).
     """
 
     def __init__(self, path: str | Path, *, rate: int = SAMPLE_RATE, channels: int = 1) -> None:
         self.rate, self.channels = rate, channels
         self._media = Media(path)
         self._stream = self._media.sound
-        self.present = self._stream is not None
+        self.present, self.track = self._stream is not None, self._media.track
         self.declared_end = _declared_end(self._stream) if self.present else None
-        self.first: float | None = None
-        self.last: float | None = None
-        self.peak, self.cancels = 0.0, False
+        self.first = self.last = None
+        self.peak, self.cancels, self.over = 0.0, False, not self.present
         self._loudest = 0  # the channel that stands for all where they cancel
         self._pieces: deque[tuple[int, np.ndarray]] = deque()  # (first sample, (channels, n))
-        self._source = self._decode() if self.present else iter(())
+        self._source = self._decode()
         self._end = 0  # sample after the last piece
-        self.over = not self.present
 
     def __enter__(self) -> Sound:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._media.__exit__()
+        self._media.close()
 
     @property
     def damaged(self) -> int:
-        """Packets and frames that could not be decoded."""
+        """Places that could not be decoded whole."""
         return self._media.damaged
 
-    def track(self) -> str:
-        """Which of several tracks is read, in words; nothing where there is one."""
-        if self._media.tracks < 2:
-            return ""
-        tracks = [s for s in self._stream.container.streams if s.type == "audio"]
-        language = self._stream.metadata.get("language")
-        named = f", {language}" if language and language != "und" else ""
-        return (
-            f"sound track {tracks.index(self._stream) + 1} of {len(tracks)}{named} is taken, as "
-            "players do"
-        )
-
     def window(self, start: float, end: float) -> tuple[np.ndarray, float]:
-        """The samples (n,) of container time [start, end), (channels, n) for several channels, and
-        the share of them for which the file has sound. ``start`` must not go back."""
+        """The samples (n,) of container time [start, end), (2, n) in stereo, and the share of them
+        for which the file has sound. ``start`` must not go back."""
         low = round(start * self.rate)
         high = max(round(end * self.rate), low + 1)
-        out = np.zeros((self.channels, high - low), np.float32)
-        self._skip(low)
         while self._end < high and not self.over:
             self._read()
-            self._skip(low)
-        covered = 0
+            while self._pieces and self._pieces[0][0] + self._pieces[0][1].shape[1] <= low:
+                self._pieces.popleft()
+        out, covered = np.zeros((self.channels, high - low), np.float32), 0
         for first, piece in self._pieces:
             a, b = max(first, low), min(first + piece.shape[1], high)
             if a < b:
@@ -512,26 +452,19 @@ class Sound:
                 covered += b - a
         return (out[0] if self.channels == 1 else out), covered / (high - low)
 
-    def _skip(self, low: int) -> None:
-        while self._pieces and self._pieces[0][0] + self._pieces[0][1].shape[1] <= low:
-            self._pieces.popleft()
-
     def _read(self) -> None:
         first, piece = next(self._source, (0, None))
         if piece is None:
             self.over = True
             return
         if first < self._end:  # joined recordings may overlap
-            piece = piece[:, self._end - first :]
-            first = self._end
-        if not piece.shape[1]:
-            return
-        self._pieces.append((first, piece))
-        self._end = first + piece.shape[1]
-        if self.first is None:
-            self.first = first / self.rate
-        self.last = self._end / self.rate
-        self.peak = max(self.peak, float(np.abs(piece).max()))
+            first, piece = self._end, piece[:, self._end - first :]
+        if piece.shape[1]:
+            self._pieces.append((first, piece))
+            self._end = first + piece.shape[1]
+            self.first = first / self.rate if self.first is None else self.first
+            self.last = self._end / self.rate
+            self.peak = max(self.peak, float(np.abs(piece).max()))
 
     def _decode(self) -> Iterator[tuple[int, np.ndarray]]:
         """Pieces (first sample, samples) one after the other.
@@ -549,9 +482,13 @@ class Sound:
                 for piece in self._resample(resampler, None):
                     yield place, piece
                     place += piece.shape[1]
-                resampler, form = self._resampler(), now
-                place = round(time * self.rate) if jump else place
-                due = time if jump else due
+                # channels stay apart for mono: FFmpeg's own mix is 3 dB louder for codecs that
+                # decode to floating point than for those that decode to integers
+                layout = "stereo" if self.channels == 2 else None
+                resampler = av.AudioResampler(format="fltp", layout=layout, rate=self.rate)
+                form = now
+                if jump:
+                    place, due = round(time * self.rate), time
             due += frame.samples / frame.sample_rate
             frame.pts = None  # the resampler need not know
             for piece in self._resample(resampler, frame):
@@ -560,12 +497,6 @@ class Sound:
         for piece in self._resample(resampler, None):
             yield place, piece
             place += piece.shape[1]
-
-    def _resampler(self) -> av.AudioResampler:
-        """For mono the channels stay apart: FFmpeg's own mix is 3 dB louder for codecs that decode
-        to floating point than for those that decode to integers."""
-        layout = "stereo" if self.channels == 2 else None
-        return av.AudioResampler(format="fltp", layout=layout, rate=self.rate)
 
     def _resample(
         self, resampler: av.AudioResampler | None, frame: av.AudioFrame | None
@@ -603,9 +534,6 @@ def read_clip(path: str | Path) -> tuple[np.ndarray, float, np.ndarray | None]:
         return frames, reader.rate, wave if sound.present else None
 
 
-# ---- writing -------------------------------------------------------------------------------------
-
-
 def write_video(
     path: str | Path,
     frames: Iterable[np.ndarray],
@@ -615,34 +543,31 @@ def write_video(
     options: Mapping[str, str] | None = None,
 ) -> Path:
     """Write an MP4 (H.264, AAC) that any player shows: pictures uint8 (H, W, 3) with even sides,
-    ``rate`` a second, and ``wave (samples,)`` at 16 kHz from the first picture on.
-
-    ``options`` of the picture encoder; by default nearly lossless.
-    """
+    ``rate`` a second, and ``wave (samples,)`` at 16 kHz from the first picture on. ``options`` of
+    the picture encoder; by default nearly lossless."""
     rate = Fraction(rate).limit_denominator(1001)
     pictures = ((k / rate, image) for k, image in enumerate(frames))
-    sound = None
-    if wave is not None:
-        wave = np.atleast_2d(np.asarray(wave, np.float32))
-        sound = lambda low, high: wave[:, low:high]  # noqa: E731
-    return mux(path, pictures, rate=rate, sound=sound, options=options or {"crf": "12"})
+    options = options or {"crf": "12"}
+    if wave is None:
+        return mux(path, pictures, rate=rate, options=options)
+    wave = np.atleast_2d(np.asarray(wave, np.float32))
+    return mux(path, pictures, lambda low, high: wave[:, low:high], rate=rate, options=options)
 
 
 def mux(
     path: str | Path,
     pictures: Iterable[tuple[float, np.ndarray]],
+    sound: Callable[[int, int], np.ndarray] | None = None,
     *,
     rate: Fraction,
-    sound: Callable[[int, int], np.ndarray] | None,
-    sound_rate: int = SAMPLE_RATE,
-    channels: int = 1,
-    aspect: Fraction = Fraction(1),
     options: Mapping[str, str],
+    sound_rate: int = SAMPLE_RATE,
+    layout: str = "mono",
+    aspect: Fraction = Fraction(1),
 ) -> Path:
     """Write an MP4 from pictures with their times in seconds, and from ``sound(low, high)``, the
     samples (channels, n) of that range, asked for in rising order up to one picture after the
     last; fewer end the sound."""
-    layout = "stereo" if channels == 2 else "mono"
     # a file opened here: a name may hold a colon, or be no UTF-8
     with open(path, "wb") as file, av.open(file, "w", format="mp4") as out:
         picture = out.add_stream("libx264", rate=rate, options=dict(options))

@@ -26,7 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ TOLERANCE = 1  # snippets before and after an event
 FRAME_RATE = 24.0  # frames a second where the store does not tell; Soundstage, and most films
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class OperatingPoint:
     """What a threshold costs and finds."""
 
@@ -79,10 +79,7 @@ class AlarmCurve:
                 f"{self.per_hour[0]:g}"
             )
         columns = (self.thresholds, self.per_hour, self.false_share, self.recall)
-        return OperatingPoint(**dict(zip(_POINT, (float(c[place]) for c in columns), strict=True)))
-
-
-_POINT = [field.name for field in fields(OperatingPoint)]
+        return OperatingPoint(*(float(column[place]) for column in columns))
 
 
 def alarm_curve(
@@ -167,22 +164,18 @@ def read_threshold(run: str | Path) -> float | None:
         raise ValueError(f"{path} is damaged ({error!r}); delete it") from None
 
 
-# ---- command line --------------------------------------------------------------------------------
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m avadclip_lite thresholds``."""
     parser.description = (
         "False alarms per hour against recall, and the threshold for a wanted rate, saved with "
         "the detector for `score`."
     )
-    parser.add_argument("--run", type=Path, required=True, help="folder of the trained detector")
-    parser.add_argument("--data", type=Path, required=True, help="feature store")
-    parser.add_argument("--split", default="test", help="with annotated events (%(default)s)")
-    parser.add_argument(
-        "--rate", type=float, default=10.0, help="false alarms an hour (%(default)s)"
-    )
-    parser.add_argument("--fps", type=float, default=FRAME_RATE, help="of the videos (%(default)s)")
+    add = parser.add_argument
+    add("--run", type=Path, required=True, help="folder of the trained detector")
+    add("--data", type=Path, required=True, help="feature store")
+    add("--split", default="test", help="with annotated events (%(default)s)")
+    add("--rate", type=float, default=10.0, help="false alarms an hour wanted (%(default)s)")
+    add("--fps", type=float, default=FRAME_RATE, help="of the videos (%(default)s)")
     add_device_argument(parser)
 
 

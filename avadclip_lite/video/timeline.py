@@ -16,8 +16,7 @@ import io
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,60 +28,41 @@ from tqdm import tqdm
 
 from avadclip_lite.config import find_device, soundstage_path
 from avadclip_lite.encoders import load_encoders
+from avadclip_lite.video import folder
 from avadclip_lite.video.detect import DetectorSet, Event, Scores, score_video
-from avadclip_lite.video.extract import LOUDNESS_BINS
-from avadclip_lite.video.folder import (
-    OVERLAY,
-    add_encoder_arguments,
-    encoder_choices,
-    find_videos,
-    reason,
-)
+from avadclip_lite.video.extract import LOUDNESS_BINS, checked_crops, checked_picks
 from avadclip_lite.video.overlay import write_overlay
 from avadclip_lite.video.reader import clock, pictures_at, printable
 from avadclip_lite.viz import plots
 
-__all__ = [
-    "add_arguments",
-    "main",
-    "peaks_figure",
-    "score",
-    "timeline_figure",
-    "timeline_picture",
-    "write_scores",
-]
+__all__ = ["peaks_figure", "score", "timeline_figure", "timeline_picture", "write_scores"]
 
 PEAKS = 6  # thumbnails under a timeline
-
-
-# ---- what is written -----------------------------------------------------------------------------
 
 
 def timeline_figure(scores: Scores) -> Figure:
     """Confidence over time with the threshold and the events, the class map, and the sound.
 
     Time runs evenly along the axis, whatever the frame rate does."""
-    seconds = float(scores.times[-1])
+    seconds, starts = float(scores.times[-1]), scores.times[1:-1]
     count = len(scores.logits)
     even = (np.arange(count) + 0.5) * seconds / count
-    place = np.searchsorted(scores.times[1:-1], even, side="right")
-    steps = count * LOUDNESS_BINS
-    fine = (np.arange(steps) + 0.5) * seconds / steps
-    spot = np.searchsorted(scores.times[1:-1], fine, side="right")
+    place = np.searchsorted(starts, even, side="right")
+    fine = (np.arange(count * LOUDNESS_BINS) + 0.5) * seconds / (count * LOUDNESS_BINS)
+    spot = np.searchsorted(starts, fine, side="right")
     share = (fine - scores.times[spot]) / np.diff(scores.times)[spot]
     within = np.minimum((share * LOUDNESS_BINS).astype(int), LOUDNESS_BINS - 1)
-    names = dict(zip(scores.classes.codes, scores.classes.words, strict=True))
-    title = f"{printable(scores.source.name)}\n{scores.why}".replace("$", r"\$")  # no formula
     fig = plots.timeline(
         {scores.role.replace("_", "-"): scores.confidence[place]},
         [],
         fps=1.0,
         seconds=seconds,
-        names=names,
+        names=dict(zip(scores.classes.codes, scores.classes.words, strict=True)),
         probabilities=None if scores.probabilities is None else scores.probabilities[place],
         wave=scores.loudness[spot, within] if scores.sound != "absent" else None,
-        rate=steps / seconds,
-        title=title,
+        rate=len(fine) / seconds,
+        # two dollar signs in a name would be a formula
+        title=f"{printable(scores.source.name)}\n{scores.why}".replace("$", r"\$"),
     )
     for legend in fig.legends:  # there is one curve, and the title names it
         legend.remove()
@@ -94,10 +74,9 @@ def timeline_figure(scores: Scores) -> Figure:
         axis.axvspan(event.start, event.end, color=colour, alpha=0.18, lw=0)
         middle = (event.start + event.end) / 2
         if middle - last > 0.12 * seconds:  # where there is room for the word
-            last = middle
-            where = axis.get_xaxis_transform()
-            form = {"ha": "center", "va": "bottom", "fontsize": "x-small", "color": colour}
-            axis.text(middle, 1.02, event.label, transform=where, **form)
+            last, form = middle, {"ha": "center", "va": "bottom", "fontsize": "x-small"}
+            over = axis.get_xaxis_transform()
+            axis.text(middle, 1.02, event.label, transform=over, color=colour, **form)
     return fig
 
 
@@ -130,12 +109,10 @@ def timeline_picture(scores: Scores) -> Image.Image:
             figure.savefig(file, format="png")
             parts.append(_without_margins(Image.open(file).convert("RGB")))
         plt.close(figure)
-    width = max(part.width for part in parts)
-    whole = Image.new("RGB", (width, sum(part.height for part in parts)), "white")
-    top = 0
-    for part in parts:
-        whole.paste(part, (0, top))
-        top += part.height
+    size = max(part.width for part in parts), sum(part.height for part in parts)
+    whole = Image.new("RGB", size, "white")
+    for k, part in enumerate(parts):
+        whole.paste(part, (0, sum(above.height for above in parts[:k])))
     return whole
 
 
@@ -151,7 +128,7 @@ def write_scores(
 ) -> list[Path]:
     """STEM.json, STEM.png and STEM_overlay.mp4; returns the paths."""
     made = [stem.with_name(stem.name + ".json")]
-    half = made[0].with_name(made[0].name + ".part")
+    half = stem.with_name(stem.name + ".json.part")
     text = json.dumps(scores.to_dict(), indent=1, ensure_ascii=False) + "\n"
     half.write_text(text, encoding="utf-8")
     half.replace(made[0])
@@ -159,22 +136,16 @@ def write_scores(
         made.append(stem.with_name(stem.name + ".png"))
         timeline_picture(scores).save(made[-1])
     if overlay:
-        made.append(stem.with_name(stem.name + OVERLAY))
-        write_overlay(
-            scores.source,
-            made[-1],
-            times=scores.times,
-            confidence=scores.confidence,
-            threshold=scores.threshold,
-            labels=[
-                (e.start, e.end, f"{e.label} {e.score:.2f}", plots.colour_of(e.code))
-                for e in scores.events
-            ],
-        )
+        made.append(stem.with_name(stem.name + folder.OVERLAY))
+        colours = [plots.colour_of(e.code) for e in scores.events]
+        labels = [
+            (e.start, e.end, f"{e.label} {e.score:.2f}", colour)
+            for e, colour in zip(scores.events, colours, strict=True)
+        ]
+        drawn = {"times": scores.times, "confidence": scores.confidence}
+        drawn |= {"threshold": scores.threshold, "labels": labels}
+        write_overlay(scores.source, made[-1], **drawn)
     return made
-
-
-# ---- several videos ------------------------------------------------------------------------------
 
 
 def score(
@@ -218,25 +189,21 @@ def score(
         raise ValueError(
             f"the detector takes features {width} wide, the {which} encoders give {encoders.dim}"
         )
+    checked_crops(choices.get("crops"), which)
+    checked_picks(**choices)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     results, failed = [], {}
     for path, stem in _files(videos, out):
         tell(printable(path))
         try:
-            with _bar(progress and not stream) as advance:
-                scores = score_video(
-                    path,
-                    detectors,
-                    encoders,
-                    threshold=threshold,
-                    on_event=(lambda *told: tell(_line(*told))) if stream else None,
-                    progress=advance,
-                    **choices,
-                )
+            with tqdm(unit=" snippets", disable=stream or not progress, leave=False) as bar:
+                on_event = (lambda *told: tell(_line(*told))) if stream else None
+                told = {"threshold": threshold, "on_event": on_event, "progress": bar.update}
+                scores = score_video(path, detectors, encoders, **told, **choices)
             made = write_scores(scores, out / stem, timeline=timeline, overlay=overlay)
         except Exception as error:  # whatever one file does, the others are scored
-            failed[path] = reason(error, path)
+            failed[path] = folder.reason(error, path)
             tell(f"  not scored: {failed[path]}")
             continue
         results.append(scores)
@@ -245,41 +212,33 @@ def score(
 
 
 def _shipped(tell: Callable[[str], None]) -> Path:
-    folder = soundstage_path() / "models"
-    if not folder.is_dir():
+    models = soundstage_path() / "models"
+    if not models.is_dir():
         raise FileNotFoundError(
-            f"no --model was given, and the detectors that ship are not at {folder}; name the "
+            f"no --model was given, and the detectors that ship are not at {models}; name the "
             "folder of one that `train` made"
         )
     tell(
-        f"no --model was given: the detectors in {folder} are used, which know Soundstage's "
+        f"no --model was given: the detectors in {models} are used, which know Soundstage's "
         "synthetic world only; what they say of other videos means little"
     )
-    return folder
+    return models
 
 
 def _files(videos: Sequence[str | Path], out: Path) -> list[tuple[Path, str]]:
     """Files, and what their results are called: the name without suffix, numbered if it is taken
     or if a result would replace a video."""
     # a missing file is reported like any other that cannot be scored
-    files = [
-        file for path in videos for file in (find_videos(path) if Path(path).is_dir() else [path])
-    ]
-    files = list(dict.fromkeys(map(Path, files)))
+    found = (folder.find_videos(p) if Path(p).is_dir() else [Path(p)] for p in videos)
+    files = dict.fromkeys(file for some in found for file in some)
     sources = {file.resolve() for file in files}
     named: dict[str, Path] = {}
     for file in files:
         stem, number = file.stem, 2
-        while stem in named or (out / (stem + OVERLAY)).resolve() in sources:
+        while stem in named or (out / (stem + folder.OVERLAY)).resolve() in sources:
             stem, number = f"{file.stem}_{number}", number + 1
         named[stem] = file
     return [(file, stem) for stem, file in named.items()]
-
-
-@contextmanager
-def _bar(shown: bool) -> Iterator[Callable[[int], None]]:
-    with tqdm(unit=" snippets", disable=not shown, leave=False) as bar:
-        yield bar.update
 
 
 def _line(what: str, event: Event) -> str:
@@ -303,33 +262,22 @@ def _report(scores: Scores, made: Sequence[Path], tell: Callable[[str], None]) -
     tell(f"  wrote {', '.join(printable(path.name) for path in made)}")
 
 
-# ---- command line --------------------------------------------------------------------------------
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m avadclip_lite score``."""
     parser.description = (
         "Score videos: JSON, a timeline PNG and, if wanted, an MP4 with the scores drawn in."
     )
-    parser.add_argument("videos", nargs="+", type=Path, help="video files, or folders of them")
-    parser.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        type=Path,
-        help="folder of a trained detector, or of several (teacher, student); may be repeated; "
-        "default: the two that ship, which know Soundstage's synthetic world only",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("scores"), help="folder for the results (%(default)s)"
-    )
-    parser.add_argument("--threshold", type=float, help="instead of the one that `thresholds` set")
-    parser.add_argument(
-        "--overlay", "--annotate", action="store_true", help="also a copy with scores drawn in"
-    )
-    parser.add_argument("--no-timeline", action="store_true", help="write no PNG")
-    parser.add_argument("--stream", action="store_true", help="print events while decoding")
-    add_encoder_arguments(parser)
+    add = parser.add_argument
+    add("videos", nargs="+", type=Path, help="video files, or folders of them")
+    several = "folder of a trained detector, or of several (teacher, student); may be repeated; "
+    shipped = "default: the two that ship, which know Soundstage's synthetic world only"
+    add("--model", action="append", default=[], type=Path, help=several + shipped)
+    add("--out", type=Path, default="scores", help="folder for the results (%(default)s)")
+    add("--threshold", type=float, help="instead of the one that `thresholds` saved")
+    add("--overlay", "--annotate", action="store_true", help="also a copy with scores drawn in")
+    add("--no-timeline", action="store_true", help="write no PNG")
+    add("--stream", action="store_true", help="print events while decoding")
+    folder.add_encoder_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -343,7 +291,7 @@ def main(args: argparse.Namespace) -> int:
         overlay=args.overlay,
         stream=args.stream,
         progress=sys.stderr.isatty(),
-        **encoder_choices(args),
+        **folder.encoder_choices(args),
     )
     if failed:
         print(f"{len(results)} videos scored, {len(failed)} not (see above)")
