@@ -10,12 +10,12 @@
 # - compute the alignment loss by hand, and say what a perfect answer to three labels still costs
 # - say how far the focal loss can shift the weight from easy videos to hard ones
 # - turn a map into proposals and compute their mAP by hand
-# - say what an mAP hides: normal as a class, a silent class, a random detector
+# - say what an mAP hides: normal as a class, a random detector
 #
 # **Prerequisites:** [02](02_temporal_mil.ipynb) (bags, Top-K, average precision),
 # [04](04_prompts.ipynb) (class embeddings); the trained detector is only called, 06 is about it
 #
-# **Minutes:** 2 on two idle CPU cores; 30 to teach
+# **Minutes:** 2 on two idle CPU cores; 25 to teach
 #
 # **Reads:** the feature store (Soundstage unless you say otherwise), a committed file of results
 # over ten seeds
@@ -40,17 +40,19 @@ import pandas as pd
 import torch
 from torch.testing import assert_close
 
-from avadclip_lite import losses, paper, plots, study
+from avadclip_lite import losses
+from avadclip_lite.compare import paper
 from avadclip_lite.config import CCTV_CLASSES, IOU_THRESHOLDS, make_config
+from avadclip_lite.dataset import parse_codes
 from avadclip_lite.encoders import load_text
 from avadclip_lite.evaluate import evaluate, name_segments, predict, temporal_map, with_normal
+from avadclip_lite.experiments import study
+from avadclip_lite.experiments.run import record
 from avadclip_lite.model import build
 from avadclip_lite.prompts import alignment_map
-from avadclip_lite.run import record
-from avadclip_lite.scenes import FPS
-from avadclip_lite.stage import examples, open_stage
-from avadclip_lite.store import parse_codes
 from avadclip_lite.train import trained
+from avadclip_lite.viz import plots
+from avadclip_lite.viz.lesson import FPS, examples, open_stage
 
 plots.use_style()
 store = open_stage(data)
@@ -522,30 +524,7 @@ for name in chosen:
 # switches "focal loss" on or off also changes the balance between the two branches, by nearly a
 # factor of two. An ablation of the focal loss is an ablation of both. Section 9 comes back to this.
 #
-# ### $p_t$, when several labels are right
-#
-# With one label, $p_t$ is its probability. With several, the release takes $p_t = \sum_c y_c p_c$,
-# and so does the package. What is its highest value?
-
-# %%
-generator = np.random.default_rng(seed)
-print("labels   p_t of the perfect prediction   highest of 100,000 random ones   (1 - p_t)^2")
-for n in (1, 2, 3):
-    y = np.zeros(7)
-    y[1 : 1 + n] = 1 / n
-    perfect = float(y @ y)
-    logits = generator.normal(scale=8, size=(100_000, 7))
-    random = np.exp(logits - logits.max(axis=1, keepdims=True))
-    highest = float((random @ y / random.sum(axis=1)).max())
-    print(f"{n:6} {perfect:31.3f} {highest:32.3f} {(1 - perfect) ** 2:13.3f}")
-    assert math.isclose(perfect, 1 / n) and highest <= 1 / n + 1e-9
-
-# %% [markdown]
-# **$p_t$ has a ceiling of $1/n$.** A mean with weights $1/n$ over probabilities that sum to one
-# cannot be higher. So "already right, weigh less" never comes true for a video of three labels: its
-# weight stays above the last number of its row, however good the prediction, while a one-label
-# video fades to nothing. Multi-label videos count as hard for ever. (The perfect prediction still
-# has gradient zero; the weight matters on the way to it.) Exercise 2 mends it.
+# (With several labels the release takes $p_t = \sum_c y_c p_c$, and so does the package.)
 #
 # Now the whole loss as a loop over videos, and the package's, with masks.
 
@@ -860,28 +839,6 @@ if not data:
 # the seventh class pulls the mean of our detectors down; elsewhere it may flatter. Ask which mean
 # was taken.
 #
-# ### A silent class
-#
-# The release has one more habit. If *one* class has no proposal in the whole test set, its code
-# leaves the computation, and the mAP of everything is zero. The toy of section 5, once more, with a
-# detector that finds both fights and calls every snippet equally normal:
-
-# %%
-constant = toy_probs.copy()
-constant[:, 0] = 0.5
-for name, probs_SC in {"as before": toy_probs, "normal is constant": constant}.items():
-    silent = temporal_map(probs_SC, toy_lengths, toy_segments, CCTV_CLASSES, 8, (0.5,))
-    print(
-        f"{name:19} proposals {silent.proposals.tolist()}; anomaly class {silent.six[0]:.2f}, "
-        f"as the release averages {silent.seven[0]:.2f}"
-    )
-assert silent.six[0] > 0.8 and silent.seven[0] == 0
-
-# %% [markdown]
-# The anomaly class lost nothing and the released measure is zero. That is a trap for weak
-# detectors and for data with a rare class: a zero there may be a crash in disguise. The package
-# computes `seven` as released, says so in a note, and keeps `six` beside it.
-#
 # ## 8. What does chance score?
 #
 # A number needs its floor. For frame AP it is the share of anomalous frames; for mAP there is no
@@ -1002,55 +959,6 @@ if usual and frame["seed"].nunique() >= 10:  # what the text below says
 #   hundreds of snippets, as in XD-Violence, the two differ more.
 # - **The focal loss can be told apart from its absence nowhere.** Section 4 expected little.
 #
-# And the classes, because the focal loss is meant for the rare ones. Sorted by the number of
-# training videos, the most frequent at the top: how much does the mean AP of each class change when
-# the focal loss is switched *on* (paper minus no focal loss)? If it mends imbalance, the rare
-# classes at the bottom should gain.
-
-# %%
-train_videos = dict(zip(codes, store.labels(store.indices("train")).sum(axis=0), strict=True))
-by_count = sorted(codes, key=lambda code: -train_videos[code])
-pairs = {}
-if several:
-    pairs = {
-        code: study.paired(frame, "paper", "no focal loss", f"map_{code}_avg")
-        for code in by_count
-        if f"map_{code}_avg" in frame
-    }
-    fig, ax = plt.subplots(figsize=(plots.WIDTH * 0.7, 3.0))
-    for y, (code, pair) in enumerate(pairs.items()):
-        ax.plot([pair.low, pair.high], [y, y], color=plots.colour_of(code), lw=3)
-        ax.plot(pair.mean, y, "o", color=plots.colour_of(code), ms=8)
-        ax.plot(pair.differences, np.full(len(pair.differences), y), "|", color=plots.INK, ms=7)
-    ax.axvline(0, color="#999999", ls=":", lw=1.2)
-    ax.set_yticks(
-        range(len(pairs)), [f"{word_of[code]} ({train_videos[code]:.0f})" for code in pairs]
-    )
-    ax.invert_yaxis()
-    ax.set_xlabel("change of the mean AP by the focal loss (points), 95 % interval")
-    plt.show()
-for code, pair in pairs.items():
-    print(
-        f"{word_of[code]:13} {train_videos[code]:4.0f} training videos   "
-        f"{pair.mean:+5.1f} [{pair.low:+5.1f}, {pair.high:+5.1f}]  {pair.verdict}"
-    )
-outside = sum(pair.verdict != "not distinguishable" for pair in pairs.values())
-print(f"{outside} of {len(pairs)} intervals leave zero out; chance alone: {len(pairs) / 20:.2f}")
-print("\nthe paper's ablation, XD-Violence, other data: AP and mean mAP, %")
-for name in ("+ audio-visual prompt", "+ focal loss"):
-    print(f"{name:22} {paper.ABLATION[name].ap:.2f}  {paper.ABLATION[name].map:.2f}")
-if usual and frame["seed"].nunique() >= 10:
-    assert outside <= 1, "the text says that no class gains"
-
-# %% [markdown]
-# The intervals are wide, because a single class rests on two or three dozen events, and they show
-# no slope from the frequent classes to the rare ones. **On this data the focal loss does not mend
-# imbalance, as far as these seeds can tell.** There is not much to mend: only *normal* stands out,
-# the anomaly classes are nearly even (the numbers in brackets). The paper's ablation, on the real
-# XD-Violence, has the last two printed lines: there the mAP rises and the AP does not. That may
-# well be a gain. But it is one number a row, with the weight of the cross-entropy halved at the
-# same time, and the table cannot tell which of the two changes the gain belongs to.
-#
 # ### In front of your eyes
 #
 # Two of those rows, trained here with one seed, and a third one that the table does not have: the
@@ -1095,7 +1003,7 @@ print(pd.DataFrame(live).to_string(float_format="{:.1f}".format))
 #
 # ## Exercises
 #
-# Three, in any order. Nothing after them needs their solutions.
+# Two, in any order. Nothing after them needs their solutions.
 
 # %% [markdown]
 # ### Exercise 1
@@ -1131,39 +1039,6 @@ print(f"Exercise 1 is solved: of a map of 96 snippets, {part:.0%} learn in a ste
 
 # %% [markdown]
 # ### Exercise 2
-#
-# *10 minutes, medium.* $p_t$ of a three-label video cannot exceed a third. Write a share of *right*
-# that has no such ceiling: for one label it must be the probability of that label, and it must be
-# one exactly when $p = y$. Multiplying by $n$ is not enough: it also calls a prediction perfect
-# that puts everything on one of three right labels.
-
-
-# %% tags=["exercise", "solution"]
-def how_right(p, y):
-    """Predictions p (B, C) and label shares y (B, C), rows sum to one -> (B,) between 0 and 1."""
-    # BEGIN SOLUTION
-    # Stumbles: n times p_t passes the first checks and fails the favourite; a class can only be
-    # credited up to its own share.
-    return torch.minimum(p, y).sum(dim=1)
-    # END SOLUTION
-
-
-# %% tags=["check"]
-single, thirds = torch.tensor([[0.0, 1, 0, 0]]), torch.tensor([[0.0, 1, 1, 1]]) / 3
-guess = torch.tensor([[0.1, 0.7, 0.1, 0.1]])
-assert_close(how_right(guess, single), torch.tensor([0.7]), msg="one label: its probability")
-assert_close(how_right(thirds, thirds), torch.ones(1), msg="p = y must be entirely right")
-favourite = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
-assert how_right(favourite, thirds) < 0.9, "one of three labels is not all of them"
-weights = {
-    "p_t": float((1 - (thirds * thirds).sum()) ** 2),
-    "yours": float((1 - how_right(thirds, thirds)) ** 2),
-}
-for name, weight in weights.items():
-    print(f"focal weight of a perfect three-label prediction, {name:5} {weight:.2f}")
-
-# %% [markdown]
-# ### Exercise 3
 #
 # *10 minutes, medium.* The relative threshold cuts even a curve that never leaves the ground. Try a
 # fixed one: write a rule that proposes the runs above 0.5, of at least two frames, each scored by
@@ -1208,13 +1083,11 @@ for name, propose in {"relative": my_proposals, "fixed at 0.5": above_half}.item
 #   Top-K, softmax, cross-entropy and focal, averaged; it costs $\ln 3$, with a gradient of
 #   zero.
 # - say how far the focal loss can shift the weight from easy videos to hard ones: by a third at
-#   most inside the mean of equation 8, which also halves the cross-entropy; and for n labels $p_t$
-#   ends at $1/n$.
+#   most inside the mean of equation 8, which also halves the cross-entropy.
 # - turn a map into proposals and compute their mAP by hand: a relative threshold, runs, scores, a
 #   greedy match by IoU; precision at each hit, divided by the number of true segments.
-# - say what an mAP hides: normal as a class, a silent class, a random detector: the truth itself
-#   does not reach 100 % over seven classes, one silent class makes the released measure zero, and
-#   knowing the labels without the times beats every dice.
+# - say what an mAP hides: normal as a class, a random detector: the truth itself does not reach 100
+#   % over seven classes, and knowing the labels without the times beats every dice.
 #
-# All rooms are built. Notebook [06](06_teacher.ipynb) puts them together and asks what the whole
+# All parts are built. Notebook [06](06_teacher.ipynb) puts them together and asks what the whole
 # detector finds.

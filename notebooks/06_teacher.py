@@ -38,20 +38,22 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torch import nn
 from torch.testing import assert_close
 
-from avadclip_lite import losses, plots, study, temporal
+from avadclip_lite import losses, temporal
 from avadclip_lite.config import make_config
-from avadclip_lite.diagram import architecture
+from avadclip_lite.dataset import TrainingSet, holdout_split, parse_codes
 from avadclip_lite.encoders import load_text
 from avadclip_lite.evaluate import average_precision, evaluate, predict, snippet_truth
+from avadclip_lite.experiments import study
+from avadclip_lite.experiments.run import record
 from avadclip_lite.model import build
-from avadclip_lite.run import record
-from avadclip_lite.stage import examples, open_stage, scene_of
-from avadclip_lite.store import TrainingSet, holdout_split, parse_codes
 from avadclip_lite.train import shuffled_batches, trained, video_level
+from avadclip_lite.video.reader import read_clip
+from avadclip_lite.viz import plots
+from avadclip_lite.viz.diagram import architecture
+from avadclip_lite.viz.lesson import FPS, clip_path, examples, open_stage
 
 plots.use_style()
 store = open_stage(data)
@@ -60,7 +62,6 @@ tower, prompts = load_text(store.encoder, store.classes.words, dim=store.dim)
 automatic = "cuda" if torch.cuda.is_available() else "cpu"
 where = torch.device(automatic if device == "auto" else device)
 dataset = store.path.name if data else "Soundstage"
-FPS = 24  # frames a second
 usual = not data and form == "paper" and epochs >= 15  # the run whose results are asserted
 
 
@@ -476,9 +477,9 @@ assert not usual or last["total"] < 0.5 * first["total"], "it did not learn its 
 #   test AP. The authors' code does this, and so do many others in the field.
 #
 # The third is not a method but a leak. The test set has frame annotations, which training must not
-# know; and the maximum of many noisy numbers is higher than any of them deserves. How much higher?
-# That can be measured. We let our own loop run, test *every* epoch, and keep all scores. As a side
-# effect it must reproduce what `trained` wrote into its history.
+# know; and the maximum of many noisy numbers is higher than any of them deserves. We let our own
+# loop run, test *every* epoch, and keep all scores. As a side effect it must reproduce what
+# `trained` wrote into its history.
 
 # %% tags=["nbval-ignore-output"]
 test = store.indices("test")
@@ -549,53 +550,12 @@ print("test AP, %, alignment branch, by the way the epoch was chosen\n")
 print(pd.DataFrame(columns).to_string())
 
 # %% [markdown]
-# *Best on test* is never below the others: it is the maximum of what they choose from. But is it
-# really a better detector, or only the one that this test set happens to like? The way to find out
-# is to choose on one set and to measure on another. We split the test *videos* in two halves,
-# choose the epoch by the AP on one half, and look at the other half, which did not choose. Then the
-# halves change places, so that neither is the easier one on average; and all of it again for many
-# random splits.
-
-# %% tags=["nbval-ignore-output"]
-numbers = np.random.default_rng(seed)
-splits = 40
-found = []
-for s, seen in watching.items():
-    scores = [one.alignment_anomaly for one in seen["predictions"]]
-    for _ in range(splits):
-        half = numbers.permutation(len(test)) < len(test) // 2
-        ap = np.array([[ap_of(one, half), ap_of(one, ~half)] for one in scores])  # (E, 2)
-        e, f = ap.argmax(axis=0)  # the epoch that each half would choose
-        reported, fresh = (ap[e, 0] + ap[f, 1]) / 2, (ap[e, 1] + ap[f, 0]) / 2
-        found.append((s, reported, fresh, ap[seen["chosen"]].mean(), ap[-1].mean()))
-columns = ["seed", "best on test, as reported", "the same epoch, fresh videos", "hold-out", "last"]
-halves = pd.DataFrame(found, columns=columns).groupby("seed").mean()
-print(f"AP, %, on half of the test videos, mean over {splits} splits\n")
-print(halves.T.to_string(float_format="{:.1f}".format))
-
-reported, fresh = halves.mean().iloc[:2]
-print(f"\nchoosing on the test set flatters by {reported - fresh:.1f} points of AP")
-record(
-    "optimism of choosing the epoch on the test set, points of AP",
-    reported - fresh,
-    dataset=dataset,
-    seed=None,
-    device=where,
-    protocol="alignment branch, halves of the test videos, mean over watched seeds",
-)
-assert reported >= fresh, "follows from the definition of the maximum"
-
-# %% [markdown]
-# Read the rows from the top, two at a time.
-#
-# - *As reported* against *fresh*: the same epochs, once on the videos that chose them and once on
-#   videos that did not. The difference is flattery, and its sign is no accident: it cannot be
-#   negative. Here it is small, because late epochs of one training are nearly the same detector. Do
-#   not take comfort from that: it grows with everything that is chosen in this way (epochs, then
-#   loss weights, then seeds, then architectures), and as test sets shrink.
-# - *Fresh* against *hold-out*: what remains is no illusion. Frame annotations of test videos chose
-#   an epoch that is better on other test videos too. But such annotations are what weak supervision
-#   claims to do without; whoever uses a hundred videos of them is running another method.
+# *Best on test* is never below the others: it is the maximum of what they choose from, and the
+# maximum of many noisy numbers is higher than any of them deserves. Late epochs of one training are
+# nearly the same detector, so the flattery is small here. Do not take comfort from that: it grows
+# with everything that is chosen in this way (epochs, then loss weights, then seeds, then
+# architectures), and as test sets shrink. And whatever of the gain is no illusion is bought with
+# the frame annotations of test videos, which weak supervision claims to do without.
 #
 # The hold-out choice has its own price: a tenth of the training videos is not trained on, and its
 # few videos make a noisy judge. Whether it beats *last* is decided by less than the distance
@@ -741,18 +701,12 @@ else:
         names = {f"IoU {i:.1f}": f"map_{group}@{i:g}" for i in result.thresholds}
         names["mean"] = f"map_{group}_avg"
         print(f"{group} classes\n{table_of(names).T.to_string()}\n")
-    names = {
-        f"{words[code]} ({truths} segments)": f"map_{code}_avg"
-        for code, truths in zip(result.classes, result.truths, strict=True)
-    }
-    print("AP of each class, %, mean over the IoU thresholds, alignment branch\n")
-    print(table_of(names).to_string())
 
 # %% [markdown]
-# Two things are worth noticing. First, *normal* does badly. A normal video counts as one segment
-# that fills it from end to end, and the proposals are cut at a threshold between the video's own
-# minimum and maximum, so that in a video where everything is normal it is noise that cuts. This is
-# what pulls seven classes below six, and why you should ask which was averaged.
+# Two things are worth noticing. First, seven classes lie below six: *normal* does badly. A normal
+# video counts as one segment that fills it from end to end, and the proposals are cut at a
+# threshold between the video's own minimum and maximum, so that in a video where everything is
+# normal it is noise that cuts. Ask which was averaged.
 #
 # The other is less welcome. In AP over frames the audio-visual detector is ahead of the audio-only
 # one; in mAP it is not. Whatever it knows about *what* happens, something costs it the *when*. Keep
@@ -765,14 +719,24 @@ else:
 # one; shaded is the truth, which neither was told. Below it the alignment branch of the
 # audio-visual detector: one row a class, the stronger the colour the more probable. At the bottom
 # how loud the video is. All detectors are those of the first seed. The videos are the three that go
-# through all notebooks; this happens in them:
+# through all notebooks; this happens in them (distractors
+# in brackets):
+
 
 # %%
+def happens(row):
+    """What goes on in a video, a line for each event and each distractor."""
+    lines = [(start, end, words[code]) for code, start, end in store.segments(row)]
+    for flag, on in store.flags(row).items():
+        edges = np.flatnonzero(np.diff(on.astype(int), prepend=0, append=0)) * store.stride
+        name = flag.removeprefix("distractor_").replace("_", " ")
+        if flag.startswith("distractor_"):
+            lines += [(a, b, f"({name})") for a, b in edges.reshape(-1, 2).tolist()]
+    return [f"  {a / FPS:5.1f} to {b / FPS:5.1f} s  {what}" for a, b, what in sorted(lines)]
+
+
 for role, row in running.items():
-    scene = scene_of(store, row)
-    print(f"{role}: {store.videos[row].name}")
-    print(scene.describe() if scene else f"  events {store.segments(row)}")
-    print()
+    print(f"{role}: {store.videos[row].name}", *happens(row), "", sep="\n")
 
 # %% [markdown]
 # First, *sound saves*: a car accident off camera. Where does blue rise while amber stays flat? And
@@ -784,9 +748,15 @@ for role, row in running.items():
 predictions = {kind: predict(models[kind][0], store, list(running.values())) for kind in models}
 
 
+def wave_of(row):
+    """The sound of a video that ships as a clip; None for others."""
+    path = clip_path(store.videos[row].name)
+    return read_clip(path)[2] if path else None
+
+
 def look(role, kinds=("audio-visual", "vision only")):
     place = list(running).index(role)
-    row, scene = running[role], scene_of(store, running[role])
+    row, wave = running[role], wave_of(running[role])
     label = " + ".join(words[code] for code in parse_codes(store.videos[row].label, store.classes))
     confidence = {kind: predictions[kind].video(place)[0] for kind in kinds if kind in predictions}
     plots.timeline(
@@ -796,8 +766,8 @@ def look(role, kinds=("audio-visual", "vision only")):
         seconds=store.frames[row] / FPS,
         names=words,
         probabilities=predictions["audio-visual"].video(place)[1],
-        wave=scene.wave() if scene else None,
-        sound=scene is not None,
+        wave=wave,
+        sound=wave is not None,
         title=f"{role}: {label}",
     )
     plt.show()
@@ -838,8 +808,8 @@ look("many labels")
 # %% [markdown]
 # The map finds an order of events that nobody told it, though not every event gets a strong row.
 # The confidence is another matter: once something has happened, blue stays near one to the end,
-# through pauses of many snippets. 03 found by what means: old sound in the causal ear; muted, the
-# same detector comes down. (Amber, which has no ears, comes down as well, if not all the way.)
+# through pauses of many snippets. 03 saw it too: muted, the same detector
+# comes down. (Amber, which has no ears, comes down as well, if not all the way.)
 # And training does not mind: the Top-K loss looks at the K highest snippets of a video and is
 # content when *they* are high. For that loss it is enough to recognise the *video*.
 #
@@ -1163,8 +1133,8 @@ plots.timeline(
     seconds=store.frames[row] / FPS,
     names=words,
     probabilities=both_ways[0].video(v)[1],
-    wave=scene_of(store, row).wave() if scene_of(store, row) else None,
-    sound=scene_of(store, row) is not None,
+    wave=wave_of(row),
+    sound=wave_of(row) is not None,
     title="sound saves, and in time",
 )
 plt.show()
@@ -1274,118 +1244,6 @@ if truth_known:
 # high, and thunder, fireworks and a horn hardly raise an alarm. What does raise alarms is no
 # distractor at all, it is the neighbourhood of true events: right video, wrong moment.
 #
-# ### The gallery of failures
-#
-# Numbers hide what went wrong, so look at it. First the false alarms of the audio-visual detector,
-# the highest of each video, away from any event. The upper row is from normal videos, the lower one
-# from anomalous videos. Under each: the confidence and what was going on. Would *you* have been
-# sure?
-
-# %% tags=["nbval-ignore-output"]
-score = reports["audio-visual"][0].predictions.anomaly
-in_normal_video = ~np.isin(video_of, video_of[~clean])
-
-
-def sheet(moments, captions, title):
-    """A contact sheet where there are pictures, and the list of what it shows."""
-    scenes = [scene_of(store, test[video]) for video, _ in moments]
-    if all(scenes):
-        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 80})
-        frames = [
-            scene.frame((snippet + 0.5) * store.stride / FPS, size=160)
-            for scene, (_, snippet) in zip(scenes, moments, strict=True)
-        ]
-        plots.contact_sheet(frames, captions, columns=5, title=title)
-        plt.show()
-        set_matplotlib_formats("png")
-    for (video, snippet), caption in zip(moments, captions, strict=True):
-        name, second = store.videos[test[video]].name, snippet * store.stride / FPS
-        print(f"{name:32} {second:3.0f} s  {', '.join(caption.splitlines())}")
-
-
-def going_on(i):
-    """What the truth says about snippet i, in words."""
-    if not truth_known:
-        return ""
-    named = [name for name, here in groups.items() if here[i] and name != "nothing pretends"]
-    for broken, words_for_it in (
-        ("corrupted_video", "bad picture"),
-        ("corrupted_audio", "bad sound"),
-    ):
-        if flag[broken][i]:
-            named.append(words_for_it)
-    return "\n".join(named) or "nothing"
-
-
-threshold = np.quantile(score[positive > 0], 1 - RECALL)
-print(f"to find {RECALL:.0%} of the anomalous snippets the threshold is {threshold:.3f}")
-for name, pool in {
-    "of normal videos": in_normal_video,
-    "of anomalous videos, away from events": clean & ~near & ~in_normal_video,
-}.items():
-    loud = score[pool] > threshold
-    print(f"{loud.mean():6.1%} of the {pool.sum()} normal snippets {name} are above it")
-    if truth_known:
-        broken = flag["corrupted_video"][pool]
-        print(f"       {broken.mean():.0%} of all of them have a bad picture")
-
-worst = []
-for pool in (in_normal_video, clean & ~near & ~in_normal_video):
-    order = np.flatnonzero(pool)[np.argsort(-score[pool], kind="stable")]
-    _, first = np.unique(video_of[order], return_index=True)
-    worst += order[np.sort(first)[:5]].tolist()  # the highest of each video
-sheet(
-    [(video_of[i], i - offsets[video_of[i]]) for i in worst],
-    [f"{score[i]:.2f}\n{going_on(i)}" for i in worst],
-    "False alarms: normal snippets with the highest confidence",
-)
-
-# %% [markdown]
-# And what it missed or nearly missed: the events whose highest confidence is lowest, each with a
-# picture from its middle (one without static, if there is one). Those that reach the threshold
-# printed above are found by the rule of that cell, if late or briefly.
-
-# %% tags=["nbval-ignore-output"]
-events = []
-for v, row in enumerate(test):
-    for code, start, end in store.segments(row):
-        part = slice(offsets[v] + start // store.stride, offsets[v] + -(-end // store.stride))
-        senses = ""
-        if truth_known:
-            senses = SENSE_NAMES[bool(visible[part].any()), bool(audible[part].any())]
-        shown = np.arange(part.start, part.stop)
-        if truth_known and not flag["corrupted_video"][part].all():
-            shown = shown[~flag["corrupted_video"][part]]
-        middle = shown[len(shown) // 2] - offsets[v]
-        events.append((float(score[part].max()), v, middle, words[code], senses))
-events.sort()
-missed = events[:10]
-sheet(
-    [(video, snippet) for _, video, snippet, _, _ in missed],
-    [f"{highest:.2f} {word}\n{senses}" for highest, _, _, word, senses in missed],
-    "Missed: the events with the lowest confidence",
-)
-if truth_known:
-    senses = pd.Series([event[-1] for event in events])
-    parts = {"worst tenth": senses[: len(senses) // 10], "all events": senses}
-    table = pd.DataFrame(
-        {name: 100 * part.value_counts() / len(part) for name, part in parts.items()}
-    )
-    print(
-        f"\nof {len(events)} events, %\n{table.fillna(0).to_string(float_format='{:.0f}'.format)}"
-    )
-
-# %% [markdown]
-# The three groups fail for different reasons. In normal videos hardly anything comes close to an
-# alarm, and what comes closest has a *broken picture* most of the time: static or a black frame
-# is the best excuse for doubt. In anomalous videos confidence is at its limit in snippets where
-# nothing happens; the loss of this branch is content with the right video, as in the third
-# example above. And what it finds hardest is always something that one sense alone could have
-# told. Not one event that was both seen and heard is in the worst tenth, although they are a
-# third of all. (Here an event counts as seen, or heard, if a single snippet of it is; in 00 it
-# took half of them, and counted all videos. So the shares differ.)
-
-# %% [markdown]
 # ## Exercises
 #
 # What a loss is made of is a section of the configuration, `LossConfig`. Here is the one of the
@@ -1519,10 +1377,9 @@ for kind in KINDS:
 # - put the training loss together by hand and say which parameters it moves: Top-K cross-entropy
 #   plus the mean of cross-entropy and focal, from two labels a video; every room learns but the
 #   text tower, which passes gradients on and stays as it is, in eval mode, bit by bit.
-# - train the detector and choose its epoch without looking at the test set: hold out a tenth of
-#   the training videos and judge by their weak labels; choosing on the test set can only flatter
-#   (in the one training tried, by next to nothing), and it uses frame annotations that weak
-#   supervision claims not to need.
+# - train the detector and choose its epoch without looking at the test set: hold out a tenth of the
+#   training videos and judge by their weak labels; choosing on the test set can only flatter, and
+#   it uses frame annotations that weak supervision claims not to need.
 # - read a table of results and say which branch each number is from: AP and AUC exist once for each
 #   branch, mAP only for the alignment branch and over six or seven classes; without seeds and their
 #   spread none of them compares.
