@@ -15,7 +15,10 @@ import numpy as np
 import pytest
 
 from avadclip_lite.config import SAMPLE_RATE, XD_CLASSES, XD_STRIDE
-from data.make_soundstage.scenes import (
+from data.make_soundstage.captions import caption_snippets, describe
+from data.make_soundstage.render import frame, middle_frame, wave, window
+from data.make_soundstage.sample import sample_scene, world_statistics
+from data.make_soundstage.world import (
     ANOMALIES,
     DISTRACTORS,
     FPS,
@@ -24,9 +27,6 @@ from data.make_soundstage.scenes import (
     Fault,
     Scene,
     World,
-    caption_snippets,
-    sample_scene,
-    world_statistics,
 )
 
 
@@ -45,17 +45,20 @@ def _stage(kind: str, **changes) -> Scene:
 
 _DIGEST = """
 import hashlib
-from data.make_soundstage.scenes import caption_snippets, sample_scene
+from data.make_soundstage.captions import caption_snippets, describe
+from data.make_soundstage.render import frame, middle_frame, wave, window
+from data.make_soundstage.sample import sample_scene
 digest = hashlib.sha256()
 for seed in (3, 4):
     scene = sample_scene(seed, snippets=24)
-    digest.update(scene.describe().encode())
+    digest.update(describe(scene).encode())
     for index in {order}:
-        digest.update(scene.frame(index / 24, 32).tobytes())
+        digest.update(frame(scene, index / 24, 32).tobytes())
     if scene.has_audio:
-        digest.update(scene.wave(2.0, 9.0).tobytes())
+        digest.update(wave(scene, 2.0, 9.0).tobytes())
 for snippet in caption_snippets(1, 3):
-    digest.update(snippet.caption.encode() + snippet.frame(32).tobytes() + snippet.wave().tobytes())
+    digest.update(snippet.caption.encode() + middle_frame(snippet, 32).tobytes())
+    digest.update(window(snippet).tobytes())
 print(digest.hexdigest())
 """
 
@@ -78,34 +81,34 @@ def test_two_processes_agree_on_every_byte():
 def test_frames_do_not_depend_on_the_order_of_asking():
     forward, backward = sample_scene(11), sample_scene(11)
     times = [0.0, 3.3, 7.1, 12.0]
-    a = [forward.frame(t) for t in times]
-    b = [backward.frame(t) for t in reversed(times)][::-1]
+    a = [frame(forward, t) for t in times]
+    b = [frame(backward, t) for t in reversed(times)][::-1]
     assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
-    assert not np.array_equal(sample_scene(12).frame(0.0), a[0])
+    assert not np.array_equal(frame(sample_scene(12), 0.0), a[0])
 
 
 def test_frame_is_constant_within_a_video_frame_and_any_size():
     scene = sample_scene(5)
     index = 31
-    inside = scene.frame((index + 0.7) / FPS)
-    assert np.array_equal(inside, scene.frame(index / FPS))
+    inside = frame(scene, (index + 0.7) / FPS)
+    assert np.array_equal(inside, frame(scene, index / FPS))
     for size in (16, 64, 150):
-        picture = scene.frame(1.0, size)
+        picture = frame(scene, 1.0, size)
         assert picture.shape == (size, size, 3) and picture.dtype == np.uint8
     with pytest.raises(ValueError, match="t must lie in"):
-        scene.frame(scene.duration)
+        frame(scene, scene.duration)
 
 
 def test_windows_of_sound_are_slices_of_the_whole():
     scene = next(s for s in map(sample_scene, range(20)) if s.has_audio)
-    whole = scene.wave()
+    whole = wave(scene)
     assert whole.shape == (round(scene.duration * SAMPLE_RATE),) and whole.dtype == np.float32
     fresh = sample_scene(scene_seed(scene))
     for start, end in ((0.0, 2 / 3), (1.2345, 6.7), (scene.duration - 1, scene.duration)):
-        window = fresh.wave(start, end)
+        window = wave(fresh, start, end)
         assert np.array_equal(window, whole[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)])
     with pytest.raises(ValueError, match="start_s"):
-        scene.wave(5.0, 4.0)
+        wave(scene, 5.0, 4.0)
 
 
 def scene_seed(scene: Scene) -> int:
@@ -115,19 +118,19 @@ def scene_seed(scene: Scene) -> int:
 
 def test_sound_stays_below_one_unless_the_microphone_clips():
     loud = _stage("explosion")
-    assert 0.3 < np.abs(loud.wave()).max() < 1.0
+    assert 0.3 < np.abs(wave(loud)).max() < 1.0
     fault = Fault(kind="clipped_microphone", start=0, end=loud.frames)
-    assert np.abs(_stage("explosion", faults=(fault,)).wave()).max() == 1.0
+    assert np.abs(wave(_stage("explosion", faults=(fault,)))).max() == 1.0
 
 
 def test_missing_track_is_none_and_a_dead_microphone_is_silent():
     whole = Fault(kind="missing_audio", start=0, end=144)
     scene = _stage("shooting", faults=(whole,))
-    assert scene.wave() is None and not scene.has_audio
+    assert wave(scene) is None and not scene.has_audio
     half = Fault(kind="silent_microphone", start=72, end=144)
-    wave = _stage("shooting", faults=(half,)).wave()
-    assert np.abs(wave[: 3 * SAMPLE_RATE]).max() > 0.1
-    assert not wave[3 * SAMPLE_RATE :].any()
+    sound = wave(_stage("shooting", faults=(half,)))
+    assert np.abs(sound[: 3 * SAMPLE_RATE]).max() > 0.1
+    assert not sound[3 * SAMPLE_RATE :].any()
 
 
 # --- truth ------------------------------------------------------------------------------------
@@ -154,9 +157,9 @@ def test_flags_against_a_loop_over_frames(scenes):
     for scene in scenes[:60]:
         flags = scene.flags()
         rows = {name: np.zeros(scene.snippets, dtype=int) for name in flags}
-        for frame in range(scene.frames):
-            faults = {f.kind for f in scene.faults if f.start <= frame < f.end}
-            on = {e for e in scene.events if e.start <= frame < e.end}
+        for n in range(scene.frames):
+            faults = {f.kind for f in scene.faults if f.start <= n < f.end}
+            on = {e for e in scene.events if e.start <= n < e.end}
             blind = faults & {"black_frames", "picture_static"}
             deaf = faults & {"silent_microphone", "sound_static", "missing_audio"}
             now = {
@@ -169,7 +172,7 @@ def test_flags_against_a_loop_over_frames(scenes):
             }
             assert now.keys() == flags.keys()
             for name, value in now.items():
-                rows[name][frame // 16] += value
+                rows[name][n // 16] += value
         for name, counts in rows.items():
             assert flags[name].shape == (scene.snippets,) and flags[name].dtype == bool
             assert np.array_equal(flags[name], counts >= 8), name
@@ -253,12 +256,12 @@ def test_every_kind_is_drawn_and_sounded(kind):
     scene = _stage(kind, place=place, light=light)
     empty = Scene(seed=7, place=place, light=light, snippets=9)
     middle, before = 65 / FPS, 10 / FPS
-    change = np.abs(scene.frame(middle).astype(int) - empty.frame(middle))
+    change = np.abs(frame(scene, middle).astype(int) - frame(empty, middle))
     assert (change.max(2) > 40).mean() > 0.01, "the event must cover a part of the picture"
-    assert np.array_equal(scene.frame(before), empty.frame(before))
-    assert np.array_equal(scene.frame(110 / FPS), empty.frame(110 / FPS)), "the stage is cleared"
-    a, b = (round(frame / FPS * SAMPLE_RATE) for frame in (20, 110))
-    difference = np.abs(scene.wave() - empty.wave())
+    assert np.array_equal(frame(scene, before), frame(empty, before))
+    assert np.array_equal(frame(scene, 110 / FPS), frame(empty, 110 / FPS)), "the stage is cleared"
+    a, b = (round(k / FPS * SAMPLE_RATE) for k in (20, 110))
+    difference = np.abs(wave(scene) - wave(empty))
     assert difference[a:b].max() > 0.05
     assert difference[:a].max() == 0 and difference[b:].max() == 0
 
@@ -268,8 +271,8 @@ def test_hidden_events_leave_no_trace_in_the_picture(kind):
     event = Event(kind=kind, start=20, end=110, visible=False, seed=5)
     scene = Scene(seed=7, snippets=9, events=(event,))
     empty = Scene(seed=7, snippets=9)
-    assert np.array_equal(scene.frame(2.0), empty.frame(2.0))
-    assert np.abs(scene.wave() - empty.wave()).max() > 0.05
+    assert np.array_equal(frame(scene, 2.0), frame(empty, 2.0))
+    assert np.abs(wave(scene) - wave(empty)).max() > 0.05
 
 
 @pytest.mark.parametrize("unseen", ["occluded", "dark"])
@@ -280,19 +283,19 @@ def test_what_is_occluded_or_dark_hardly_shows(unseen):
     hidden, empty = Scene(events=(event,), **setting), Scene(**setting)
     shown = Scene(events=(Event(kind="fighting", start=20, end=110, x=0.5),), **setting)
     for index in (30, 60, 90):
-        base = empty.frame(index / FPS).astype(int)
-        trace = np.abs(hidden.frame(index / FPS) - base).mean()
-        assert trace < 0.15 * np.abs(shown.frame(index / FPS) - base).mean()
+        base = frame(empty, index / FPS).astype(int)
+        trace = np.abs(frame(hidden, index / FPS) - base).mean()
+        assert trace < 0.15 * np.abs(frame(shown, index / FPS) - base).mean()
 
 
 def test_unheard_events_are_silent_or_masked():
-    empty = Scene(seed=7, snippets=9).wave()
+    empty = wave(Scene(seed=7, snippets=9))
     far = Event(kind="shooting", start=20, end=110, audible=False, seed=5)
-    assert np.array_equal(Scene(seed=7, snippets=9, events=(far,)).wave(), empty)
+    assert np.array_equal(wave(Scene(seed=7, snippets=9, events=(far,))), empty)
     heard = Event(kind="shooting", start=20, end=110, seed=5)
     loud = Event(kind="shooting", start=20, end=110, audible=False, unheard="loud", seed=5)
     size = [
-        np.std(Scene(seed=7, snippets=9, events=(event,)).wave() - empty) for event in (heard, loud)
+        np.std(wave(Scene(seed=7, snippets=9, events=(event,))) - empty) for event in (heard, loud)
     ]
     assert 0 < size[1] < 0.1 * size[0]
 
@@ -303,13 +306,13 @@ def test_black_frames_are_black_and_low_light_is_dark():
         Fault(kind="low_light", start=48, end=72),
     )
     scene = Scene(seed=7, snippets=9, faults=faults)
-    assert scene.frame(0.5).max() < 25
-    assert scene.frame(2.5).mean() < 0.4 * scene.frame(1.5).mean()
+    assert frame(scene, 0.5).max() < 25
+    assert frame(scene, 2.5).mean() < 0.4 * frame(scene, 1.5).mean()
 
 
 def test_describe_names_what_happens():
     scene = sample_scene(3, labels=("B2",), snippets=24)
-    text = scene.describe()
+    text = describe(scene)
     assert "shooting (B2)" in text and scene.place in text and "24 snippets" in text
 
 
@@ -341,15 +344,15 @@ def test_snippets_are_balanced_and_captioned():
 
 def test_snippets_have_a_frame_and_a_window_of_sound():
     for snippet in caption_snippets(2, 12):
-        assert snippet.frame().shape == (64, 64, 3)
-        wave = snippet.wave()
-        assert wave.shape == (SNIPPET_SAMPLES,) and wave.dtype == np.float32
-        assert 0 < np.abs(wave).max() < 1
+        assert middle_frame(snippet).shape == (64, 64, 3)
+        sound = window(snippet)
+        assert sound.shape == (SNIPPET_SAMPLES,) and sound.dtype == np.float32
+        assert 0 < np.abs(sound).max() < 1
 
 
 def test_snippets_share_no_seed_with_scenes():
     of_scenes = {sample_scene(seed).seed for seed in range(300)}
     assert not of_scenes & {s.scene.seed for s in caption_snippets(0, 300)}
     one, other = caption_snippets(0, 5), caption_snippets(1, 5)
-    digests = [hashlib.sha256(s.frame().tobytes()).hexdigest() for s in (*one, *other)]
+    digests = [hashlib.sha256(middle_frame(s).tobytes()).hexdigest() for s in (*one, *other)]
     assert len(set(digests)) == 10

@@ -1,9 +1,9 @@
 """The data that ships against the code that made it: it cannot drift unnoticed."""
 
-import importlib.util
+import csv
 import re
-from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -12,17 +12,12 @@ from safetensors import safe_open
 from avadclip_lite.config import XD_CLASSES, soundstage_path
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.encoders import SOUNDSTAGE_FILE, load_encoders, load_text, token_ids
-from data.make_soundstage.scenes import sample_scene
-
-SCRIPT = Path(__file__).parents[1] / "data" / "make_soundstage" / "build.py"
-
-
-@pytest.fixture(scope="module")
-def build():
-    spec = importlib.util.spec_from_file_location("build_soundstage", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from avadclip_lite.viz.lesson import EXAMPLES
+from data.make_soundstage import build
+from data.make_soundstage.encoders import Snippets, zero_shot
+from data.make_soundstage.render import frame, wave
+from data.make_soundstage.sample import sample_scene
+from data.make_soundstage.world import DISTRACTORS, World
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +31,8 @@ def encoders():
 
 
 @pytest.fixture(scope="module")
-def snippets(build):
-    return build.Snippets(seed=77, count=420, world=build.World(), workers=1)
+def snippets():
+    return Snippets(seed=77, count=420, world=World(), workers=1)
 
 
 def seed_of(store, i) -> int:
@@ -48,7 +43,7 @@ def first(store, wanted) -> int:
     return next(i for i in range(len(store.videos)) if wanted(store.videos[i]))
 
 
-def test_a_video_rendered_again_has_the_features_that_ship(store, encoders, build):
+def test_a_video_rendered_again_has_the_features_that_ship(store, encoders):
     """One abnormal, one normal, one without sound. float16 keeps three digits; the rest is the
     arithmetic of another machine."""
     chosen = [
@@ -91,13 +86,13 @@ def test_what_ships_is_whole_and_small(store):
     np.testing.assert_allclose(rms, 1, atol=0.01)
 
 
-def test_labels_are_written_as_xd_violence_does(store, build):
+def test_labels_are_written_as_xd_violence_does(store):
     names = [row.name for row in store.videos]
     pattern = r"soundstage_\d{4}_label_(A|(B1|B2|B4|B5|B6|G)(-(B1|B2|B4|B5|B6|G|0)){2})"
     assert all(re.fullmatch(pattern, name) for name in names)
 
 
-def test_windows_are_cut_where_the_snippets_are(build):
+def test_windows_are_cut_where_the_snippets_are():
     """Snippet k starts at second 2k/3: sample 10,666.67 k, rounded; the last is padded."""
     track = np.arange(3 * 32_000 // 3, dtype=np.float32)  # three snippets
     windows = build.cut_windows(track, 3)
@@ -107,15 +102,15 @@ def test_windows_are_cut_where_the_snippets_are(build):
     assert build.cut_windows(track[:-5], 3)[2][-6:].tolist() == [31_994, 0, 0, 0, 0, 0]
 
 
-def test_zero_shot_is_far_above_chance(build, encoders, snippets):
+def test_zero_shot_is_far_above_chance(encoders, snippets):
     """The full report is made by the build script; here a few hundred snippets of another seed."""
-    report = build.zero_shot(encoders, snippets)
+    report = zero_shot(encoders, snippets)
     assert report["chance"] == pytest.approx(1 / 7, abs=1e-3)
     assert report["image_words"]["balanced_accuracy"] > 0.85
     assert report["audio_words"]["balanced_accuracy"] > 0.85
 
 
-def test_zero_shot_counts_what_it_says(build):
+def test_zero_shot_counts_what_it_says():
     """Hand-made features: four snippets, two classes right, one wrong, one not in sight."""
 
     class Stub:
@@ -139,7 +134,7 @@ def test_zero_shot_counts_what_it_says(build):
         def __len__(self):
             return 4
 
-    report = build.zero_shot(Stub(), Data())
+    report = zero_shot(Stub(), Data())
     image, audio = report["image_words"], report["audio_words"]
     assert image["recall"] == {"normal": 0.0, "fighting": 0.5, "shooting": 1.0}
     assert image["balanced_accuracy"] == 0.5
@@ -186,9 +181,9 @@ def test_the_file_holds_used_token_rows_only():
     assert set(token_ids("a photo of a car accident on a street by day")) <= set(vocabulary)
 
 
-def test_a_store_build_is_resumed_and_repeats(build, encoders, tmp_path):
+def test_a_store_build_is_resumed_and_repeats(encoders, tmp_path):
     splits = {"train": range(7_000, 7_002), "test": range(7_002, 7_003)}
-    world = build.World(snippets=(3, 5))
+    world = World(snippets=(3, 5))
     build.build_store(tmp_path / "a", encoders, splits, world, 1)
     render = build.render_scene
     calls = []
@@ -210,7 +205,63 @@ def test_a_store_build_is_resumed_and_repeats(build, encoders, tmp_path):
     assert one.digest == two.digest
 
 
-def test_world_overrides_are_checked(build):
+def test_world_overrides_are_checked():
     assert build.parse_world(["snippets=4,9", "both=0.4"]).snippets == (4, 9)
     with pytest.raises(SystemExit, match="unknown World field 'gravity'"):
         build.parse_world(["gravity=1"])
+
+
+# --- example clips ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def index():
+    with open(soundstage_path() / "clips" / "index.csv", encoding="utf-8") as file:
+        return {row["file"]: row for row in csv.DictReader(file)}
+
+
+def decoded(name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Frames (N, H, W, 3) and samples at 16 kHz (or None) of a shipped clip."""
+    with av.open(str(soundstage_path() / "clips" / name)) as file:
+        frames = np.stack([f.to_ndarray(format="rgb24") for f in file.decode(video=0)])
+    with av.open(str(soundstage_path() / "clips" / name)) as file:
+        if not file.streams.audio:
+            return frames, None
+        parts = [f.to_ndarray()[0] for f in file.decode(audio=0)]
+    return frames, np.concatenate(parts)
+
+
+def test_clips_are_few_small_and_all_in_the_index(index):
+    files = {path.name: path for path in (soundstage_path() / "clips").glob("*.mp4")}
+    assert files.keys() == index.keys() and len(files) <= 24
+    assert sum(path.stat().st_size for path in files.values()) < 4e6
+    classes = {code for row in index.values() for code in row["classes"].split("-")}
+    assert classes == set(XD_CLASSES.codes)
+    assert {f"{name}.mp4" for name in EXAMPLES.values()} <= files.keys()
+    assert {f"distractor_{kind}.mp4" for kind in DISTRACTORS} <= files.keys()
+
+
+def test_an_example_clip_is_the_video_of_the_store(store, index):
+    name = EXAMPLES["many labels"]
+    i = first(store, lambda v: v.name == name)
+    row, scene = index[f"{name}.mp4"], sample_scene(seed_of(store, i))
+    assert row["events"] == " ".join(f"{c} {a} {b}" for c, a, b in store.segments(i))
+    frames, sound = decoded(f"{name}.mp4")
+    assert len(frames) == store.videos[i].frames and int(row["fps"]) == 24
+    clean = 16 * np.flatnonzero(~scene.flags()["corrupted_video"])[2::8] + 8
+    picture = [frame(scene, k / 24, len(frames[0])).astype(float) for k in clean]
+    apart = np.array([[np.abs(frames[k] - other).mean() for other in picture] for k in clean])
+    assert len(clean) >= 3 and apart.diagonal().max() < 12, apart  # compression blurs a little
+    assert (apart.argmin(1) == np.arange(len(clean))).all()
+    track = wave(scene)
+    assert abs(len(sound) - len(track)) <= 2048
+    match = [np.corrcoef(sound[s : s + 300_000], track[:300_000])[0, 1] for s in (0, 800, 1024)]
+    assert max(match) > 0.9
+
+
+def test_clips_show_the_faults_they_name():
+    black, sound = decoded("fault_black_frames.mp4")
+    assert black[60:90].max() < 40 and black[10:40].mean() > 60 and sound is not None
+    assert decoded("fault_missing_audio.mp4")[1] is None
+    quiet = decoded("fault_silent_microphone.mp4")[1]
+    assert np.abs(quiet[36_000:60_000]).max() < 0.02 < np.abs(quiet[:24_000]).max()

@@ -21,7 +21,10 @@ from avadclip_lite.evaluate import predict
 from avadclip_lite.train import trained
 from avadclip_lite.viz import plots
 from avadclip_lite.viz.lesson import EXAMPLES, open_stage, row_of
-from data.make_soundstage.scenes import FPS, sample_scene
+from data.make_soundstage.captions import setting
+from data.make_soundstage.render import wave
+from data.make_soundstage.sample import sample_scene
+from data.make_soundstage.world import FPS
 
 plots.use_style()
 store = open_stage()
@@ -40,8 +43,8 @@ figure = plots.timeline(
     seconds=scene.duration,
     names=dict(zip(store.classes.codes, store.classes.words, strict=True)),
     probabilities=probabilities,
-    wave=scene.wave(),
-    title=f"Soundstage (synthetic): {scene.setting()}, an accident off camera",
+    wave=wave(scene),
+    title=f"Soundstage (synthetic): {setting(scene)}, an accident off camera",
 )
 target = Path(sys.argv[1])
 target.parent.mkdir(exist_ok=True)

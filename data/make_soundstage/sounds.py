@@ -1,8 +1,8 @@
-"""The sound of Soundstage: ambience, anomalies and sounds that lie, synthesised from scratch.
+"""The sound of Soundstage: ambience, anomalies and distractors, synthesised from scratch.
 
 Everything is numpy: shaped noise (drawn in the frequency domain, hence seamlessly periodic),
 decaying bursts, sweeps, and voices read from one-cycle vowel tables. ``mix`` puts a whole scene
-together; ``scenes.Scene.wave`` slices what it returns. 16 kHz, mono, float32.
+together; ``render.wave`` slices what it returns. 16 kHz, mono, float32.
 
 Soundstage is synthetic: nothing in it was ever recorded.
 """
@@ -11,16 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from avadclip_lite.config import SAMPLE_RATE
-
-if TYPE_CHECKING:
-    from data.make_soundstage.scenes import Event, Scene
-
-__all__ = ["mix"]
+from data.make_soundstage.places import car_passes
+from data.make_soundstage.world import Event, Scene
 
 LOOP = 1 << 17  # longest noise that is drawn; longer ambience repeats it, seam-free (8.2 s)
 FADE = 0.04  # s; every event is faded out inside its own interval
@@ -500,7 +496,7 @@ def _ambience(scene: Scene, rng: Rng, n: int) -> np.ndarray:
         tyres = _noise(rng, n, (700, 1.0, 1.0))
         t = np.arange(0, n, 32, dtype=np.float32) / SAMPLE_RATE
         passing = np.zeros(len(t), dtype=np.float32)
-        for at, speed in scene.car_passes():
+        for at, speed in car_passes(scene):
             passing += np.exp(-0.5 * ((t - at) * speed / 0.30) ** 2)
         bed += (0.10 if place == "road" else 0.06) * tyres * np.repeat(passing, 32)[:n]
     if place == "corridor":

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from data.make_soundstage.puppets import (
+from data.make_soundstage.figures import (
     CAR_COLOURS,
     SHIRTS,
     SKINS,
@@ -24,33 +24,18 @@ from data.make_soundstage.puppets import (
     Point,
     blend,
     car,
-    car_position,
     dress,
     person,
     run,
     table,
     walk,
 )
-
-if TYPE_CHECKING:
-    from data.make_soundstage.scenes import Scene
-
-__all__ = [
-    "OVERSAMPLE",
-    "PLACES",
-    "Place",
-    "add_glows",
-    "background",
-    "camera_of",
-    "occlude",
-    "passers_by",
-    "precipitation",
-]
+from data.make_soundstage.world import Scene
 
 OVERSAMPLE = 2  # drawn so many times larger than asked
 
 
-class Place(NamedTuple):
+class Layout(NamedTuple):
     horizon: float
     stage: float  # ground line of events
     figure: float  # height of a person there
@@ -59,12 +44,12 @@ class Place(NamedTuple):
     wall: float  # ground line of the wall behind
 
 
-PLACES = {
-    "street": Place(0.56, 0.93, 0.44, (0.65, 0.68), (0.77, 0.88), 0.615),
-    "road": Place(0.46, 0.93, 0.44, (), (0.72, 0.86), 0.60),
-    "square": Place(0.54, 0.92, 0.44, (0.62, 0.68, 0.76), (), 0.58),
-    "stadium": Place(0.52, 0.92, 0.42, (0.62, 0.70, 0.78), (), 0.56),
-    "corridor": Place(0.45, 0.93, 0.50, (0.72, 0.80), (), 0.67),
+LAYOUTS = {
+    "street": Layout(0.56, 0.93, 0.44, (0.65, 0.68), (0.77, 0.88), 0.615),
+    "road": Layout(0.46, 0.93, 0.44, (), (0.72, 0.86), 0.60),
+    "square": Layout(0.54, 0.92, 0.44, (0.62, 0.68, 0.76), (), 0.58),
+    "stadium": Layout(0.52, 0.92, 0.42, (0.62, 0.70, 0.78), (), 0.56),
+    "corridor": Layout(0.45, 0.93, 0.50, (0.72, 0.80), (), 0.67),
 }
 
 
@@ -457,7 +442,7 @@ def background(scene: Scene, size: int) -> _Background:
     image = Image.new("RGB", (OVERSAMPLE * size,) * 2)
     camera = camera_of(scene)
     c = Canvas(image, camera)
-    place = PLACES[scene.place]
+    place = LAYOUTS[scene.place]
     if scene.place != "corridor":
         _sky(c, scene, place.horizon + 0.05)
     _PAINT[scene.place](c, scene, scene.weather == "snow")
@@ -512,12 +497,53 @@ def background(scene: Scene, size: int) -> _Background:
 # --- passers-by, weather, and what stands in the way ---------------------------------------------
 
 
-def _height(place: Place, y: float, scale: float) -> float:
+CAR_LOOP = 4.0  # a car comes round again after four picture widths
+CAR_MIDDLE = 0.8  # of that way, when it is in the middle of the picture
+
+
+@lru_cache(maxsize=6)
+def traffic(scene: Scene) -> tuple[tuple[int, float, float, int], ...]:
+    """Traffic: (lane, crossings a second, phase in crossings, seed), two cars a lane at most;
+    see ``car_position``."""
+    if scene.place not in ("street", "road"):
+        return ()
+    rng = np.random.default_rng((scene.seed, 0xCA5))
+    count = 2 + (scene.place == "road") + int(rng.integers(0, 2))
+    speeds, phases = rng.uniform(0.22, 0.40, 2), rng.random(2)
+    return tuple(  # cars of one lane keep their distance
+        (
+            k % 2,
+            float(speeds[k % 2]),
+            float((phases[k % 2] + 0.4 * (k // 2)) % 1.0),
+            int(rng.integers(1 << 30)),
+        )
+        for k in range(count)
+    )
+
+
+def car_passes(scene: Scene) -> list[tuple[float, float]]:
+    """(second at which a car is in the middle of the picture, its speed in widths a second)."""
+    passes = []
+    for _, speed, phase, _ in traffic(scene):
+        period = CAR_LOOP / speed
+        first = (CAR_MIDDLE / CAR_LOOP - phase) % 1.0 * period
+        count = max(0, math.ceil((scene.duration - first) / period))
+        passes += [(first + k * period, speed) for k in range(count)]
+    return passes
+
+
+def car_position(t: float, lane: int, speed: float, phase: float) -> float:
+    """Middle of a car at ``t`` seconds; lane 0 drives to the right, lane 1 to the left."""
+    x = (t * speed / CAR_LOOP + phase) % 1.0 * CAR_LOOP - (CAR_MIDDLE - 0.5)
+    return x if lane == 0 else 1.0 - x
+
+
+def _height(place: Layout, y: float, scale: float) -> float:
     near = (y - place.horizon) / (place.stage - place.horizon)
     return place.figure * (0.48 + 0.52 * near) * scale
 
 
-def passers_by(c: Canvas, scene: Scene, place: Place, t: float) -> None:
+def passers_by(c: Canvas, scene: Scene, place: Layout, t: float) -> None:
     """Walkers and cars, the farthest first."""
     actors: list[tuple[float, Callable[[], None]]] = []
     scale = scene.world.figure_scale
@@ -552,7 +578,7 @@ def passers_by(c: Canvas, scene: Scene, place: Place, t: float) -> None:
         )
         if scene.weather in ("rain", "snow") and scene.place != "stadium" and k % 2 == 0:
             actors.append((y + 1e-3, lambda x=x, y=y, h=h, k=k: _umbrella(c, x, y, h, k)))
-    for lane, speed, phase, seed in scene.cars:
+    for lane, speed, phase, seed in traffic(scene):
         x = car_position(t, lane, speed, phase)
         if -0.4 < x < 1.4:
             y = place.lanes[1 - lane]
@@ -584,7 +610,7 @@ def _umbrella(c: Canvas, x: float, y: float, h: float, k: int) -> None:
     )
 
 
-def occlude(c: Canvas, scene: Scene, place: Place) -> None:
+def occlude(c: Canvas, scene: Scene, place: Layout) -> None:
     """The lorry (indoors: the lockers) that stands in the way."""
     x, y = scene.occluder, place.stage + 0.04
     tone = CAR_COLOURS[scene.seed % len(CAR_COLOURS)]

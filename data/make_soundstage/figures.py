@@ -16,8 +16,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 TAU = 2 * math.pi
-CAR_LOOP = 4.0  # a car comes round again after four picture widths
-CAR_MIDDLE = 0.8  # of that way, when it is in the middle of the picture
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
@@ -428,12 +426,6 @@ def car(
         rx, ry = at(-0.52, 0.16)
         c.glow(rx, ry, 0.025, (255, 30, 20), 0.8 * lamps)
     return at
-
-
-def car_position(t: float, lane: int, speed: float, phase: float) -> float:
-    """Middle of a car at ``t`` seconds; lane 0 drives to the right, lane 1 to the left."""
-    x = (t * speed / CAR_LOOP + phase) % 1.0 * CAR_LOOP - (CAR_MIDDLE - 0.5)
-    return x if lane == 0 else 1.0 - x
 
 
 def star(c: Canvas, x: float, y: float, r: float, points: int, colour: Colour, turn: float) -> None:

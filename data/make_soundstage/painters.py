@@ -1,26 +1,12 @@
-"""The pictures of Soundstage: how each anomaly and each distractor looks, and the finished frame.
-
-A frame is drawn twice as large as asked (PIL, no anti-aliasing of its own), halved, lit and noised
-in numpy:
-
-    lit = albedo * (light + glow * (1 - light))
-    picture = lit + (1 - exp(-glow)) * (1 - lit)
-
-``albedo`` is the drawing by daylight, ``light`` the place's lamps and sky, ``glow`` whatever emits
-(windows, headlights, muzzle flashes, fire): strong in the dark, pale by day. Everything that moves
-is a function of the frame's index alone, so frames render in any order.
-"""
+"""How each anomaly and each distractor looks: one painter an event, moved by time alone."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
-from data.make_soundstage.puppets import (
+from data.make_soundstage.figures import (
     CAR_COLOURS,
     COWER,
     GUARD,
@@ -49,34 +35,19 @@ from data.make_soundstage.puppets import (
     table,
     throw,
 )
-from data.make_soundstage.scenery import (
-    OVERSAMPLE,
-    PLACES,
-    Place,
-    add_glows,
-    background,
-    camera_of,
-    occlude,
-    passers_by,
-    precipitation,
-)
-
-if TYPE_CHECKING:
-    from data.make_soundstage.scenes import Event, Scene
-
-__all__ = ["render"]
-
+from data.make_soundstage.places import Layout
+from data.make_soundstage.world import Event
 
 # --- events ---------------------------------------------------------------------------------
 
 
-class _Cue(NamedTuple):
+class Cue(NamedTuple):
     """What an event's painter needs to know."""
 
     event: Event
     t: float  # s since its start
     left: float  # s until its end
-    place: Place
+    place: Layout
     h: float  # height of a person on the stage
     night: bool
     glows: bool  # False when something stands before it
@@ -91,7 +62,7 @@ class _Cue(NamedTuple):
         return min((b - self.t for b in self.event.beats if b > self.t), default=math.inf)
 
 
-def _shooting(c: Canvas, cue: _Cue) -> None:
+def _shooting(c: Canvas, cue: Cue) -> None:
     e, h, y = cue.event, cue.h, cue.place.stage
     seed = e.seed
     (r0, r1, r2, _), *_rest = table(seed, 4, 4)
@@ -138,7 +109,7 @@ def _shooting(c: Canvas, cue: _Cue) -> None:
             c.line([(fx + side * 0.06, fy), (fx + side * 0.45, fy)], 0.006, (255, 235, 170), False)
 
 
-def _explosion(c: Canvas, cue: _Cue) -> None:
+def _explosion(c: Canvas, cue: Cue) -> None:
     e, h = cue.event, cue.h
     x, y, seed = e.x, cue.place.stage - 0.06, e.seed
     k, since = cue.last()
@@ -177,7 +148,7 @@ def _explosion(c: Canvas, cue: _Cue) -> None:
             c.glow(x, y - 0.1, 0.40, (255, 245, 215), 1.4 * (1 - since / 0.12))
 
 
-def _car_accident(c: Canvas, cue: _Cue) -> None:
+def _car_accident(c: Canvas, cue: Cue) -> None:
     e, seed = cue.event, cue.event.seed
     y = cue.place.stage - 0.06
     length = 1.02 * cue.h
@@ -230,7 +201,7 @@ def _car_accident(c: Canvas, cue: _Cue) -> None:
             c.oval(*lamp, 0.012, 0.012, (255, 170, 50))
 
 
-def _fighting(c: Canvas, cue: _Cue) -> None:
+def _fighting(c: Canvas, cue: Cue) -> None:
     e, h, y, seed = cue.event, cue.h, cue.place.stage, cue.event.seed
     k, since = cue.last()
     lunge = max(math.exp(-since / 0.10), math.exp(-cue.ahead() / 0.06)) if k >= 0 else 0.0
@@ -270,7 +241,7 @@ def _fighting(c: Canvas, cue: _Cue) -> None:
         star(c, *hit, 0.07 * h, 5, (225, 60, 45), k + 0.5)
 
 
-def _riot(c: Canvas, cue: _Cue) -> None:
+def _riot(c: Canvas, cue: Cue) -> None:
     e, h, y0, seed = cue.event, cue.h, cue.place.stage, cue.event.seed
     top = cue.place.horizon + 0.14
     rows = table(seed, 14, 5)
@@ -358,7 +329,7 @@ def _riot(c: Canvas, cue: _Cue) -> None:
         )
 
 
-def _abuse(c: Canvas, cue: _Cue) -> None:
+def _abuse(c: Canvas, cue: Cue) -> None:
     e, h, y, seed = cue.event, cue.h, cue.place.stage, cue.event.seed
     side = 1 if table(seed, 1, 1)[0][0] < 0.5 else -1
     k, since = cue.last()
@@ -389,10 +360,10 @@ def _abuse(c: Canvas, cue: _Cue) -> None:
             c.line([p, q], 0.007, (245, 245, 250), caps=False)
 
 
-# --- pictures that lie, and the causes of sounds that lie -------------------------------------
+# --- distractors: harmless pictures, and the causes of harmless sounds ------------------------
 
 
-def _thunder(c: Canvas, cue: _Cue) -> None:
+def _thunder(c: Canvas, cue: Cue) -> None:
     seed = cue.event.seed
     for j, (a, b, d) in enumerate(table(seed, 14, 3)):  # the sky closes
         c.puff(
@@ -430,7 +401,7 @@ def _thunder(c: Canvas, cue: _Cue) -> None:
     c.lightning = max(c.lightning, 0.45 * power)
 
 
-def _fireworks(c: Canvas, cue: _Cue) -> None:
+def _fireworks(c: Canvas, cue: Cue) -> None:
     e, seed = cue.event, cue.event.seed
     colours = ((255, 90, 80), (255, 210, 90), (110, 220, 255), (190, 255, 130), (255, 130, 230))
     for k, beat in enumerate(e.beats):
@@ -461,7 +432,7 @@ def _fireworks(c: Canvas, cue: _Cue) -> None:
             c.glow(x, y, 0.05, (255, 255, 240), 1.2)
 
 
-def _horn(c: Canvas, cue: _Cue) -> None:
+def _horn(c: Canvas, cue: Cue) -> None:
     e, seed = cue.event, cue.event.seed
     y = cue.place.stage - 0.05
     length = 1.15 * cue.h
@@ -481,7 +452,7 @@ def _horn(c: Canvas, cue: _Cue) -> None:
             c.line(arc, 0.012, (255, 240, 130), caps=False)
 
 
-def _door_slam(c: Canvas, cue: _Cue) -> None:
+def _door_slam(c: Canvas, cue: Cue) -> None:
     e, seed = cue.event, cue.event.seed
     y, h = cue.place.wall, 0.40
     w = 0.50 * h
@@ -526,7 +497,7 @@ def _door_slam(c: Canvas, cue: _Cue) -> None:
                 c.line([p, (p[0] + j * 0.05, p[1] - 0.02)], 0.009, (250, 250, 245), caps=False)
 
 
-def _cheering(c: Canvas, cue: _Cue) -> None:
+def _cheering(c: Canvas, cue: Cue) -> None:
     h, seed = cue.h, cue.event.seed
     y0, top = cue.place.stage, cue.place.horizon + 0.16
     rows = table(seed, 11, 4)
@@ -560,7 +531,7 @@ def _cheering(c: Canvas, cue: _Cue) -> None:
         c.box(x, y, x + 0.016, y + 0.010, bright[j % 5])
 
 
-def _camera_flash(c: Canvas, cue: _Cue) -> None:
+def _camera_flash(c: Canvas, cue: Cue) -> None:
     e, h, y, seed = cue.event, cue.h, cue.place.stage, cue.event.seed
     side = 1 if table(seed, 1, 1)[0][0] < 0.5 else -1
     k, since = cue.last()
@@ -595,7 +566,7 @@ def _camera_flash(c: Canvas, cue: _Cue) -> None:
             c.glow(*box, 0.30, (215, 225, 255), 0.6 * power)
 
 
-def _headlights(c: Canvas, cue: _Cue) -> None:
+def _headlights(c: Canvas, cue: Cue) -> None:
     e, seed = cue.event, cue.event.seed
     whole = cue.t + cue.left
     p = math.sin(math.pi * min(1.0, cue.t / whole)) ** 0.8
@@ -633,7 +604,7 @@ def _headlights(c: Canvas, cue: _Cue) -> None:
         c.glow(lx, ly, 0.14 + 0.12 * p, (255, 240, 200), 0.40 + 0.3 * p)
 
 
-def _hugging(c: Canvas, cue: _Cue) -> None:
+def _hugging(c: Canvas, cue: Cue) -> None:
     e, h, y, seed = cue.event, cue.h, cue.place.stage, cue.event.seed
     sway = math.sin(2.2 * cue.t)
     x = e.x + 0.012 * sway
@@ -663,7 +634,7 @@ def _hugging(c: Canvas, cue: _Cue) -> None:
             )
 
 
-def _dancing(c: Canvas, cue: _Cue) -> None:
+def _dancing(c: Canvas, cue: Cue) -> None:
     e, h, y, seed = cue.event, cue.h, cue.place.stage, cue.event.seed
     count = 4
     lights = ((255, 80, 160), (90, 200, 255), (255, 210, 80))
@@ -696,7 +667,7 @@ def _dancing(c: Canvas, cue: _Cue) -> None:
         )
 
 
-PAINTERS: dict[str, Callable[[Canvas, _Cue], None]] = {
+PAINTERS: dict[str, Callable[[Canvas, Cue], None]] = {
     "shooting": _shooting,
     "explosion": _explosion,
     "car accident": _car_accident,
@@ -713,89 +684,3 @@ PAINTERS: dict[str, Callable[[Canvas, _Cue], None]] = {
     "hugging": _hugging,
     "dancing": _dancing,
 }
-
-
-@lru_cache(maxsize=6)
-def _grain(size: int) -> np.ndarray:
-    """Unit noise, (2 S, 2 S, 3), from which every frame's grain is cut."""
-    rng = np.random.default_rng(0x6A1)
-    return rng.standard_normal((2 * size, 2 * size, 3), dtype=np.float32)
-
-
-def render(scene: Scene, index: int, size: int) -> np.ndarray:
-    """Frame number ``index`` of ``scene``, (size, size, 3) uint8."""
-    if size < 8:
-        raise ValueError(f"size must be at least 8 pixels, got {size}")
-    state = (scene.seed * 0x9E3779B1 + index * 0x85EBCA77) & 0xFFFFFFFF
-    state = ((state ^ (state >> 15)) * 0x2C1B3C6D) & 0xFFFFFFFF
-    corner = (state % size, (state >> 12) % size)
-    grain = _grain(size)[corner[0] : corner[0] + size, corner[1] : corner[1] + size]
-    faults = {f.kind for f in scene.faults if f.start <= index < f.end}
-    if "black_frames" in faults:
-        return np.clip(4 + 2 * grain, 0, 255).astype(np.uint8)
-
-    back = background(scene, size)
-    place = PLACES[scene.place]
-    t = index / scene.fps
-    c = Canvas(back.image.copy(), camera_of(scene))
-    passers_by(c, scene, place, t)
-    hidden, shown, shake = [], [], 0.0
-    for event in scene.events:
-        if not event.start <= index < event.end:
-            continue
-        if not event.visible and event.unseen == "off_camera":
-            continue
-        behind = event.unseen == "occluded"
-        h = place.figure * scene.world.figure_scale * (1.0 if event.visible else 0.68)
-        cue = _Cue(
-            event,
-            (index - event.start) / scene.fps,
-            (event.end - index) / scene.fps,
-            place,
-            h,
-            scene.light == "night",
-            not behind,
-        )
-        (hidden if behind else shown).append(cue)
-        if event.visible and event.kind in ("explosion", "car accident"):
-            k, since = cue.last()
-            if k >= 0:
-                shake += max(0.0, 1 - since / 0.5) * (0.03 if event.kind == "explosion" else 0.015)
-    for cue in hidden:
-        PAINTERS[cue.event.kind](c, cue)
-    if scene.occluder is not None:
-        occlude(c, scene, place)
-    for cue in shown:
-        PAINTERS[cue.event.kind](c, cue)
-    if scene.weather in ("rain", "snow"):
-        precipitation(c, scene, t)
-
-    albedo = np.asarray(c.image.reduce(OVERSAMPLE), dtype=np.float32) * np.float32(1 / 255)
-    light, glow = back.light, back.glow
-    if c.glows:
-        extra = np.zeros_like(glow)
-        add_glows(extra, c.glows, size)
-        light = light + extra * np.clip(1 - light, 0.1, 1)
-        glow = glow + extra
-    if c.lightning:
-        light = light + np.array((0.8, 0.85, 1.0), dtype=np.float32) * np.float32(c.lightning)
-    out = albedo * light
-    if back.fog is not None:
-        out += (back.fog_colour - out) * back.fog
-    out += (1 - np.exp(-glow)) * np.clip(1.05 - out, 0, 1)
-    noise = scene.world.sensor_noise / 255
-    if "low_light" in faults:
-        out *= np.float32(0.16)
-        noise = max(noise, 0.045)
-    out += grain * np.float32(noise)
-    if "picture_static" in faults:  # little of the picture is left under the snow
-        snow = grain.mean(axis=-1, keepdims=True)
-        out = np.float32(0.12) * out + np.float32(0.42) + np.float32(0.3) * snow
-    if shake:
-        step = max(1, round(shake * size))
-        rows = np.arange(size) + (step if index % 2 else -step)
-        columns = np.arange(size) + (-step if index % 3 else step)
-        out = out[rows.clip(0, size - 1)][:, columns.clip(0, size - 1)]
-    if scene.seed % 2:  # half of the cameras look from the other side
-        out = out[:, ::-1]
-    return (np.clip(out, 0, 1) * np.float32(255)).astype(np.uint8)

@@ -1,0 +1,234 @@
+"""Words about scenes: a scene described, and captioned snippets for pretraining encoders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from avadclip_lite.config import XD_CLASSES, XD_STRIDE
+from data.make_soundstage.sample import SNIPPET_SPACE, choice, draw_seed, draw_spot
+from data.make_soundstage.world import (
+    ANOMALIES,
+    CODE_OF,
+    DISTRACTORS,
+    FPS,
+    LIGHTS,
+    PLACES,
+    STAGES,
+    Event,
+    Scene,
+    World,
+)
+
+
+def _light_words(scene: Scene) -> str:
+    if scene.place == "corridor":
+        return ""
+    return {"day": " by day", "dusk": " at dusk", "night": " at night"}[scene.light]
+
+
+def _weather_words(scene: Scene) -> str:
+    return {"clear": "", "rain": " in the rain", "fog": " in fog", "snow": " in snow"}[
+        scene.weather
+    ]
+
+
+def describe(scene: Scene) -> str:
+    """The scene in words, one line an event."""
+    lines = [
+        f"{setting(scene)}, {scene.snippets} snippets ({scene.duration:.1f} s), labels "
+        f"{'-'.join(scene.labels)}"
+    ]
+    for event in scene.events:
+        senses = [
+            ("seen", event.visible, event.unseen),
+            ("heard", event.audible, event.unheard),
+        ]
+        told = ", ".join(
+            name if there else f"not {name} ({why.replace('_', ' ')})"
+            for name, there, why in senses
+        )
+        what = event.kind.replace("_", " ") + (f" ({event.code})" if event.code else "")
+        lines.append(f"  frames {event.start:4d} to {event.end:4d}: {what}: {told}")
+    static = [fault for fault in scene.faults if fault.kind.endswith("_static")]
+    if static:
+        lines.append(f"  {len(static)} bursts of static over picture or sound")
+    for fault in (f for f in scene.faults if f not in static):
+        what = fault.kind.replace("_", " ")
+        lines.append(f"  frames {fault.start:4d} to {fault.end:4d}: sensor fault: {what}")
+    return "\n".join(lines)
+
+
+def setting(scene: Scene) -> str:
+    """Place, light and weather in words: "street by night, in the rain"."""
+    return f"{scene.place}{_light_words(scene)}{_weather_words(scene)}"
+
+
+# --- captioned snippets, for pretraining encoders ---------------------------------------------
+
+_PREPOSITION = {"corridor": "in a", "stadium": "in a"}
+
+# {at}: "on a street at night in the rain"
+_CAPTIONS: dict[str, tuple[str, ...]] = {
+    "fighting": (
+        "a photo of fighting {at}",
+        "two people fighting {at}",
+        "fighting {at}",
+        "people fighting with fists {at}",
+    ),
+    "shooting": (
+        "a photo of a shooting {at}",
+        "a shooting {at}",
+        "a man shooting with a gun {at}",
+        "shooting {at}",
+    ),
+    "riot": (
+        "a photo of a riot {at}",
+        "a riot {at}",
+        "an angry crowd in a riot {at}",
+        "riot {at}",
+    ),
+    "abuse": (
+        "a photo of abuse {at}",
+        "abuse {at}",
+        "abuse, a man beating a person on the ground {at}",
+        "a person hurt by abuse {at}",
+    ),
+    "car accident": (
+        "a photo of a car accident {at}",
+        "a car accident {at}",
+        "two cars in a car accident {at}",
+        "car accident {at}",
+    ),
+    "explosion": (
+        "a photo of an explosion {at}",
+        "an explosion {at}",
+        "an explosion with fire and smoke {at}",
+        "explosion {at}",
+    ),
+    "thunder": ("thunder and lightning over a {place}", "a normal storm with lightning {at}"),
+    "fireworks": ("fireworks over a {place}", "a normal evening with fireworks {at}"),
+    "horn": ("a car honking its horn {at}", "a normal car honking {at}"),
+    "door_slam": ("a slamming door {at}", "a normal door closing {at}"),
+    "cheering": ("a cheering crowd {at}", "normal happy people cheering {at}"),
+    "camera_flash": ("people taking a photo with a flash {at}", "a normal camera flash {at}"),
+    "headlights": ("the headlights of a car {at}", "a normal car with bright headlights {at}"),
+    "hugging": ("two people hugging {at}", "normal friends hugging {at}"),
+    "dancing": ("people dancing {at}", "a normal dance with music {at}"),
+}
+_EMPTY = {
+    "street": ("people walking {at}", "cars driving {at}"),
+    "road": ("cars driving {at}", "normal traffic {at}"),
+    "square": ("people walking {at}", "normal people {at}"),
+    "stadium": ("people playing football {at}", "a normal match {at}"),
+    "corridor": ("people walking {at}", "a normal empty corridor"),
+}
+_NORMAL = ("a normal {there}", "a photo of a normal {there}", "normal", "nothing happens {at}")
+
+
+def _caption(scene: Scene, kind: str | None, rng: np.random.Generator) -> str:
+    """Caption of ``kind`` (None: nothing special) in the setting of ``scene``; now and then without
+    the light and the weather, or without the place."""
+    there = scene.place
+    if rng.random() < 0.7:
+        there += _light_words(scene) + _weather_words(scene)
+    at = f"{_PREPOSITION.get(scene.place, 'on a')} {there}"
+    if rng.random() < 0.12:
+        at = ""
+    templates = _NORMAL + _EMPTY[scene.place] if kind is None else _CAPTIONS[kind]
+    return choice(rng, templates).format(at=at, there=there, place=scene.place).strip()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CaptionedSnippet:
+    """0.667 s of the world with a caption.
+
+    ``caption`` says what the *picture* shows; ``event_caption`` what happens, seen or not (the two
+    differ when the event is out of sight). ``cause_visible``: the picture shows what makes the
+    sound, so the pair may teach one modality the other; ``audible``: what happens can be heard.
+    """
+
+    scene: Scene
+    start: float  # s, in the scene
+    kind: str | None  # class word, name of a distractor, or None
+    caption: str
+    event_caption: str
+
+    @property
+    def code(self) -> str:
+        """XD-Violence code of what happens; "A" for distractors and for nothing special."""
+        return CODE_OF.get(self.kind, XD_CLASSES.codes[0])
+
+    @property
+    def cause_visible(self) -> bool:
+        return all(event.visible for event in self.scene.events)
+
+    @property
+    def audible(self) -> bool:
+        return all(event.audible for event in self.scene.events)
+
+
+# one turn of the wheel: half anomalies, a good third distractors, the rest nothing special
+_WHEEL: tuple[str | None, ...] = (*ANOMALIES, *ANOMALIES, *DISTRACTORS, None, None, None)
+
+
+def caption_snippets(seed: int, n: int, *, world: World | None = None) -> list[CaptionedSnippet]:
+    """``n`` captioned snippets, balanced over classes, distractors and places, in random order.
+
+    Their seeds live apart from those of ``sample_scene``: no scene is ever drawn from here.
+    Four fifths are seen and heard, a tenth each only seen and only heard.
+    """
+    world = world or World()
+    order = np.random.default_rng((SNIPPET_SPACE, seed)).permutation(n)
+    return [_snippet(seed, int(k), world) for k in order]
+
+
+def _snippet(seed: int, k: int, world: World) -> CaptionedSnippet:
+    rng = np.random.default_rng((SNIPPET_SPACE, seed, k))
+    turn, slot = divmod(k, len(_WHEEL))
+    kind = _WHEEL[slot]
+    places = PLACES if kind is None else STAGES.get(kind) or DISTRACTORS[kind]
+    place = places[(turn + slot) % len(places)]
+    light, weather = "day", "clear"
+    if place != "corridor":
+        light = choice(rng, LIGHTS[1:] if kind == "fireworks" else LIGHTS)
+        if rng.random() < world.bad_weather:
+            weather = choice(rng, ("rain", "fog", "snow"))
+    occluder = float(choice(rng, (0.16, 0.84))) if rng.random() < world.occluder else None
+    snippets = int(rng.integers(3, 8))
+    frames = snippets * XD_STRIDE
+    draw = rng.random()
+    events = ()
+    if kind is not None:
+        event = Event(
+            kind=kind,
+            start=0,
+            end=frames,
+            visible=draw >= 0.1,
+            audible=draw < 0.9,
+            x=draw_spot(rng, occluder),
+            level=-abs(float(rng.normal(0, world.event_level_spread))),
+            seed=draw_seed(rng),
+        )
+        events = (event,)
+    scene = Scene(
+        seed=draw_seed(rng),
+        place=place,
+        light=light,
+        weather=weather,
+        snippets=snippets,
+        events=events,
+        occluder=occluder,
+        world=world,
+    )
+    shown = kind if all(event.visible for event in events) else None
+    start = int(rng.integers(0, frames - XD_STRIDE)) / FPS
+    wording = draw_seed(rng)
+    return CaptionedSnippet(
+        scene=scene,
+        start=start,
+        kind=kind,
+        caption=_caption(scene, shown, np.random.default_rng(wording)),
+        event_caption=_caption(scene, kind, np.random.default_rng(wording)),
+    )
