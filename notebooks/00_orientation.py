@@ -34,7 +34,7 @@ from IPython.display import HTML, Audio, display
 
 from avadclip_lite.config import SAMPLE_RATE
 from avadclip_lite.evaluate import average_precision, roc_auc, snippet_truth
-from avadclip_lite.experiments.run import record
+from avadclip_lite.experiments.metrics import record
 from avadclip_lite.video.reader import read_clip
 from avadclip_lite.viz import plots
 from avadclip_lite.viz.diagram import architecture
@@ -361,7 +361,7 @@ print(f"{'':24}" + "".join(f"{split:>10}" for split in table))
 for name in table["test"]:
     print(f"{name:24}" + "".join(f"{column[name]:>10}" for column in table.values()))
 share = store.frame_truth(test).mean()
-record("positive share, %", 100 * share, dataset=dataset, seed=None, protocol="test frames")
+record("positive_share", share, dataset=dataset, split="test")
 
 # %% [markdown]
 # How often does one sense have to do without the other? Soundstage notes for each snippet whether
@@ -505,8 +505,7 @@ results = {
 print(f"{'score':26}{'AP, %':>7}{'AUC, %':>8}")
 for name, (ap, auc) in results.items():
     print(f"{name:26}{100 * ap:7.1f}{100 * auc:8.1f}")
-    what = f"frame AP, %, {name}"
-    record(what, 100 * ap, dataset=dataset, seed=None, protocol="test split, no training")
+    record("frame_ap", ap, dataset=dataset, detector=name, split="test")
 inside = positive[detectors["knows the video's label"] > 0].sum() / (
     store.stride * (detectors["knows the video's label"] > 0).sum()
 )

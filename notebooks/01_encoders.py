@@ -53,7 +53,7 @@ from avadclip_lite.encoders import (
     token_ids,
 )
 from avadclip_lite.evaluate import average_precision, roc_auc, snippet_truth
-from avadclip_lite.experiments.run import record
+from avadclip_lite.experiments.metrics import record
 from avadclip_lite.prompts import TextualPrompt, alignment_map
 from avadclip_lite.video.reader import read_clip
 from avadclip_lite.viz import plots
@@ -442,11 +442,12 @@ for sense, shares in confused.items():
     balanced = 100 * shares.diagonal().mean()
     print(f"{sense:9} balanced accuracy {balanced:.1f} %, chance {100 / len(words):.1f} %")
     record(
-        f"zero-shot balanced accuracy, %, {sense}",
-        balanced,
+        "balanced_accuracy",
+        balanced / 100,
         dataset="Soundstage",
-        seed=None,
-        protocol="test snippets whose event can be sensed, bare class words",
+        detector=f"class words, {sense}",
+        split="test",
+        protocol="snippets whose event can be sensed",
     )
 
 # %% [markdown]
@@ -566,8 +567,8 @@ ap = {}
 for name, score in scores.items():
     ap[name] = 100 * average_precision(score, positive, negative)
     print(f"{name:14}{ap[name]:8.1f}{100 * roc_auc(score, positive, negative):8.1f}")
-    what = f"zero-shot frame AP, %, {name}"
-    record(what, ap[name], dataset=dataset, seed=None, protocol="test split, bare class words")
+    detector = f"class words, {name}"
+    record("frame_ap", ap[name] / 100, dataset=dataset, detector=detector, split="test")
 print(f"{'chance':14}{share:8.1f}{50:8.1f}")
 
 if dataset == "Soundstage":

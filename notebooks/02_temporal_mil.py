@@ -43,11 +43,11 @@ from torch import nn
 from torch.testing import assert_close
 
 from avadclip_lite import losses, temporal
-from avadclip_lite.config import make_config
-from avadclip_lite.dataset import TrainingSet, chunks
+from avadclip_lite.config import find_device, make_config
+from avadclip_lite.dataset import TrainingSet
 from avadclip_lite.encoders import load_text
 from avadclip_lite.evaluate import average_precision, snippet_truth
-from avadclip_lite.experiments.run import record
+from avadclip_lite.experiments.metrics import record
 from avadclip_lite.model import AnomalyHead
 from avadclip_lite.prompts import TextualPrompt
 from avadclip_lite.viz import plots
@@ -716,8 +716,7 @@ scorers = {  # and the learning rate that suits each
     "windows": (lambda: Scorer(new_encoder(settings.model.padding).transformer), rate),
     "windows and graphs": (lambda: Scorer(new_encoder(settings.model.padding)), rate),
 }
-automatic = "cuda" if torch.cuda.is_available() else "cpu"
-where = torch.device(automatic if device == "auto" else device)
+where = find_device(device)
 bags.to(where)
 
 
@@ -739,11 +738,14 @@ def train_scorer(make, learning_rate, seed):
 
 @torch.no_grad()
 def confidences(scorer, row):
-    x, lengths = (torch.from_numpy(a).to(where) for a in chunks(store.video(row)))  # 256 at a time
-    if settings.model.padding == "masked":
-        x = x[:, : int(lengths.max())]  # padding changes nothing, so save its cost
-    mask = temporal.length_mask(lengths, x.shape[1])
-    return torch.sigmoid(scorer(x, mask))[mask].cpu().numpy()
+    most, found = settings.model.max_snippets, []
+    for part_TD in torch.from_numpy(store.video(row).astype(np.float32)).split(most):
+        x_BTD = part_TD[None].to(where)
+        if settings.model.padding == "leaking":  # as the release computes
+            x_BTD = F.pad(x_BTD, (0, 0, 0, most - len(part_TD)))
+        mask_BT = torch.arange(x_BTD.shape[1], device=where)[None] < len(part_TD)
+        found.append(torch.sigmoid(scorer(x_BTD, mask_BT))[mask_BT].cpu().numpy())
+    return np.concatenate(found)
 
 
 for name, (make, _) in scorers.items():
@@ -803,8 +805,8 @@ for name, (make, learning_rate) in scorers.items():
         "Top-K right": np.mean([chosen_right(a) for a in scores[name]]),
     }
     for s, value in zip(seeds, frame_ap, strict=True):
-        what = f"frame AP, %, video only, {name}"
-        record(what, value, dataset=dataset, seed=s, config=settings, device=where)
+        about = dict(dataset=dataset, detector=f"pictures, {name}", split="test", seed=s)
+        record("frame_ap", value / 100, **about, config=settings, device=where)
 
 
 def row_of(score):

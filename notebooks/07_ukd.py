@@ -34,6 +34,7 @@ device: str = "auto"  # where to train: auto, cpu, cuda
 
 # %% tags=["setup"]
 import copy
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -43,22 +44,21 @@ from torch import nn
 from torch.testing import assert_close
 
 from avadclip_lite import losses
-from avadclip_lite.config import make_config
+from avadclip_lite.config import find_device, make_config
 from avadclip_lite.dataset import TrainingSet
 from avadclip_lite.encoders import load_text
 from avadclip_lite.evaluate import average_precision, evaluate, roc_auc, snippet_truth
 from avadclip_lite.experiments import study
-from avadclip_lite.experiments.run import record
-from avadclip_lite.model import build
-from avadclip_lite.train import FrozenTeacher, trained
+from avadclip_lite.experiments.cache import train_or_load
+from avadclip_lite.experiments.metrics import record
+from avadclip_lite.model import FrozenTeacher, build
 from avadclip_lite.viz import plots
 from avadclip_lite.viz.lesson import open_stage
 
 plots.use_style()
 store = open_stage(data)
 tower, prompts = load_text(store.encoder, store.classes.words, dim=store.dim)
-automatic = "cuda" if torch.cuda.is_available() else "cpu"
-where = torch.device(automatic if device == "auto" else device)
+where = find_device(device)
 dataset = store.path.name if data else "Soundstage"
 usual = not data and form == "paper" and epochs >= 15 and ukd_weight == 1  # results are asserted
 
@@ -104,9 +104,9 @@ class Muted:
 
 
 MEASURES = {
-    "AP, classification": "ap_classification",
-    "AP, alignment": "ap_alignment",
-    "mean mAP, six classes": "map_six_avg",
+    "AP, classification": "frame_ap_classification",
+    "AP, alignment": "frame_ap_alignment",
+    "mean mAP, six classes": "map_anomaly",
 }
 
 
@@ -115,8 +115,8 @@ def percent(report):
     return {shown: 100 * report.metrics.get(name, np.nan) for shown, name in MEASURES.items()}
 
 
-teacher = trained(settings_of(role="audio_visual"), store, progress=False).model
-alone = trained(settings_of(role="vision", ukd="none"), store, progress=False).model
+teacher = train_or_load(settings_of(role="audio_visual"), store, progress=False).model
+alone = train_or_load(settings_of(role="vision", ukd="none"), store, progress=False).model
 reports = {
     "teacher": evaluate(teacher, store),
     "teacher, muted": evaluate(teacher, Muted(store)),
@@ -164,7 +164,7 @@ class MyFrozenTeacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch):
-        return self.detector(batch.video, batch.audio, batch.lengths, batch.audio_mask).features
+        return self.detector(batch).features
 
 
 teacher.cpu()
@@ -177,9 +177,7 @@ asleep = {"mine": MyFrozenTeacher(teacher), "package": FrozenTeacher(teacher)}
 student_with_teacher = nn.ModuleList([*asleep.values()]).train()  # somebody calls train()
 torch.manual_seed(seed)
 with torch.no_grad():
-    first, second = (
-        awake(batch.video, batch.audio, batch.lengths, batch.audio_mask).features for _ in range(2)
-    )
+    first, second = (awake(batch).features for _ in range(2))
 assert not torch.equal(first, second), "dropout should have made a difference"
 print("in training mode the same batch gives two different targets")
 for name, frozen in asleep.items():
@@ -455,15 +453,8 @@ target = asleep["package"](batch)
 
 def student_losses(model, settings, batch, target):
     """(own losses, imitation unweighted, output) of a vision-only student."""
-    output = model(batch.video, None, batch.lengths)
-    parts = losses.compute(
-        output,
-        batch.labels,
-        batch.lengths,
-        settings.loss,
-        teacher_features=target,
-        alpha=model.alpha,
-    )
+    output = replace(model(batch), teacher_features=target)
+    parts = model.loss(output, batch)
     return parts["total"] - settings.loss.ukd_weight * parts["ukd"], parts["ukd"], output
 
 
@@ -591,7 +582,7 @@ if not store.has_audio.any():
 models = {"teacher": teacher}
 for name, choice in STUDENTS.items():
     guide = None if choice["ukd"] == "none" else teacher
-    models[name] = trained(settings_of(**choice), store, teacher=guide, progress=False).model
+    models[name] = train_or_load(settings_of(**choice), store, teacher=guide, progress=False).model
     reports[name] = evaluate(models[name], store)
 table = pd.DataFrame({name: percent(report) for name, report in reports.items()}).T
 table["learned numbers"] = [
@@ -605,16 +596,18 @@ print(table.to_string(float_format="{:.1f}".format, formatters=formats))
 
 def keep(name, report, settings, seed=seed):
     """The measures of one detector for metrics.json."""
-    for shown, value in percent(report).items():
-        if np.isfinite(value):
+    for measure in MEASURES.values():
+        if measure in report.metrics:
             record(
-                f"{shown}, %",
-                value,
+                measure,
+                report.metrics[measure],
                 dataset=dataset,
+                detector=name,
+                branch="alignment" if measure == "map_anomaly" else None,
+                split="test",
                 seed=seed,
                 config=settings,
                 device=where,
-                protocol=f"test split, {name}",
             )
 
 
@@ -786,7 +779,7 @@ def imitated(student):
     for index in torch.arange(len(bags)).split(32):
         some = bags.batch(index)
         x_av = asleep["package"](some)
-        output = student.cpu()(some.video, some.audio, some.lengths, some.audio_mask)
+        output = student.cpu()(some)
         found.append([x[output.mask] for x in (x_av, output.features, output.log_variance)])
     return [torch.cat(column) for column in zip(*found, strict=True)]
 
@@ -847,14 +840,15 @@ if truth_known:
             "AUC of the true error": roc_auc(wrong, *place),
             "mean pull": pull[here].mean(),
         }
-        protocol = "AUC, test split, snippets ranked by mean log-variance, vision-only UKD student"
         record(
-            f"sigma ranks: {name}",
+            "snippet_auc",
             rows[name]["AUC of sigma"],
             dataset=dataset,
+            detector="vision, UKD",
+            split="test",
             seed=seed,
             device=where,
-            protocol=protocol,
+            protocol=f"mean log-variance ranks: {name.removeprefix('... ')}",
         )
     rows["nothing happens"] = {
         "snippets": (~anomalous).sum(),
@@ -941,26 +935,27 @@ def deafened(detector):
     """A copy whose fusion adds nothing to what is seen."""
     deaf = copy.deepcopy(detector)
     with torch.no_grad():
-        deaf.fusion.out.weight.zero_()
-        deaf.fusion.out.bias.zero_()
+        deaf.fusion.residual_out.weight.zero_()
+        deaf.fusion.residual_out.bias.zero_()
     return deaf
 
 
 deaf = deafened(teacher)
 with torch.no_grad():
-    heard = deaf(batch.video, batch.audio, batch.lengths, batch.audio_mask)
-    unheard = deaf(batch.video, 0 * batch.audio, batch.lengths, batch.audio_mask & False)
+    heard = deaf(batch)
+    mute = replace(batch, audio=0 * batch.audio, audio_mask=batch.audio_mask & False)
+    unheard = deaf(mute)
 assert_close(heard.features, unheard.features)  # sound makes no difference to it
 
 found = []
 for s in seeds:
-    alone = trained(settings_of(s, role="vision", ukd="none"), store, progress=False).model
-    hearing = trained(settings_of(s, role="audio_visual"), store, progress=False).model
+    alone = train_or_load(settings_of(s, role="vision", ukd="none"), store, progress=False).model
+    hearing = train_or_load(settings_of(s, role="audio_visual"), store, progress=False).model
     tested = {"vision, left alone": alone, "teacher, muted": hearing}
     guides = {"taught by the teacher": hearing, "taught by a deaf one": deafened(hearing)}
     for name, guide in guides.items():
         settings = settings_of(s, **STUDENTS["vision, UKD"])
-        tested[name] = trained(settings, store, teacher=guide, progress=False).model
+        tested[name] = train_or_load(settings, store, teacher=guide, progress=False).model
     for name, model in tested.items():
         report = evaluate(model, Muted(store))
         found.append({"detector": name, "seed": s} | percent(report))

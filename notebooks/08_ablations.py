@@ -41,8 +41,8 @@ from scipy import stats
 from avadclip_lite.compare import paper
 from avadclip_lite.encoders import load_text
 from avadclip_lite.experiments import study
-from avadclip_lite.experiments.run import record
-from avadclip_lite.features.parallel import each
+from avadclip_lite.experiments.metrics import record
+from avadclip_lite.features.parallel import parallel_map
 from avadclip_lite.model import build
 from avadclip_lite.viz import plots
 from avadclip_lite.viz.lesson import open_stage
@@ -88,7 +88,7 @@ print(f"{lines.variant.nunique()} configurations, {n_seeds} seeds, {len(lines)} 
 print(f"each line: {len(everything.columns)} columns, among them")
 print("  about   ", ", ".join(everything.columns[:5]))
 print("  measures", ", ".join(c for c in everything.columns if c.startswith(("ap_", "auc_"))))
-print("          ", ", ".join(c for c in everything.columns if c.startswith("map_six")))
+print("          ", ", ".join(c for c in everything.columns if c.startswith("map_anomaly")))
 if not measured_here:
     print("\nThe file was made on OTHER data than the store that is open: what follows until")
     print("section 8 is about that data. Section 8 says how to make the file for yours.")
@@ -102,10 +102,10 @@ if not measured_here:
 
 # %%
 MEASURES = {  # as they are called in the file, and here
-    "ap_classification": "AP, classification branch",
-    "ap_alignment": "AP, alignment branch",
-    "map_six_avg": "mean mAP, six classes",
-    "map_seven_avg": "mean mAP, seven classes",
+    "frame_ap_classification": "AP, classification branch",
+    "frame_ap_alignment": "AP, alignment branch",
+    "map_anomaly": "mean mAP, six classes",
+    "map_with_normal": "mean mAP, seven classes",
 }
 parts = results("parts")
 
@@ -126,12 +126,12 @@ def slopes(ax, frame, rows, measure):
 
 steps = ["+ adaptive fusion", "+ audio-visual prompt", "+ focal loss"]
 fig, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 3.6))
-for ax, measure in zip(axes, ("ap_alignment", "map_six_avg"), strict=True):
+for ax, measure in zip(axes, ("frame_ap_alignment", "map_anomaly"), strict=True):
     slopes(ax, parts, steps, measure)
 axes[0].set_ylabel("%")
 plt.show()
 
-for measure in ("ap_alignment", "map_six_avg"):
+for measure in ("frame_ap_alignment", "map_anomaly"):
     d = column(parts, steps[2], measure) - column(parts, steps[1], measure)
     print(f"{MEASURES[measure]}: what the focal loss adds, points, seed by seed")
     print("  " + " ".join(f"{value:+5.1f}" for value in d))
@@ -220,8 +220,8 @@ for frame, row, against in (
     (parts, "+ focal loss", "+ audio-visual prompt"),
     (ukd, "vision only, UKD x 1", "vision only"),
 ):
-    package = study.paired(frame, row, against, "ap_alignment")
-    one, other = (column(frame, name, "ap_alignment") for name in (row, against))
+    package = study.paired(frame, row, against, "frame_ap_alignment")
+    one, other = (column(frame, name, "frame_ap_alignment") for name in (row, against))
     mine = interval((one - other).to_numpy())
     np.testing.assert_allclose(mine, [package.mean, package.low, package.high], rtol=1e-9)
     s = package.differences.std(ddof=1)
@@ -249,7 +249,7 @@ for frame, row, against in (
 # Two more things to know before you read it.
 #
 # - **The baseline.** The paper does not say what its baseline is made of. There are two readings:
-#   no fusion because there is no sound (*sight alone*), or both senses joined in the plainest way
+#   no fusion because there is no sound (*vision only*), or both senses joined in the plainest way
 #   (*concatenation*, a single linear layer). We trained both. Neither has the audio-visual prompt
 #   or the focal loss. So do not take them for the rows of section 4 that sound alike: *vision
 #   only* is the student of 07, a smaller house, and *concatenation* has prompt and focal loss
@@ -262,7 +262,7 @@ PAPER = {  # study -> (table, row -> what the paper prints: AP and mean mAP, per
     "parts": (
         "Table 4",
         {
-            "sight alone": paper.ABLATION["baseline"],  # one baseline in the paper,
+            "vision only": paper.ABLATION["baseline"],  # one baseline in the paper,
             "concatenation": paper.ABLATION["baseline"],  # ... our two readings of it
             "+ adaptive fusion": paper.ABLATION["+ fusion"],
             "+ audio-visual prompt": paper.ABLATION["+ audio-visual prompt"],
@@ -312,7 +312,7 @@ def differences(name, row, against, measures=tuple(MEASURES)):
         )
 
 
-differences("parts", "+ adaptive fusion", "sight alone")
+differences("parts", "+ adaptive fusion", "vision only")
 differences("parts", "+ adaptive fusion", "concatenation")
 differences("parts", "+ audio-visual prompt", "+ adaptive fusion")
 differences("parts", "+ focal loss", "+ audio-visual prompt")
@@ -406,7 +406,7 @@ for row, against in (
 
 # %%
 CLAIMS = [  # study, row, against: the comparisons that the paper's tables make
-    ("parts", "+ adaptive fusion", "sight alone"),
+    ("parts", "+ adaptive fusion", "vision only"),
     ("parts", "+ adaptive fusion", "concatenation"),
     ("parts", "+ audio-visual prompt", "+ adaptive fusion"),
     ("parts", "+ focal loss", "+ audio-visual prompt"),
@@ -512,7 +512,7 @@ for label, count in zip(("single intervals", "joint intervals"), joint.T, strict
 # %% tags=["main-figure"]
 # What each part buys on Soundstage (synthetic): paired differences over ten seeds with 95 %
 # intervals, each for itself (thick) and all of them together (thin).
-SHOWN = ("ap_classification", "ap_alignment", "map_six_avg")
+SHOWN = ("frame_ap_classification", "frame_ap_alignment", "map_anomaly")
 pairs = {(c, m): study.paired(frames[c[0]], c[1], c[2], m) for c in CLAIMS for m in SHOWN}
 together = joint_factor(np.array([p.differences for p in pairs.values()]))
 COLOURS = {"joint": plots.MODEL, "single": plots.BASELINE, "neither": "#8C8C8C"}
@@ -588,7 +588,9 @@ print(pd.DataFrame(rows, index=["s"] + [f"{n} seeds" for n in counts]).T.to_stri
 # *did* find something, how large did the effect seem on average?
 
 # %%
-s = np.median([p.differences.std(ddof=1) for (_, m), p in pairs.items() if m == "ap_alignment"])
+s = np.median(
+    [p.differences.std(ddof=1) for (_, m), p in pairs.items() if m == "frame_ap_alignment"]
+)
 dice = np.random.default_rng(2)
 print(f"true effect 1.0 point, s = {s:.1f} points (AP, alignment branch)")
 for n in counts:
@@ -632,7 +634,7 @@ chosen_by.index.name = None
 print(chosen_by.T.to_string())
 print()
 for against in ("chosen", "last"):
-    for measure in ("ap_classification", "ap_alignment", "map_six_avg"):
+    for measure in ("frame_ap_classification", "frame_ap_alignment", "map_anomaly"):
         p = study.paired(epochs_of, "best on test", against, measure)
         print(f"{MEASURES[measure]:25} {p}")
 
@@ -667,7 +669,7 @@ tasks = [
     for seed in again
     for variant in ALONE
 ]
-repeated = [line for lines in each(study.repeat, tasks, jobs=jobs) for line in lines]
+repeated = [line for lines in parallel_map(study.repeat, tasks, jobs=jobs) for line in lines]
 MARGIN = 3.0  # points
 
 filed = everything[everything.protocol == "chosen"].set_index(["variant", "seed"])
@@ -675,20 +677,22 @@ rows, furthest = [], 0.0
 for line in repeated:
     key = line["variant"], line["seed"]
     about = {"row": f"{key[0]} only, seed {key[1]}"}
-    for measure in ("ap_classification", "ap_alignment"):
+    for measure in ("frame_ap_classification", "frame_ap_alignment"):
         about[f"{MEASURES[measure]}: here"] = f"{100 * line[measure]:.2f}"
         if measured_here and key in filed.index:
             then = 100 * filed.loc[key, measure]
             about[f"{MEASURES[measure]}: file"] = f"{then:.2f}"
             furthest = max(furthest, abs(100 * line[measure] - then))
         record(
-            f"frame {MEASURES[measure]}, %",
-            100 * line[measure],
+            measure,
+            line[measure],
             dataset="Soundstage" if not data else store.path.name,
+            detector=key[0],
+            split="test",
             seed=key[1],
             config=line["config"],
             device=device,
-            protocol=f"test split, {key[0]} only, trained again",
+            protocol="trained again",
         )
     rows.append(about)
 print(pd.DataFrame(rows).set_index("row").T.to_string())

@@ -33,6 +33,7 @@ device: str = "auto"  # where to train: auto, cpu, cuda
 import math
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -46,16 +47,16 @@ from avadclip_lite import losses
 from avadclip_lite.compare import paper
 from avadclip_lite.compare.fake_release import build_standin
 from avadclip_lite.compare.release import load_student, load_teacher, release_key
-from avadclip_lite.config import CLIP_DIM, XD_CLASSES, make_config, results_path
+from avadclip_lite.config import CLIP_DIM, XD_CLASSES, find_device, make_config, results_path
 from avadclip_lite.dataset import FeatureStore, TrainingSet, parse_codes, resample
 from avadclip_lite.encoders import load_text
 from avadclip_lite.evaluate import evaluate, name_segments, temporal_map, with_normal
 from avadclip_lite.experiments import study
-from avadclip_lite.experiments.run import record
+from avadclip_lite.experiments.cache import train_or_load
+from avadclip_lite.experiments.metrics import record
 from avadclip_lite.features.import_release import import_layout
-from avadclip_lite.model import build
+from avadclip_lite.model import FrozenTeacher, build
 from avadclip_lite.prompts import AudioVisualPrompt, global_vector
-from avadclip_lite.train import find_device, trained
 from avadclip_lite.viz import plots
 
 plots.use_style()
@@ -209,7 +210,7 @@ def random_rows(count=20):
                 store.classes,
                 store.stride,
             )
-            out[name].append([*result.six, result.six_average])
+            out[name].append([*result.anomaly, result.anomaly_average])
     return {name: 100 * np.array(rows) for name, rows in out.items()}
 
 
@@ -221,7 +222,8 @@ for name, rows in random.items():
     table[f"{dataset}, {name}"] = [f"{mean:.2f} ± {sd:.2f}" for mean, sd in spread]
 print(pd.DataFrame(table, index=columns).T.to_string())
 for name, rows in random.items():
-    record("mAP of random scores, %", rows[:, -1].mean(), dataset=dataset, seed=None, protocol=name)
+    about = dict(dataset=dataset, detector="random", split="test", protocol=name)
+    record("map_anomaly", rows[:, -1].mean() / 100, **about)
 assert (random["anomalous videos only"][:, -1] >= random["all test videos"][:, -1]).all()
 
 # %% [markdown]
@@ -286,10 +288,10 @@ if checkpoints:
             authors[model.settings.model.role] = model
 
 MEASURES = {
-    "AP classification": "ap_classification",
-    "AP alignment": "ap_alignment",
-    "mAP six": "map_six_avg",
-    "mAP seven": "map_seven_avg",
+    "AP classification": "frame_ap_classification",
+    "AP alignment": "frame_ap_alignment",
+    "mAP six": "map_anomaly",
+    "mAP seven": "map_with_normal",
 }
 author_reports = {}
 for role, model in authors.items():
@@ -298,11 +300,12 @@ for role, model in authors.items():
         continue
     author_reports[role] = evaluate(model, store)
     for label, name in MEASURES.items():
-        value = 100 * author_reports[role].metrics.get(name, math.nan)
-        print(f"{role:13} {label:18} {value:6.2f} %")
+        value = author_reports[role].metrics.get(name, math.nan)
+        print(f"{role:13} {label:18} {100 * value:6.2f} %")
         if math.isfinite(value):
-            protocol = f"the release's checkpoint, {role}"
-            record(f"{label}, %", value, dataset=dataset, seed=None, protocol=protocol)
+            branch = "alignment" if name.startswith("map") else None
+            about = dict(dataset=dataset, detector=f"the release's {role}", split="test")
+            record(name, value, **about, branch=branch)
 if not authors:
     print("no checkpoints were given: nothing to score")
 
@@ -371,12 +374,12 @@ audit[10] = f"{T} against {T + 1} snippets: up to {apart.max():.1f} snippets apa
 probs = np.full((8, C), 0.1, np.float32)
 probs[2:4, 1:] = 0.9  # everything found, but normal is flat: nothing to propose
 found = temporal_map(probs, [8], [[(c, 32, 64) for c in XD_CLASSES.codes[1:]]], XD_CLASSES, 16)
-audit[11] = f"all six events found: six classes {100 * found.six_average:.0f} %"
-audit[11] += f", seven {100 * found.seven_average:.0f} %"
+audit[11] = f"all six events found: six classes {100 * found.anomaly_average:.0f} %"
+audit[11] += f", seven {100 * found.with_normal_average:.0f} %"
 for number, text in audit.items():
     print(f"{number:3} {text}")
 assert abs(best["paper"] - 4) < 0.1 and abs(best["released"] - 2) < 0.1
-assert found.six_average == 1 and found.seven_average == 0
+assert found.anomaly_average == 1 and found.with_normal_average == 0
 
 # %% [markdown]
 # The rest needs detectors, a teacher and the vision-only student distilled from it. Best are the
@@ -407,10 +410,10 @@ for role in ("audio_visual", "vision"):
         whose[role] = "the release's checkpoint"
     else:
         guide = None if role == "audio_visual" else subjects["audio_visual"]
-        fit = trained(settings_of(role), store, teacher=guide, progress=False)
+        fit = train_or_load(settings_of(role), store, teacher=guide, progress=False)
         subjects[role], reports[role] = fit.model, evaluate(fit.model, store)
         whose[role] = "our training, form released"
-    ap = {b: 100 * reports[role].metrics[f"ap_{b}"] for b in ("classification", "alignment")}
+    ap = {b: 100 * reports[role].metrics[f"frame_ap_{b}"] for b in ("classification", "alignment")}
     told = ", ".join(f"{branch} branch {value:.1f} %" for branch, value in ap.items())
     audit.setdefault(12, f"the teacher's frame AP: {told}")
     print(f"{role:13} {whose[role]}: frame AP, {told}")
@@ -425,7 +428,7 @@ print(f"a detector that guesses: {share:.1f} %")
 def twin(model, **fields):
     """The same weights under another configuration."""
     text = model.textual_prompt
-    other = build(model.settings.with_(**fields), text.tower, text.prompts)
+    other = build(model.settings.override(**fields), text.tower, text.prompts)
     other.load_trainable_state({k: v.cpu() for k, v in model.trainable_state().items()})
     return other.to(where).eval()
 
@@ -435,9 +438,9 @@ few = test[:32]
 batch = TrainingSet(store, few, audited.settings).batch(torch.arange(len(few))).to(where)
 exists = torch.arange(batch.video.shape[1], device=where) < batch.lengths[:, None]  # (B, T)
 with torch.no_grad():
-    output = audited(batch.video, batch.audio, batch.lengths, batch.audio_mask)
+    output = audited(batch)
     plain = twin(audited, padding="masked")
-    masked = plain(batch.video, batch.audio, batch.lengths, batch.audio_mask)
+    masked = plain(batch)
 
     # 2 raw logits or confidences as weights of the global vector
     raw = global_vector(output.features, output.anomaly_logits)
@@ -468,25 +471,15 @@ with torch.no_grad():
     )
 
     # 9 the text-contrast loss in the total
-    parts = losses.compute(
-        output, batch.labels, batch.lengths, audited.settings.loss, alpha=audited.alpha
-    )
+    parts = audited.loss(output, batch)
     extra = 100 * audited.settings.loss.contrast_weight * parts["contrast"] / parts["total"]
     audit[9] = (
         f"text contrast is {extra:.3f} % of the loss; the head's FFN has {head_share:,} numbers"
     )
 
 alpha = audited.alpha.detach()
-slope = torch.autograd.grad(
-    losses.compute(
-        audited(batch.video, batch.audio, batch.lengths, batch.audio_mask),
-        batch.labels,
-        batch.lengths,
-        audited.settings.loss,
-        alpha=audited.alpha,
-    )["total"],
-    audited.alpha,
-)[0]
+total = audited.loss(audited(batch), batch)["total"]
+slope = torch.autograd.grad(total, audited.alpha)[0]
 assert (slope >= 0).all(), "the gradient of the focal weight never asks for more"
 audit[8] += f"; here {alpha.min():.3f} to {alpha.max():.3f}, every slope >= 0"
 print(f"audited: {whose['audio_visual']}")
@@ -504,17 +497,8 @@ for number in (2, 6, 7, 8, 9):
 student = subjects["vision"].to(where).train()
 bags = TrainingSet(store, train[:: max(len(train) // 16, 1)][:16], student.settings)
 batch16 = bags.batch(torch.arange(len(bags))).to(where)
-with torch.no_grad():
-    target = audited.features(batch16.video, batch16.audio, batch16.lengths, batch16.audio_mask)
-output16 = student(batch16.video, None, batch16.lengths)
-parts = losses.compute(
-    output16,
-    batch16.labels,
-    batch16.lengths,
-    student.settings.loss,
-    teacher_features=target,
-    alpha=student.alpha,
-)
+output16 = replace(student(batch16), teacher_features=FrozenTeacher(audited)(batch16))
+parts = student.loss(output16, batch16)
 pulled = student.settings.loss.ukd_weight * parts["ukd"]
 trunk = [p for part in (student.encoder, student.enhancement) for p in part.parameters()]
 branch = list(student.log_variance.parameters())
@@ -595,7 +579,7 @@ pairs = {  # number: study, row as released, row as published
 matters = {}
 fig, ax = plt.subplots(figsize=(plots.WIDTH * 0.8, 2.8))
 for place, (number, (name, row, against)) in enumerate(pairs.items()):
-    gap = study.paired(frames[name], row, against, "ap_alignment")
+    gap = study.paired(frames[name], row, against, "frame_ap_alignment")
     matters[number] = f"{gap.mean:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}] {gap.verdict}"
     print(f"{number:3} {gap}")
     colour = "#8C8C8C" if gap.verdict == "not distinguishable" else plots.MODEL
@@ -686,7 +670,7 @@ for role, found in reports.items():
     result = found.map_result
     if result is not None:
         mine = two_means(result.table, result.proposals)
-        assert np.allclose(mine, (result.six_average, result.seven_average)), role
+        assert np.allclose(mine, (result.anomaly_average, result.with_normal_average)), role
 print("Exercise 1 is solved: the same means as the package has.")
 
 # %% [markdown]
