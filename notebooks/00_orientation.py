@@ -580,7 +580,7 @@ plt.show()
 # numbers, sorted, each once. Beware of an event that ends where a snippet ends.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def snippets_of(line, stride=16):
     """Numbers of the snippets that an annotation line touches, a sorted list."""
     # BEGIN SOLUTION
@@ -612,7 +612,7 @@ print("Exercise 1 is solved.")
 # detector. Two events may overlap, and a frame is anomalous only once.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def chance(segments, frames):
     """AP of a random detector: ``segments`` and ``frames`` have one entry a video."""
     # BEGIN SOLUTION

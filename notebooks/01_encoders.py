@@ -342,11 +342,12 @@ for half, sense in enumerate(features):
     print(f"distractors that are not nearest to normal: {', '.join(wrong)}")
     assert hits >= 6
 
-# %% [markdown] The right half has the same diagonal as the left. The chain is short: words taught
-# the image encoder, and the image encoder taught the audio encoder, so the sound of an explosion
-# ends up where the *word* explosion is. The lower rows are the trouble to come. On average the
-# distractors lean to *normal*, but some by little, a hug or a horn by a few hundredths, and an
-# average hides how many lean elsewhere.
+# %% [markdown]
+# The right half has the same diagonal as the left. The chain is short: words taught the image
+# encoder, and the image encoder taught the audio encoder, so the sound of an explosion ends up
+# where the *word* explosion is. The lower rows are the trouble to come. On average the distractors
+# lean to *normal*, but some by little, a hug or a horn by a few hundredths, and an average hides
+# how many lean elsewhere.
 #
 # The 64 dimensions can be flattened to two. A principal component analysis (PCA), fitted to the
 # mean picture of each class, gives the flat view in which the classes are spread the most. Dots are
@@ -758,12 +759,13 @@ print("change of the first snippet's feature, as a share of its length, when two
 print(f"    wav2clip {their_change:.1%}    avadclip_lite {our_change:.1%}")
 assert their_change > 0.01 > 1e-3 > our_change
 
-# %% [markdown] So the same video encoded in batches of 32 and of 64 gives two sets of features, and
-# nobody who downloads one of them can reproduce it. We take the package's network and weights and
-# standardise every snippet with its own statistics, which is what the package computes when it is
-# given one snippet at a time. What is lost is loudness *between* snippets: a whisper and a shout
-# are scaled to the same spread. The trio's audio encoder keeps it, with its fixed statistics; the
-# real Wav2CLIP was never trained that way.
+# %% [markdown]
+# So the same video encoded in batches of 32 and of 64 gives two sets of features, and nobody who
+# downloads one of them can reproduce it. We take the package's network and weights and standardise
+# every snippet with its own statistics, which is what the package computes when it is given one
+# snippet at a time. What is lost is loudness *between* snippets: a whisper and a shout are scaled
+# to the same spread. The trio's audio encoder keeps it, with its fixed statistics; the real
+# Wav2CLIP was never trained that way.
 #
 # ## Exercises
 
@@ -775,7 +777,7 @@ assert their_change > 0.01 > 1e-3 > our_change
 # of *other* videos. Guess first: how often do the two show the same class?
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def look_up(sounds_ND, pictures_MD):
     """(N,) the number of the most similar picture for each sound."""
     # BEGIN SOLUTION
@@ -803,7 +805,7 @@ print(f"Exercise 1 is solved: {same:.0%} of the sounds find a picture of their o
 # their bare word and *normal* one prompt for each distractor. Who gains, and who pays?
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def best_prompt(features_ND, prompts):
     """(N, C) cosines; ``prompts`` is a list of C tensors (prompts of the class, D)."""
     # BEGIN SOLUTION
@@ -845,7 +847,7 @@ for sense, x in features.items():
 # score are repeated). The check prints what that does to AP. Why the median and not the mean?
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def running_median(score_T, width):
     """(T,) medians of ``width`` neighbours, numpy."""
     # BEGIN SOLUTION

@@ -970,7 +970,7 @@ plt.show()
 # a confidence of 0.1 each?
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def noisy_or(confidence_BT, lengths_B):
     """One score a bag, (B,); padding does not count."""
     # BEGIN SOLUTION
@@ -997,7 +997,7 @@ print(
 # answers a question: with sliding windows, does a second layer see further?
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def sliding_mask(snippets, reach):
     """(T, T) bool: True where snippet i may look at snippet j."""
     # BEGIN SOLUTION

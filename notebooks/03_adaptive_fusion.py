@@ -567,10 +567,11 @@ axes[1, 0].set_ylim(0, 1)
 axes[0, 1].legend(*axes[0, 2].get_legend_handles_labels(), frameon=False, fontsize=8, loc="center")
 plt.show()
 
-# %% [markdown] The top row is what one would hope for. On the left sound alone finds the event; in
-# the middle the liars are not believed. On the right the detector goes on by sight when the
-# microphone is gone, and look at the grey line: it is even *better* off without. As recorded the
-# alarm never comes down after the second event; without sound it does.
+# %% [markdown]
+# The top row is what one would hope for. On the left sound alone finds the event; in the middle the
+# liars are not believed. On the right the detector goes on by sight when the microphone is gone,
+# and look at the grey line: it is even *better* off without. As recorded the alarm never comes down
+# after the second event; without sound it does.
 #
 # The middle row is the surprise. **The mean of the gate hardly moves.** It stays near one half,
 # inside events and outside, and it takes no notice of the failing microphone (which it cannot see:
@@ -816,7 +817,7 @@ if store.encoder == "soundstage":
 # addition reaches, concatenation *could* have learned.)
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def addition_as_concatenation(D):
     """weight (D, 2D) and bias (D,) of a linear layer that adds the two halves of its input."""
     # BEGIN SOLUTION
@@ -845,7 +846,7 @@ print("Exercise 1 is solved.")
 # without sound give back $x_v$ whatever stands in $w$ and $r$ there.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def add_where_heard(x_v, w, r, audio_mask):
     """x_v + w * r (B, T, D) where ``audio_mask`` (B, T) is True, x_v elsewhere."""
     # BEGIN SOLUTION

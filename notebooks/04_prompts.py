@@ -926,7 +926,7 @@ print(pd.DataFrame(rows).T.to_string(float_format="{:.1f}".format))
 # class names would need.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def positions_needed(ids, before, after):
     """Positions of the longest prompt, marks included; ``ids`` holds the token ids of each word."""
     # BEGIN SOLUTION
@@ -953,7 +953,7 @@ print("Exercise 1 is solved.")
 # geometric mean of the ends as the middle.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def temperature_for(cosine, wanted):
     """The temperature at which ``softmax(cosine / t)`` (V, C) has ``wanted`` effective classes."""
     # BEGIN SOLUTION
@@ -988,7 +988,7 @@ print("Exercise 2 is solved.")
 # video. The check asks all detectors of this notebook.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def share_of_the_video(x_cp):
     """(C,) of class embeddings (V, C, D): what part of each varies from video to video."""
     # BEGIN SOLUTION

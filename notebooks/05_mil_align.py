@@ -1038,7 +1038,7 @@ print(pd.DataFrame(live).to_string(float_format="{:.1f}".format))
 # is predicted exactly right.)
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def learning_entries(snippets, classes, divisor=16):
     """(number of entries with a gradient, their share of the map)."""
     # BEGIN SOLUTION
@@ -1071,7 +1071,7 @@ print(f"Exercise 1 is solved: of a map of 96 snippets, {part:.0%} learn in a ste
 # mAP of the anomaly classes, and to *normal*.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def above_half(curve_N):
     """(score, first frame, end frame) of each run above 0.5."""
     # BEGIN SOLUTION

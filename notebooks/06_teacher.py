@@ -1276,7 +1276,7 @@ for name, value in vars(walk.loss).items():
 # total that training minimises, from the parts and a `LossConfig`.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def total_of(parts, loss):
     """What is minimised: the parts that exist, each with its weight."""
     # BEGIN SOLUTION
@@ -1316,7 +1316,7 @@ print("Exercise 1 is solved: classification and alignment count fully, the rest 
 # of equals.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def smooth_choice(criterion):
     """The chosen epoch, counted from 1, of a criterion (E,) per epoch."""
     # BEGIN SOLUTION
@@ -1344,7 +1344,7 @@ print("Exercise 2 is solved.")
 # anomalous snippets.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def delay(confidence, start, end, threshold):
     """Snippets from ``start`` to the first confidence at or above the threshold before ``end``."""
     # BEGIN SOLUTION

@@ -1003,7 +1003,7 @@ assert not usual or cost["AP, alignment"] < 4, "so it was the sound after all?"
 # squared error $d^2$?
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def best_variance(squared: float, k: float) -> float:
     """The sigma^2 that minimises squared / (k sigma^2) + ln sigma^2."""
     # BEGIN SOLUTION
@@ -1029,7 +1029,7 @@ print("Exercise 1 is solved: set the derivative with respect to ln sigma^2 to ze
 # loss as in section 3, with $\theta = \ln b$: elementwise, without constants, no mean.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def laplace_loss(x_vs: torch.Tensor, x_av: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
     """Negative log-likelihood of x_av under a Laplace distribution around x_vs with scale
     b = exp(theta), up to a constant; all of one shape."""

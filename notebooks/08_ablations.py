@@ -725,7 +725,7 @@ assert not usual or furthest < MARGIN, "these trainings are not those of the fil
 # because it need not assume independence.)
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def unpaired(a, b):
     """Ends (low, high) of the 95 % interval of mean(a) - mean(b), seeds not paired; a, b (n,)."""
     # BEGIN SOLUTION
@@ -766,7 +766,7 @@ for line in changed:
 # the difference is distinguishable; the check tells whether that agrees with the intervals.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def sign_flip(d):
     """Share of sign patterns under which |mean| is at least that of the differences d (n,)."""
     # BEGIN SOLUTION
@@ -792,7 +792,7 @@ print(f"Exercise 2 is solved. Both ways of judging agree on {agree} of {len(pair
 # asked for. The check applies it to every comparison of the forest plot.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def seeds_for(points, s):
     """The smallest number of seeds whose 95 % interval is at most ± points wide."""
     # BEGIN SOLUTION

@@ -649,7 +649,7 @@ assert audit.keys() | matters.keys() == DEPARTURES.keys()
 # proposal.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def two_means(table, proposals):
     """(six, seven) of a table (I, C)."""
     # BEGIN SOLUTION
@@ -682,7 +682,7 @@ print("Exercise 1 is solved: the same means as the package has.")
 # begin at different snippets? Up to 256 snippets nothing is resampled.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def misaligned(video, audio, bins=256):
     """Number of bins that begin at different snippets in the two modalities."""
 

@@ -50,7 +50,7 @@ from sklearn.calibration import calibration_curve
 
 from avadclip_lite.config import SAMPLE_RATE, XD_CLASSES, make_config
 from avadclip_lite.encoders import load_encoders, load_text
-from avadclip_lite.evaluate import evaluate, snippet_truth
+from avadclip_lite.evaluate import evaluate, predict_videos, snippet_truth
 from avadclip_lite.experiments.cache import train_or_load
 from avadclip_lite.experiments.metrics import record
 from avadclip_lite.model import build
@@ -503,9 +503,9 @@ for first in (0, 1):
 # they will be something else altogether, and there is only one way to find out: annotate an hour or
 # two of it, and count.
 #
-# From here on the set of detectors is the detector with the bidirectional TCN and the student, each with the
-# threshold for the wanted rate. `save_thresholds` writes it beside the weights, where `score` looks
-# for it; the command for it is `python -m avadclip_lite alarms`.
+# From here on the set of detectors is the detector with the bidirectional TCN and the student, each
+# with the threshold for the wanted rate. `save_thresholds` writes it beside the weights, where
+# `score` looks for it; the command for it is `python -m avadclip_lite thresholds`.
 
 # %% tags=["nbval-ignore-output"]
 home = folder / "detectors"
@@ -717,7 +717,8 @@ limit = at_hand.threshold("audio_visual")
 above = reports["bidirectional TCN"].predictions.anomaly_logits >= limit
 t, f = above[anomalous].mean(), above[~anomalous].mean()
 print(
-    f"at threshold {expit(limit):.3f}: {t:.0%} of anomalous snippets, {f:.2%} of normal ones are above\n"
+    f"at threshold {expit(limit):.3f}: {t:.0%} of anomalous snippets and {f:.2%} of normal ones "
+    "are above\n"
 )
 here = anomalous.mean()
 for r in (here, 0.01, 0.001, 0.0001):
@@ -811,7 +812,7 @@ print("\n(highest confidence, and the leading anomaly class)")
 # the pause is over does not call again; it is the same alarm.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def calls(above, pause):
     """Snippets at which somebody is called, a list of int."""
     # BEGIN SOLUTION
@@ -847,7 +848,7 @@ print("Exercise 1 is solved.")
 # `precision` of alarmed snippets to be right?
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def least_base_rate(t, f, precision):
     """The smallest base rate r at which r t / (r t + (1 - r) f) reaches ``precision``."""
     # BEGIN SOLUTION

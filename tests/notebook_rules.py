@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jupytext
+from authoring import CARRIED
 
 from avadclip_lite.experiments.report import markdown, title_and_question
 from avadclip_lite.experiments.run import cell_source, cell_tags, parse_parameters, read_notebook
@@ -248,6 +249,8 @@ def exercises(page: Page) -> Iterator[str]:
             yield f"cell {number}: the prompt before it does not open with `### Exercise {count}`"
         if cell["cell_type"] != "code" or "solution" not in tags:
             yield f"cell {number}: an exercise is a code cell tagged `exercise` and `solution`"
+        if not cell["metadata"].get("jupyter", {}).get("source_hidden"):
+            yield f'cell {number}: a solution is folded: jupyter={{"source_hidden": true}}'
         lines = [line.strip() for line in cell_source(cell).splitlines()]
         marks = [line for line in lines if line in ("# BEGIN SOLUTION", "# END SOLUTION")]
         if marks != ["# BEGIN SOLUTION", "# END SOLUTION"]:
@@ -310,13 +313,14 @@ def no_absolute_paths(page: Page) -> Iterator[str]:
 
 @rule
 def only_our_metadata(page: Page) -> Iterator[str]:
-    """Nothing of the author's machine or editor: the kernel is `python3`, cells carry tags only."""
+    """Nothing of the author's machine or editor: the kernel is `python3`, cells carry what both
+    halves can say."""
     notebook = read_notebook(page.path)
     if set(notebook["metadata"]) != {"kernelspec"}:
         yield f"notebook metadata holds {', '.join(sorted(notebook['metadata']))}"
     elif notebook["metadata"]["kernelspec"]["name"] != "python3":
         yield f"the kernel is {notebook['metadata']['kernelspec']['name']!r}, not 'python3'"
     for number, cell in enumerate(notebook["cells"]):
-        odd = set(cell["metadata"]) - {"tags", "jupyter"}
+        odd = set(cell["metadata"]) - set(CARRIED)
         if odd:
             yield f"cell {number} carries metadata {', '.join(sorted(odd))}"
