@@ -17,8 +17,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 import os
-import types
 import typing
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -28,32 +28,6 @@ if TYPE_CHECKING:
     import argparse
 
     import torch
-
-__all__ = [
-    "CCTV_CLASSES",
-    "CLASS_SETS",
-    "CROPS",
-    "CLIP_DIM",
-    "IOU_THRESHOLDS",
-    "MAX_SNIPPETS",
-    "RESULTS",
-    "SAMPLE_RATE",
-    "TEST_CROP",
-    "XD_CLASSES",
-    "XD_STRIDE",
-    "CCTV_STRIDE",
-    "ClassSet",
-    "Config",
-    "DataConfig",
-    "LossConfig",
-    "ModelConfig",
-    "TrainConfig",
-    "add_device_argument",
-    "find_device",
-    "make_config",
-    "results_path",
-    "soundstage_path",
-]
 
 XD_STRIDE = 16  # frames a snippet, XD-Violence and Soundstage
 CCTV_STRIDE = 4  # frames a snippet, CCTV-Fights_sub
@@ -101,48 +75,37 @@ CLASS_SETS = {"xd": XD_CLASSES, "cctv": CCTV_CLASSES}
 
 
 def _check(section: Any) -> None:
-    """Validate a configuration section against its own annotations, then its own rules."""
+    """Validate a configuration section against its own annotations and limits."""
     hints = typing.get_type_hints(type(section))
     for item in fields(section):
-        value, hint = getattr(section, item.name), hints[item.name]
-        where = f"{type(section).__name__}.{item.name}"
-        _check_type(where, value, hint)
-        low = item.metadata.get("at_least")
-        if low is not None and value is not None:
-            for entry in value if isinstance(value, tuple) else (value,):
-                if not entry >= low:
-                    raise ValueError(f"{where} must be at least {low}, got {value!r}")
-        high = item.metadata.get("at_most")
-        if high is not None and value is not None and not value <= high:
-            raise ValueError(f"{where} must be at most {high}, got {value!r}")
+        where, value = f"{type(section).__name__}.{item.name}", getattr(section, item.name)
+        wrong = _wrong(value, hints[item.name])
+        for entry in value if isinstance(value, tuple) else (value,):
+            for bound, fits in (("at_least", operator.ge), ("at_most", operator.le)):
+                limit = item.metadata.get(bound)
+                if wrong is None and limit is not None and not fits(entry, limit):
+                    wrong = f"{bound.replace('_', ' ')} {limit}"
+        if wrong is not None:
+            raise ValueError(f"{where} must be {wrong}, got {value!r}")
 
 
-def _check_type(where: str, value: Any, hint: Any) -> None:
+def _wrong(value: Any, hint: Any) -> str | None:
+    """What a value of this annotation must be, if it is not; None where it fits."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if origin is Literal:
-        if value not in args:
-            choices = ", ".join(repr(a) for a in args)
-            raise ValueError(f"{where} must be one of {choices}, got {value!r}")
-    elif origin in (typing.Union, types.UnionType):
-        if value is not None:
-            _check_type(where, value, next(a for a in args if a is not type(None)))
-    elif origin is dict:
-        if json.loads(json.dumps(value)) != value:
-            raise ValueError(f"{where} must be plain JSON, got {value!r}")
-    elif origin is tuple:
+        return None if value in args else "one of " + ", ".join(map(repr, args))
+    if origin is dict:
+        return None if json.loads(json.dumps(value)) == value else "plain JSON"
+    if origin is tuple:
         if not isinstance(value, tuple):
-            raise ValueError(f"{where} must be a tuple, got {value!r}")
-        for entry in value:
-            _check_type(where, entry, args[0])
-    elif hint is float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value):
-            raise ValueError(f"{where} must be a finite number, got {value!r}")
-    elif hint is int:
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"{where} must be a whole number, got {value!r}")
-    elif not isinstance(value, hint):
-        raise ValueError(f"{where} must be {hint.__name__}, got {value!r}")
+            return "a tuple"
+        return next((wrong for entry in value if (wrong := _wrong(entry, args[0]))), None)
+    if hint is float:
+        return None if number and math.isfinite(value) else "a finite number"
+    if hint is int:
+        return None if number and isinstance(value, int) else "a whole number"
+    return None if isinstance(value, hint) else hint.__name__
 
 
 def _at_least(low: float, default: Any, at_most: float | None = None) -> Any:
@@ -266,18 +229,10 @@ class Config:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Config:
         """The inverse of ``to_dict``."""
-        sections = {
-            "model": ModelConfig,
-            "loss": LossConfig,
-            "train": TrainConfig,
-            "data": DataConfig,
-        }
-        built: dict[str, Any] = {}
-        for key, value in data.items():
-            if key in sections:
-                value = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-                value = sections[key](**value)
-            built[key] = value
+        built: dict[str, Any] = dict(data)
+        for name, kind in _SECTIONS.items():
+            values = {k: tuple(v) if isinstance(v, list) else v for k, v in data[name].items()}
+            built[name] = kind(**values)
         return cls(**built)
 
     def digest(self) -> str:
@@ -298,16 +253,8 @@ class Config:
         return replace(self, **sections)
 
 
-_SECTION_OF = {
-    item.name: section
-    for section, kind in (
-        ("model", ModelConfig),
-        ("loss", LossConfig),
-        ("train", TrainConfig),
-        ("data", DataConfig),
-    )
-    for item in fields(kind)
-}
+_SECTIONS = {"model": ModelConfig, "loss": LossConfig, "train": TrainConfig, "data": DataConfig}
+_SECTION_OF = {item.name: name for name, kind in _SECTIONS.items() for item in fields(kind)}
 
 # What form and scale change away from the defaults above. Nothing is set in two places.
 _SCALE: dict[str, dict[str, Any]] = {

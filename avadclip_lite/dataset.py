@@ -33,27 +33,6 @@ from torch import Tensor
 
 from avadclip_lite.config import MAX_SNIPPETS, ClassSet, Config
 
-__all__ = [
-    "Batch",
-    "FeatureStore",
-    "Row",
-    "Segment",
-    "StoreError",
-    "TrainingSet",
-    "AUDIO_PRESENT",
-    "class_events",
-    "clip_segments",
-    "has_label",
-    "holdout_split",
-    "parse_codes",
-    "parse_label",
-    "film_of",
-    "resample",
-    "shuffled_batches",
-    "truth_events",
-]
-
-
 Segment = tuple[str | None, int, int]  # code (None in the binary form), first frame, end exclusive
 
 LABEL_MARK = "_label_"

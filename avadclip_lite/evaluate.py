@@ -26,27 +26,6 @@ from avadclip_lite.config import IOU_THRESHOLDS, ClassSet
 from avadclip_lite.dataset import Batch, FeatureStore, Segment, parse_codes
 from avadclip_lite.model import Detector, Output
 
-__all__ = [
-    "MapResult",
-    "Predictions",
-    "Report",
-    "average_precision",
-    "evaluate",
-    "event_metrics",
-    "frame_metrics",
-    "frame_notes",
-    "name_segments",
-    "pooled_metrics",
-    "predict",
-    "predict_store",
-    "predict_videos",
-    "roc_auc",
-    "score",
-    "snippet_truth",
-    "temporal_map",
-    "with_normal",
-]
-
 # The released mAP's constants.
 THRESHOLD_SHARE = 0.6  # threshold = max - share x (max - min), per video and class
 TOP_WEIGHT = 0.7  # a proposal's score = its maximum + weight x the video's top mean

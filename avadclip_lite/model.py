@@ -32,20 +32,6 @@ from avadclip_lite.temporal import (
     zero_padding,
 )
 
-__all__ = [
-    "AVadCLIP",
-    "AnomalyHead",
-    "Context",
-    "Detector",
-    "Enhancement",
-    "FrozenTeacher",
-    "LogVarianceHead",
-    "Output",
-    "build",
-    "register",
-]
-
-
 # --- the seam -------------------------------------------------------------------------------------
 
 

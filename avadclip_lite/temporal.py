@@ -19,20 +19,6 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from avadclip_lite.encoders import quick_gelu
 
-__all__ = [
-    "CausalBlock",
-    "FeedForward",
-    "GraphConvolution",
-    "TemporalConvNet",
-    "VideoEncoder",
-    "WindowBlock",
-    "WindowedTransformer",
-    "distance_adjacency",
-    "length_mask",
-    "similarity_adjacency",
-    "zero_padding",
-]
-
 
 def length_mask(lengths: Tensor, snippets: int) -> Tensor:
     """True on the first ``lengths[b]`` of ``snippets`` places: (B,) -> (B, T) bool."""

@@ -49,19 +49,6 @@ from avadclip_lite.encoders import TextTower, WordPrompts, load_text
 from avadclip_lite.evaluate import average_precision, evaluate, predict
 from avadclip_lite.model import Detector, build, needs_text
 
-__all__ = [
-    "FitResult",
-    "LoadedRun",
-    "TrainingRun",
-    "add_field_argument",
-    "chosen_fields",
-    "fit",
-    "load",
-    "load_run",
-    "run_identity",
-    "video_level",
-]
-
 log = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS, STATE = "config.json", "weights.safetensors", "state.safetensors"

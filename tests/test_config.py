@@ -138,7 +138,7 @@ def test_padding_that_leaks_is_never_cut() -> None:
         ({"temperature": 0.0}, "ModelConfig.temperature must be at least 1e-06, got 0.0"),
         ({"milestones": [3]}, r"TrainConfig.milestones must be a tuple, got \[3\]"),
         ({"milestones": (3, 0)}, r"TrainConfig.milestones must be at least 1, got \(3, 0\)"),
-        ({"milestones": (3, "x")}, "TrainConfig.milestones must be a whole number, got 'x'"),
+        ({"milestones": (3, "x")}, "TrainConfig.milestones must be a whole number, got (3, 'x')"),
         ({"ukd_mask": 1}, "LossConfig.ukd_mask must be bool, got 1"),
         ({"device": 0}, "TrainConfig.device must be str, got 0"),
         ({"holdout_share": 0.6}, "TrainConfig.holdout_share must be at most 0.5, got 0.6"),

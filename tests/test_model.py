@@ -257,21 +257,6 @@ def test_without_the_audio_visual_prompt_every_video_gets_the_class_embeddings()
         torch.testing.assert_close(out.prompted_embeddings[row], out.class_embeddings)
 
 
-def test_class_embeddings_are_kept_between_calls_without_gradients():
-    model = detector()
-    calls = []
-    model.textual_prompt.tower.register_forward_hook(lambda *_: calls.append(1))
-    with torch.no_grad():
-        before = call(model, *batch(LENGTHS)).alignment_logits
-        after = call(model, *batch(LENGTHS)).alignment_logits
-    assert len(calls) == 1 and torch.equal(before, after)
-    model.load_trainable_state(detector(seed=5).trainable_state())
-    with torch.no_grad():
-        other = call(model, *batch(LENGTHS)).alignment_logits
-    assert len(calls) == 2
-    torch.testing.assert_close(other, call(detector(seed=5), *batch(LENGTHS)).alignment_logits)
-
-
 @pytest.mark.parametrize("role", ROLES)
 def test_trainable_state_goes_round(role):
     model, other = detector(role=role), detector(role=role, seed=9)
