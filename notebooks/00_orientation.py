@@ -100,6 +100,28 @@ for code, word in words.items():
     print(f"{code:3} {word}")
 
 # %% [markdown]
+# ### What they look like
+#
+# Of each class a short clip ships, six seconds with one event from the first second to the fifth.
+# Here is one moment of each, drawn large; a detector gets the same pictures 64 pixels wide.
+
+
+# %%
+def clip(name):
+    """Frames (N, H, W, 3) and sound (samples,) of a clip that ships."""
+    frames, _, wave = read_clip(clip_path(name.replace(" ", "_")))
+    return frames, wave
+
+
+MOMENT = 66  # frames: in the middle of the event
+shown = list(words.values())[1:]
+plots.contact_sheet([clip(name)[0][MOMENT] for name in shown], shown, columns=6)
+plt.show()
+
+# %% [markdown]
+# Crowds, flashes, fire, people on the ground: clear enough at this size and with the camera right
+# in front. Now the other half of the world.
+#
 # ### What pretends
 #
 # A **distractor** is something harmless that is meant to look or sound like an anomaly. A video may
@@ -119,7 +141,16 @@ for code, word in words.items():
 #
 # That is the intention. Which of them fool anybody, and whether they fool the eye, the ear or both,
 # has to be measured; notebook 01 does so.
-#
+# Look at each and ask what gives it away.
+
+# %%
+DISTRACTORS = ["thunder", "fireworks", "horn", "door slam", "cheering"]
+DISTRACTORS += ["camera flash", "headlights", "hugging", "dancing"]
+pictures = [clip(f"distractor {name}")[0][MOMENT] for name in DISTRACTORS]
+plots.contact_sheet(pictures, DISTRACTORS, columns=5)
+plt.show()
+
+# %% [markdown]
 # ### What goes wrong
 #
 # An event may be **not in the picture at all**, off camera, behind a van or in the dark, although
@@ -132,6 +163,10 @@ for code, word in words.items():
 # by looking at its neighbours.)
 
 # %%
+faults = ["black frames", "low light", "static"]
+pictures = [clip(f"fault {name}")[0][MOMENT] for name in faults]
+plots.contact_sheet(pictures, faults, columns=5)
+plt.show()
 if store.flag_names:
     broken = [
         np.concatenate([store.flags(i)[f"corrupted_{sense}"] for i in test])
@@ -139,6 +174,59 @@ if store.flag_names:
     ]
     print(f"of all test snippets, {broken[0].mean():.0%} have a broken picture, ", end="")
     print(f"{broken[1].mean():.0%} a broken sound, {(broken[0] & broken[1]).mean():.0%} both")
+
+# %% [markdown]
+# ### What they sound like
+#
+# A **spectrogram** shows sound as a picture: time from left to right, pitch from bottom to top,
+# brightness for energy. On the left is an anomaly, on the right something harmless that resembles
+# it. Three things help to read them. A bang is a bright vertical line, because it has every pitch
+# at once. A voice is a stack of wavy horizontal lines. A crowd is a cloud. Compare each pair: what
+# tells left from right?
+
+# %%
+PAIRS = {
+    "shooting": "door slam",
+    "explosion": "thunder",
+    "riot": "cheering",
+    "fighting": "dancing",
+    "car accident": "horn",
+    "abuse": "fireworks",
+}
+heard = {name: clip(name)[1] for name in PAIRS}
+heard |= {name: clip(f"distractor {name}")[1] for name in PAIRS.values()}
+heard = {name: wave[SAMPLE_RATE : 4 * SAMPLE_RATE].clip(-1, 1) for name, wave in heard.items()}
+fig, axes = plt.subplots(len(PAIRS), 2, figsize=(plots.WIDTH, 8.4), sharex=True, sharey=True)
+for row, pair in zip(axes, PAIRS.items(), strict=True):
+    for ax, name in zip(row, pair, strict=True):
+        plots.spectrogram(ax, heard[name])
+        ax.set_title(name, color=plots.TRUTH if name in PAIRS else plots.INK)
+    row[1].set_ylabel("")
+for ax in axes[-1]:
+    ax.set_xlabel("time (s)")
+plt.show()
+for side, names in {"anomalies": PAIRS, "harmless": PAIRS.values()}.items():
+    decibels = [10 * np.log10(np.mean(heard[name] ** 2)) for name in names]
+    print(f"loudness of the {side:9}: {min(decibels):.0f} to {max(decibels):.0f} dB")
+
+# %% [markdown]
+# Shots and slams are both rows of bangs, but shots are broader and follow each other. Explosion and
+# thunder both rumble, but the explosion begins at once and thunder swells. A riot and a cheering
+# crowd are the same cloud, except that a riot clinks with broken glass. Blows fall at no fixed
+# times, music keeps its beat. Those are differences that can be learned; loudness, printed above,
+# does not part the columns.
+#
+# Now listen. (A page that shows notebooks without running them, such as GitHub's, may leave out the
+# players; they work in JupyterLab and in the report.)
+
+# %% tags=["nbval-ignore-output"]
+cells = [
+    f"<td><b>{name}</b><br>{Audio(wave, rate=SAMPLE_RATE, normalize=False)._repr_html_()}</td>"
+    for pair in ("shooting", "explosion", "riot")
+    for name, wave in ((pair, heard[pair]), (PAIRS[pair], heard[PAIRS[pair]]))
+]
+rows = [f"<tr>{left}{right}</tr>" for left, right in zip(cells[::2], cells[1::2], strict=True)]
+display(HTML(f"<table>{''.join(rows)}</table>"))
 
 # %% [markdown]
 # ## 3. A video is a bag of snippets
@@ -215,13 +303,11 @@ for row in running.values():
 #   startled by every bang must fail.
 # - **many labels:** several classes in one video. Saying *that* something happens is not enough.
 #
-# Each ships as a clip with sound. Pictures above, below them the **spectrogram**, which shows sound
-# as a picture: time from left to right, pitch from bottom to top, brightness for energy. A bang is
-# a bright vertical line, because it has every pitch at once; a voice is a stack of wavy horizontal
-# lines; a crowd is a cloud. Pictures from inside an event have a frame around them, and the event
-# is outlined in the spectrogram. The pictures are taken where there is no static; in the
-# spectrogram static is the even blocks from top to bottom. Look at whether you can find the events
-# by eye, and then at whether the spectrogram shows something that the pictures do not.
+# Each ships as a clip with sound. Pictures above, spectrogram below. Pictures from inside an event
+# have a frame around them, and the event is outlined in the spectrogram. The pictures are taken
+# where there is no static; in the spectrogram static is the even blocks from top to bottom. Look at
+# whether you can find the events by eye, and then at whether the spectrogram shows something that
+# the pictures do not.
 
 # %%
 clips = {}  # role -> frames (N, H, W, 3), wave
@@ -253,22 +339,6 @@ for role, row in running.items():
         title=role,
     )
     plt.show()
-
-# %% [markdown]
-# Now listen to four seconds of the first two: of the accident that nobody sees, and of the
-# fireworks. (A page that shows notebooks without running them, such as GitHub's, may leave out the
-# players; they work in JupyterLab and in the report.)
-
-# %% tags=["nbval-ignore-output"]
-players = []
-for role, flag in {"sound saves": "audible", "sound lies": "distractor_fireworks"}.items():
-    if role in clips:
-        start = int(np.flatnonzero(store.flags(running[role])[flag])[0])
-        first = int(start * store.stride / FPS * SAMPLE_RATE)
-        excerpt = clips[role][1][first : first + 4 * SAMPLE_RATE]
-        player = Audio(excerpt, rate=SAMPLE_RATE, normalize=False)._repr_html_()
-        players.append(f"<td><b>{role}</b><br>{player}</td>")
-display(HTML(f"<table><tr>{''.join(players)}</tr></table>"))
 
 # %% [markdown]
 # In *sound saves* the one picture from inside the accident shows an ordinary street: people walk, a
@@ -303,9 +373,11 @@ if flags:
     lines |= {"can be seen": flags["visible"], "can be heard": flags["audible"]}
 fig = plt.figure(figsize=(plots.WIDTH, 3.9 if len(frames) else 2.4))
 grid = fig.add_gridspec(2, 8, height_ratios=(1, 2.1) if len(frames) else (0.01, 1))
+clear = np.flatnonzero(~flags["corrupted_video"]) if len(frames) else []
 for place in range(8 if len(frames) else 0):
     ax = fig.add_subplot(grid[0, place])
-    ax.imshow(frames[int((place + 0.5) * len(frames) / 8)])
+    nearest = clear[np.abs(clear - (place + 0.5) * snippets / 8).argmin()]  # not in static
+    ax.imshow(frames[int((nearest + 0.5) * store.stride)])
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 ax = fig.add_subplot(grid[1, :])

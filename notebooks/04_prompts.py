@@ -125,7 +125,7 @@ with torch.no_grad():
     package = textual.embed()
     for x, together in zip(mine, package, strict=True):
         assert_close(x, together[: len(x)])
-    assert_close(x_c, textual.encode(), atol=1e-4, rtol=1e-4)
+    assert_close(x_c, textual(), atol=1e-4, rtol=1e-4)
 print("class words:", ", ".join(class_words))
 print("enters the tower (C, L, W):", tuple(package.shape), "  comes out (C, D):", tuple(x_c.shape))
 learned = textual.context.numel()
@@ -203,14 +203,10 @@ print(f"without what stands behind the end: changed by {change(cut, filled):.3f}
 print(f"first learned vector set to zero:   changed by {change(touched, filled):.3f}")
 assert_close(cut, filled, atol=1e-4, rtol=1e-4)
 assert change(touched, filled) > 0.001
-with torch.no_grad():
-    assert textual() is textual(), "without gradients the class embeddings are computed once"
 
 # %% [markdown]
 # CLIP's tower has 77 positions, and the released code computes all of them in every training step;
-# our prompts need a third of that. In use there is a second saving, larger still: when training is
-# over the context no longer changes, so `TextualPrompt` computes the class embeddings once and
-# keeps them. At test time the text tower costs nothing.
+# our prompts need a third of that.
 #
 # ## 2. A detector to look into
 #
@@ -280,7 +276,7 @@ def learn_words(s):
             loss.backward()
             optimiser.step()
     with torch.no_grad():
-        return words.encode()
+        return words()
 
 
 def measure(x_c):
@@ -301,7 +297,7 @@ def measure(x_c):
 
 
 with torch.no_grad():
-    bare = TextualPrompt(tower, prompts, before=0, after=0).encode()  # START word END
+    bare = TextualPrompt(tower, prompts, before=0, after=0)()  # START word END
 measured = measure(bare)
 for name, value in measured.items():
     print(f"{name:36} {value:5.1f}" if "%" in name else f"{name:36} {value:5.2f}")
