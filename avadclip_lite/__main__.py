@@ -20,7 +20,7 @@ COMMANDS = {  # name: (module with add_arguments and main, what it does)
         "make a feature store from the release's feature files",
     ),
     "extract": ("video.folder", "make a feature store from a folder of videos"),
-    "train": ("train", "train a detector on a feature store"),
+    "train": ("experiments.train_command", "train a detector on a feature store"),
     "study": ("experiments.study", "train the variants of the ablation studies over several seeds"),
     "assess": ("experiments.assess", "score a trained detector on a feature store"),
     "score": ("video.timeline", "find anomalies in videos with a trained detector"),

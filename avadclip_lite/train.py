@@ -24,7 +24,6 @@ for bit on a CPU).
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import logging
@@ -36,6 +35,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
@@ -43,7 +43,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from avadclip_lite import losses
-from avadclip_lite.config import ClassSet, Config, add_device_argument, find_device, make_config
+from avadclip_lite.config import ClassSet, Config, find_device
 from avadclip_lite.dataset import Batch, FeatureStore, TrainingSet, holdout_split
 from avadclip_lite.encoders import TextTower, WordPrompts, load_text
 from avadclip_lite.evaluate import average_precision, evaluate, predict
@@ -53,10 +53,9 @@ log = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS, STATE = "config.json", "weights.safetensors", "state.safetensors"
 FORMAT = 2  # of a run's folder; 1 had other names of weights
-# test metrics in the log and on the command line; the first that a detector has chooses the epoch
-# where the test set may
+# test metrics in the log and on the command line
 SHOWN = ("frame_ap_classification", "frame_ap_alignment", "map_anomaly", "map_with_normal")
-CHOOSES = ("frame_ap_alignment", "frame_ap_classification")
+SCALARS = ("epoch", "step", "history", "best_value", "chosen_epoch")  # of a training's state
 RESIDENT_SHARE = 0.6  # training data moves to the GPU when it takes at most this share of it
 Watch = Callable[[Detector], Mapping[str, float]]
 
@@ -92,17 +91,12 @@ def fit(
     Everything random comes from ``settings.train.seed``; the caller's random state is left alone.
     One log line an epoch (logger ``avadclip_lite.train``, level INFO) names every part of the loss.
 
-    Args:
-        settings: what to train, and how.
-        store: features and weak labels. Its split "test" is only read for ``selection="test"``.
-        text: the frozen text tower with its ``prompts``, or the name that ``load_text`` knows it
-            by. ``None``: that of the store's encoder. Detectors without words ignore it.
-        teacher: a trained audio-visual detector; students with ``ukd`` need one. It is copied.
-        out: the run's folder. One that holds an interrupted run is continued, a finished one is
-            returned as it is.
-        progress: a progress bar over the steps, where standard error is a terminal.
-        watch: called with the detector, in eval mode, after every epoch, with the weights that the
-            epoch left; the numbers it returns join the history and decide nothing.
+    ``text`` is the frozen text tower with its ``prompts``, or the name that ``load_text`` knows it
+    by (``None``: that of the store's encoder). A student with ``ukd`` needs a trained audio-visual
+    ``teacher``, which is copied. ``out`` is the run's folder: an interrupted run is continued, a
+    finished one returned as it is. ``watch`` is called with the detector, in eval mode, after every
+    epoch; the numbers that it returns join the history and decide nothing. The split "test" is only
+    read for ``selection="test"``.
 
     Raises ``ValueError`` for settings, store, teacher or an existing run that do not fit together,
     and for a loss that is no longer finite.
@@ -139,30 +133,30 @@ def fit(
 
 
 def _check(settings: Config, store: FeatureStore, teacher: Detector | None) -> None:
-    model, loss = settings.model, settings.loss
+    model, ukd = settings.model, settings.loss.ukd
     if store.dim != model.dim:
         raise ValueError(
             f"{store.path} holds features of width {store.dim}, the configuration says "
             f"dim={model.dim}; set dim={store.dim}"
         )
     student = settings.detector == "avadclip" and model.role != "audio_visual"
-    if student and loss.ukd != "none" and teacher is None:
+    if student and ukd != "none" and teacher is None:
         raise ValueError(
-            f"role={model.role!r} with ukd={loss.ukd!r} learns from a teacher: pass teacher=, or "
-            "set ukd='none'"
+            f"role={model.role!r} with ukd={ukd!r} learns from a teacher: pass teacher=, or set "
+            "ukd='none'"
         )
-    if teacher is not None:
-        if not student or loss.ukd == "none":
-            raise ValueError(
-                f"a teacher was passed, but role={model.role!r} with ukd={loss.ukd!r} has no use "
-                "for it"
-            )
-        theirs = teacher.settings.model
-        if theirs.role != "audio_visual" or theirs.dim != model.dim:
-            raise ValueError(
-                f"the teacher is a {theirs.role} detector of dim={theirs.dim}; this student needs "
-                f"an audio_visual one of dim={model.dim}"
-            )
+    if teacher is None:
+        return
+    if not student or ukd == "none":
+        raise ValueError(
+            f"a teacher was passed, but role={model.role!r} with ukd={ukd!r} has no use for it"
+        )
+    theirs = teacher.settings.model
+    if theirs.role != "audio_visual" or theirs.dim != model.dim:
+        raise ValueError(
+            f"the teacher is a {theirs.role} detector of dim={theirs.dim}; this student needs an "
+            f"audio_visual one of dim={model.dim}"
+        )
 
 
 def _text(
@@ -268,18 +262,14 @@ class TrainingRun:
         means = torch.stack([total.float() for total in sums.values()]) / seen
         entry = dict(zip(sums, means.tolist(), strict=True))
         if not all(map(math.isfinite, entry.values())):
-            raise self.diverged(_numbers(entry))
+            raise ValueError(
+                f"training diverged in epoch {self.epoch + 1} ({_numbers(entry)}); lower "
+                f"learning_rate={train.learning_rate:g}, or set grad_clip"
+            )
         self.model.end_epoch(self.epoch)
         self.epoch += 1
         rate = train.learning_rate * decay
         return {"epoch": float(self.epoch), "learning_rate": rate} | entry
-
-    def diverged(self, what: str) -> ValueError:
-        rate = self.settings.train.learning_rate
-        return ValueError(
-            f"training diverged in epoch {self.epoch + 1} ({what}); lower learning_rate={rate:g}, "
-            "or set grad_clip"
-        )
 
     def one_step(self, batch: Batch) -> dict[str, Tensor]:
         """One update; the losses by name, on the device."""
@@ -302,27 +292,22 @@ class TrainingRun:
         """Judge the epoch that just ended, and keep its weights if it is the best so far."""
         train = self.settings.train
         measures: dict[str, float] = {}
-        if train.selection == "last":
-            better = True
-        elif train.selection == "holdout":
-            assert held is not None
+        better = True  # selection "last"
+        if train.selection == "holdout":
             measures = video_level(self.model, held)
             value = measures["holdout_criterion"]
             better = value >= self.best_value
-        else:
-            report = evaluate(self.model, store, precision=train.precision)
+        elif train.selection == "test":
+            found = evaluate(self.model, store, precision=train.precision).metrics
             measures = {
-                f"test_{name}": value
-                for name, value in report.metrics.items()
-                if name in SHOWN and not math.isnan(value)
+                f"test_{k}": found[k] for k in SHOWN if not math.isnan(found.get(k, math.nan))
             }
-            value = next(v for k in CHOOSES if (v := report.metrics.get(k)) is not None)
+            value = found.get("frame_ap_alignment", found["frame_ap_classification"])
             better = value > self.best_value  # as in the release, the first of equals
         if better or not self.best:
-            if train.selection != "last":
-                self.best_value = value
+            self.best_value = self.best_value if train.selection == "last" else value
             self.chosen_epoch = self.epoch
-            self.best = _copy(self.model.trainable_state())
+            self.best = {k: v.detach().clone() for k, v in self.model.trainable_state().items()}
         elif train.reload_best:
             self.model.load_trainable_state(self.best)
         return measures
@@ -330,17 +315,12 @@ class TrainingRun:
     def report(self, entry: Mapping[str, float]) -> None:
         """The log line of an epoch."""
         shown = {k: v for k, v in entry.items() if k not in ("epoch", "seconds")}
-        log.info(
-            "epoch %d/%d: %s; kept epoch %d%s; %.1f s",
-            self.epoch,
-            self.settings.train.epochs,
-            _numbers(shown),
-            self.chosen_epoch,
-            " (chosen on the test set: optimistic)"
-            if self.settings.train.selection == "test"
-            else "",
-            entry["seconds"],
-        )
+        kept = f"kept epoch {self.chosen_epoch}"
+        if self.settings.train.selection == "test":
+            kept += " (chosen on the test set: optimistic)"
+        of = self.settings.train.epochs
+        numbers, seconds = _numbers(shown), entry["seconds"]
+        log.info("epoch %d/%d: %s; %s; %.1f s", self.epoch, of, numbers, kept, seconds)
 
     # -- on disk
 
@@ -356,7 +336,7 @@ class TrainingRun:
     def save(self, folder: Path) -> None:
         """Checkpoint: how to go on (state), then what to use (weights). The state holds both, so
         that a kill between the two writes loses nothing: ``_chosen`` takes what it says."""
-        tensors: dict[str, Tensor] = {}
+        tensors = {f"best.{k}": v for k, v in self.best.items()}
         if not self.finished:
             tensors |= {f"model.{k}": v for k, v in self.model.trainable_state().items()}
             tensors |= {f"hooks.{k}": v for k, v in self.model.training_state().items()}
@@ -366,47 +346,40 @@ class TrainingRun:
             tensors["random.shuffling"] = self.shuffling.get_state()
             if self.device.type == "cuda":
                 tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        if self.finished or self.chosen_epoch != self.epoch:  # else they are the model's
-            tensors |= {f"best.{k}": v for k, v in self.best.items()}
-        scalars = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "history": self.history,
-            "best_value": self.best_value,
-            "chosen_epoch": self.chosen_epoch,
-        }
-        _write(folder / STATE, save(_cpu(tensors), metadata={"scalars": json.dumps(scalars)}))
+        scalars = json.dumps({name: getattr(self, name) for name in SCALARS})
+        _write(folder / STATE, _packed(tensors, scalars=scalars))
         if self.chosen_epoch == self.epoch:
             self.save_weights(folder)
 
     def save_weights(self, folder: Path) -> None:
         """The chosen epoch's weights, and in the header which epoch that is."""
-        _write(folder / WEIGHTS, save(_cpu(self.best), metadata={"epoch": str(self.chosen_epoch)}))
+        _write(folder / WEIGHTS, _packed(self.best, epoch=str(self.chosen_epoch)))
 
     def restore(self, folder: Path) -> None:
         """Go on where ``save`` left off; nothing happens in a folder without a checkpoint."""
         path = folder / STATE
         if not path.is_file():
             return
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            n = len(prefix)
+            return {k[n:]: v.to(self.device) for k, v in tensors.items() if k.startswith(prefix)}
+
         try:
             with safe_open(path, framework="pt") as file:
                 scalars = json.loads(file.metadata()["scalars"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            self.epoch, self.step = scalars["epoch"], scalars["step"]
-            self.history = scalars["history"]
-            self.best_value, self.chosen_epoch = scalars["best_value"], scalars["chosen_epoch"]
-            kept = "model." if not self.finished and self.chosen_epoch == self.epoch else "best."
-            self.best = _under(kept, tensors, self.device)
-            if (
-                _epoch_of(folder / WEIGHTS) != self.chosen_epoch
-            ):  # a kill came before it was written
-                self.save_weights(folder)
+            for name in SCALARS:
+                setattr(self, name, scalars[name])
+            self.best = under("best.")
+            if _header(folder / WEIGHTS).get("epoch") != str(self.chosen_epoch):
+                self.save_weights(folder)  # a kill came before they were written
             if self.finished:
                 return
-            self.model.load_trainable_state(_under("model.", tensors, self.device))
-            self.model.load_training_state(_under("hooks.", tensors, self.device))
+            self.model.load_trainable_state(under("model."))
+            self.model.load_training_state(under("hooks."))
             for i, moments in enumerate(self._moments()):
-                moments |= _under(f"optimizer.{i}.", tensors, self.device)
+                moments |= under(f"optimizer.{i}.")
             self.shuffling.set_state(tensors["random.shuffling"])
             torch.set_rng_state(tensors["random.torch"])
             if self.device.type == "cuda" and "random.cuda" in tensors:
@@ -419,10 +392,9 @@ class TrainingRun:
 
 def _resident(bags: TrainingSet, device: torch.device) -> TrainingSet:
     """Bags on the device if they fit; otherwise each batch travels."""
-    if device.type != "cuda":
-        return bags
-    free, _ = torch.cuda.mem_get_info(device)
-    return bags.to(device) if bags.nbytes <= RESIDENT_SHARE * free else bags
+    if device.type == "cuda" and bags.nbytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return bags.to(device)
+    return bags
 
 
 def video_level(model: Detector, bags: TrainingSet, batch_size: int = 32) -> dict[str, float]:
@@ -445,19 +417,18 @@ def video_level(model: Detector, bags: TrainingSet, batch_size: int = 32) -> dic
             classes.append(per_class.softmax(dim=1).cpu())
     truth = torch.cat(labels).numpy() > 0
 
-    def precision_of(score: Tensor, true: Any) -> float:
+    def ap(score: Tensor, true: np.ndarray) -> float:
         return average_precision(score.numpy(), true, ~true)
 
-    ap = precision_of(torch.cat(confidence), ~truth[:, 0])
-    shown = [c for c in range(1, truth.shape[1]) if truth[:, c].any()] if classes else []
-    per_class = [precision_of(torch.cat(classes)[:, c], truth[:, c]) for c in shown]
-    mean = sum(per_class) / len(per_class) if per_class else float("nan")
-    defined = [value for value in (ap, mean) if value == value] or [0.0]
-    return {
-        "holdout_ap": ap,
-        "holdout_map": mean,
-        "holdout_criterion": sum(defined) / len(defined),
+    occur = [c for c in range(1, truth.shape[1]) if truth[:, c].any()] if classes else []
+    measures = {
+        "holdout_ap": ap(torch.cat(confidence), ~truth[:, 0]),
+        "holdout_map": float(np.mean([ap(torch.cat(classes)[:, c], truth[:, c]) for c in occur]))
+        if occur
+        else math.nan,
     }
+    defined = [value for value in measures.values() if not math.isnan(value)]
+    return measures | {"holdout_criterion": float(np.mean(defined)) if defined else 0.0}
 
 
 # --- on disk --------------------------------------------------------------------------------------
@@ -552,26 +523,23 @@ def _identity(
     }
 
 
-def _epoch_of(weights: Path) -> int:
-    """The epoch in the header of a weights file; 0 without one."""
-    if not weights.is_file():
-        return 0
-    with safe_open(weights, framework="pt") as file:
-        return int((file.metadata() or {}).get("epoch", 0))
+def _header(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; nothing where there is none."""
+    if not path.is_file():
+        return {}
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
 
 
 def _chosen(folder: Path) -> dict[str, Tensor]:
     """The chosen epoch's weights: of the weights file, unless the state beside it, which is written
-    first, has chosen a later epoch."""
+    first, has chosen another epoch."""
     weights, state = folder / WEIGHTS, folder / STATE
-    if state.is_file():
+    told = json.loads(_header(state).get("scalars", "{}")).get("chosen_epoch")
+    if told is not None and _header(weights).get("epoch") != str(told):
         with safe_open(state, framework="pt") as file:
-            scalars = json.loads(file.metadata()["scalars"])
-            if scalars["chosen_epoch"] != _epoch_of(weights):
-                kept = "model." if scalars["chosen_epoch"] == scalars["epoch"] else "best."
-                names = [name for name in file.keys() if name.startswith(kept)]  # noqa: SIM118
-                names = names or [n for n in file.keys() if n.startswith("best.")]  # noqa: SIM118
-                return {name.partition(".")[2]: file.get_tensor(name) for name in names}
+            names = [name for name in file.keys() if name.startswith("best.")]  # noqa: SIM118
+            return {name.removeprefix("best."): file.get_tensor(name) for name in names}
     if not weights.is_file():
         raise FileNotFoundError(f"{folder} holds no {WEIGHTS}: no epoch of this run has ended yet")
     return load_file(weights)
@@ -583,13 +551,12 @@ def _open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     if not (folder / CONFIG).is_file():
         _write(folder / CONFIG, json.dumps(identity, indent=2).encode())
         return
-    known = _read_config(folder)
-    for where, before in _flat(known).items():
-        now = _flat(identity).get(where)
-        if where != "store.path" and before != now:
+    known, now = _flat(_read_config(folder)), _flat(identity)
+    for where, before in known.items():
+        if where != "store.path" and before != now.get(where):
             raise ValueError(
-                f"{folder} holds another run: {where} was {before!r} there and is {now!r} now; "
-                "choose another folder, or delete this one"
+                f"{folder} holds another run: {where} was {before!r} there and is "
+                f"{now.get(where)!r} now; choose another folder, or delete this one"
             )
 
 
@@ -608,12 +575,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, keys joined by dots."""
     out: dict[str, Any] = {}
     for key, value in data.items():
-        if isinstance(value, dict):
-            out |= _flat(value, f"{prefix}{key}.")
-        else:
-            out[prefix + key] = value
+        nested = isinstance(value, dict)
+        out |= _flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
     return out
 
 
@@ -627,16 +593,9 @@ def _write(path: Path, content: bytes) -> None:
     os.replace(part, path)
 
 
-def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in state.items()}
-
-
-def _cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in state.items()}
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {k[len(prefix) :]: v.to(device) for k, v in tensors.items() if k.startswith(prefix)}
+def _packed(tensors: Mapping[str, Tensor], **metadata: str) -> bytes:
+    """A safetensors file."""
+    return save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata=metadata)
 
 
 def _numbers(entry: Mapping[str, float]) -> str:
@@ -654,66 +613,3 @@ def _weights_digest(state: Mapping[str, Tensor], also: str) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
         digest.update(value.numpy().tobytes())
     return digest.hexdigest()[:12]
-
-
-# --- command line ---------------------------------------------------------------------------------
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``python -m avadclip_lite train``."""
-    parser.description = "Train a detector on a feature store and score it on the test split."
-    parser.add_argument("--data", required=True, help="the feature store")
-    parser.add_argument("--out", required=True, help="the run's folder; an interrupted run goes on")
-    parser.add_argument("--form", default="paper", help="paper or released")
-    parser.add_argument("--scale", default="soundstage", help="soundstage or xd")
-    parser.add_argument("--role", default="audio_visual", help="audio_visual, vision or audio")
-    parser.add_argument("--teacher", help="folder of the trained teacher, for a student")
-    parser.add_argument("--text", help="text tower: soundstage, clip or random")
-    add_device_argument(parser)
-    add_field_argument(parser)
-
-
-def add_field_argument(parser: argparse.ArgumentParser) -> None:
-    """The option ``-s FIELD VALUE``; ``chosen_fields`` reads it."""
-    parser.add_argument(
-        "-s",
-        "--set",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("FIELD", "VALUE"),
-        help="a field of the configuration, the value as JSON or plain text",
-    )
-
-
-def chosen_fields(args: argparse.Namespace) -> dict[str, Any]:
-    """Fields of the configuration by name, as ``-s`` gave them: JSON, or else the text."""
-    return {name: _value(word) for name, word in args.set}
-
-
-def main(args: argparse.Namespace) -> int:
-    """Train, then print the test metrics. Bad input raises ``ValueError``."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    chosen = {"device": args.device} | chosen_fields(args)
-    settings = make_config(form=args.form, scale=args.scale, role=args.role, **chosen)
-    store = FeatureStore.open(args.data)
-    teacher = None if args.teacher is None else load(args.teacher)
-    result = fit(settings, store, text=args.text, teacher=teacher, out=args.out)
-    print(f"epoch {result.chosen_epoch} kept, {result.seconds:.0f} s, in {result.out}")
-    if settings.train.selection == "test":
-        print("chosen on the test set: these numbers are optimistic")
-    if "test" not in {row.split for row in store.videos}:
-        print(f"{store.path} has no test split: nothing to score")
-        return 0
-    metrics = evaluate(result.model, store, precision=settings.train.precision).metrics
-    for name in (name for name in SHOWN if name in metrics):
-        print(f"{name:24s}{100 * metrics[name]:7.2f} %")
-    return 0
-
-
-def _value(word: str) -> Any:
-    try:
-        value = json.loads(word)
-    except ValueError:
-        return word
-    return tuple(value) if isinstance(value, list) else value

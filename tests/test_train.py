@@ -23,6 +23,7 @@ from tiny import DIM, tiny_settings, tiny_store, tiny_text
 from avadclip_lite import train as train_module
 from avadclip_lite.dataset import FeatureStore, TrainingSet, shuffled_batches
 from avadclip_lite.evaluate import evaluate
+from avadclip_lite.experiments import train_command
 from avadclip_lite.losses import compute, topk_mean
 from avadclip_lite.model import FrozenTeacher, build
 from avadclip_lite.train import fit, load, video_level
@@ -571,11 +572,11 @@ def test_the_command_trains_scores_and_takes_a_teacher(
 
     def call(*words) -> str:
         parser = argparse.ArgumentParser()
-        train_module.add_arguments(parser)
+        train_command.add_arguments(parser)
         small = {"dim": 8, "fusion_heads": 2, "epochs": 1, "context_before": 1, "context_after": 1}
         sets = [str(word) for pair in small.items() for word in ("-s", *pair)]
         args = parser.parse_args(["--data", str(store.path), *map(str, words), *sets])
-        assert train_module.main(args) == 0
+        assert train_command.main(args) == 0
         return capsys.readouterr().out
 
     said = call("--out", tmp_path / "teacher", "-s", "milestones", "[1, 2]")
