@@ -207,7 +207,9 @@ def test_checkpoints_are_found_and_scored(wide, tmp_path, monkeypatch, capsys):
     assert 0 < truth.mean() < 1
     for branch, parts in scores.items():
         expected = average_precision_score(truth, torch.cat(parts).numpy())
-        assert found["audio_visual"].metrics[f"frame_ap_{branch}"] == pytest.approx(expected, abs=1e-4)
+        assert found["audio_visual"].metrics[f"frame_ap_{branch}"] == pytest.approx(
+            expected, abs=1e-4
+        )
 
 
 def test_a_folder_without_checkpoints_is_said_so(wide, tmp_path, monkeypatch):
