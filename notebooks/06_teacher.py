@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 06 · The teacher
 #
-# **Question:** What does the whole audio-visual detector find, and what do its ears cost it?
+# **Question:** What does the whole audio-visual detector find, and what does sound cost it?
 #
 # **You will be able to:**
 #
-# - follow a batch through the detector and say what comes out of each room
+# - follow a batch through the detector and say what comes out of each module
 # - put the training loss together by hand and say which parameters it moves
 # - train the detector and choose its epoch without looking at the test set
 # - read a table of results and say which branch each number is from
@@ -82,20 +82,19 @@ class Words(dict):
 words = Words(zip(store.classes.codes, store.classes.words, strict=True))
 
 # %% [markdown]
-# ## 1. The detector as a house
+# ## 1. The whole detector
 #
-# Five notebooks built rooms. This one opens the doors between them. The drawing is the plan of the
-# house; the small number over each part is the notebook that built it. Follow two ways with your
-# finger: video and sound meet in the fusion and go to *both* branches on the right; the class words
-# come in at the bottom, and on their way to the alignment branch they are bent by what the video
-# itself showed.
+# Five notebooks built modules. This one joins them. In the drawing, the small number over each part
+# is the notebook that built it. Follow two ways with your finger: video and sound meet in the
+# fusion and go to *both* branches on the right; the class words come in at the bottom, and on their
+# way to the alignment branch they are bent by what the video itself showed.
 
 # %%
 architecture()
 plt.show()
 
 # %% [markdown]
-# Two answers leave the house. The **classification branch** says *how anomalous* each snippet is:
+# Two answers leave the model. The **classification branch** says *how anomalous* each snippet is:
 # its **confidence** $a$ between 0 and 1. The **alignment branch** says *which class* each snippet
 # resembles: the **alignment map** $m$. They share everything up to the fused features $x_{av}$.
 # After that one thread is left between them: the confidences weigh the snippets when the whole
@@ -105,7 +104,7 @@ plt.show()
 #
 # ### Three snippets, two classes
 #
-# First the whole house on numbers small enough to check with a pencil. The video has three snippets
+# First the whole model on numbers small enough to check with a pencil. The video has three snippets
 # of two numbers each. By its pictures all three are normal; in the second one something bangs, off
 # camera. There are two classes, *normal* and *bang*. Layers that would be learned are replaced by
 # numbers chosen by hand, and the small feed-forward network of the prompt by one that passes its
@@ -145,7 +144,7 @@ for name, value in {"x_av": x_av, "a": a, "x_p": x_p, "s_p": s_p, "x_cp": x_cp, 
 #
 # ## 2. A batch walks through
 #
-# Now the real rooms, freshly built and untrained, with a batch of four bags: two normal, two
+# Now the real modules, freshly built and untrained, with a batch of four bags: two normal, two
 # anomalous. `build` draws the weights from the seed. The walk always takes the paper's form; the
 # authors' code differs in places that notebooks 03 to 05 name.
 
@@ -165,8 +164,8 @@ for row in batch.labels.int().tolist():
     print("   ", row, " + ".join(w for w, on in zip(store.classes.words, row, strict=True) if on))
 
 # %% [markdown]
-# Each line below is one room. The letters: B videos, T snippets of the longest, D feature width, C
-# classes. What an earlier notebook took apart is called here by its room; what has not been put
+# Each line below is one module. The letters: B videos, T snippets of the longest, D feature width,
+# C classes. What an earlier notebook took apart is called here by its name; what has not been put
 # together before (the heads, the prompt, the map) is written out. The assertions at the end hold
 # every line against the package's detector, called once.
 
@@ -189,7 +188,7 @@ with torch.no_grad():
 
     output = detector(batch)
 
-rooms = (
+steps = (
     ("02", "x_v", "B T D", x_v, "what is seen, in context"),
     ("03", "x_a", "B T D", x_a, "what is heard, in context"),
     ("03", "x_av", "B T D", x_av, "both, fused"),
@@ -200,7 +199,7 @@ rooms = (
     ("04", "x_cp", "B C D", x_cp, "class embeddings that know the video"),
     ("05", "m", "B T C", m, "alignment map: the alignment branch's answer"),
 )
-for notebook, name, axes, value, what in rooms:
+for notebook, name, axes, value, what in steps:
     print(f"{notebook}  {name:5} {axes:6} {str(tuple(value.shape)):15} {what}")
 
 assert_close(output.features[mask_BT], x_av[mask_BT], atol=1e-4, rtol=1e-4)
@@ -287,13 +286,13 @@ for name, value in package.items():
 #
 # ### Who learns?
 #
-# The gradient of that one number reaches every room. It must not move the **frozen** text tower:
+# The gradient of that one number reaches every module. It must not move the **frozen** text tower:
 # seven words and a few hundred videos would ruin what it learned from its captions. But it must
 # flow *through* the tower, to the context vectors that stand around each class word. So we check
 # both: who is allowed to learn, and who received a gradient.
 
 # %%
-parts_of_house = {
+modules = {
     "video encoder": "encoder.",
     "audio encoder": "audio_encoder.",
     "fusion": "fusion.",
@@ -307,16 +306,16 @@ output = detector(batch)
 detector.loss(output, batch)["total"].backward()
 
 count, seen = [], 0
-for room, prefix in parts_of_house.items():
+for module, prefix in modules.items():
     mine = [p for name, p in detector.named_parameters() if name.startswith(prefix)]
     seen += len(mine)
     learns = {p.requires_grad for p in mine}
     moved = {p.grad is not None and bool(p.grad.any()) for p in mine}
-    assert len(learns) == 1 and learns == moved, f"{room}: who may learn and who does differ"
+    assert len(learns) == 1 and learns == moved, f"{module}: who may learn and who does differ"
     numbers = sum(p.numel() for p in mine)
-    count.append((room, numbers, "learned" if learns == {True} else "frozen"))
-assert seen == len(list(detector.parameters())), "a parameter belongs to no room"
-table = pd.DataFrame(count, columns=["room", "numbers", "fate"]).set_index("room")
+    count.append((module, numbers, "learned" if learns == {True} else "frozen"))
+assert seen == len(list(detector.parameters())), "a parameter belongs to no module"
+table = pd.DataFrame(count, columns=["module", "numbers", "fate"]).set_index("module")
 print(table.to_string(formatters={"numbers": "{:,}".format}))
 total = table.groupby("fate").numbers.sum()
 print(f"\nlearned {total['learned']:,}, frozen {total['frozen']:,}")
@@ -331,8 +330,8 @@ reached = int(context.grad.any(dim=1).sum())
 print(f"context vectors: {len(context)} positions, {reached} reached by a prompt")
 
 # %% [markdown]
-# `detector.train()` put every room into training mode but one. The tower stays in **eval** mode by
-# its own decision, so that nothing in it can behave differently in training; that is safer than
+# `detector.train()` put every module into training mode but one. The tower stays in **eval** mode
+# by its own decision, so that nothing in it can behave differently in training; that is safer than
 # asking everyone who calls `train()` to remember it.
 #
 # And does one step of the optimiser leave it as it was, to the last bit?
@@ -574,7 +573,7 @@ print(pd.DataFrame(columns).to_string())
 #
 # Three kinds of detector, each trained once for every seed:
 #
-# - **audio-visual**, the house of section 1;
+# - **audio-visual**, the model of section 1;
 # - **vision only**: the vision-only student of notebook 07, left to itself, with no teacher to
 #   learn from;
 # - **audio only**: the same, on the sound features.
@@ -817,7 +816,7 @@ look("many labels")
 # The map finds an order of events that nobody told it, though not every event gets a strong row.
 # The confidence is another matter: once something has happened, blue stays near one to the end,
 # through pauses of many snippets. 03 saw it too: muted, the same detector
-# comes down. (Amber, which has no ears, comes down as well, if not all the way.)
+# comes down. (Amber, which hears nothing, comes down as well, if not all the way.)
 # And training does not mind: the Top-K loss looks at the K highest snippets of a video and is
 # content when *they* are high. For that loss it is enough to recognise the *video*.
 #
@@ -987,10 +986,10 @@ if usual:
 
 # %% [markdown]
 # The audio-visual detector is late, and of the four shown here only it is (03 finds addition and
-# concatenation, with the same ear, a little late too). Even the audio-only one is on time: it is
-# built on the *video* encoder of 02, which looks both ways. And the muted one shows that nothing
-# is wrong with the eye: without the residual the same weights are on time, and about as good as
-# the vision-only detector. What comes late is what sound adds.
+# concatenation, with the same audio branch, a little late too). Even the audio-only one is on time:
+# it is built on the *video* encoder of 02, which looks both ways. And the muted one shows that
+# nothing is wrong with the eye: without the residual the same weights are on time, and about as
+# good as the vision-only detector. What comes late is what sound adds.
 #
 # Does that explain the loss on events that are only *seen*? It can. An alarm that lingers after an
 # event is a false alarm with a high confidence, and every false alarm above an event's frames
@@ -1027,11 +1026,11 @@ print(f"{lingering.sum()} of {clean.sum()} normal snippets are left out")
 # of *other* events shout it down.
 #
 # Moving scores is a diagnosis and no repair, because the amount was read off the test set. But the
-# diagnosis suggests an experiment. Each block of the ear has two convolutions, and both look back.
-# Let the second one look *ahead*: the same layers, the same number of weights, the same reach, half
-# of it into the future. That changes one pair of numbers, the side on which zeros are padded. In
-# the package it is the field `audio_context`, "causal" by default, because that is what the authors
-# released; "both" is ours.
+# diagnosis suggests an experiment. Each block of the audio branch has two convolutions, and both
+# look back. Let the second one look *ahead*: the same layers, the same number of weights, the same
+# reach, half of it into the future. That changes one pair of numbers, the side on which zeros are
+# padded. In the package it is the field `audio_context`, "causal" by default, because that is what
+# the authors released; "both" is ours.
 
 
 # %%
@@ -1074,10 +1073,10 @@ results = [
 open_reports = [evaluate(result.model, store) for result in results]
 causal = [report.predictions for report in reports["audio-visual"]]
 both_ways = [report.predictions for report in open_reports]
-ears = {"causal ear": reports["audio-visual"], "bidirectional TCN": open_reports}
+branches = {"causal TCN": reports["audio-visual"], "bidirectional TCN": open_reports}
 
 rows = {}
-for name, tested in ears.items():
+for name, tested in branches.items():
     rows[name] = {
         what: spread(100 * np.array([report.metrics.get(key, np.nan) for report in tested]))
         for what, key in MEASURES.items()
@@ -1109,9 +1108,9 @@ for s, value in zip(seeds, better, strict=True):
 assert not usual or better.mean() > np.mean([ap_of(one.anomaly) for one in causal])
 
 # %% [markdown]
-# Most of the trouble is gone: the detector is on time, and it gains on every kind of event. The
-# mAP rises too, which answers a part of what section 6 asked: some of the *when* was lost to the
-# ear. Whether mAP is now above that of the audio-only detector, the spreads of the two do not let
+# Most of the trouble is gone: the detector is on time, and it gains on every kind of event. The mAP
+# rises too, which answers a part of what section 6 asked: some of the *when* was lost to the causal
+# TCN. Whether mAP is now above that of the audio-only detector, the spreads of the two do not let
 # us say. Three seeds are few, so here is the same comparison from the file of ten that ships with
 # this repository (notebook 08 explains it, and the interval): the difference of two trainings of
 # the same seed, averaged over the seeds.
@@ -1126,17 +1125,17 @@ for what, measure in MEASURES.items():
 # Mind what it is all the same. The experiment was prompted by looking at test videos, which is fair
 # for a diagnosis and would not be for a claim, and it is no part of the paper.
 #
-# Back to the first video. Blue is the detector as before, green the one whose ear looks both ways;
+# Back to the first video. Blue is the detector as before, green the one with the bidirectional TCN;
 # the class map is green's.
 
 # %% tags=["main-figure", "nbval-ignore-output"]
-# The same video once more: the causal ear (blue) comes late, an ear that looks both ways (green,
-# dotted) is on time; amber sees only. The class map is that of the ear that looks both ways.
+# The same video once more: the causal TCN (blue) comes late, the bidirectional one (green,
+# dotted) is on time; amber sees only. The class map is that of the bidirectional TCN.
 row = running["sound saves"]
 v = int(np.flatnonzero(test == row)[0])
 plots.timeline(
     {
-        "causal ear": causal[0].video(v)[0],
+        "causal TCN": causal[0].video(v)[0],
         "vision only": reports["vision only"][0].predictions.video(v)[0],
         "bidirectional TCN": both_ways[0].video(v)[0],
     },
@@ -1151,7 +1150,7 @@ plots.timeline(
 )
 plt.show()
 event = store.frame_truth([row]).reshape(-1, store.stride).mean(axis=1) > 0.5
-for name, both in {"causal ear": causal, "bidirectional TCN": both_ways}.items():
+for name, both in {"causal TCN": causal, "bidirectional TCN": both_ways}.items():
     a = both[0].video(v)[0]
     inside, elsewhere = a[event].mean(), a[~event].mean()
     print(f"{name:13} mean confidence in the event {inside:.2f}, elsewhere {elsewhere:.2f}")
@@ -1160,9 +1159,9 @@ for name, both in {"causal ear": causal, "bidirectional TCN": both_ways}.items()
 # %% [markdown]
 # The paper leaves the audio branch at "a temporal convolution network"; the authors' code has the
 # causal one, and so has this package, which reproduces it. Soundstage is synthetic, and its events
-# last for several snippets; how much the ear matters on real videos is a question for whoever has
-# the features ([09](09_xd_violence.ipynb)). But it is a question worth asking, and no table of
-# results would have raised it. A picture did.
+# last for several snippets; how much the audio branch matters on real videos is a question for
+# whoever has the features ([09](09_xd_violence.ipynb)). But it is a question worth asking, and no
+# table of results would have raised it. A picture did.
 #
 # ### A sober comparison
 #
@@ -1197,7 +1196,7 @@ if "audio only" in KINDS:
 # %% [markdown]
 # Late fusion is a strong rival here: the higher of two single-sense confidences is clearly ahead of
 # the audio-visual detector as published. (The mean is not. Where only one sense knows, the other's
-# calm must not count against it.) Compare it with the last row: an ear that looks both ways brings
+# calm must not count against it.) Compare it with the last row: a bidirectional TCN brings
 # the audio-visual detector near to it or past it, with one training in place of two, one class map
 # in place of two that may disagree, and common features $x_{av}$ for a student to learn from, which
 # is what notebook [07](07_ukd.ipynb) needs.
@@ -1381,12 +1380,12 @@ for kind in KINDS:
 # %% [markdown]
 # ## Recap
 #
-# - follow a batch through the detector and say what comes out of each room: features in context
+# - follow a batch through the detector and say what comes out of each module: features in context
 #   $(B, T, D)$ from either sense, fused ones of the same shape; a confidence $(B, T)$ from one
 #   branch; class embeddings $(C, D)$ that the prompt turns into $(B, C, D)$, and a map $(B, T, C)$
 #   from the other; padding changes none of it.
 # - put the training loss together by hand and say which parameters it moves: Top-K cross-entropy
-#   plus the mean of cross-entropy and focal, from two labels a video; every room learns but the
+#   plus the mean of cross-entropy and focal, from two labels a video; every module learns but the
 #   text tower, which passes gradients on and stays as it is, in eval mode, bit by bit.
 # - train the detector and choose its epoch without looking at the test set: hold out a tenth of the
 #   training videos and judge by their weak labels; choosing on the test set can only flatter, and
@@ -1395,7 +1394,7 @@ for kind in KINDS:
 #   branch, mAP only for the alignment branch and over six or seven classes; without seeds and their
 #   spread none of them compares.
 # - show where sound helps, where it hurts, and what the false alarms are: it finds what is only
-#   heard and loses some of what is only seen; much of that loss goes with the causal ear, whose
+#   heard and loses some of what is only seen; much of that loss goes with the causal TCN, whose
 #   late echoes shout other events down; false alarms cluster around true events, and distractors
 #   cause few of them.
 #

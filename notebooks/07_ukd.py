@@ -71,8 +71,8 @@ usual = not data and form == "paper" and epochs >= 15 and ukd_weight == 1  # res
 # and everything behind the fusion goes on (03).
 #
 # So there are two plain answers to a missing microphone, and anything cleverer has to beat both:
-# **mute** the teacher, or train a detector that never had ears, the vision-only one of 06. The
-# three of them, on the test split:
+# **mute** the teacher, or train a detector that never heard anything, the vision-only one of 06.
+# The three of them, on the test split:
 
 
 # %% tags=["nbval-ignore-output"]
@@ -133,7 +133,7 @@ assert not usual or lost["AP, alignment"] > 4, "silence costs nothing?"
 # The paper's answer is a third one, **distillation**: train a **student** that gets pictures only,
 # and let it imitate the fused features $x_{av}$ of the frozen teacher, which knows what the video
 # sounded like. If the student succeeds, it has learned to see what it should have heard. The
-# student is a smaller house than the teacher: a video encoder, a small **enhancement** module
+# student is a smaller model than the teacher: a video encoder, a small **enhancement** module
 # (a convolution over three snippets with a skip connection) that turns its output into $x_{vs}$,
 # and the same two branches and prompts behind it.
 #
@@ -532,11 +532,11 @@ def after_steps(name, weight, steps=12):
         (own + weight * imitation).backward()
         optimiser.step()
     way, size = {}, {}
-    for room in ("encoder", "log_variance"):
-        keys = [key for key in before if key.startswith(room + ".")]
+    for part in ("encoder", "log_variance"):
+        keys = [key for key in before if key.startswith(part + ".")]
         old = torch.cat([before[key].flatten() for key in keys]).cpu()
         new = torch.cat([model.get_parameter(key).detach().flatten() for key in keys]).cpu()
-        way[room], size[room] = new - old * (1 - rate * decay) ** steps, old.norm()
+        way[part], size[part] = new - old * (1 - rate * decay) ** steps, old.norm()
     return way, size
 
 
@@ -917,7 +917,7 @@ if truth_known and len(looked) == len(test):
 # %% [markdown]
 # What is only heard stays out of reach, as it must: no picture, no evidence. (What little there
 # is comes from neighbouring snippets.) What got better is what can be *seen*. Mind the teacher's
-# own row, too: with its ears on it is worse than muted at all that can be seen, heard as well or
+# own row, too: with its sound on it is worse than muted at all that can be seen, heard as well or
 # not, for the reason that 06 found: its late alarms.
 #
 # So what was taught, if not sound?

@@ -252,7 +252,7 @@ for frame, row, against in (
 #   no fusion because there is no sound (*vision only*), or both senses joined in the plainest way
 #   (*concatenation*, a single linear layer). We trained both. Neither has the audio-visual prompt
 #   or the focal loss. So do not take them for the rows of section 4 that sound alike: *vision
-#   only* is the student of 07, a smaller house, and *concatenation* has prompt and focal loss
+#   only* is the student of 07, a smaller model, and *concatenation* has prompt and focal loss
 #   there.
 # - **The branch.** The paper does not say from which of the two branches its AP is, nor over how
 #   many classes its mAP is averaged. We print all of it.

@@ -275,11 +275,11 @@ for rate in (10.0, 24.0, 25.0, 30000 / 1001, 60.0):
 #
 # Features are in hand, so we need detectors. Three of them, trained as in the notebooks before:
 #
-# - **as published**: the audio-visual teacher of 06, whose ear only looks back
-# - **bidirectional TCN**: the same with an ear that also looks ahead. 06 found that the ear of the
-#   published code makes the detector late. It is our change, not the paper's
-#   ([08](08_ablations.ipynb) has ten seeds of it), and there is no reason to be late on a
-#   recorded file.
+# - **as published**: the audio-visual teacher of 06, whose audio branch only looks back
+# - **bidirectional TCN**: the same with an audio branch that also looks ahead. 06 found that the
+#   one of the published code makes the detector late. It is our change, not the paper's
+#   ([08](08_ablations.ipynb) has ten seeds of it), and there is no reason to be late on a recorded
+#   file.
 # - **eyes only**: the student of 07, for files without sound
 #
 # A detector is a folder, and `score` takes a folder of such folders and picks: the teacher where
@@ -453,7 +453,7 @@ best, published, eyes = (recall_at(curves[name], 20.0) or 0.0 for name in result
 assert not usual or (best > 0.85 and best > published + 0.03 and best > eyes + 0.2)
 
 # %% [markdown]
-# With both senses and an ear that looks both ways, most events are found before false alarms become
+# With both senses and a bidirectional TCN, most events are found before false alarms become
 # a nuisance. Eyes alone never get there: what only the ear could know stays unfound at any
 # threshold worth having.
 #
@@ -690,7 +690,7 @@ for name, diagram in diagrams.items():
     )
 
 # %% [markdown]
-# The detectors with ears put nearly everything at 0 or 1 and are right less often than they say: a
+# The detectors that hear put nearly everything at 0 or 1 and are right less often than they say: a
 # confidence of 0.99 stands for the share printed above. In between, the bins hold few snippets and
 # the diagram is ragged. The student's weak spot is the middle: where it says 0.5, far fewer than
 # half of the frames are anomalous.
@@ -775,7 +775,7 @@ print("\n(highest confidence, and the leading anomaly class)")
 # %% [markdown]
 # A grey wall is calm, fortunately. Black, which no one would call an event, is quite something to
 # the eye, and so is the negative of a quiet scene, in which nothing changed but its colours. The
-# detector with ears is calmer about both, because the sound is calm. But lasting noise is an alarm
+# detector that hears is calmer about both, because the sound is calm. But lasting noise is an alarm
 # to one and to the other, with full confidence and with a name. No training video has that: static
 # there is short. Which nonsense fools which detector depends on the seed; that the score of
 # nonsense may be anything does not, so no threshold helps against it.
