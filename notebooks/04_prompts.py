@@ -138,9 +138,9 @@ print(f"the frozen tower around it: {frozen:,}")
 #
 # Ask the gradient. The tower has room for more positions than a prompt needs, so fill *all* of
 # them, the ones behind the end mark with noise, and differentiate the class embedding with respect
-# to the vector at each position. In the figure a class is a row and a position is a column; the
-# number is how strongly the class embedding reacts to that position, as a share of the row. Where
-# does each row end?
+# to the vector at each position. (The learned vectors are freshly drawn here.) In the figure a
+# class is a row and a position is a column; the number is how strongly the class embedding reacts
+# to that position, as a share of the row. Where does each row end?
 
 # %%
 generator = torch.Generator().manual_seed(seed)

@@ -64,7 +64,7 @@ from avadclip_lite.video.reader import (
     read_clip,
     write_video,
 )
-from avadclip_lite.video.thresholds import TOLERANCE, alarm_curves, save_thresholds
+from avadclip_lite.video.thresholds import TOLERANCE, detector_curve, save_threshold
 from avadclip_lite.video.timeline import peaks_figure, timeline_figure, write_scores
 from avadclip_lite.viz import plots
 from avadclip_lite.viz.lesson import EXAMPLES, FPS, clip_path, open_stage, row_of
@@ -244,7 +244,7 @@ def found_at(path):
         snippets = VideoReader(path, stride=16, picks=range(16))
         for number, snippet in enumerate(snippets):
             bright = [k for k, image in enumerate(snippet.pictures) if image.mean() > 140]
-            step = (snippet.end - snippet.start) / snippet.frames
+            step = (snippet.end - snippet.start) / len(snippet.pictures)
             flashes += [(snippet.start + k * step, number) for k in bright]
             wave, _ = track.window(snippet.start, snippet.end)
             if np.abs(wave).max() > 0.3:
@@ -384,11 +384,11 @@ spans = [
 ]
 curves = {}
 for name, report in reports.items():
-    curves[name] = alarm_curves(report.predictions, segments, store.classes, store.stride)["any"]
+    curves[name] = detector_curve(report.predictions, segments, store.stride)
     curve = curves[name]
-    for k in np.linspace(0, len(curve.levels) - 1, 5).astype(int):
+    for k in np.linspace(0, len(curve.thresholds) - 1, 5).astype(int):
         alarms, found_events = my_alarms(
-            report.predictions.anomaly_logits, spans, curve.levels[k], begins[1:-1]
+            report.predictions.anomaly_logits, spans, curve.thresholds[k], begins[1:-1]
         )
         assert alarms == round(curve.per_hour[k] * curve.hours)
         assert found_events == round(curve.recall[k] * curve.events)
@@ -504,7 +504,7 @@ for first in (0, 1):
 # two of it, and count.
 #
 # From here on the set of detectors is the detector with the bidirectional TCN and the student, each
-# with the threshold for the wanted rate. `save_thresholds` writes it beside the weights, where
+# with the threshold for the wanted rate. `save_threshold` writes it beside the weights, where
 # `score` looks for it; the command for it is `python -m avadclip_lite thresholds`.
 
 # %% tags=["nbval-ignore-output"]
@@ -512,7 +512,7 @@ home = folder / "detectors"
 for name in ("bidirectional TCN", "eyes only"):
     shutil.copytree(results[name].out, home / name, dirs_exist_ok=True)
     rate = max(wanted, 1.01 * curves[name].per_hour[0])
-    save_thresholds(home / name, {"any": curves[name]}, rate, split="test")
+    save_threshold(home / name, curves[name], rate, split="test")
 at_hand = DetectorSet.load([home])
 for role, threshold in at_hand.thresholds.items():
     print(f"{role:13} threshold {expit(threshold):.3f}")
