@@ -337,8 +337,8 @@ class AVadCLIP(Detector):
         self._teacher = [FrozenTeacher(teacher).to(device)]
 
     def forward(self, batch: Batch) -> Output:
-        """Score a batch. A student ignores the other modality. With ``padding="leaking"`` zeros fill
-        the batch up to ``max_snippets`` rows, as in the release, and the output is cut again."""
+        """Score a batch. A student ignores the other modality. ``padding="leaking"``: zeros fill
+        the batch up to ``max_snippets`` rows, as in the release, and the output is cut to T."""
         model = self.settings.model
         features, log_variance, mask = self.encode(batch)
         anomaly = self.anomaly(features)  # (B, T)
