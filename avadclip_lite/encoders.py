@@ -327,7 +327,7 @@ class _Wav2ClipTower(nn.Module):
     """Wav2CLIP's audio encoder and projection head, put together without the package's unsafe load.
 
     The package normalises spectrograms by the statistics of the whole batch, so that a snippet's
-    feature depends on its neighbours in the call; here every snippet is a batch of its own.
+    feature depends on its neighbours in the call; here each is normalised by its own.
     """
 
     def __init__(self) -> None:
@@ -339,7 +339,12 @@ class _Wav2ClipTower(nn.Module):
 
     def forward(self, waves: Tensor) -> Tensor:
         """(n, samples) at 16 kHz -> (n, 512)."""
-        return torch.vmap(self.extractor)(waves[:, None])[:, 0]
+        net = self.extractor.encoder
+        x = torch.log(net.spectrogram(waves[:, None]) + 1e-7)  # (n, 1, bins, frames)
+        std, mean = torch.std_mean(x, dim=(1, 2, 3), keepdim=True)
+        x = net.maxpool(net.relu(net.bn1(net.conv1((x - mean) / (std + 1e-9)))))
+        x = net.layer4(net.layer3(net.layer2(net.layer1(x))))
+        return self.extractor.transform(net.avgpool(x).flatten(1))
 
 
 class AudioTower(nn.Module):

@@ -1,22 +1,22 @@
 """Evaluation: predict videos, then score frames (AP, AUC) and events (temporal mAP).
 
 Every measure is a pure function of arrays, so it scores anybody's detector; ``evaluate`` puts them
-together for a model and a feature store. All results are fractions in [0, 1]; the paper prints
-them times 100.
+together for a model and a feature store. All results are fractions in [0, 1].
 
 Shape letters: V videos, S snippets of all V videos one after another, N frames (N = stride x T),
 C classes (class 0 is normal), I IoU thresholds.
 
-Scores are constant within a snippet, the truth is not (an event may begin in the middle of one),
-so a snippet enters the frame measures as a number of positive and a number of negative frames.
-That gives exactly the values of scores expanded to frames, without expanding them.
+Scores are constant within a snippet, the truth is not, so a snippet enters the frame measures as a
+number of positive and a number of negative frames: the values are those of expanded scores.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -81,19 +81,16 @@ class MapResult:
     def anomaly(self) -> np.ndarray:
         """(I,) mean over the anomaly classes that occur in the truth (six on XD-Violence): what
         the field means by mAP. NaN when none occurs."""
-        shown = self.truths[1:] > 0
-        if not shown.any():
-            return np.full(len(self.thresholds), np.nan)
-        return self.table[:, 1:][:, shown].mean(axis=1)
+        shown = np.flatnonzero(self.truths[1:]) + 1
+        nothing = np.full(len(self.thresholds), np.nan)
+        return self.table[:, shown].mean(axis=1) if len(shown) else nothing
 
     @property
     def with_normal(self) -> np.ndarray:
         """(I,) the release's measure: mean over all classes, normal included. A class without
         truth counts 0, and one class without a proposal makes the whole measure 0."""
-        if (self.proposals == 0).any():
-            return np.zeros(len(self.thresholds))
-        table = np.where(self.truths > 0, self.table, 0.0)
-        return np.array([np.mean(row) for row in table])
+        silent = (self.proposals == 0).any()
+        return np.array([0.0 if silent else np.mean(row) for row in np.nan_to_num(self.table)])
 
     @property
     def anomaly_average(self) -> float:
@@ -108,7 +105,7 @@ class MapResult:
     def metrics(self) -> dict[str, float]:
         """Flat names: ``map_anomaly``, ``map_with_normal@0.1``, ``map_B1``, ``map_B1@0.1``, ..."""
         columns = {"anomaly": self.anomaly, "with_normal": self.with_normal}
-        columns |= {code: self.table[:, c] for c, code in enumerate(self.classes)}
+        columns |= dict(zip(self.classes, self.table.T, strict=True))
         out = {}
         for name, values in columns.items():
             out[f"map_{name}"] = float(np.mean(values))
@@ -121,15 +118,14 @@ class MapResult:
 class Report:
     """What ``evaluate`` found. ``metrics`` is flat; its names:
 
-    - ``frame_ap_classification``, ``frame_auc_classification``, and with ``_alignment`` the same of
-      the other branch: frame level, pooled over all videos;
+    - ``frame_ap_classification``, ``frame_auc_classification``, ``..._alignment``: of either branch
+      at frame level, pooled over all videos;
     - ``frame_ap_abnormal_classification``, ``..._alignment``: AP over the frames of the videos that
       hold at least one anomalous frame;
     - ``positive_share``: share of anomalous frames, the AP of a detector that guesses;
     - ``map_anomaly``, ``map_anomaly@0.1`` ...: temporal mAP over the anomaly classes, mean over the
-      IoU thresholds and at each;
-    - ``map_with_normal`` ...: as the release averages, normal included;
-    - ``map_B1`` ...: one class (every code of the class set);
+      IoU thresholds and at each; ``map_with_normal`` ...: as the release averages; ``map_B1`` ...:
+      one class;
     - ``videos``, ``snippets``, ``frames``: what was scored.
 
     A measure that the truth does not define is NaN, and ``notes`` says why under the same name.
@@ -154,12 +150,11 @@ def snippet_truth(
     ``truth`` is 0 or 1 per frame, the videos one after another, ``stride x lengths[v]`` frames
     each. Raises ``ValueError`` when the number of frames is another.
     """
-    truth = np.asarray(truth)
-    frames = int(np.sum(lengths)) * stride
-    if truth.shape != (frames,):
+    truth, snippets = np.asarray(truth), int(np.sum(lengths))
+    if truth.shape != (snippets * stride,):
         raise ValueError(
-            f"frame truth has shape {truth.shape}, but {int(np.sum(lengths))} snippets of "
-            f"{stride} frames need ({frames},); cut or extend it to the scored snippets"
+            f"frame truth has shape {truth.shape}, but {snippets} snippets of {stride} frames "
+            f"need ({snippets * stride},); cut or extend it to the scored snippets"
         )
     positive = truth.reshape(-1, stride).sum(axis=1, dtype=np.int64)
     return positive, stride - positive
@@ -168,8 +163,7 @@ def snippet_truth(
 def _weighted(
     scores: np.ndarray, positive: np.ndarray, negative: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Each snippet twice, as its positive and as its negative frames: scikit-learn's arguments.
-    Raises ``ValueError`` for unequal shapes or a score that is not finite."""
+    """Each snippet twice, as its positive and as its negative frames: scikit-learn's arguments."""
     scores, positive, negative = map(np.asarray, (scores, positive, negative))
     if not scores.shape == positive.shape == negative.shape:
         raise ValueError(
@@ -177,21 +171,17 @@ def _weighted(
             "frames must have one and the same shape (S,)"
         )
     if not np.isfinite(scores).all():
-        bad = int(np.flatnonzero(~np.isfinite(scores))[0])
+        bad = int(np.argmin(np.isfinite(scores)))
         raise ValueError(f"score {scores[bad]} at snippet {bad} is not a finite number")
-    return {
-        "y_true": np.repeat([1, 0], len(scores)),
-        "y_score": np.tile(scores, 2),
-        "sample_weight": np.concatenate([positive, negative]).astype(np.float64),
-    }
+    weight = np.concatenate([positive, negative]).astype(np.float64)
+    y_true = np.repeat([1, 0], len(scores))
+    return {"y_true": y_true, "y_score": np.tile(scores, 2), "sample_weight": weight}
 
 
 def average_precision(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> float:
-    """Average precision of frames.
-
-    ``scores (S,)``, ``positive (S,)`` and ``negative (S,)`` frames of each snippet. NaN when there
-    is no positive frame. Raises ``ValueError`` for unequal shapes or a score that is not finite.
-    """
+    """Average precision of frames; ``scores``, ``positive`` and ``negative`` frames of each
+    snippet, all (S,). NaN when there is no positive frame. Raises ``ValueError`` for unequal
+    shapes or a score that is not finite."""
     frames = _weighted(scores, positive, negative)
     return float(average_precision_score(**frames)) if np.any(positive) else math.nan
 
@@ -207,12 +197,9 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> f
 def pooled_metrics(
     scores: np.ndarray, lengths: np.ndarray, positive: np.ndarray, negative: np.ndarray
 ) -> dict[str, float]:
-    """``frame_ap``, ``frame_auc``, and ``frame_ap_abnormal``: AP over the videos that hold an
-    anomalous frame.
-
-    ``scores (S,)`` of videos of ``lengths (V,)`` snippets; ``positive (S,)`` and ``negative (S,)``
-    frames from ``snippet_truth``. NaN where the truth does not define a measure.
-    """
+    """``frame_ap``, ``frame_auc``, and ``frame_ap_abnormal``, AP over the videos that hold an
+    anomalous frame; of ``scores (S,)`` of videos of ``lengths (V,)`` snippets. NaN where the truth
+    does not define a measure."""
     video = np.repeat(np.arange(len(lengths)), lengths)
     abnormal = np.isin(video, video[np.asarray(positive) > 0])
     theirs = (x[abnormal] for x in (scores, positive, negative))
@@ -227,26 +214,23 @@ def frame_metrics(
     predictions: Predictions, positive: np.ndarray, negative: np.ndarray
 ) -> dict[str, float]:
     """``pooled_metrics`` of the branches that there are, the branch's name at the end of each."""
-    branches = {
+    scores = {
         "classification": predictions.anomaly,
         "alignment": predictions.alignment_anomaly,
     }
     return {
         f"{name}_{branch}": value
-        for branch, scores in branches.items()
-        if scores is not None
-        for name, value in pooled_metrics(scores, predictions.lengths, positive, negative).items()
+        for branch, own in scores.items()
+        if own is not None
+        for name, value in pooled_metrics(own, predictions.lengths, positive, negative).items()
     }
 
 
 def frame_notes(metrics: Mapping[str, float], positive: np.ndarray) -> dict[str, str]:
     """The reason for each NaN among frame metrics: the truth lacks one of its two values."""
     missing = "normal" if np.any(positive) else "anomalous"
-    return {
-        name: f"undefined: no frame of the truth is {missing}"
-        for name, value in metrics.items()
-        if math.isnan(value)
-    }
+    why = f"undefined: no frame of the truth is {missing}"
+    return {name: why for name, value in metrics.items() if math.isnan(value)}
 
 
 # --- events ---------------------------------------------------------------------------------------
@@ -257,11 +241,8 @@ def with_normal(
 ) -> list[list[Segment]]:
     """The truth as the release scores it: a video without an anomalous segment becomes one whole
     segment of the normal class, ``stride x lengths[v]`` frames long."""
-    normal = classes.codes[0]
-    return [
-        list(found) or [(normal, 0, int(length) * stride)]
-        for found, length in zip(segments, lengths, strict=True)
-    ]
+    pairs = zip(segments, lengths, strict=True)
+    return [list(found) or [(classes.codes[0], 0, int(n) * stride)] for found, n in pairs]
 
 
 def temporal_map(
@@ -274,12 +255,9 @@ def temporal_map(
 ) -> MapResult:
     """Mean average precision of temporal detections, as the release computes it.
 
-    Per video and class the threshold is max - 0.6 (max - min); each run of at least two frames
-    above it is a proposal, scored with its maximum + 0.7 x the mean of the video's floor(N / 16)
-    highest frames of that class (a video of fewer frames proposes nothing). From the best score
-    down, a proposal takes the free truth of its video and class with the highest IoU, if that
-    reaches the IoU threshold; AP is the sum of the precisions at the true positives over the
-    number of truths.
+    From the best ``_proposals`` of a class down, each takes the free truth of its video with the
+    highest IoU, if that reaches the IoU threshold; AP is the sum of the precisions at the true
+    positives over the number of truths.
 
     Args:
         probs: (S, C) class probabilities, the videos one after another; float32 for exact
@@ -287,9 +265,7 @@ def temporal_map(
         lengths: (V,) snippets of each video, at least one.
         segments: for each video its truth (code, first frame, end frame exclusive), whole-video
             normal segments included (``with_normal``).
-        classes: the class set, C codes.
         stride: frames a snippet; 1 for scores that are given per frame.
-        thresholds: IoU thresholds, I of them.
 
     Raises ``ValueError`` for shapes that do not fit or an unknown code.
     """
@@ -303,117 +279,72 @@ def temporal_map(
         raise ValueError(f"truth for {len(segments)} videos, but lengths of {len(lengths)}")
     if len(lengths) and lengths.min() < 1:
         raise ValueError(f"video {int(lengths.argmin())} has {lengths.min()} snippets")
-    code_index = {code: c for c, code in enumerate(classes.codes)}
-    truth = np.array(
-        [
-            (code_index[code] if code in code_index else classes.index(code), v, start, end)
-            for v, found in enumerate(segments)
-            for code, start, end in found
-        ],
-        dtype=np.int64,
-    ).reshape(-1, 4)
-    truth = truth[np.argsort(truth[:, 0], kind="stable")]  # by class, then video, as listed
-    found, scores = _proposals(probs, lengths, stride)
-    table = np.full((len(thresholds), len(classes)), np.nan)
-    class_ids = np.arange(len(classes) + 1)
-    truth_bounds = np.searchsorted(truth[:, 0], class_ids)
-    found_bounds = np.searchsorted(found[:, 0], class_ids)
-    for c in range(len(classes)):
-        of_class = slice(truth_bounds[c], truth_bounds[c + 1])
-        if truth_bounds[c] < truth_bounds[c + 1]:
-            mine = slice(found_bounds[c], found_bounds[c + 1])
-            table[:, c] = _class_ap(found[mine, 1:], scores[mine], truth[of_class, 1:], thresholds)
+    truths: list[dict[int, list]] = [defaultdict(list) for _ in classes.codes]  # by class and video
+    proposals: list[list] = [[] for _ in classes.codes]
+    for v, (start, end) in enumerate(pairwise(_offsets(lengths))):
+        for code, first, last in segments[v]:
+            truths[classes.index(code)][v].append((first, last))
+        for c, *proposal in _proposals(probs[start:end], stride):
+            proposals[c].append((v, *proposal))
+    table = [_class_ap(*own, thresholds) for own in zip(proposals, truths, strict=True)]
     return MapResult(
         classes=classes.codes,
         thresholds=tuple(thresholds),
-        table=table,
-        truths=np.diff(truth_bounds),
-        proposals=np.diff(found_bounds),
+        table=np.stack(table, axis=1),
+        truths=np.array([sum(map(len, videos.values())) for videos in truths]),
+        proposals=np.array([len(found) for found in proposals]),
     )
 
 
-def _proposals(
-    probs: np.ndarray, lengths: np.ndarray, stride: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Proposals (P, 4) as class, video, first frame, end frame, by class, then video, then time;
-    and their scores (P,)."""
-    offsets = _offsets(lengths)
-    top = _top_means(probs, offsets, stride)  # (V, C)
-    high = np.maximum.reduceat(probs, offsets[:-1], axis=0).astype(np.float64)
-    low = np.minimum.reduceat(probs, offsets[:-1], axis=0).astype(np.float64)
-    threshold = high - (high - low) * THRESHOLD_SHARE
-    # The release zeroes a video's class whose top mean is not above 0 (NaN when N < 16): no
-    # frame is then above the threshold.
-    threshold[~(top > 0)] = np.inf
-    above = (probs > np.repeat(threshold, lengths, axis=0)).T  # (C, S)
-    before, after = above.copy(), above.copy()
-    before[:, 1:] &= ~above[:, :-1]
-    before[:, offsets[:-1]] = above[:, offsets[:-1]]  # a run never crosses into the next video
-    after[:, :-1] &= ~above[:, 1:]
-    after[:, offsets[1:] - 1] = above[:, offsets[1:] - 1]
-    c, start = np.nonzero(before)
-    end = np.nonzero(after)[1] + 1
-    video = np.repeat(np.arange(len(lengths)), lengths)[start]
-    by_class = np.ascontiguousarray(probs.T).ravel()
-    edges = np.stack([start, end], axis=1) + c[:, None] * len(probs)
-    # reduceat wants indices inside the array: one sentinel for a run that ends with it
-    peaks = np.maximum.reduceat(np.append(by_class, probs.dtype.type(0)), edges.ravel())[::2]
-    scores = peaks + probs.dtype.type(TOP_WEIGHT) * top[video, c]
-    first = offsets[video]
-    found = np.stack([c, video, (start - first) * stride, (end - first) * stride], axis=1)
-    long = (end - start) * stride >= MIN_FRAMES
-    return found[long], scores[long]
+def _proposals(probs: np.ndarray, stride: int) -> list[tuple[int, int, int, float]]:
+    """Class, first frame, end frame and score of what is proposed in a video of probs (T, C).
 
-
-def _top_means(probs: np.ndarray, offsets: np.ndarray, stride: int) -> np.ndarray:
-    """(V, C): mean of the floor(N / 16) highest frames of each video and class, NaN for N < 16.
-
-    Added up frame after frame in the scores' own type, the highest first, so that the rounding is
-    the release's; only the frames that enter the mean are ever expanded.
+    By class the threshold is max - 0.6 (max - min); each run of at least two frames above it is a
+    proposal, scored with its maximum + 0.7 x the mean of the class's floor(N / 16) highest frames.
+    A video of fewer than 16 frames, or with a mean that is not positive, proposes nothing.
     """
-    out = np.full((len(offsets) - 1, probs.shape[1]), np.nan, dtype=probs.dtype)
-    for v, (start, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
-        frames = (end - start) * stride // TOP_DIVISOR
-        if frames:
-            highest = -np.sort(-probs[start:end], axis=0)[: -(-frames // stride)]
-            out[v] = np.mean(np.repeat(highest, stride, axis=0)[:frames], axis=0)
-    return out
+    frames = len(probs) * stride // TOP_DIVISOR
+    if not frames:
+        return []
+    # Added up frame after frame in the scores' own type, the highest first, so that the rounding
+    # is the release's; only the frames that enter the mean are ever expanded.
+    highest = -np.sort(-probs, axis=0)[: -(-frames // stride)]
+    top = np.mean(np.repeat(highest, stride, axis=0)[:frames], axis=0)  # (C,)
+    high, low = probs.max(axis=0).astype(np.float64), probs.min(axis=0).astype(np.float64)
+    above = (probs > high - (high - low) * THRESHOLD_SHARE) & (top > 0)
+    edges = np.argwhere(np.diff(above.T, prepend=False, append=False))  # starts, ends in turn
+    bonus = probs.dtype.type(TOP_WEIGHT) * top
+    return [
+        (c, start * stride, end * stride, float(probs[start:end, c].max() + bonus[c]))
+        for c, start, _, end in edges.reshape(-1, 4).tolist()
+        if (end - start) * stride >= MIN_FRAMES
+    ]
 
 
 def _class_ap(
-    found: np.ndarray, scores: np.ndarray, truth: np.ndarray, thresholds: tuple[float, ...]
+    found: list[tuple[int, int, int, float]],
+    truths: Mapping[int, Sequence[tuple[int, int]]],
+    thresholds: tuple[float, ...],
 ) -> np.ndarray:
-    """AP (I,) of one class; ``found (P, 3)`` and ``truth (G, 3)`` as video, first, end frame, both
-    by video."""
+    """AP (I,) of one class, NaN without truth; ``found`` as video, first frame, end frame, score;
+    ``truths`` by video."""
+    pairs = []  # of a proposal and a truth of its video: rank, IoU, truth
+    for rank, (v, p_start, p_end, _) in enumerate(sorted(found, key=lambda f: -f[3])):
+        for number, (t_start, t_end) in enumerate(truths.get(v, ())):
+            shared = max(0, min(p_end, t_end) - max(p_start, t_start))
+            iou = shared / ((p_end - p_start) + (t_end - t_start) - shared)
+            pairs.append((rank, -iou, (v, number)))
+    pairs.sort()  # a proposal's truths from the highest IoU down: the first free one is its match
     out = np.zeros(len(thresholds))
-    found = found[np.argsort(-scores, kind="stable")]
-    # every pair of a proposal and a truth of the same video
-    first = np.searchsorted(truth[:, 0], found[:, 0], side="left")
-    count = np.searchsorted(truth[:, 0], found[:, 0], side="right") - first
-    rank = np.repeat(np.arange(len(found)), count)
-    nth = np.arange(len(rank)) - np.repeat(np.cumsum(count) - count, count)
-    which = np.repeat(first, count) + nth
-    (p_start, p_end), (t_start, t_end) = found[rank, 1:].T, truth[which, 1:].T
-    shared = np.clip(np.minimum(p_end, t_end) - np.maximum(p_start, t_start), 0, None)
-    iou = shared / ((p_end - p_start) + (t_end - t_start) - shared)
-    # A proposal's truths from the highest IoU down: the first free one is its match. Only pairs
-    # that reach the lowest threshold are left, so this loop is short.
-    order = np.lexsort((which, -iou, rank))
-    order = order[iou[order] >= min(thresholds)]
-    pairs = list(zip(rank[order].tolist(), which[order].tolist(), iou[order].tolist(), strict=True))
     for i, threshold in enumerate(thresholds):
-        matched: dict[int, int] = {}
-        taken: set[int] = set()
-        for p, t, overlap in pairs:
-            if overlap >= threshold and p not in matched and t not in taken:
-                matched[p] = t
-                taken.add(t)
-        if matched:
-            true = np.zeros(len(found))
-            true[list(matched)] = 1
-            precision = np.cumsum(true) / np.arange(1, len(found) + 1)
-            out[i] = np.sum(precision * true) / len(truth)
-    return out
+        true, taken = np.zeros(len(found)), set()
+        for rank, negative_iou, truth in pairs:
+            if -negative_iou >= threshold and not true[rank] and truth not in taken:
+                true[rank] = 1
+                taken.add(truth)
+        precision = np.cumsum(true) / np.arange(1, len(found) + 1)
+        out[i] = np.sum(precision * true)
+    return out / (sum(map(len, truths.values())) or math.nan)
 
 
 def _offsets(lengths: np.ndarray) -> np.ndarray:
@@ -468,60 +399,46 @@ def predict_videos(
     """
     device = next(model.parameters()).device
     lengths = np.array([len(video) for video, *_ in videos], dtype=np.int64)
-    offsets = _offsets(lengths)
-    most = model.max_snippets or int(lengths.max())
-    pieces = -(-lengths // most)
-    of_video = np.repeat(np.arange(len(videos)), pieces)
-    starts = most * (np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces))
-    sizes = np.minimum(lengths[of_video] - starts, most)
+    offsets, most = _offsets(lengths), model.max_snippets or int(lengths.max())
+    chunks = [
+        (min(most, int(n) - start), v, start)
+        for v, n in enumerate(lengths)
+        for start in range(0, n, most)
+    ]
+    chunks.sort(key=lambda chunk: -chunk[0])
     anomaly, alignment = np.empty(offsets[-1], np.float32), None
-    order = np.argsort(-sizes, kind="stable")
-    for ids in np.split(order, range(batch_size, len(order), batch_size)):
-        longest = most if model.fixed_length else int(sizes[ids].max())
-        cut = [
-            _cut(videos[v], start, size)
-            for v, start, size in zip(of_video[ids], starts[ids], sizes[ids], strict=True)
-        ]
-        output = predict(model, _padded(cut, longest).to(device), precision)
-        valid = np.arange(longest) < sizes[ids][:, None]  # (B, T)
-        place = ((offsets[of_video[ids]] + starts[ids])[:, None] + np.arange(longest))[valid]
-        anomaly[place] = output.anomaly_logits.cpu().numpy()[valid]
-        if output.class_probabilities is not None:
-            classes = output.class_probabilities.cpu().numpy()
-            if alignment is None:
-                alignment = np.empty((offsets[-1], classes.shape[-1]), np.float32)
-            alignment[place] = classes[valid]
-    return Predictions(
-        names=list(names or map(str, range(len(videos)))),
-        lengths=lengths,
-        anomaly_logits=anomaly,
-        alignment=alignment,
-    )
+    for at in range(0, len(chunks), batch_size):
+        part = chunks[at : at + batch_size]
+        batch = _padded(videos, part, most if model.fixed_length else part[0][0])
+        output = predict(model, batch.to(device), precision)
+        logits, classes = output.anomaly_logits.cpu().numpy(), output.class_probabilities
+        if classes is not None and alignment is None:
+            alignment = np.empty((offsets[-1], classes.shape[-1]), np.float32)
+        classes = None if classes is None else classes.cpu().numpy()
+        for b, (size, v, start) in enumerate(part):
+            place = slice(offsets[v] + start, offsets[v] + start + size)
+            anomaly[place] = logits[b, :size]
+            if classes is not None:
+                alignment[place] = classes[b, :size]
+    names = list(names or map(str, range(len(videos))))
+    return Predictions(names=names, lengths=lengths, anomaly_logits=anomaly, alignment=alignment)
 
 
-def _cut(video: Video, start: int, size: int) -> Video:
-    """A chunk of a video, with an audio mask in any case."""
-    seen, sound, mask = (None if x is None else x[start : start + size] for x in video)
-    if mask is None:
-        mask = np.arange(size) < (0 if sound is None else len(sound))
-    return seen, sound, mask
-
-
-def _padded(chunks: Sequence[Video], longest: int) -> Batch:
-    """Chunks as one batch of ``longest`` snippets, zeros where there is nothing."""
-    dim = chunks[0][0].shape[1]
-    video = np.zeros((len(chunks), longest, dim), np.float32)
+def _padded(videos: Sequence[Video], chunks: Sequence[tuple[int, int, int]], longest: int) -> Batch:
+    """Chunks (size, video, start) as one batch, with zeros where there is nothing."""
+    video = np.zeros((len(chunks), longest, videos[0][0].shape[1]), np.float32)
     audio, audio_mask = np.zeros_like(video), np.zeros(video.shape[:2], bool)
-    for b, (seen, sound, mask) in enumerate(chunks):
-        video[b, : len(seen)] = seen
+    for b, (size, v, start) in enumerate(chunks):
+        seen, sound, mask = (None if x is None else x[start : start + size] for x in videos[v])
+        video[b, :size] = seen
         if sound is not None:
             audio[b, : len(sound)] = sound
-            audio_mask[b, : len(mask)] = mask
+            audio_mask[b, : len(sound if mask is None else mask)] = True if mask is None else mask
     return Batch(
         video=torch.from_numpy(video),
         audio=torch.from_numpy(audio * audio_mask[..., None]),
         audio_mask=torch.from_numpy(audio_mask),
-        lengths=torch.tensor([len(seen) for seen, *_ in chunks]),
+        lengths=torch.tensor([size for size, *_ in chunks]),
     )
 
 
