@@ -16,7 +16,8 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import compress, pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,11 +146,8 @@ class Report:
 def snippet_truth(
     truth: np.ndarray, lengths: np.ndarray, stride: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positive and negative frames of every snippet, both (S,) int64.
-
-    ``truth`` is 0 or 1 per frame, the videos one after another, ``stride x lengths[v]`` frames
-    each. Raises ``ValueError`` when the number of frames is another.
-    """
+    """Positive and negative frames of every snippet, both (S,) int64; ``truth`` is 0 or 1 per
+    frame, the videos one after another. ``ValueError`` for another number of frames."""
     truth, snippets = np.asarray(truth), int(np.sum(lengths))
     if truth.shape != (snippets * stride,):
         raise ValueError(
@@ -214,16 +212,12 @@ def frame_metrics(
     predictions: Predictions, positive: np.ndarray, negative: np.ndarray
 ) -> dict[str, float]:
     """``pooled_metrics`` of the branches that there are, the branch's name at the end of each."""
-    scores = {
-        "classification": predictions.anomaly,
-        "alignment": predictions.alignment_anomaly,
-    }
-    return {
-        f"{name}_{branch}": value
-        for branch, own in scores.items()
-        if own is not None
-        for name, value in pooled_metrics(own, predictions.lengths, positive, negative).items()
-    }
+    p, out = predictions, {}
+    for branch, scores in (("classification", p.anomaly), ("alignment", p.alignment_anomaly)):
+        if scores is not None:
+            own = pooled_metrics(scores, p.lengths, positive, negative)
+            out |= {f"{name}_{branch}": value for name, value in own.items()}
+    return out
 
 
 def frame_notes(metrics: Mapping[str, float], positive: np.ndarray) -> dict[str, str]:
@@ -399,29 +393,26 @@ def predict_videos(
     """
     device = next(model.parameters()).device
     lengths = np.array([len(video) for video, *_ in videos], dtype=np.int64)
-    offsets, most = _offsets(lengths), model.max_snippets or int(lengths.max())
-    chunks = [
-        (min(most, int(n) - start), v, start)
-        for v, n in enumerate(lengths)
-        for start in range(0, n, most)
-    ]
+    most = model.max_snippets or int(lengths.max())
+    starts = [(v, start) for v, n in enumerate(lengths) for start in range(0, n, most)]
+    chunks = [(min(most, int(lengths[v]) - start), v, start) for v, start in starts]
     chunks.sort(key=lambda chunk: -chunk[0])
-    anomaly, alignment = np.empty(offsets[-1], np.float32), None
-    for at in range(0, len(chunks), batch_size):
-        part = chunks[at : at + batch_size]
+    scored = {}  # of a chunk: (T, 1 + C), its anomaly logits and class probabilities
+    for first in range(0, len(chunks), batch_size):
+        part = chunks[first : first + batch_size]
         batch = _padded(videos, part, most if model.fixed_length else part[0][0])
         output = predict(model, batch.to(device), precision)
-        logits, classes = output.anomaly_logits.cpu().numpy(), output.class_probabilities
-        if classes is not None and alignment is None:
-            alignment = np.empty((offsets[-1], classes.shape[-1]), np.float32)
-        classes = None if classes is None else classes.cpu().numpy()
-        for b, (size, v, start) in enumerate(part):
-            place = slice(offsets[v] + start, offsets[v] + start + size)
-            anomaly[place] = logits[b, :size]
-            if classes is not None:
-                alignment[place] = classes[b, :size]
-    names = list(names or map(str, range(len(videos))))
-    return Predictions(names=names, lengths=lengths, anomaly_logits=anomaly, alignment=alignment)
+        scores, classes = output.anomaly_logits[..., None], output.class_probabilities
+        scores = scores if classes is None else torch.cat([scores, classes], dim=-1)
+        for (size, *chunk), its in zip(part, scores.cpu().numpy(), strict=True):
+            scored[tuple(chunk)] = its[:size]
+    joined = np.concatenate([scored[chunk] for chunk in starts])
+    return Predictions(
+        names=list(names or map(str, range(len(videos)))),
+        lengths=lengths,
+        anomaly_logits=joined[:, 0].copy(),
+        alignment=joined[:, 1:].copy() if joined.shape[1] > 1 else None,
+    )
 
 
 def _padded(videos: Sequence[Video], chunks: Sequence[tuple[int, int, int]], longest: int) -> Batch:
@@ -443,22 +434,17 @@ def _padded(videos: Sequence[Video], chunks: Sequence[tuple[int, int, int]], lon
 
 
 def predict_store(
-    model: Detector,
-    store: FeatureStore,
-    rows: Sequence[int] | np.ndarray,
-    *,
-    precision: str = "float32",
-    batch_size: int = 32,
+    model: Detector, store: FeatureStore, rows: Sequence[int] | np.ndarray, **options: Any
 ) -> Predictions:
-    """``predict_videos`` of rows of a store, V of them; the predictions come in this order. A model
-    that resamples each modality alone, as the release, sees the video's own length, else the length
+    """``predict_videos``, with its options, of V rows of a store, in this order. A model that
+    resamples each modality alone, as the release, sees the video's own length, else the length
     shared with its audio. Raises ``ValueError`` for no rows or another feature width."""
+    dim = model.settings.model.dim
     if not len(rows):
         raise ValueError(f"{store.path}: no rows to score; choose a split that has videos")
-    if model.settings.model.dim != store.dim:
+    if dim != store.dim:
         raise ValueError(
-            f"the detector takes features {model.settings.model.dim} wide, those in {store.path} "
-            f"are {store.dim} wide"
+            f"the detector takes features {dim} wide, those in {store.path} are {store.dim} wide"
         )
     separate = model.settings.data.resample == "separate"
     videos = []
@@ -466,21 +452,13 @@ def predict_store(
         video, audio = store.uncut(i) if separate else (store.video(i), store.audio(i))
         audio = None if audio is None else audio[: len(video)]
         videos.append((video, audio, store.audio_mask(i)[: len(video)]))
-    names = [store.videos[i].name for i in rows]
-    return predict_videos(model, videos, names, precision=precision, batch_size=batch_size)
+    return predict_videos(model, videos, [store.videos[i].name for i in rows], **options)
 
 
-def evaluate(
-    model: Detector,
-    store: FeatureStore,
-    split: str = "test",
-    *,
-    precision: str = "float32",
-    batch_size: int = 32,
-) -> Report:
-    """Predict a split of the store and score it; arguments as in ``predict_store``."""
+def evaluate(model: Detector, store: FeatureStore, split: str = "test", **options: Any) -> Report:
+    """Predict a split of the store and score it; options as in ``predict_videos``."""
     rows = store.indices(split)
-    predictions = predict_store(model, store, rows, precision=precision, batch_size=batch_size)
+    predictions = predict_store(model, store, rows, **options)
     frames = predictions.lengths * store.stride
     segments = [
         name_segments(store.segments(i, n), parse_codes(store.videos[i].label, store.classes))
@@ -509,23 +487,17 @@ def score(
     anomalous segments (normal videos none: they become whole normal segments here). A video with
     a segment of unknown class (None) is left out of the mAP.
     """
-    positive, negative = snippet_truth(truth, predictions.lengths, stride)
-    metrics = frame_metrics(predictions, positive, negative)
+    names, lengths, probs = predictions.names, predictions.lengths, predictions.alignment
+    positive, negative = snippet_truth(truth, lengths, stride)
+    metrics, result = frame_metrics(predictions, positive, negative), None
     notes = frame_notes(metrics, positive)
-    events, event_notes, result = {}, {}, None
-    if predictions.alignment is not None:
-        events, event_notes, result = event_metrics(
-            predictions.names, predictions.alignment, predictions.lengths, segments, classes, stride
-        )
-    metrics |= events | {
-        "positive_share": float(positive.sum() / len(truth)),
-        "videos": float(len(predictions.lengths)),
-        "snippets": float(len(predictions.anomaly_logits)),
-        "frames": float(len(truth)),
-    }
-    return Report(
-        metrics=metrics, predictions=predictions, map_result=result, notes=notes | event_notes
-    )
+    if probs is not None:
+        events, why, result = event_metrics(names, probs, lengths, segments, classes, stride)
+        metrics, notes = metrics | events, notes | why
+    counts = {"videos": len(lengths), "snippets": lengths.sum(), "frames": len(truth)}
+    metrics |= {"positive_share": float(np.mean(truth))}
+    metrics |= {name: float(count) for name, count in counts.items()}
+    return Report(metrics=metrics, predictions=predictions, map_result=result, notes=notes)
 
 
 def event_metrics(
@@ -541,28 +513,22 @@ def event_metrics(
     named = np.array([all(code is not None for code, *_ in found) for found in segments])
     notes: dict[str, str] = {}
     if not named.all():
-        left_out = [names[v] for v in np.flatnonzero(~named)]
         notes["map"] = (
-            f"{len(left_out)} videos are left out of the mAP, because their annotations name no "
-            f"class, {left_out[0]} among them; give them in the form NAME CODE start end"
+            f"{(~named).sum()} videos are left out of the mAP, because their annotations name no "
+            f"class, {names[named.argmin()]} among them; give them in the form NAME CODE start end"
         )
         if not named.any():
             return {}, notes, None
-    kept = lengths[named]
-    result = temporal_map(
-        probs[np.repeat(named, lengths)],
-        kept,
-        with_normal([segments[v] for v in np.flatnonzero(named)], kept, classes, stride),
-        classes,
-        stride,
-    )
+    probs, lengths = probs[np.repeat(named, lengths)], lengths[named]
+    segments = with_normal(list(compress(segments, named)), lengths, classes, stride)
+    result = temporal_map(probs, lengths, segments, classes, stride)
     metrics = result.metrics()
-    silent = [code for code, n in zip(result.classes, result.proposals, strict=True) if n == 0]
+    silent = list(compress(result.classes, result.proposals == 0))
     for name, value in metrics.items():
+        code = name.removeprefix("map_").split("@")[0]
         if math.isnan(value):
-            code = name.removeprefix("map_").split("@")[0]
             what = "anomaly class" if code == "anomaly" else f"segment of class {code}"
             notes[name] = f"undefined: the truth holds no {what}"
-        elif silent and name.startswith("map_with_normal"):
+        elif silent and code == "with_normal":
             notes[name] = f"0 as in the release, because nothing was proposed for {silent}"
     return metrics, notes, result
