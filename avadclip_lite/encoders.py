@@ -247,6 +247,7 @@ def _check_words(tower: TextTower, texts: Sequence[str]) -> None:
         )
 
 
+@torch.random.fork_rng(devices=[])  # building a module draws weights, loaded or not
 def load_text(
     which: Literal["soundstage", "clip", "random"],
     words: Sequence[str],
@@ -264,7 +265,7 @@ def load_text(
     Raises ``FileNotFoundError`` with what to fetch if weights are missing, ``ValueError`` for an
     unknown ``which``, a width that differs, or a word outside the tiny vocabulary.
     """
-    prompts = WordPrompts(tuple(token_ids(word) for word in words), START_TOKEN, END_TOKEN)
+    prompts = _word_prompts(words)
     if which == "random":
         warnings.warn("the text tower has random weights: class words mean nothing", stacklevel=2)
         tower = _random_text(prompts, dim or CLIP_DIM)
@@ -280,6 +281,17 @@ def load_text(
             "features and text tower must come from the same encoders"
         )
     return tower, prompts
+
+
+@torch.random.fork_rng(devices=[])
+def read_text(path: Path, words: Sequence[str]) -> tuple[TextTower, WordPrompts]:
+    """``load_text`` of a weight file that holds CLIP's text tower and nothing else."""
+    tower = TextTower.from_state_dict(_read_tensors(path), heads=CLIP_TEXT_HEADS)
+    return tower, _word_prompts(words)
+
+
+def _word_prompts(words: Sequence[str]) -> WordPrompts:
+    return WordPrompts(tuple(token_ids(word) for word in words), START_TOKEN, END_TOKEN)
 
 
 def _random_text(prompts: WordPrompts, dim: int) -> TextTower:

@@ -132,12 +132,12 @@ class Detector(nn.Module):
 
         Raises ``ValueError`` naming the first key that is missing, unknown or of another shape.
         """
-        own = self.trainable_state()
+        own, role = self.trainable_state(), self.settings.model.role
         for key in sorted(own.keys() ^ state.keys()):
             what = "lacks" if key in own else "has the unknown key"
             raise ValueError(
                 f"the checkpoint {what} {key!r}; it belongs to another configuration than this "
-                f"{self.settings.model.role} detector"
+                f"{role} detector"
             )
         for key, value in state.items():
             if value.shape != own[key].shape:
@@ -162,12 +162,8 @@ def register(name: str) -> Callable:
     return add
 
 
-def needs_text(name: str) -> bool:
-    """Whether a detector is built from a text tower; ``ValueError`` for an unknown name."""
-    return bool(getattr(_kind(name), "needs_text", False))
-
-
-def _kind(name: str) -> Callable[[Config, Context], Detector]:
+def registered(name: str) -> Callable[[Config, Context], Detector]:
+    """What was registered under a name; ``ValueError`` with the known names otherwise."""
     if name not in _DETECTORS:
         raise ValueError(
             f"no detector is registered as {name!r}, only {', '.join(sorted(_DETECTORS))}; import "
@@ -189,7 +185,8 @@ def build(
     ``text`` and ``prompts`` come from ``encoders.load_text``; the tower is copied. Raises
     ``ValueError`` for an unknown name, or a tower that does not fit the features.
     """
-    return _kind(settings.detector)(settings, Context(classes=classes, text=text, prompts=prompts))
+    context = Context(classes=classes, text=text, prompts=prompts)
+    return registered(settings.detector)(settings, context)
 
 
 # --- AVadCLIP -------------------------------------------------------------------------------------
@@ -270,16 +267,8 @@ class FrozenTeacher(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """x_av (B, T, D) of a batch; the heads, which nobody reads, are not computed."""
         assert not any(module.training for module in self.modules()), "the teacher left eval mode"
-        return self.detector.encode(batch).features[:, : batch.snippets]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """A batch after the encoders, over all the rows that are computed."""
-
-    features: Tensor  # (B, T, D)
-    log_variance: Tensor | None  # (B, T, D)
-    mask: Tensor  # (B, T) bool
+        features, _, _ = self.detector.encode(batch)
+        return features[:, : batch.snippets]
 
 
 @register("avadclip")
@@ -363,8 +352,7 @@ class AVadCLIP(Detector):
         computation, as the release always does, and what comes back is cut to T rows again.
         """
         model = self.settings.model
-        encoded = self.encode(batch)
-        features = encoded.features
+        features, log_variance, mask = self.encode(batch)
         anomaly = self.anomaly(features)  # (B, T)
         x_c = self.textual_prompt()  # (C, D)
         prompted = x_c.expand(len(features), -1, -1)
@@ -373,16 +361,15 @@ class AVadCLIP(Detector):
             # Masked padding has zero features and so no part in the vector, whatever its weight.
             prompted = self.av_prompt(x_c, global_vector(features, weights))
         alignment = alignment_map(features, prompted, model.temperature)
-        distils = self.training and self._teacher
-        rows = batch.snippets
+        rows, distils = batch.snippets, self.training and self._teacher
         return Output(
             anomaly_logits=anomaly[:, :rows],
-            mask=encoded.mask[:, :rows],
+            mask=mask[:, :rows],
             alignment_logits=alignment[:, :rows],
             features=features[:, :rows],
             class_embeddings=x_c,
             prompted_embeddings=prompted,
-            log_variance=None if encoded.log_variance is None else encoded.log_variance[:, :rows],
+            log_variance=None if log_variance is None else log_variance[:, :rows],
             teacher_features=self._teacher[0](batch) if distils else None,
         )
 
@@ -392,8 +379,9 @@ class AVadCLIP(Detector):
             output, batch.labels, batch.lengths, self.settings.loss, alpha=self.alpha
         )
 
-    def encode(self, batch: Batch) -> Encoded:
-        """Everything before the heads: encoders, and fusion or enhancement."""
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Everything before the heads, over all the rows that are computed: features (B, T, D), the
+        log-variance of a student that distils, and the mask (B, T)."""
         model = self.settings.model
         video, audio, audio_mask = batch.video, batch.audio, batch.audio_mask
         if model.role != "audio":
@@ -410,8 +398,8 @@ class AVadCLIP(Detector):
         fill = model.max_snippets - main.shape[1]
         if model.padding == "leaking" and fill > 0:
             main = F.pad(main, (0, 0, 0, fill))
-            audio = audio if audio is None else F.pad(audio, (0, 0, 0, fill))
-            audio_mask = audio_mask if audio_mask is None else F.pad(audio_mask, (0, fill))
+            audio = None if audio is None else F.pad(audio, (0, 0, 0, fill))
+            audio_mask = None if audio_mask is None else F.pad(audio_mask, (0, fill))
         mask = length_mask(batch.lengths, main.shape[1])
         keep = mask if model.padding == "masked" else None
 
@@ -425,7 +413,7 @@ class AVadCLIP(Detector):
             features = self.enhancement(encoded, keep)
             if self.log_variance is not None:
                 log_variance = self.log_variance(encoded, keep)
-        return Encoded(features=features, log_variance=log_variance, mask=mask)
+        return features, log_variance, mask
 
 
 def _check_input(name: str, features: Tensor | None, dim: int) -> None:

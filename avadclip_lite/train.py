@@ -6,20 +6,18 @@
 
 Which epoch is kept (``settings.train.selection``):
 
-- ``holdout``: a seeded share of the *training videos* is set aside and never trained on. After
-  every epoch they are judged by their weak labels alone: the mean of (a) the average precision of
-  a video's Top-K mean confidence as an answer to "is anything anomalous in it?" and (b) the mean,
-  over the anomaly classes that occur, of the average precision of its MIL-Align class
-  probabilities. The best epoch is kept, the later one of equals. The test set is not looked at.
+- ``holdout``: a seeded share of the *training films* is set aside and never trained on. After
+  every epoch they are judged by their weak labels alone, see ``video_level``. The best epoch is
+  kept, the later one of equals. The test set is not looked at.
 - ``last``: the last epoch; every training video is trained on.
 - ``test``: the release's protocol, the epoch with the best *test* AP of the alignment branch.
   Optimistic, because the test set chose it: never compare such a number with an honest one.
 
 A run's folder (``out``) holds ``config.json`` (settings, data, teacher), ``weights.safetensors``
 (the best epoch so far, everything but frozen weights) and ``state.safetensors`` (everything needed
-to go on after the last full epoch). Each is replaced in one step, and going on mends what a kill
-between two of them left, so an interrupted run gives the same weights as an uninterrupted one (bit
-for bit on a CPU).
+to go on after the last full epoch). Each is replaced in one step, and the state, written first,
+says which weights count: an interrupted run gives the same weights as an uninterrupted one (bit for
+bit on a CPU).
 """
 
 from __future__ import annotations
@@ -42,20 +40,21 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from avadclip_lite import losses
 from avadclip_lite.config import ClassSet, Config, find_device
 from avadclip_lite.dataset import Batch, FeatureStore, TrainingSet, holdout_split
-from avadclip_lite.encoders import TextTower, WordPrompts, load_text
+from avadclip_lite.encoders import TextTower, WordPrompts, load_text, read_text
 from avadclip_lite.evaluate import average_precision, evaluate, predict
-from avadclip_lite.model import Detector, build, needs_text
+from avadclip_lite.losses import topk_mean
+from avadclip_lite.model import Detector, build, registered
 
 log = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS, STATE = "config.json", "weights.safetensors", "state.safetensors"
+TEXT = "text.safetensors"  # a text tower that came with the weights, as the release's does
 FORMAT = 2  # of a run's folder; 1 had other names of weights
+SCALARS = ("epoch", "step", "history", "best_value", "chosen_epoch")  # of a training's state
 # test metrics in the log and on the command line
 SHOWN = ("frame_ap_classification", "frame_ap_alignment", "map_anomaly", "map_with_normal")
-SCALARS = ("epoch", "step", "history", "best_value", "chosen_epoch")  # of a training's state
 RESIDENT_SHARE = 0.6  # training data moves to the GPU when it takes at most this share of it
 Watch = Callable[[Detector], Mapping[str, float]]
 
@@ -70,9 +69,6 @@ class FitResult:
     chosen_epoch: int  # counted from 1
     seconds: float  # of training, selection included, over all interrupted parts
     out: Path | None  # the run's folder
-
-
-# --- fit ------------------------------------------------------------------------------------------
 
 
 def fit(
@@ -95,8 +91,7 @@ def fit(
     by (``None``: that of the store's encoder). A student with ``ukd`` needs a trained audio-visual
     ``teacher``, which is copied. ``out`` is the run's folder: an interrupted run is continued, a
     finished one returned as it is. ``watch`` is called with the detector, in eval mode, after every
-    epoch; the numbers that it returns join the history and decide nothing. The split "test" is only
-    read for ``selection="test"``.
+    epoch; the numbers that it returns join the history and decide nothing.
 
     Raises ``ValueError`` for settings, store, teacher or an existing run that do not fit together,
     and for a loss that is no longer finite.
@@ -107,8 +102,7 @@ def fit(
     folder = None if out is None else Path(out)
     if folder is not None:
         _open_folder(folder, _identity(settings, store, name, tower, prompts, teacher))
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.train.seed)
         model = build(settings, tower, prompts, classes=store.classes).to(device)
         run = TrainingRun(settings, model, device)
@@ -121,9 +115,8 @@ def fit(
     for optimizer in run.optimizers:
         optimizer.zero_grad(set_to_none=True)
     model.load_trainable_state(run.best)
-    model.eval()
     return FitResult(
-        model=model,
+        model=model.eval(),
         settings=settings,
         history=run.history,
         chosen_epoch=run.chosen_epoch,
@@ -134,25 +127,23 @@ def fit(
 
 def _check(settings: Config, store: FeatureStore, teacher: Detector | None) -> None:
     model, ukd = settings.model, settings.loss.ukd
+    student = settings.detector == "avadclip" and model.role != "audio_visual" and ukd != "none"
     if store.dim != model.dim:
         raise ValueError(
             f"{store.path} holds features of width {store.dim}, the configuration says "
             f"dim={model.dim}; set dim={store.dim}"
         )
-    student = settings.detector == "avadclip" and model.role != "audio_visual"
-    if student and ukd != "none" and teacher is None:
+    if student and teacher is None:
         raise ValueError(
             f"role={model.role!r} with ukd={ukd!r} learns from a teacher: pass teacher=, or set "
             "ukd='none'"
         )
-    if teacher is None:
-        return
-    if not student or ukd == "none":
+    if teacher is not None and not student:
         raise ValueError(
             f"a teacher was passed, but role={model.role!r} with ukd={ukd!r} has no use for it"
         )
-    theirs = teacher.settings.model
-    if theirs.role != "audio_visual" or theirs.dim != model.dim:
+    theirs = model if teacher is None else teacher.settings.model
+    if student and (theirs.role != "audio_visual" or theirs.dim != model.dim):
         raise ValueError(
             f"the teacher is a {theirs.role} detector of dim={theirs.dim}; this student needs an "
             f"audio_visual one of dim={model.dim}"
@@ -166,15 +157,14 @@ def _text(
     prompts: WordPrompts | None,
 ) -> tuple[str | None, TextTower | None, WordPrompts | None]:
     """The text tower's name, if it has one, the tower and its prompts."""
-    if not needs_text(settings.detector):
+    if not registered(settings.detector).needs_text:
         return None, None, None
     if isinstance(text, TextTower):
         if prompts is None:
             raise ValueError("a text tower was passed without prompts; load_text gives both")
         return None, text, prompts
     name = text or store.encoder
-    with torch.random.fork_rng(devices=[]):  # building a module draws weights, loaded or not
-        return name, *load_text(name, store.classes.words, dim=settings.model.dim)
+    return name, *load_text(name, store.classes.words, dim=settings.model.dim)
 
 
 class TrainingRun:
@@ -191,7 +181,7 @@ class TrainingRun:
         self.step = 0  # steps done
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
-        self.best_value = -float("inf")
+        self.best_value = -math.inf
         self.chosen_epoch = 0
 
     @property
@@ -199,34 +189,27 @@ class TrainingRun:
         train = self.settings.train
         return self.epoch >= train.epochs or 0 < train.max_steps <= self.step
 
-    # -- the loop
-
     def train(
-        self,
-        store: FeatureStore,
-        folder: Path | None,
-        progress: bool,
-        watch: Watch | None = None,
+        self, store: FeatureStore, folder: Path | None, progress: bool, watch: Watch | None = None
     ) -> None:
         """All epochs that are left."""
         train = self.settings.train
         rows, held = store.indices("train"), None
         if train.selection == "holdout":
-            rows, held = holdout_split(store, rows, train.holdout_share, train.seed)
-            if not len(held):
+            rows, held_rows = holdout_split(store, rows, train.holdout_share, train.seed)
+            if not len(held_rows):
                 raise ValueError(
                     f"selection='holdout' with holdout_share={train.holdout_share} holds out none "
                     f"of the training videos in {store.path}; raise it, or set selection='last'"
                 )
             # one crop of a video is enough to judge an epoch by
-            one_crop = self.settings.override(crops="first")
-            held = _resident(TrainingSet(store, held, one_crop), self.device)
+            held = TrainingSet(store, held_rows, self.settings.override(crops="first"))
+            held = _resident(held, self.device)
         bags = _resident(TrainingSet(store, rows, self.settings), self.device)
         steps = -(-len(bags) // train.batch_size) * train.epochs
         steps = min(steps, train.max_steps or steps)
-        with tqdm(
-            total=steps, initial=self.step, unit="step", disable=None if progress else True
-        ) as bar:
+        quiet = None if progress else True  # None: where standard error is no terminal
+        with tqdm(total=steps, initial=self.step, unit="step", disable=quiet) as bar:
             while not self.finished:
                 began = time.perf_counter()
                 entry = self.one_epoch(bags, bar)
@@ -273,40 +256,36 @@ class TrainingRun:
 
     def one_step(self, batch: Batch) -> dict[str, Tensor]:
         """One update; the losses by name, on the device."""
-        bf16 = self.settings.train.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        train = self.settings.train
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
             output = self.model(batch)
         parts = self.model.loss(output, batch)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         parts["total"].backward()
-        if self.settings.train.grad_clip:
-            nn.utils.clip_grad_norm_(self.parameters, self.settings.train.grad_clip)
+        if train.grad_clip:
+            nn.utils.clip_grad_norm_(self.parameters, train.grad_clip)
         for optimizer in self.optimizers:
             optimizer.step()
         return parts
-
-    # -- which epoch
 
     def select(self, store: FeatureStore, held: TrainingSet | None) -> dict[str, float]:
         """Judge the epoch that just ended, and keep its weights if it is the best so far."""
         train = self.settings.train
         measures: dict[str, float] = {}
-        better = True  # selection "last"
+        value, better = self.best_value, True  # selection "last"
         if train.selection == "holdout":
             measures = video_level(self.model, held)
             value = measures["holdout_criterion"]
             better = value >= self.best_value
         elif train.selection == "test":
             found = evaluate(self.model, store, precision=train.precision).metrics
-            measures = {
-                f"test_{k}": found[k] for k in SHOWN if not math.isnan(found.get(k, math.nan))
-            }
+            known = {k: v for k, v in found.items() if k in SHOWN and not math.isnan(v)}
+            measures = {f"test_{name}": value for name, value in known.items()}
             value = found.get("frame_ap_alignment", found["frame_ap_classification"])
             better = value > self.best_value  # as in the release, the first of equals
         if better or not self.best:
-            self.best_value = self.best_value if train.selection == "last" else value
-            self.chosen_epoch = self.epoch
+            self.best_value, self.chosen_epoch = value, self.epoch
             self.best = {k: v.detach().clone() for k, v in self.model.trainable_state().items()}
         elif train.reload_best:
             self.model.load_trainable_state(self.best)
@@ -314,15 +293,11 @@ class TrainingRun:
 
     def report(self, entry: Mapping[str, float]) -> None:
         """The log line of an epoch."""
-        shown = {k: v for k, v in entry.items() if k not in ("epoch", "seconds")}
-        kept = f"kept epoch {self.chosen_epoch}"
-        if self.settings.train.selection == "test":
-            kept += " (chosen on the test set: optimistic)"
-        of = self.settings.train.epochs
-        numbers, seconds = _numbers(shown), entry["seconds"]
-        log.info("epoch %d/%d: %s; %s; %.1f s", self.epoch, of, numbers, kept, seconds)
-
-    # -- on disk
+        train = self.settings.train
+        numbers = _numbers({k: v for k, v in entry.items() if k not in ("epoch", "seconds")})
+        how = " (chosen on the test set: optimistic)" if train.selection == "test" else ""
+        kept, seconds = f"kept epoch {self.chosen_epoch}{how}", entry["seconds"]
+        log.info("epoch %d/%d: %s; %s; %.1f s", self.epoch, train.epochs, numbers, kept, seconds)
 
     def _moments(self) -> list[dict[str, Any]]:
         """What the optimisers keep of each parameter."""
@@ -362,13 +337,11 @@ class TrainingRun:
             return
 
         def under(prefix: str) -> dict[str, Tensor]:
-            n = len(prefix)
-            return {k[n:]: v.to(self.device) for k, v in tensors.items() if k.startswith(prefix)}
+            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            return {name: value.to(self.device) for name, value in own.items()}
 
         try:
-            with safe_open(path, framework="pt") as file:
-                scalars = json.loads(file.metadata()["scalars"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors, scalars = load_file(path), json.loads(_header(path)["scalars"])
             for name in SCALARS:
                 setattr(self, name, scalars[name])
             self.best = under("best.")
@@ -398,11 +371,12 @@ def _resident(bags: TrainingSet, device: torch.device) -> TrainingSet:
 
 
 def video_level(model: Detector, bags: TrainingSet, batch_size: int = 32) -> dict[str, float]:
-    """How well whole bags are judged, by weak labels only (see the module's text), in float32.
+    """How well whole bags are judged, by weak labels only, in float32.
 
-    Returns ``holdout_ap`` (anomalous or not), ``holdout_map`` (classes) and their mean,
-    ``holdout_criterion``. Where one is not defined (no normal or no anomalous bag, no classes), the
-    other stands alone.
+    ``holdout_ap``: average precision of a bag's Top-K mean confidence as an answer to "is anything
+    anomalous in it?". ``holdout_map``: mean, over the anomaly classes that occur, of the average
+    precision of its MIL-Align class probabilities. ``holdout_criterion``: their mean; where one is
+    not defined (no normal or no anomalous bag, no classes), the other stands alone.
     """
     device = next(model.parameters()).device
     divisor = model.settings.loss.topk_divisor
@@ -410,10 +384,10 @@ def video_level(model: Detector, bags: TrainingSet, batch_size: int = 32) -> dic
     for index in bags.lengths.cpu().argsort(stable=True).split(batch_size):
         batch = bags.batch(index).to(device)
         output = predict(model, batch)
-        confidence.append(losses.topk_mean(output.confidence, batch.lengths, divisor).cpu())
+        confidence.append(topk_mean(output.confidence, batch.lengths, divisor).cpu())
         labels.append(batch.labels.cpu())
         if output.alignment_logits is not None:
-            per_class = losses.topk_mean(output.alignment_logits, batch.lengths, divisor)
+            per_class = topk_mean(output.alignment_logits, batch.lengths, divisor)
             classes.append(per_class.softmax(dim=1).cpu())
     truth = torch.cat(labels).numpy() > 0
 
@@ -421,11 +395,10 @@ def video_level(model: Detector, bags: TrainingSet, batch_size: int = 32) -> dic
         return average_precision(score.numpy(), true, ~true)
 
     occur = [c for c in range(1, truth.shape[1]) if truth[:, c].any()] if classes else []
+    by_class = [ap(torch.cat(classes)[:, c], truth[:, c]) for c in occur]
     measures = {
         "holdout_ap": ap(torch.cat(confidence), ~truth[:, 0]),
-        "holdout_map": float(np.mean([ap(torch.cat(classes)[:, c], truth[:, c]) for c in occur]))
-        if occur
-        else math.nan,
+        "holdout_map": float(np.mean(by_class)) if by_class else math.nan,
     }
     defined = [value for value in measures.values() if not math.isnan(value)]
     return measures | {"holdout_criterion": float(np.mean(defined)) if defined else 0.0}
@@ -465,20 +438,20 @@ def load_run(
     known = _read_config(folder)
     settings = Config.from_dict(known["settings"])
     classes = ClassSet(**{k: tuple(v) if k != "name" else v for k, v in known["classes"].items()})
+    name, own = known["text"]["name"], folder / TEXT
+    if registered(settings.detector).needs_text:
+        if text is None and name is not None:
+            text, prompts = load_text(name, classes.words, dim=settings.model.dim)
+        elif text is None and own.is_file():
+            text, prompts = read_text(own, classes.words)
+        elif text is None:
+            raise ValueError(f"{folder} was trained with a text tower of its own: pass text=")
+        if prompts is None or _text_digest(text, prompts) != known["text"]["digest"]:
+            raise ValueError(
+                f"{folder} was trained with other text tower weights than those found now; "
+                "restore them, or train again"
+            )
     with torch.random.fork_rng(devices=[]):
-        if needs_text(settings.detector):
-            if text is None:
-                name = known["text"]["name"]
-                if name is None:
-                    raise ValueError(
-                        f"{folder} was trained with a text tower of its own: pass text="
-                    )
-                text, prompts = load_text(name, classes.words, dim=settings.model.dim)
-            if prompts is None or _text_digest(text, prompts) != known["text"]["digest"]:
-                raise ValueError(
-                    f"{folder} was trained with other text tower weights than those found now; "
-                    "restore them, or train again"
-                )
         model = build(settings, text, prompts, classes=classes)
     try:
         model.load_trainable_state(_chosen(folder))
@@ -504,23 +477,46 @@ def run_identity(
 def _identity(
     settings: Config,
     store: FeatureStore,
-    text_name: str | None,
+    name: str | None,
     tower: TextTower | None,
     prompts: WordPrompts | None,
     teacher: Detector | None,
 ) -> dict[str, Any]:
+    taught = teacher and _digest(teacher.trainable_state(), teacher.settings.digest())
     return {
         "format": FORMAT,
         "settings": settings.to_dict(),
         "store": {"path": str(store.path), "digest": store.digest, "encoder": store.encoder},
         "classes": json.loads(json.dumps(asdict(store.classes))),
-        "text": {
-            "name": text_name,
-            "digest": None if tower is None else _text_digest(tower, prompts),
-        },
-        "teacher": teacher
-        and _weights_digest(teacher.trainable_state(), teacher.settings.digest()),
+        "text": {"name": name, "digest": tower and _text_digest(tower, prompts)},
+        "teacher": taught,
     }
+
+
+def _text_digest(tower: TextTower, prompts: WordPrompts | None) -> str:
+    return _digest(tower.state_dict(), repr(prompts))
+
+
+def _digest(state: Mapping[str, Tensor], also: str) -> str:
+    digest = hashlib.sha256(also.encode())
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _chosen(folder: Path) -> dict[str, Tensor]:
+    """The chosen epoch's weights: of the weights file, unless the state beside it, which is written
+    first, has chosen another epoch."""
+    weights, state = folder / WEIGHTS, folder / STATE
+    told = json.loads(_header(state).get("scalars", "{}")).get("chosen_epoch")
+    if told is not None and _header(weights).get("epoch") != str(told):
+        best = {k: v for k, v in load_file(state).items() if k.startswith("best.")}
+        return {name.removeprefix("best."): value for name, value in best.items()}
+    if not weights.is_file():
+        raise FileNotFoundError(f"{folder} holds no {WEIGHTS}: no epoch of this run has ended yet")
+    return load_file(weights)
 
 
 def _header(path: Path) -> dict[str, str]:
@@ -531,18 +527,9 @@ def _header(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
-def _chosen(folder: Path) -> dict[str, Tensor]:
-    """The chosen epoch's weights: of the weights file, unless the state beside it, which is written
-    first, has chosen another epoch."""
-    weights, state = folder / WEIGHTS, folder / STATE
-    told = json.loads(_header(state).get("scalars", "{}")).get("chosen_epoch")
-    if told is not None and _header(weights).get("epoch") != str(told):
-        with safe_open(state, framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith("best.")]  # noqa: SIM118
-            return {name.removeprefix("best."): file.get_tensor(name) for name in names}
-    if not weights.is_file():
-        raise FileNotFoundError(f"{folder} holds no {WEIGHTS}: no epoch of this run has ended yet")
-    return load_file(weights)
+def _packed(tensors: Mapping[str, Tensor], **metadata: str) -> bytes:
+    """A safetensors file."""
+    return save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata=metadata)
 
 
 def _open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
@@ -567,10 +554,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         known["settings"], known["text"]["digest"], known["classes"]["words"]  # noqa: B018
-        if known.get("format") != FORMAT:
-            raise ValueError("a run of another version of this package")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete {folder} to train again") from None
+    if known.get("format") != FORMAT:
+        raise ValueError(f"{folder} was written by another version of this package; train it again")
     return known
 
 
@@ -593,23 +580,5 @@ def _write(path: Path, content: bytes) -> None:
     os.replace(part, path)
 
 
-def _packed(tensors: Mapping[str, Tensor], **metadata: str) -> bytes:
-    """A safetensors file."""
-    return save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata=metadata)
-
-
 def _numbers(entry: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in entry.items())
-
-
-def _text_digest(tower: TextTower, prompts: WordPrompts) -> str:
-    return _weights_digest(tower.state_dict(), repr(prompts))
-
-
-def _weights_digest(state: Mapping[str, Tensor], also: str) -> str:
-    digest = hashlib.sha256(also.encode())
-    for name in sorted(state):
-        value = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        digest.update(value.numpy().tobytes())
-    return digest.hexdigest()[:12]

@@ -291,6 +291,20 @@ def test_wrong_widths_are_refused_with_both_numbers():
         call(detector(), video, audio[:, :20], lengths)
 
 
+def test_detectors_own_their_weights():
+    """Two detectors of one text tower: what one suffers does not reach the other."""
+    text = text_tower()
+    before = {k: v.clone() for k, v in text.state_dict().items()}
+    one, other = (build(settings(), text, WORDS).eval() for _ in range(2))
+    expected = call(other, *batch(LENGTHS)).class_embeddings
+    one.to("meta")
+    one.to_empty(device="cpu")
+    assert {p.device.type for p in other.parameters()} == {"cpu"}
+    assert torch.equal(call(other, *batch(LENGTHS)).class_embeddings, expected)
+    other.textual_prompt.tower.text_projection.data.add_(1)
+    assert all(torch.equal(value, before[name]) for name, value in text.state_dict().items())
+
+
 def test_seeded_builds_are_equal():
     a, b = detector(seed=3).trainable_state(), detector(seed=3).trainable_state()
     assert all(torch.equal(a[k], b[k]) for k in a)
