@@ -1,7 +1,6 @@
 """The feature store: one folder that holds every feature, label and annotation of a data set.
 
-Whatever the data was (Soundstage, XD-Violence, CCTV-Fights, a user's own folder), it becomes this
-folder, and nothing after the store knows where it came from::
+Whatever the data was, it becomes this folder, and nothing after it knows where it came from::
 
     meta.json        classes, D, stride, encoder, counts, a digest of the content
     manifest.csv     one row a (video, crop): name, label, split, lengths, where its features lie
@@ -35,8 +34,7 @@ from avadclip_lite.config import MAX_SNIPPETS, ClassSet, Config
 
 Segment = tuple[str | None, int, int]  # code (None in the binary form), first frame, end exclusive
 
-LABEL_MARK = "_label_"
-_LABEL_PADDING = "0"
+LABEL_MARK, LABEL_PADDING = "_label_", "0"
 
 FORMAT = 1
 META, MANIFEST, ANNOTATIONS = "meta.json", "manifest.csv", "annotations.csv"
@@ -64,15 +62,10 @@ class StoreError(ValueError):
 
 def parse_codes(label: str | Iterable[str], classes: ClassSet) -> tuple[str, ...]:
     """The class codes of a label such as ``"B2-G-0"`` or ``("B2", "G")``, in class order, each
-    once.
-
-    Raises ``ValueError`` for an unknown code, for no code at all, and for the normal class
-    together with an anomaly.
-    """
-    parts = label.split("-") if isinstance(label, str) else list(label)
-    indices = sorted(
-        {classes.index(part.strip()) for part in parts if part.strip() != _LABEL_PADDING}
-    )
+    once. Raises ``ValueError`` for an unknown code, for no code at all, and for the normal class
+    together with an anomaly."""
+    parts = map(str.strip, label.split("-") if isinstance(label, str) else label)
+    indices = sorted({classes.index(part) for part in parts if part != LABEL_PADDING})
     if not indices:
         raise ValueError(f"label {label!r} names no class of {', '.join(classes.codes)}")
     if indices[0] == 0 and len(indices) > 1:
@@ -88,12 +81,9 @@ def has_label(name: str) -> bool:
 
 
 def parse_label(name: str, classes: ClassSet) -> tuple[str, ...]:
-    """The class codes in a video's name: ``..._label_B2-G-0`` gives ``("B2", "G")``.
-
-    Raises ``ValueError`` naming the video when it carries no label or an unknown code.
-    """
-    stem = name.removesuffix(".mp4")
-    before, mark, label = stem.rpartition(LABEL_MARK)
+    """The class codes in a video's name: ``..._label_B2-G-0`` gives ``("B2", "G")``. Raises
+    ``ValueError`` naming the video when it carries no label or an unknown code."""
+    _, mark, label = name.removesuffix(".mp4").rpartition(LABEL_MARK)
     if not mark:
         raise ValueError(
             f"video name {name!r} carries no label; expected {LABEL_MARK}CODE at its end"
@@ -142,42 +132,36 @@ class FeatureStore:
     """
 
     def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
-        self.path = path
-        kind = meta["classes"]
+        self.path, self.dim, self.stride = path, int(meta["dim"]), int(meta["stride"])
+        self.encoder, self.digest = meta["encoder"], meta["digest"]
         self.classes = ClassSet(
-            name=kind["name"], codes=tuple(kind["codes"]), words=tuple(kind["words"])
+            **{k: v if k == "name" else tuple(v) for k, v in meta["classes"].items()}
         )
-        self.dim: int = meta["dim"]
-        self.stride: int = meta["stride"]
-        self.encoder: str = meta["encoder"]
-        self.digest: str = meta["digest"]
         self.flag_names: tuple[str, ...] = tuple(meta["flags"])
         self._columns = columns = _read_manifest(path / MANIFEST)
+        columns["has_audio"] = columns["audio_start"] >= 0
         self.snippets, self.frames = columns["snippets"], columns["frames"]
-        self.has_audio = columns["audio_start"] >= 0
-        fields_of_row = [self.has_audio if f == "has_audio" else columns[f] for f in Row._fields]
-        listed = (c.tolist() if isinstance(c, np.ndarray) else c for c in fields_of_row)
+        self.has_audio = columns["has_audio"]
+        listed = (np.asarray(columns[name], object) for name in Row._fields)
         self.videos = [Row(*row) for row in zip(*listed, strict=True)]
-        self._video = _map_array(path / "video.npy", (meta["video_snippets"], self.dim))
-        self._audio = self._flags = None
-        if meta["audio_snippets"]:
-            self._audio = _map_array(path / "audio.npy", (meta["audio_snippets"], self.dim))
-        if self.flag_names:
-            shape = (meta["video_snippets"], len(self.flag_names))
-            self._flags = _map_array(path / "flags.npy", shape)
-        names = columns["name"]
-        self.video_ids, numbers = _numbered(names)
-        self.film_ids, _ = _numbered([film_of(name) for name in names])
+        self.video_ids, numbers = _numbered(columns["name"])
+        self.film_ids, _ = _numbered([film_of(name) for name in columns["name"]])
+        video, audio, flags = meta["video_snippets"], meta["audio_snippets"], len(self.flag_names)
+        self._video = _map_array(path / "video.npy", (video, self.dim))
+        self._audio = _map_array(path / "audio.npy", (audio, self.dim)) if audio else None
+        self._flags = _map_array(path / "flags.npy", (video, flags)) if flags else None
         self._check(meta)
-        self._read_annotations(numbers)
+        events: list[list[Segment]] = [[] for _ in numbers]  # by video
+        with open(path / ANNOTATIONS, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                event = (row["code"] or None, int(row["start"]), int(row["end"]))
+                events[numbers[row["name"]]].append(event)
+        self._truth, self._events = [list(map(f, events)) for f in (truth_events, class_events)]
 
     @classmethod
     def open(cls, path: str | Path) -> FeatureStore:
-        """Open a finished store.
-
-        Raises ``FileNotFoundError`` when there is none, and ``StoreError`` for a store that is
-        half-written, cut short, or not a store at all.
-        """
+        """Open a finished store. Raises ``FileNotFoundError`` when there is none, and
+        ``StoreError`` for one that is half-written, cut short, or not a store at all."""
         path = Path(path)
         half = path if path.name.endswith(PARTIAL) else path.with_name(path.name + PARTIAL)
         if not (path / META).is_file():
@@ -233,28 +217,13 @@ class FeatureStore:
                 "import the data again"
             )
 
-    def _read_annotations(self, numbers: Mapping[str, int]) -> None:
-        """Events by class, a list for each video, and all frame truth in one array sorted by
-        video: rows ``_first[v] : _first[v + 1]`` of ``_truth`` are video v's starts and ends."""
-        events: list[list[Segment]] = [[] for _ in numbers]
-        with open(self.path / ANNOTATIONS, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                event = (row["code"] or None, int(row["start"]), int(row["end"]))
-                events[numbers[row["name"]]].append(event)
-        truth = [truth_events(own) for own in events]
-        self._events = [class_events(own) for own in events]
-        self._first = np.concatenate([[0], np.cumsum([len(own) for own in truth], dtype=np.int64)])
-        spans = [event[1:] for own in truth for event in own]
-        self._truth = np.array(spans, dtype=np.int64).reshape(-1, 2)
-
     def indices(self, split: str) -> np.ndarray:
         """Row numbers of a split, in the manifest's order; ``StoreError`` if it has none."""
         splits = self._columns["split"]
-        found = np.array([k for k, s in enumerate(splits) if s == split], np.int64)
-        if not len(found):
+        if split not in splits:
             known = ", ".join(sorted(set(splits)))
             raise StoreError(f"{self.path} has no split {split!r}; it has {known}")
-        return found
+        return np.flatnonzero(np.array(splits) == split)
 
     def video(self, i: int) -> np.ndarray:
         """(T, D) view of row i's video features, cut to the length shared with its audio."""
@@ -265,27 +234,24 @@ class FeatureStore:
         audio = self.uncut(i)[1]
         return None if audio is None else audio[: self.snippets[i]]
 
+    def _own(self, kind: str, i: int) -> slice:
+        start = int(self._columns[f"{kind}_start"][i])
+        return slice(start, start + int(self._columns[f"{kind}_rows"][i]))
+
     def uncut(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Row i's video (Tv, D) and audio (Ta, D) views at the lengths they came with, which may
         be one snippet apart: what the release works on, each modality alone."""
-        video, audio = (
-            (int(self._columns[f"{kind}_start"][i]), int(self._columns[f"{kind}_rows"][i]))
-            for kind in ("video", "audio")
-        )
-        seen = self._video[video[0] : sum(video)]
-        return seen, self._audio[audio[0] : sum(audio)] if self.has_audio[i] else None
+        audio = self._audio[self._own("audio", i)] if self.has_audio[i] else None
+        return self._video[self._own("video", i)], audio
 
     def audio_mask(self, i: int) -> np.ndarray:
         """(Tv,) bool, over the uncut video: which snippets have sound. That is every snippet of a
         row with audio, less those that the store flags as beyond the reach of the track."""
-        rows = int(self._columns["video_rows"][i])
-        if not self.has_audio[i]:
-            return np.zeros(rows, bool)
-        mask = np.arange(rows) < self._columns["audio_rows"][i]
+        own = self._own("video", i)
+        rows = self._columns["audio_rows"][i] if self.has_audio[i] else 0
+        mask = np.arange(own.stop - own.start) < rows
         if AUDIO_PRESENT in self.flag_names:
-            start = int(self._columns["video_start"][i])
-            column = self.flag_names.index(AUDIO_PRESENT)
-            mask &= self._flags[start : start + rows, column].astype(bool)
+            mask &= self._flags[own, self.flag_names.index(AUDIO_PRESENT)].astype(bool)
         return mask
 
     def audio_key(self, i: int) -> int:
@@ -297,19 +263,16 @@ class FeatureStore:
         """Per-snippet truth of row i, ``{name: (T,) bool}``; empty for stores without flags."""
         if self._flags is None:
             return {}
-        start = int(self._columns["video_start"][i])
-        block = self._flags[start : start + int(self.snippets[i])].astype(bool)
-        return {name: block[:, k] for k, name in enumerate(self.flag_names)}
+        block = self._flags[self._own("video", i)][: self.snippets[i]].astype(bool)
+        return dict(zip(self.flag_names, block.T, strict=True))
 
     def labels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """(n, C) float32 multi-hot weak labels; column 0 is 1 for normal videos only."""
-        hot: dict[str, np.ndarray] = {}
-        for label in set(self._columns["label"]):
-            hot[label] = np.zeros(len(self.classes), np.float32)
-            for code in parse_codes(label, self.classes):
-                hot[label][self.classes.index(code)] = 1.0
-        rows = [hot[self._columns["label"][i]] for i in indices]
-        return np.stack(rows) if rows else np.zeros((0, len(self.classes)), np.float32)
+        hot = np.zeros((len(indices), len(self.classes)), np.float32)
+        codes = {label: parse_codes(label, self.classes) for label in set(self._columns["label"])}
+        for row, i in zip(hot, indices, strict=True):
+            row[[self.classes.index(code) for code in codes[self._columns["label"][i]]]] = 1
+        return hot
 
     def segments(self, i: int, frames: int | None = None) -> list[Segment]:
         """Events of row i by class as (code, first frame, end frame), end exclusive, clipped to
@@ -320,24 +283,14 @@ class FeatureStore:
         self, indices: Sequence[int] | np.ndarray, frames: np.ndarray | None = None
     ) -> np.ndarray:
         """(sum N,) uint8: 1 where any event covers the frame, rows one after the other; of
-        ``frames`` (n,) frames each, or of the rows' own N.
-
-        Overlapping events count once. Where a video's events are known in both forms, the binary
-        one counts, as in the release.
-        """
-        indices = np.asarray(indices, dtype=np.int64)
-        frames = self.frames[indices] if frames is None else np.asarray(frames)
-        offset = np.concatenate([[0], np.cumsum(frames)])
-        first = self._first[self.video_ids[indices]]
-        count = self._first[self.video_ids[indices] + 1] - first
-        row = np.repeat(np.arange(len(indices)), count)  # the row that each event belongs to
-        event = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)  # its number there
-        spans = self._truth[event + np.repeat(first, count)]
-        bounds = np.minimum(spans, frames[row, None]) + offset[row, None]
-        steps = np.zeros(offset[-1] + 1, dtype=np.int32)  # +1 where an event starts, -1 at its end
-        np.add.at(steps, bounds[:, 0], 1)
-        np.add.at(steps, bounds[:, 1], -1)
-        return (np.cumsum(steps)[:-1] > 0).astype(np.uint8)
+        ``frames`` (n,) frames each, or of the rows' own N. Where a video's events are known in
+        both forms, the binary one counts, as in the release."""
+        frames = self.frames[np.asarray(indices, np.int64)] if frames is None else frames
+        truth = [np.zeros(n, np.uint8) for n in frames]
+        for row, i in zip(truth, indices, strict=True):
+            for _, start, end in self._truth[self.video_ids[i]]:
+                row[start:end] = 1
+        return np.concatenate([np.zeros(0, np.uint8), *truth])
 
 
 def clip_segments(segments: Iterable[Segment], frames: int) -> list[Segment]:
@@ -370,10 +323,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _map_array(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    if not path.is_file():
-        raise StoreError(f"{path} is missing from its store; import the data again")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing from its store; import the data again") from None
     except (ValueError, OSError) as error:
         raise StoreError(f"{path} is damaged ({error}); import the data again") from None
     if array.shape != shape:
@@ -396,21 +349,18 @@ def resample(
     a mean, and a bin without any is zero.
     """
     features = np.asarray(features)
-    weight = np.ones(len(features), np.float32) if keep is None else keep.astype(np.float32)
+    if keep is not None and not keep.all():
+        share = resample(keep[:, None], max_snippets)  # of each bin
+        return resample(features * keep[:, None], max_snippets) / np.where(share > 0, share, 1)
     if len(features) <= max_snippets:
-        return features.astype(np.float32) if keep is None else features * weight[:, None]
+        return features.astype(np.float32)
     edges = np.linspace(0, len(features), max_snippets + 1).astype(np.int64)
     sizes = np.diff(edges)  # two neighbouring sizes, none empty because T > max_snippets
     means = np.empty((max_snippets, features.shape[1]), np.float32)
     for size in np.unique(sizes):
         bins = np.flatnonzero(sizes == size)
-        place = edges[bins, None] + np.arange(size)
-        rows = features[place].astype(np.float32)  # (bins, size, D)
-        if keep is None:
-            means[bins] = rows.mean(axis=1)
-        else:
-            share = weight[place] / np.maximum(weight[place].sum(axis=1, keepdims=True), 1)
-            means[bins] = (rows * share[..., None]).sum(axis=1)
+        rows = features[edges[bins, None] + np.arange(size)].astype(np.float32)  # (bins, size, D)
+        means[bins] = rows.mean(axis=1)
     return means
 
 
@@ -456,54 +406,46 @@ class TrainingSet:
         rows = np.asarray(rows, dtype=np.int64)
         if settings.data.crops == "first":
             # sorted by crop (stable), the first of each video is its lowest crop
-            crop = np.array([store.videos[i].crop for i in rows])
-            order = np.argsort(crop, kind="stable")
+            order = np.argsort([store.videos[i].crop for i in rows], kind="stable")
             _, first = np.unique(store.video_ids[rows[order]], return_index=True)
             rows = rows[np.sort(order[first])]
         if not len(rows):
             raise StoreError(f"no training rows were chosen from {store.path}")
-        self.rows = rows
+        self.rows, self.device = rows, torch.device("cpu")
         self.max_snippets = settings.model.max_snippets
         self.length_aware = settings.data.length_aware
-        self._separate = settings.data.resample == "separate"
         self.labels = torch.from_numpy(store.labels(rows))  # (R, C)
-        self._pack(store)
-        self.device = torch.device("cpu")
+        separate = settings.data.resample == "separate"
+        self._pack(
+            store, [store.uncut(i) if separate else (store.video(i), store.audio(i)) for i in rows]
+        )
 
-    def _pack(self, store: FeatureStore) -> None:
-        def pair(i: int) -> tuple[np.ndarray, np.ndarray | None]:
-            return store.uncut(i) if self._separate else (store.video(i), store.audio(i))
-
-        spans = np.zeros((4, len(self.rows)), np.int64)  # video start, length, audio start, length
-        used = np.zeros(2, np.int64)
-        tracks: dict[tuple[int, int], int] = {}  # a track at a length (crops may cut it) -> start
-        for k, i in enumerate(self.rows):
-            video, audio = pair(i)
-            spans[:2, k] = used[0], min(len(video), self.max_snippets)
-            used[0] += spans[1, k]
+    def _pack(self, store: FeatureStore, bags: list[tuple[np.ndarray, np.ndarray | None]]) -> None:
+        most, tracks = self.max_snippets, {}  # a track at a length (crops may cut it): first bag
+        spans = np.zeros((4, len(bags)), np.int64)  # video start, length, audio start, length
+        for k, (i, (video, audio)) in enumerate(zip(self.rows, bags, strict=True)):
+            spans[1, k] = min(len(video), most)
             if audio is not None:
-                length = min(len(audio), self.max_snippets)
-                key = store.audio_key(i), len(audio)
-                if key not in tracks:
-                    tracks[key] = int(used[1])
-                    used[1] += length
-                spans[2:, k] = tracks[key], length
-        self._video = torch.zeros(int(used[0]) + 1, store.dim)
-        self._audio = torch.zeros(int(used[1]) + 1, store.dim)
-        self._sounds = torch.zeros(int(used[1]) + 1, dtype=torch.bool)  # this snippet has sound
-        video_out, audio_out, sounds = (x.numpy() for x in (self._video, self._audio, self._sounds))
-        filled = -1
-        for (v, tv, a, ta), i in zip(spans.T, self.rows, strict=True):
-            video, audio = pair(i)
-            video_out[v : v + tv] = resample(video, self.max_snippets)
-            if audio is not None and a > filled:  # starts grow with each new track
-                keep = np.ones(len(audio), bool)
-                mask = store.audio_mask(i)[: len(audio)]
-                keep[: len(mask)] = mask
-                partial = None if keep.all() else keep
-                audio_out[a : a + ta] = resample(audio, self.max_snippets, partial)
-                sounds[a : a + ta] = resample(keep[:, None], self.max_snippets)[:, 0] > 0
-                filled = a
+                spans[3, k] = min(len(audio), most)
+                tracks.setdefault((store.audio_key(i), len(audio)), []).append(k)
+        spans[0, 1:] = np.cumsum(spans[1, :-1])
+        used = 0
+        for sharing in tracks.values():
+            spans[2, sharing] = used
+            used += spans[3, sharing[0]]
+        self._video = torch.zeros(int(spans[1].sum()) + 1, store.dim)
+        self._audio = torch.zeros(int(used) + 1, store.dim)
+        self._sounds = torch.zeros(int(used) + 1, dtype=torch.bool)  # this snippet has sound
+        for (v, tv, _, _), (video, _) in zip(spans.T, bags, strict=True):
+            self._video[v : v + tv] = torch.from_numpy(resample(video, most))
+        for k, *_ in tracks.values():
+            _, _, a, ta = spans[:, k]
+            audio = bags[k][1]
+            keep = np.ones(len(audio), bool)
+            mask = store.audio_mask(self.rows[k])[: len(audio)]
+            keep[: len(mask)] = mask
+            self._audio[a : a + ta] = torch.from_numpy(resample(audio, most, keep))
+            self._sounds[a : a + ta] = torch.from_numpy(resample(keep[:, None], most)[:, 0] > 0)
         self._spans = torch.from_numpy(spans)
         self.lengths = self._host_lengths = self._spans[1]
 
