@@ -22,7 +22,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,20 +41,17 @@ META, MANIFEST, ANNOTATIONS = "meta.json", "manifest.csv", "annotations.csv"
 AUDIO_PRESENT = "audio_present"  # flag: the sound track reaches this snippet
 PARTIAL = ".partial"  # added to the name of a store that is being written
 TEXT_COLUMNS = ("name", "label", "split", "source")
-NUMBER_COLUMNS = (
-    "crop",
-    "snippets",  # T, what video and audio share
-    "frames",  # N = stride x T
-    "stride",  # frames a snippet
-    "video_start",  # first row in video.npy
-    "video_rows",
-    "audio_start",  # first row in audio.npy, -1 without audio
-    "audio_rows",
-)
+NUMBER_COLUMNS = ("crop", "snippets", "frames", "stride")
+# where a row's features lie in video.npy and audio.npy; audio_start is -1 without audio
+NUMBER_COLUMNS += ("video_start", "video_rows", "audio_start", "audio_rows")
 
 
 class StoreError(ValueError):
     """A feature store, or what was to go into one, is not as it must be."""
+
+
+def _damaged(what: str) -> StoreError:
+    return StoreError(f"{what}; import the data again")
 
 
 # ---------------------------------------------------------------------------- labels and events
@@ -127,21 +124,19 @@ class FeatureStore:
 
     Attributes: ``path``, ``classes``, ``dim`` (D), ``stride``, ``encoder``, ``videos`` (a list of
     ``Row``), ``snippets`` (R,), ``frames`` (R,), ``has_audio`` (R,), ``video_ids`` (R,) with equal
-    numbers for crops of one video, ``flag_names``, and ``digest``, which changes with any feature,
-    label or annotation.
+    numbers for crops of one video, ``film_ids`` (R,), ``flag_names``, and ``digest``, which changes
+    with any feature, label or annotation.
     """
 
     def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
         self.path, self.dim, self.stride = path, int(meta["dim"]), int(meta["stride"])
         self.encoder, self.digest = meta["encoder"], meta["digest"]
-        self.classes = ClassSet(
-            **{k: v if k == "name" else tuple(v) for k, v in meta["classes"].items()}
-        )
+        kind = {k: v if k == "name" else tuple(v) for k, v in meta["classes"].items()}
+        self.classes = ClassSet(**kind)
         self.flag_names: tuple[str, ...] = tuple(meta["flags"])
         self._columns = columns = _read_manifest(path / MANIFEST)
-        columns["has_audio"] = columns["audio_start"] >= 0
         self.snippets, self.frames = columns["snippets"], columns["frames"]
-        self.has_audio = columns["has_audio"]
+        self.has_audio = columns["has_audio"] = columns["audio_start"] >= 0
         listed = (np.asarray(columns[name], object) for name in Row._fields)
         self.videos = [Row(*row) for row in zip(*listed, strict=True)]
         self.video_ids, numbers = _numbered(columns["name"])
@@ -179,15 +174,13 @@ class FeatureStore:
         try:
             meta = json.loads((path / META).read_text(encoding="utf-8"))
             if meta["format"] != FORMAT:
-                raise StoreError(
-                    f"{path} has store format {meta['format']!r} and this package reads format "
-                    f"{FORMAT}; import the data again"
-                )
+                found = f"{path} has store format {meta['format']!r}"
+                raise _damaged(f"{found} and this package reads format {FORMAT}")
             return cls(path, meta)
         except StoreError:
             raise
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path} is damaged ({error!r}); import the data again") from error
+            raise _damaged(f"{path} is damaged ({error!r})") from error
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -200,22 +193,13 @@ class FeatureStore:
 
     def _check(self, meta: Mapping[str, Any]) -> None:
         c = self._columns
-        whole = (
-            len(self) == meta["rows"]
-            and (self.snippets >= 1).all()
-            and (self.frames == self.snippets * self.stride).all()
-            and (c["stride"] == self.stride).all()
-            and (c["video_start"] >= 0).all()
-            and (c["video_start"] + c["video_rows"] <= meta["video_snippets"]).all()
-            and (c["audio_start"] + c["audio_rows"] <= meta["audio_snippets"]).all()
-            and (self.snippets <= c["video_rows"]).all()
-            and (self.snippets <= c["audio_rows"])[self.has_audio].all()
-        )
-        if not whole:
-            raise StoreError(
-                f"{self.path / MANIFEST} and {META} beside it contradict each other; "
-                "import the data again"
-            )
+        fits = (self.snippets >= 1) & (self.snippets <= c["video_rows"]) & (c["video_start"] >= 0)
+        fits &= (self.snippets <= c["audio_rows"]) | ~self.has_audio
+        fits &= (self.frames == self.snippets * self.stride) & (c["stride"] == self.stride)
+        for kind in ("video", "audio"):
+            fits &= c[f"{kind}_start"] + c[f"{kind}_rows"] <= meta[f"{kind}_snippets"]
+        if len(self) != meta["rows"] or not fits.all():
+            raise _damaged(f"{self.path / MANIFEST} and {META} beside it contradict each other")
 
     def indices(self, split: str) -> np.ndarray:
         """Row numbers of a split, in the manifest's order; ``StoreError`` if it has none."""
@@ -240,7 +224,7 @@ class FeatureStore:
 
     def uncut(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Row i's video (Tv, D) and audio (Ta, D) views at the lengths they came with, which may
-        be one snippet apart: what the release works on, each modality alone."""
+        be one snippet apart: what the release works on."""
         audio = self._audio[self._own("audio", i)] if self.has_audio[i] else None
         return self._video[self._own("video", i)], audio
 
@@ -317,7 +301,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     columns = dict(zip(header, zip(*lines, strict=True), strict=True))
     missing = [name for name in TEXT_COLUMNS + NUMBER_COLUMNS if name not in columns]
     if missing:
-        raise StoreError(f"{path} lacks the columns {', '.join(missing)}; import the data again")
+        raise _damaged(f"{path} lacks the columns {', '.join(missing)}")
     numbers = {name: np.array(columns[name], dtype=np.int64) for name in NUMBER_COLUMNS}
     return {name: columns[name] for name in TEXT_COLUMNS} | numbers
 
@@ -326,13 +310,11 @@ def _map_array(path: Path, shape: tuple[int, int]) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise StoreError(f"{path} is missing from its store; import the data again") from None
+        raise _damaged(f"{path} is missing from its store") from None
     except (ValueError, OSError) as error:
-        raise StoreError(f"{path} is damaged ({error}); import the data again") from None
+        raise _damaged(f"{path} is damaged ({error})") from None
     if array.shape != shape:
-        raise StoreError(
-            f"{path} holds {array.shape} where {META} beside it says {shape}; import the data again"
-        )
+        raise _damaged(f"{path} holds {array.shape} where {META} beside it says {shape}")
     return array.view(np.ndarray)  # slices of a memmap object cost far more than of its array
 
 
@@ -384,16 +366,16 @@ class Batch:
         return (self.audio if self.video is None else self.video).shape[1]
 
     def to(self, device: torch.device | str) -> Batch:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{k: None if v is None else v.to(device) for k, v in values.items()})
+        moved = {k: None if v is None else v.to(device) for k, v in vars(self).items()}
+        return Batch(**moved)
 
 
 class TrainingSet:
     """Training bags in memory, resampled once; a batch is indexing and nothing else.
 
-    Rows lie packed, one after the other and without padding, with one row of zeros at the end
-    that padding points to; an audio track is held once for all crops of its video. ``lengths``
-    (R,), ``labels`` (R, C) and ``rows`` (R,), the store's row numbers, are open to look at.
+    Rows lie packed without padding, with one row of zeros at the end that padding points to; an
+    audio track is held once for all crops of its video. ``lengths`` (R,), ``labels`` (R, C) and
+    ``rows`` (R,), the store's row numbers, are open to look at.
 
     ``settings.data.resample``: "together" pools video and audio of a snippet into the same bin;
     "separate" resamples each on its own length, as the release does, which misaligns long videos
@@ -466,18 +448,13 @@ class TrainingSet:
         return self
 
     def batch(self, index: Tensor) -> Batch:
-        """The bags at positions ``index (B,)`` int64 of ``rows``, on this set's device.
-
-        T is the longest bag's length when ``settings.data.length_aware``, else always
-        ``max_snippets``. Keep ``index`` on the CPU: the length is then known without waiting for
-        the device.
-        """
-        steps = self.max_snippets
-        if self.length_aware:
-            steps = int(self._host_lengths[index.cpu()].max())
+        """The bags at positions ``index (B,)`` int64 of ``rows``, on this set's device. T is the
+        longest bag's length when ``settings.data.length_aware``, else always ``max_snippets``. Keep
+        ``index`` on the CPU: the length is then known without waiting for the device."""
+        longest = self._host_lengths[index.cpu()].max() if self.length_aware else self.max_snippets
         index = index.to(self.device, non_blocking=True)
         video_start, lengths, audio_start, audio_lengths = self._spans[:, index]
-        step = torch.arange(steps, device=self.device)
+        step = torch.arange(int(longest), device=self.device)
 
         def gathered(packed: Tensor, start: Tensor, length: Tensor) -> Tensor:
             return packed[torch.where(step < length[:, None], start[:, None] + step, -1)]
@@ -497,11 +474,9 @@ POOL = 8  # length-aware batches are cut from this many shuffled batches sorted 
 
 
 def shuffled_batches(bags: TrainingSet, size: int, generator: torch.Generator) -> list[Tensor]:
-    """Shuffled positions of an epoch, the last small batch kept.
-
-    Where batches are cut to their longest bag, each pool of ``POOL`` shuffled batches is sorted by
-    length before it is cut, so that little padding is computed; then the batches are shuffled.
-    """
+    """Shuffled positions of an epoch, the last small batch kept. Where batches are cut to their
+    longest bag, each pool of ``POOL`` shuffled batches is sorted by length before it is cut, so
+    that little padding is computed; then the batches are shuffled."""
     order = torch.randperm(len(bags), generator=generator)
     if not bags.length_aware:
         return list(order.split(size))
@@ -518,9 +493,9 @@ def holdout_split(
     trained on is judged, nor another crop of its video.
 
     Stratified by weak label: films are sorted by the labels of their clips, shuffled within equal
-    ones, and picked at equal steps, so that every label is held out nearly in proportion, rare
-    combinations together with their neighbours. Films of normal clips alone and others are picked
-    apart, each at least once where there are two or more. Row order is kept.
+    ones, and picked at equal steps, so that every label is held out nearly in proportion. Films of
+    normal clips alone and others are picked apart, each at least once where there are two or more.
+    Row order is kept.
     """
     rows = np.asarray(rows, dtype=np.int64)
     if not 0 <= share < 1:
@@ -530,18 +505,14 @@ def holdout_split(
     labels = np.zeros((len(films), len(store.classes)), np.float32)
     np.maximum.at(labels, film, store.labels(rows))
     labels[:, 0] = labels[:, 1:].sum(axis=1) == 0  # normal: all of its clips are
-    size = np.bincount(film)
     shuffle = rng.permutation(len(films))
-    keys = (size[shuffle], *labels[shuffle].T[::-1])
+    keys = (np.bincount(film)[shuffle], *labels[shuffle].T[::-1])
     order = shuffle[np.lexsort(keys)]  # lexsort is stable
     held: list[np.ndarray] = []
     for normal in (True, False):
         group = order[(labels[order, 0] > 0) == normal]
-        count = round(share * len(group))
-        if share and len(group) > 1:
-            count = max(count, 1)
-        step = len(group) / max(count, 1)
-        picks = np.floor((np.arange(count) + rng.random()) * step).astype(np.int64)
-        held.append(group[picks])
+        count = max(round(share * len(group)), int(share > 0 and len(group) > 1))
+        steps = (np.arange(count) + rng.random()) * (len(group) / max(count, 1))
+        held.append(group[np.floor(steps).astype(np.int64)])
     out = np.isin(film, np.concatenate(held))
     return rows[~out], rows[out]
