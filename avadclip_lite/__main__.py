@@ -27,6 +27,7 @@ COMMANDS = {  # name: (module with add_arguments and main, what it does)
     "doctor": ("tools/doctor.py", "what of this machine is ready, and how to mend the rest"),
 }
 RENAMED = {"alarms": "thresholds", "assess": "evaluate --run RUN --data STORE"}
+OF_DETECTORS = ("train", "study", "evaluate", "score", "thresholds")
 USAGE = "usage: python -m avadclip_lite COMMAND [options]\n\n{}\n\n{}".format(
     "\n".join(f"  {name:18s}{text}" for name, (_, text) in COMMANDS.items()),
     "python -m avadclip_lite COMMAND --help says more about one.",
@@ -36,8 +37,6 @@ USAGE = "usage: python -m avadclip_lite COMMAND [options]\n\n{}\n\n{}".format(
 def _module(name: str) -> ModuleType:
     """A command's module: of the package, or a file of the clone (``tools/`` is not installed)."""
     if not name.endswith(".py"):
-        if name != "features.import_release":
-            importlib.import_module("avadclip_lite.baselines")  # registers the earlier systems
         return importlib.import_module(f"avadclip_lite.{name}")
     path = Path(__file__).resolve().parents[1] / name
     if not path.is_file():
@@ -67,6 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         return complain(f"avadclip_lite: no command {name!r}\n\n{USAGE}", 2)
     try:
+        if name in OF_DETECTORS:
+            importlib.import_module("avadclip_lite.baselines")  # registers the earlier systems
         module = _module(COMMANDS[name][0])
     except ImportError as error:
         help_ = "see what is missing with: python -m avadclip_lite doctor"
