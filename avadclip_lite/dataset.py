@@ -66,9 +66,8 @@ def parse_codes(label: str | Iterable[str], classes: ClassSet) -> tuple[str, ...
     if not indices:
         raise ValueError(f"label {label!r} names no class of {', '.join(classes.codes)}")
     if indices[0] == 0 and len(indices) > 1:
-        raise ValueError(
-            f"label {label!r} calls a video normal ({classes.codes[0]}) and anomalous at once"
-        )
+        normal = f"normal ({classes.codes[0]})"
+        raise ValueError(f"label {label!r} calls a video {normal} and anomalous at once")
     return tuple(classes.codes[i] for i in indices)
 
 
@@ -82,9 +81,8 @@ def parse_label(name: str, classes: ClassSet) -> tuple[str, ...]:
     ``ValueError`` naming the video when it carries no label or an unknown code."""
     _, mark, label = name.removesuffix(".mp4").rpartition(LABEL_MARK)
     if not mark:
-        raise ValueError(
-            f"video name {name!r} carries no label; expected {LABEL_MARK}CODE at its end"
-        )
+        expected = f"expected {LABEL_MARK}CODE at its end"
+        raise ValueError(f"video name {name!r} carries no label; {expected}")
     try:
         return parse_codes(label, classes)
     except ValueError as error:
@@ -92,13 +90,12 @@ def parse_label(name: str, classes: ClassSet) -> tuple[str, ...]:
 
 
 def truth_events(events: list[Segment]) -> list[Segment]:
-    """The events of one video that make its frame truth: those without a code if there are any,
-    else all."""
+    """Those of a video's events that make its frame truth: the codeless if there are any."""
     return [event for event in events if event[0] is None] or events
 
 
 def class_events(events: list[Segment]) -> list[Segment]:
-    """The events of one video by class: those with a code if there are any, else all."""
+    """Those of a video's events that name its classes: with a code if there are any."""
     return [event for event in events if event[0] is not None] or events
 
 
@@ -229,8 +226,8 @@ class FeatureStore:
         return self._video[self._own("video", i)], audio
 
     def audio_mask(self, i: int) -> np.ndarray:
-        """(Tv,) bool, over the uncut video: which snippets have sound. That is every snippet of a
-        row with audio, less those that the store flags as beyond the reach of the track."""
+        """(Tv,) bool, over the uncut video: which snippets have sound. Every one of a row with
+        audio, less those that the store flags as beyond the reach of the track."""
         own = self._own("video", i)
         rows = self._columns["audio_rows"][i] if self.has_audio[i] else 0
         mask = np.arange(own.stop - own.start) < rows
@@ -239,8 +236,7 @@ class FeatureStore:
         return mask
 
     def audio_key(self, i: int) -> int:
-        """A number that rows sharing one audio track (crops of a video) have in common, -1
-        without audio."""
+        """A number that rows of one audio track (crops) have in common, -1 without audio."""
         return int(self._columns["audio_start"][i])
 
     def flags(self, i: int) -> dict[str, np.ndarray]:
@@ -326,9 +322,8 @@ def resample(
 ) -> np.ndarray:
     """(T, D) -> (S, D) float32 with S = min(T, max_snippets).
 
-    A longer video becomes the means over bins of truncated ``linspace(0, T, max_snippets + 1)``,
-    as in the release; a shorter one stays as it is. ``keep`` (T,) bool: only these snippets enter
-    a mean, and a bin without any is zero.
+    A longer video becomes the means over bins of truncated ``linspace(0, T, max_snippets + 1)``, as
+    in the release. ``keep`` (T,) bool: only these enter a mean, and a bin without any is zero.
     """
     features = np.asarray(features)
     if keep is not None and not keep.all():

@@ -120,14 +120,12 @@ class Report:
     """What ``evaluate`` found. ``metrics`` is flat; its names:
 
     - ``frame_ap_classification``, ``frame_auc_classification``, ``..._alignment``: of either branch
-      at frame level, pooled over all videos;
-    - ``frame_ap_abnormal_classification``, ``..._alignment``: AP over the frames of the videos that
-      hold at least one anomalous frame;
+      at frame level, pooled over all videos; ``frame_ap_abnormal_...``: AP over the frames of the
+      videos that hold an anomalous frame;
     - ``positive_share``: share of anomalous frames, the AP of a detector that guesses;
     - ``map_anomaly``, ``map_anomaly@0.1`` ...: temporal mAP over the anomaly classes, mean over the
       IoU thresholds and at each; ``map_with_normal`` ...: as the release averages; ``map_B1`` ...:
-      one class;
-    - ``videos``, ``snippets``, ``frames``: what was scored.
+      one class; and ``videos``, ``snippets``, ``frames``: what was scored.
 
     A measure that the truth does not define is NaN, and ``notes`` says why under the same name.
     Where annotations name no class, ``notes["map"]`` says how many videos are left out of the
@@ -249,19 +247,15 @@ def temporal_map(
 ) -> MapResult:
     """Mean average precision of temporal detections, as the release computes it.
 
-    From the best ``_proposals`` of a class down, each takes the free truth of its video with the
+    From the best of a class's ``_proposals`` down, each takes the free truth of its video with the
     highest IoU, if that reaches the IoU threshold; AP is the sum of the precisions at the true
     positives over the number of truths.
 
-    Args:
-        probs: (S, C) class probabilities, the videos one after another; float32 for exact
-            equality with the release, whose arithmetic is in that type.
-        lengths: (V,) snippets of each video, at least one.
-        segments: for each video its truth (code, first frame, end frame exclusive), whole-video
-            normal segments included (``with_normal``).
-        stride: frames a snippet; 1 for scores that are given per frame.
-
-    Raises ``ValueError`` for shapes that do not fit or an unknown code.
+    ``probs (S, C)``: class probabilities, the videos of ``lengths (V,)`` snippets one after
+    another; float32 for exact equality with the release, whose arithmetic is in that type.
+    ``segments``: each video's truth (code, first frame, end frame exclusive), whole-video normal
+    segments included (``with_normal``). ``stride``: frames a snippet; 1 for scores given per
+    frame. Raises ``ValueError`` for shapes that do not fit or an unknown code.
     """
     probs, lengths = np.asarray(probs), np.asarray(lengths, dtype=np.int64)
     if probs.shape != (lengths.sum(), len(classes)):
@@ -354,9 +348,7 @@ Video = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
 @torch.no_grad()
 def predict(model: Detector, batch: Batch, precision: str = "float32") -> Output:
     """What a detector says about a batch in eval mode, logits in float32: the one way from features
-    to scores, of training's choice of an epoch, evaluation, thresholds and files alike.
-
-    ``precision`` "bf16" computes under autocast. The model's mode is the former one afterwards.
+    to scores. ``precision`` "bf16" computes under autocast. The mode is the former one afterwards.
     """
     if precision not in ("float32", "bf16"):
         raise ValueError(f"precision must be 'float32' or 'bf16', got {precision!r}")
@@ -368,12 +360,9 @@ def predict(model: Detector, batch: Batch, precision: str = "float32") -> Output
     finally:
         for module, mode in modes:
             module.training = mode
-    classes = output.alignment_logits
-    return replace(
-        output,
-        anomaly_logits=output.anomaly_logits.float(),
-        alignment_logits=None if classes is None else classes.float(),
-    )
+    names = ("anomaly_logits", "alignment_logits")
+    logits = {name: getattr(output, name) for name in names}
+    return replace(output, **{k: None if v is None else v.float() for k, v in logits.items()})
 
 
 def predict_videos(
@@ -386,10 +375,10 @@ def predict_videos(
 ) -> Predictions:
     """Score videos in full length, where the model is.
 
-    As in the release a video is cut into chunks of at most ``model.max_snippets`` (256), each an
-    own forward pass, and the outputs are joined. Chunks of several videos share a batch, sorted by
-    length, so that little padding is computed; a model of ``fixed_length`` gets every chunk padded
-    to ``max_snippets``, because there padding changes the result.
+    As in the release a video is cut into chunks of at most ``model.max_snippets``, each an own
+    forward pass, and the outputs are joined. Chunks are batched by length, so that little padding
+    is computed; a model of ``fixed_length`` gets every chunk padded to ``max_snippets``, because
+    there padding changes the result.
     """
     device = next(model.parameters()).device
     lengths = np.array([len(video) for video, *_ in videos], dtype=np.int64)
@@ -481,12 +470,9 @@ def score(
     classes: ClassSet,
     stride: int,
 ) -> Report:
-    """All measures of ``Report`` from predictions and the truth.
-
-    ``truth`` is 0 or 1 per frame, the videos one after another; ``segments`` holds each video's
-    anomalous segments (normal videos none: they become whole normal segments here). A video with
-    a segment of unknown class (None) is left out of the mAP.
-    """
+    """All measures of ``Report`` from predictions and the truth: ``truth`` is 0 or 1 per frame, the
+    videos one after another, ``segments`` each video's anomalous segments. A video with a segment
+    of unknown class (None) is left out of the mAP."""
     names, lengths, probs = predictions.names, predictions.lengths, predictions.alignment
     positive, negative = snippet_truth(truth, lengths, stride)
     metrics, result = frame_metrics(predictions, positive, negative), None
@@ -508,8 +494,8 @@ def event_metrics(
     classes: ClassSet,
     stride: int,
 ) -> tuple[dict[str, float], dict[str, str], MapResult | None]:
-    """``temporal_map`` under flat names, with a note on every number that needs one; arguments as
-    there, normal videos without segments. Videos with a segment of unknown class are left out."""
+    """``temporal_map`` under flat names, with a note on every number that needs one; normal videos
+    come without segments. Videos with a segment of unknown class are left out."""
     named = np.array([all(code is not None for code, *_ in found) for found in segments])
     notes: dict[str, str] = {}
     if not named.all():
