@@ -60,7 +60,7 @@ plt.show()
 #
 # *2 minutes, easy.* Write a function that gives the double of a number.
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def double(x):
     # BEGIN SOLUTION
     # Stumbles: the double is taken for the square, which is the same at two
@@ -76,7 +76,7 @@ assert double(2) == 4, "twice two is four"
 #
 # *3 minutes, hard.* Write a function that gives the half of a number.
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def half(x):
     # BEGIN SOLUTION
     # Stumbles: a whole-number division loses the half

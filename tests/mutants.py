@@ -201,8 +201,8 @@ MUTANTS = [
     Mutant(
         "the text tower shared between detectors",
         "model.py",
-        "copy.deepcopy(context.text),",
-        "context.text,",
+        "copy.deepcopy(context.text)",
+        "context.text",
         "tests/test_model.py::test_detectors_own_their_weights",
     ),
     Mutant(
