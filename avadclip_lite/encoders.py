@@ -140,6 +140,7 @@ class TextTower(nn.Module):
         if width % heads:
             raise ValueError(f"the text tower's width {width} is not divisible by heads={heads}")
         self.width, self.positions, self.dim = width, positions, dim
+        self.name: str | None = None  # what ``load_text`` knows it by
         self.token_embedding = nn.Embedding(rows, width)
         self.positional_embedding = nn.Parameter(torch.empty(positions, width))
         blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
