@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import operator
 import os
 import typing
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -74,19 +73,24 @@ CCTV_CLASSES = ClassSet(name="CCTV-Fights", codes=("A", "B1"), words=("normal", 
 CLASS_SETS = {"xd": XD_CLASSES, "cctv": CCTV_CLASSES}
 
 
-def _check(section: Any) -> None:
-    """Validate a configuration section against its own annotations and limits."""
-    hints = typing.get_type_hints(type(section))
-    for item in fields(section):
-        where, value = f"{type(section).__name__}.{item.name}", getattr(section, item.name)
-        wrong = _wrong(value, hints[item.name])
-        for entry in value if isinstance(value, tuple) else (value,):
-            for bound, fits in (("at_least", operator.ge), ("at_most", operator.le)):
-                limit = item.metadata.get(bound)
-                if wrong is None and limit is not None and not fits(entry, limit):
-                    wrong = f"{bound.replace('_', ' ')} {limit}"
-        if wrong is not None:
-            raise ValueError(f"{where} must be {wrong}, got {value!r}")
+@dataclass(frozen=True, kw_only=True)
+class _Section:
+    """A part of the configuration, validated against its own annotations and limits."""
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for item in fields(self):
+            value, limits = getattr(self, item.name), item.metadata
+            wrong = _wrong(value, hints[item.name])
+            for entry in value if isinstance(value, tuple) else (value,):
+                if wrong is None and limits and entry < limits["at_least"]:
+                    wrong = f"at least {limits['at_least']}"
+                if wrong is None and limits and entry > limits["at_most"]:
+                    wrong = f"at most {limits['at_most']}"
+            if wrong is not None:
+                raise ValueError(
+                    f"{type(self).__name__}.{item.name} must be {wrong}, got {value!r}"
+                )
 
 
 def _wrong(value: Any, hint: Any) -> str | None:
@@ -108,12 +112,12 @@ def _wrong(value: Any, hint: Any) -> str | None:
     return None if isinstance(value, hint) else hint.__name__
 
 
-def _at_least(low: float, default: Any, at_most: float | None = None) -> Any:
+def _at_least(low: float, default: Any, at_most: float = math.inf) -> Any:
     return field(default=default, metadata={"at_least": low, "at_most": at_most})
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(_Section):
     """What the network computes. Defaults are the paper's form at Soundstage's scale."""
 
     role: Role = "audio_visual"  # the teacher, or the student of one modality
@@ -141,7 +145,7 @@ class ModelConfig:
     missing_audio: Literal["skip", "zeros"] = "skip"  # leave the residual out, or feed zeros
 
     def __post_init__(self) -> None:
-        _check(self)
+        super().__post_init__()
         if self.dim % self.heads or self.dim % self.fusion_heads or self.dim % 2:
             raise ValueError(
                 f"ModelConfig.dim must be even and divisible by heads={self.heads} and "
@@ -150,7 +154,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossConfig:
+class LossConfig(_Section):
     """Which losses are summed, and how. Defaults are the paper's form."""
 
     topk_divisor: int = _at_least(1, 16)  # K = floor(T / 16) + 1
@@ -163,12 +167,9 @@ class LossConfig:
     ukd_weight: float = _at_least(0.0, 1.0)  # 1e-8 in the release
     ukd_mask: bool = True  # mean over valid snippets; the release averages padding too
 
-    def __post_init__(self) -> None:
-        _check(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(_Section):
     """How long, how fast, and which epoch is kept."""
 
     seed: int = _at_least(0, 0)
@@ -185,24 +186,18 @@ class TrainConfig:
     precision: Literal["float32", "bf16"] = "float32"
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
 
-    def __post_init__(self) -> None:
-        _check(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(_Section):
     """How videos become bags."""
 
     resample: Literal["together", "separate"] = "together"  # released treats each alone
     crops: Literal["all", "first"] = "all"  # training rows: every crop in the store, or one a video
     length_aware: bool = True  # cut a batch to its longest video (needs padding="masked")
 
-    def __post_init__(self) -> None:
-        _check(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(_Section):
     """Everything that determines a training run, except the data itself."""
 
     form: Form = "paper"
@@ -215,7 +210,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:
-        _check(self)
+        super().__post_init__()
         if self.data.length_aware and self.model.padding == "leaking":
             raise ValueError(
                 "DataConfig.length_aware=True would change the result with padding='leaking'; "
@@ -307,16 +302,13 @@ def make_config(
     for name, value, known in (("form", form, _FORM), ("scale", scale, _SCALE)):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-    choices = {**_SCALE[scale], **_FORM[form], "role": role}
-    if role in ("vision", "audio"):
-        choices |= _STUDENT
-    choices |= overrides
+    student = _STUDENT if role in ("vision", "audio") else {}
+    choices = _SCALE[scale] | _FORM[form] | {"role": role} | student | overrides
     # length-aware batches follow the padding unless they were chosen
     if choices.get("padding") == "leaking" and "length_aware" not in overrides:
         choices["length_aware"] = False
-    return Config(form=form, scale=scale, detector=detector, options=options or {}).override(
-        **choices
-    )
+    blank = Config(form=form, scale=scale, detector=detector, options=options or {})
+    return blank.override(**choices)
 
 
 def find_device(name: str) -> torch.device:

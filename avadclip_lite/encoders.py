@@ -7,17 +7,15 @@
 
     text, prompts = load_text("soundstage", XD_CLASSES.words)   # what the detector trains against
 
-``clip`` is what the paper uses: CLIP ViT-B/16 with OpenAI's weights for frames and words, and
-Wav2CLIP for sound, D = 512, features as the networks give them. ``soundstage`` is a tiny CLIP of
-the same make (a small ``open_clip`` model) and a small audio tower distilled from its image
-tower, D = 64; its image and audio features are L2-normalised and multiplied by sqrt(D), so that
-an entry has root mean square 1, as a detector's first layers expect.
+``clip`` is the paper's: CLIP ViT-B/16 (OpenAI) for frames and words, Wav2CLIP for sound, D = 512,
+features as the networks give them. ``soundstage`` is a tiny ``open_clip`` model and an audio tower
+distilled from its image tower, D = 64; its image and audio features are L2-normalised and
+multiplied by sqrt(D), so that an entry has root mean square 1, as a detector's first layers expect.
 
 Everything here is frozen: no parameter asks for a gradient and nothing ever leaves eval mode. A
 feature never depends on what else is in the call.
 
-Shape letters: n frames, snippets or prompts; P prompts, L token positions, W width of the text
-tower, D feature width, H heads.
+Shape letters: n inputs, P prompts, L token positions, W width of the text tower, D feature width.
 """
 
 from __future__ import annotations
@@ -28,6 +26,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import chain, pairwise
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal, NamedTuple
@@ -54,26 +53,26 @@ CLASS_TOKENS: dict[str, tuple[int, ...]] = {
     "explosion": (13785,),
 }
 
-# CLIP's pixel statistics (the values its authors published; open_clip ships the same).
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
-
 CLIP_MODEL = "ViT-B-16-quickgelu"  # OpenAI trained with the quick GELU
 CLIP_TEXT_HEADS = 8
-CLIP_WHAT = "CLIP's weights (ViT-B/16, OpenAI)"
-CLIP_FILE = "ViT-B-16-openai.safetensors"
+CLIP_FILE, WAV2CLIP_FILE = "ViT-B-16-openai.safetensors", "Wav2CLIP.pt"
 CLIP_URL = (
     "https://huggingface.co/timm/vit_base_patch16_clip_224.openai/"
     "resolve/main/open_clip_model.safetensors"
 )
-WAV2CLIP_FILE = "Wav2CLIP.pt"
 WAV2CLIP_URL = (
     "https://github.com/descriptinc/lyrebird-wav2clip/releases/download/v0.1.0-alpha/Wav2CLIP.pt"
 )
-WAV2CLIP_MIN_SAMPLES = 512  # one analysis window; the package fails at 256 samples and fewer
 
 SOUNDSTAGE_FILE = "encoders.safetensors"
 SOUNDSTAGE_DIM = 64
+MIN_SAMPLES = 512  # one analysis window of both audio towers; Wav2CLIP fails at 256 and fewer
+# Of the text towers: the size that the weights do not tell, and what precedes their names.
+_TEXT = {"clip": {"heads": 8, "prefix": ""}, "soundstage": {"heads": 4, "prefix": "text."}}
+_USE: dict[str, dict[str, Any]] = {
+    "clip": {"image_size": 224, "normalise": False, "batch_size": 32},
+    "soundstage": {"image_size": 64, "normalise": True, "batch_size": 128},
+}
 # The tiny CLIP, in open_clip's own configuration format. 32 positions hold a caption, and the
 # 24 of a class word between ten learned context vectors on each side.
 SOUNDSTAGE_CLIP: dict[str, Any] = {
@@ -131,27 +130,25 @@ class TextTower(nn.Module):
     def __init__(
         self,
         *,
-        width: int,
+        width: int,  # W
         heads: int,
         layers: int,
-        positions: int,
+        positions: int,  # longest prompt
         rows: int,
-        dim: int,
+        dim: int,  # D
         vocabulary: Sequence[int] | Tensor | None = None,
     ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"the text tower's width {width} is not divisible by heads={heads}")
-        self.width, self.positions, self.dim = width, positions, dim  # W, longest prompt, D
+        self.width, self.positions, self.dim = width, positions, dim
         self.token_embedding = nn.Embedding(rows, width)
         self.positional_embedding = nn.Parameter(torch.empty(positions, width))
         blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
         self.transformer = nn.ModuleDict({"resblocks": blocks})
         self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Parameter(torch.empty(width, dim))
-        known = torch.as_tensor(
-            torch.arange(rows) if vocabulary is None else vocabulary, dtype=torch.int64
-        )
+        known = torch.as_tensor(range(rows) if vocabulary is None else vocabulary).long()
         if len(known) != rows or not bool((known.diff() > 0).all()):
             raise ValueError(
                 f"the vocabulary must list the {rows} token ids of the embedding rows in rising "
@@ -163,37 +160,29 @@ class TextTower(nn.Module):
 
     @classmethod
     def from_state_dict(
-        cls,
-        state: Mapping[str, Tensor],
-        *,
-        heads: int,
-        prefix: str = "",
-        vocabulary: Sequence[int] | Tensor | None = None,
+        cls, state: Mapping[str, Tensor], *, heads: int, prefix: str = ""
     ) -> TextTower:
-        """A tower from CLIP's key names, each preceded by ``prefix``; other keys are ignored.
+        """A tower from CLIP's key names, each preceded by ``prefix``, and the token ids of its
+        rows if ``vocabulary`` is among them; other keys are ignored.
 
         ``heads`` is the one size that the weights do not tell (CLIP ViT-B/16: 8). Raises
         ``ValueError`` naming a key that is missing.
         """
         own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        for key in ("token_embedding.weight", "positional_embedding", "text_projection"):
-            if key not in own:
-                raise ValueError(f"these weights hold no text tower: {prefix + key} is missing")
-        blocks = {key.split(".")[2] for key in own if key.startswith("transformer.resblocks.")}
-        rows, width = own["token_embedding.weight"].shape
-        tower = cls(
-            width=width,
-            heads=heads,
-            layers=len(blocks),
-            positions=len(own["positional_embedding"]),
-            rows=rows,
-            dim=own["text_projection"].shape[1],
-            vocabulary=vocabulary,
-        )
-        missing = [key for key in tower.state_dict() if key not in own]
-        if missing:
-            raise ValueError(f"the text tower's weights lack {prefix + missing[0]}")
-        tower.load_state_dict({key: own[key].float() for key in tower.state_dict()})
+        try:
+            tower = cls(
+                width=own["token_embedding.weight"].shape[1],
+                heads=heads,
+                layers=len({k.split(".")[2] for k in own if k.startswith("transformer.resblocks")}),
+                positions=len(own["positional_embedding"]),
+                rows=len(own["token_embedding.weight"]),
+                dim=own["text_projection"].shape[1],
+                vocabulary=own.get("vocabulary"),
+            )
+            tower.load_state_dict({key: own[key].float() for key in tower.state_dict()})
+        except KeyError as error:
+            key = prefix + error.args[0]
+            raise ValueError(f"these weights hold no text tower: {key} is missing") from None
         return tower
 
     def train(self, mode: bool = True) -> TextTower:
@@ -205,10 +194,7 @@ class TextTower(nn.Module):
         return torch.isin(ids.to(self.vocabulary.device), self.vocabulary)
 
     def embed_tokens(self, ids: Tensor | Sequence[int]) -> Tensor:
-        """CLIP token ids (...) -> embeddings (..., W).
-
-        Raises ``ValueError`` for an id outside the tower's vocabulary.
-        """
+        """CLIP token ids (...) -> embeddings (..., W); ``ValueError`` for an unknown id."""
         ids = torch.as_tensor(ids, dtype=torch.int64, device=self.vocabulary.device).contiguous()
         known = self.knows(ids)
         if not bool(known.all()):
@@ -219,11 +205,8 @@ class TextTower(nn.Module):
         return self.token_embedding(torch.searchsorted(self.vocabulary, ids))
 
     def forward(self, embeddings: Tensor, end: Tensor) -> Tensor:
-        """Token embeddings (P, L, W) and the position of each end mark (P,) -> (P, D).
-
-        Only the L positions given are computed: attention is causal, so nothing behind the end
-        mark can change the result. Not normalised.
-        """
+        """Token embeddings (P, L, W) and the position of each end mark (P,) -> (P, D), not
+        normalised. L may be short: attention is causal, nothing behind an end mark counts."""
         length = embeddings.shape[1]
         if length > self.positions:
             raise ValueError(
@@ -275,9 +258,9 @@ def load_text(
     """The frozen text tower and the token ids of the class words. Needs no open_clip as long as
     the words are the seven of XD-Violence.
 
-    ``random`` has CLIP's architecture (12 layers, width 512, 8 heads, 77 positions) with seeded
-    random weights and rows for these words only: plumbing without the real file, and it warns
-    that it is that. ``dim``: the feature width the caller expects; ``random`` takes any.
+    ``random`` has CLIP's architecture with seeded random weights and rows for these words only:
+    plumbing without the real file, and it warns that it is that. ``dim``: the feature width the
+    caller expects; ``random`` takes any. ``weights`` as in ``load_encoders``.
 
     Raises ``FileNotFoundError`` with what to fetch if weights are missing, ``ValueError`` for an
     unknown ``which``, a width that differs, or a word outside the tiny vocabulary.
@@ -286,13 +269,9 @@ def load_text(
     if which == "random":
         warnings.warn("the text tower has random weights: class words mean nothing", stacklevel=2)
         tower = _random_text(prompts, dim or CLIP_DIM)
-    elif which == "clip":
-        path = _weight_file(weights, CLIP_FILE, CLIP_URL, CLIP_WHAT)
-        state = _read_tensors(path, lambda key: not key.startswith("visual."))
-        tower = TextTower.from_state_dict(state, heads=CLIP_TEXT_HEADS)
-    elif which == "soundstage":
-        _, state = _read_soundstage(weights, lambda key: key.startswith("text."))
-        tower = _soundstage_text(state)
+    elif which in _TEXT:
+        state = _read_tensors(_weight_file(which, weights), skip=("visual.", "audio."))
+        tower = TextTower.from_state_dict(state, **_TEXT[which])
         _check_words(tower, words)
     else:
         raise ValueError(f"text tower must be one of soundstage, clip, random, got {which!r}")
@@ -317,25 +296,18 @@ def _word_prompts(words: Sequence[str]) -> WordPrompts:
 
 def _random_text(prompts: WordPrompts, dim: int) -> TextTower:
     """CLIP's text architecture, with the spread of CLIP's own initialisation, from a fixed seed."""
-    used = sorted({START_TOKEN, END_TOKEN, *(i for ids in prompts.ids for i in ids)})
-    width, layers = 512, 12
-    tower = TextTower(
-        width=width,
-        heads=CLIP_TEXT_HEADS,
-        layers=layers,
-        positions=77,
-        rows=len(used),
-        dim=dim,
-        vocabulary=used,
-    )
-    spread = {"token_embedding": 0.02, "positional": 0.01, "in_proj": width**-0.5}
-    spread |= {"text_projection": width**-0.5, "c_fc": (2 * width) ** -0.5}
+    used = sorted({START_TOKEN, END_TOKEN, *chain(*prompts.ids)})
+    size = {"width": 512, "heads": CLIP_TEXT_HEADS, "layers": 12, "positions": 77}
+    tower = TextTower(**size, rows=len(used), dim=dim, vocabulary=used)
+    width, depth = size["width"], 2 * size["layers"]
+    spread = {"token_embedding": 0.02, "positional": 0.01, "c_fc": (2 * width) ** -0.5}
+    spread |= {"in_proj": width**-0.5, "text_projection": width**-0.5}
     generator = torch.Generator().manual_seed(0)
     for name, parameter in tower.named_parameters():
         if parameter.ndim == 1:
             parameter.data.fill_(float(".ln_" in f".{name}" and name.endswith("weight")))
         else:
-            std = next((s for k, s in spread.items() if k in name), (2 * layers * width) ** -0.5)
+            std = next((s for k, s in spread.items() if k in name), (depth * width) ** -0.5)
             parameter.data.normal_(0.0, std, generator=generator)
     return tower
 
@@ -350,6 +322,7 @@ def clip_pixels(frames: np.ndarray | Tensor, size: int) -> Tensor:
     standardised with CLIP's statistics. Frames that are S x S already are only standardised, so
     other crops can be cut beforehand. Raises ``ValueError`` for another type or shape.
     """
+    from open_clip import image_transform
     from PIL import Image
 
     frames = np.asarray(frames)
@@ -358,27 +331,18 @@ def clip_pixels(frames: np.ndarray | Tensor, size: int) -> Tensor:
             f"frames must be uint8 of shape (n, height, width, 3), got {frames.dtype} "
             f"{tuple(frames.shape)}"
         )
-    height, width = frames.shape[1:3]
-    if (height, width) != (size, size):
-        scale = min(height, width)
-        resized = (size * width // scale, size * height // scale)  # PIL: width first
-        left, top = round((resized[0] - size) / 2), round((resized[1] - size) / 2)
-        box = (left, top, left + size, top + size)
-        pictures = (Image.fromarray(f).resize(resized, Image.Resampling.BICUBIC) for f in frames)
-        frames = np.stack([np.asarray(picture.crop(box)) for picture in pictures])
-    pixels = torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2).float() / 255
-    mean, std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
-    return (pixels - mean[:, None, None]) / std[:, None, None]
+    transform = image_transform(size, is_train=False)
+    return torch.stack([transform(Image.fromarray(frame)) for frame in frames])
 
 
 class _Wav2ClipTower(nn.Module):
-    """Wav2CLIP's audio encoder and projection head, with the spectrogram normalised snippet by
-    snippet: the package uses the statistics of the whole batch, so that there a snippet's feature
-    depends on its neighbours in the call. This is what it computes of one snippet at a time."""
+    """Wav2CLIP's audio encoder and projection head, put together without the package's unsafe load.
+
+    The package normalises spectrograms by the statistics of the whole batch, so that a snippet's
+    feature depends on its neighbours in the call; here every snippet is a batch of its own.
+    """
 
     def __init__(self) -> None:
-        """The package's own classes, put together as its ``get_model`` does, without its unsafe
-        load."""
         from wav2clip.model.encoder import MLPLayers, ResNetExtractor
 
         super().__init__()
@@ -387,54 +351,42 @@ class _Wav2ClipTower(nn.Module):
 
     def forward(self, waves: Tensor) -> Tensor:
         """(n, samples) at 16 kHz -> (n, 512)."""
-        net = self.extractor.encoder
-        x = torch.log(net.spectrogram(waves[:, None]) + 1e-7)  # (n, 1, bins, frames)
-        std, mean = torch.std_mean(x, dim=(1, 2, 3), keepdim=True)
-        x = (x - mean) / (std + 1e-9)
-        x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
-        x = net.layer4(net.layer3(net.layer2(net.layer1(x))))
-        return self.extractor.transform(net.avgpool(x).flatten(1))
+        return torch.vmap(self.extractor)(waves[:, None])[:, 0]
 
 
 class AudioTower(nn.Module):
-    """The tiny audio tower: log-mel spectrogram with *fixed* statistics, a small CNN, D numbers.
+    """The tiny audio tower: log-mel spectrogram, a small CNN, D numbers. The statistics are those
+    of the pretraining snippets, part of the weights: unlike in Wav2CLIP, loudness survives."""
 
-    Unlike Wav2CLIP's, the statistics come from the pretraining snippets and are part of the
-    weights: loudness survives, and a feature depends on its own samples alone.
-    """
-
-    BANDS, N_FFT, HOP = 48, 512, 160
+    BANDS, N_FFT, HOP = 48, MIN_SAMPLES, 160
 
     def __init__(self, dim: int = SOUNDSTAGE_DIM, width: int = 24) -> None:
         from torchaudio.functional import melscale_fbanks  # heavy, and only for sound
 
         super().__init__()
-        self.register_buffer("mel_mean", torch.zeros(self.BANDS))
-        self.register_buffer("mel_std", torch.ones(self.BANDS))
         edges = {"f_min": 40.0, "f_max": SAMPLE_RATE / 2, "n_mels": self.BANDS}
         filters = melscale_fbanks(self.N_FFT // 2 + 1, **edges, sample_rate=SAMPLE_RATE)
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("window", torch.hann_window(self.N_FFT), persistent=False)
+        self.register_buffer("mel_mean", torch.zeros(self.BANDS))
+        self.register_buffer("mel_std", torch.ones(self.BANDS))
         sizes = (1, width, 2 * width, 3 * width, 4 * width)
         layers: list[nn.Module] = []
-        for inside, outside in zip(sizes[:-1], sizes[1:], strict=True):
-            layers += [
-                nn.Conv2d(inside, outside, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(outside),
-                nn.ReLU(),
-            ]
+        for inside, outside in pairwise(sizes):
+            convolution = nn.Conv2d(inside, outside, 3, stride=2, padding=1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(outside), nn.ReLU()]
         self.cnn = nn.Sequential(*layers)
         self.head = nn.Linear(2 * sizes[-1], dim)
+
+    def forward(self, waves: Tensor) -> Tensor:
+        """(n, samples) at 16 kHz -> (n, D), not normalised."""
+        return self.from_log_mel(self.log_mel(waves))
 
     def log_mel(self, waves: Tensor) -> Tensor:
         """(n, samples) -> (n, bands, frames), not yet standardised."""
         spectrum = torch.stft(waves, self.N_FFT, self.HOP, window=self.window, return_complex=True)
         power = spectrum.abs().square() / self.window.sum().square()
         return torch.log(self.filters.T @ power + 1e-9)
-
-    def forward(self, waves: Tensor) -> Tensor:
-        """(n, samples) at 16 kHz -> (n, D), not normalised."""
-        return self.from_log_mel(self.log_mel(waves))
 
     def from_log_mel(self, mel: Tensor) -> Tensor:
         """(n, bands, frames) -> (n, D). Mean over time says what lasts, maximum what strikes."""
@@ -455,7 +407,6 @@ class Encoders:
     image: nn.Module
     audio: nn.Module
     image_size: int  # pixels
-    min_samples: int  # one analysis window of the audio tower
     normalise: bool  # to root mean square 1
     batch_size: int
     device: torch.device
@@ -471,26 +422,23 @@ class Encoders:
 
     def encode_images(self, frames: np.ndarray | Tensor) -> Tensor:
         """uint8 (n, H, W, 3), any size -> (n, D). See ``clip_pixels``."""
-        prepare = partial(clip_pixels, size=self.image_size)
-        return self._encode(self.image, np.asarray(frames), prepare)
+        return self._encode(self.image, frames, partial(clip_pixels, size=self.image_size))
 
     def encode_audio(self, waves: np.ndarray | Tensor) -> Tensor:
-        """float (n, samples), mono, 16 kHz -> (n, D). Shorter than one analysis window: padded
-        with zeros. Raises ``ValueError`` for another type or shape."""
+        """float (n, samples), mono, 16 kHz -> (n, D). Padded with zeros to one analysis window.
+        Raises ``ValueError`` for another type or shape."""
         waves = torch.as_tensor(np.asarray(waves))
         if waves.ndim != 2 or not waves.is_floating_point():
             raise ValueError(
                 f"waves must be floating-point of shape (n, samples) at {SAMPLE_RATE} Hz, got "
                 f"{waves.dtype} {tuple(waves.shape)}"
             )
-        missing = max(0, self.min_samples - waves.shape[1])
+        missing = max(0, MIN_SAMPLES - waves.shape[1])
         return self._encode(self.audio, waves, lambda part: F.pad(part.float(), (0, missing)))
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Prompts -> (n, D), as the tower gives them (not normalised).
-
-        Raises ``ValueError`` for a word outside the tiny vocabulary, or a prompt too long.
-        """
+        """Prompts -> (n, D), never normalised. Raises ``ValueError`` for a word outside the tiny
+        vocabulary, or a prompt too long."""
         _check_words(self.text, texts)
         rows = [(START_TOKEN, *token_ids(text), END_TOKEN) for text in texts]
         longest = max(map(len, rows))
@@ -523,43 +471,45 @@ def load_encoders(
     Raises ``FileNotFoundError`` saying which file to fetch, from where, and where to put it;
     ``ValueError`` for an unknown ``which`` or a damaged file.
     """
-    if which not in ("clip", "soundstage"):
+    if which not in _TEXT:
         raise ValueError(f"encoders must be one of soundstage, clip, got {which!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        parts = _clip_parts(weights) if which == "clip" else _soundstage_parts(weights)
-    return Encoders(name=which, device=torch.device(device), **parts)
+        image, audio, text = (_clip_towers if which == "clip" else _soundstage_towers)(weights)
+    text, device = TextTower.from_state_dict(text, **_TEXT[which]), torch.device(device)
+    return Encoders(name=which, image=image, audio=audio, text=text, device=device, **_USE[which])
 
 
-def _bare_clip() -> nn.Module:
-    """ViT-B/16 as open_clip builds it, without its warning that no weights were loaded: they are
-    filled in by our own reader, or are meant to be random."""
+_Towers = tuple[nn.Module, nn.Module, Mapping[str, Tensor]]  # image, audio, weights of the text
+
+
+def _clip_towers(weights: str | Path) -> _Towers:
     import open_clip
 
-    return open_clip.CLIP(**open_clip.get_model_config(CLIP_MODEL))
-
-
-def _clip_parts(weights: str | Path) -> dict[str, Any]:
-    clip, audio = _bare_clip(), _Wav2ClipTower()
+    # without create_model's warning that no weights were loaded: they are read below, or random
+    clip = open_clip.CLIP(**open_clip.get_model_config(CLIP_MODEL))
+    audio = _Wav2ClipTower()
     if weights != "random":
-        path = _weight_file(weights, CLIP_FILE, CLIP_URL, CLIP_WHAT)
-        sound = _weight_file(weights, WAV2CLIP_FILE, WAV2CLIP_URL, "Wav2CLIP's weights")
+        path, sound_path = (_weight_file(name, weights) for name in ("clip", "wav2clip"))
         _fill(clip, _read_tensors(path), "", path)
-        state = _read_tensors(sound)
-        _fill(audio.extractor.encoder, state, "audio_encoder.", sound)
-        _fill(audio.extractor.transform, state, "audio_transform.", sound)
-    return {
-        "image": clip.visual,
-        "image_size": 224,
-        "text": TextTower.from_state_dict(clip.state_dict(), heads=CLIP_TEXT_HEADS),
-        "audio": audio,
-        "min_samples": WAV2CLIP_MIN_SAMPLES,
-        "normalise": False,
-        "batch_size": 32,
-    }
+        sound = _read_tensors(sound_path)
+        _fill(audio.extractor.encoder, sound, "audio_encoder.", sound_path)
+        _fill(audio.extractor.transform, sound, "audio_transform.", sound_path)
+    return clip.visual, audio, clip.state_dict()
 
 
-# ---- the tiny trio -------------------------------------------------------------------------------
+def _soundstage_towers(weights: str | Path) -> _Towers:
+    if weights == "random":
+        words = torch.tensor(sorted({START_TOKEN, END_TOKEN, *chain(*CLASS_TOKENS.values())}))
+        clip, audio = soundstage_clip(len(words)), AudioTower()
+        state = {f"text.{key}": value for key, value in clip.state_dict().items()}
+        return clip.visual, audio, state | {"text.vocabulary": words}
+    path = _weight_file("soundstage", weights)
+    state = _read_tensors(path)
+    image, audio = soundstage_clip(len(state["text.vocabulary"])).visual, AudioTower()
+    _fill(image, state, "visual.", path)
+    _fill(audio, state, "audio.", path)
+    return image, audio, state
 
 
 def soundstage_clip(rows: int) -> nn.Module:
@@ -567,51 +517,22 @@ def soundstage_clip(rows: int) -> nn.Module:
     are in rising order of their ids, so that the end mark is the last, as open_clip expects."""
     import open_clip
 
-    text = {**SOUNDSTAGE_CLIP["text_cfg"], "vocab_size": rows}
-    return open_clip.CLIP(**{**SOUNDSTAGE_CLIP, "text_cfg": text})
-
-
-def _soundstage_parts(weights: str | Path) -> dict[str, Any]:
-    if weights == "random":
-        words = {START_TOKEN, END_TOKEN, *(i for ids in CLASS_TOKENS.values() for i in ids)}
-        clip, audio = soundstage_clip(len(words)), AudioTower()
-        state = {f"text.{k}": v for k, v in clip.state_dict().items()}
-        state["text.vocabulary"] = torch.tensor(sorted(words))
-    else:
-        path, state = _read_soundstage(weights)
-        clip, audio = soundstage_clip(len(state["text.vocabulary"])), AudioTower()
-        _fill(clip.visual, state, "visual.", path)
-        _fill(audio, state, "audio.", path)
-    return {
-        "image": clip.visual,
-        "image_size": SOUNDSTAGE_CLIP["vision_cfg"]["image_size"],
-        "text": _soundstage_text(state),
-        "audio": audio,
-        "min_samples": AudioTower.N_FFT,
-        "normalise": True,
-        "batch_size": 128,
-    }
-
-
-def _soundstage_text(state: Mapping[str, Tensor]) -> TextTower:
-    heads = SOUNDSTAGE_CLIP["text_cfg"]["heads"]
-    vocabulary = state["text.vocabulary"]
-    return TextTower.from_state_dict(state, heads=heads, prefix="text.", vocabulary=vocabulary)
-
-
-def _read_soundstage(
-    weights: str | Path, wanted: Callable[[str], bool] = lambda key: True
-) -> tuple[Path, dict[str, Tensor]]:
-    path = (soundstage_path() if weights == "auto" else Path(weights)) / SOUNDSTAGE_FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"the tiny encoders are not at {path}; they ship with the repository, so restore the "
-            "file from it, or build it again with: python -m data.make_soundstage.build"
-        )
-    return path, _read_tensors(path, wanted)
+    text = SOUNDSTAGE_CLIP["text_cfg"] | {"vocab_size": rows}
+    return open_clip.CLIP(**SOUNDSTAGE_CLIP | {"text_cfg": text})
 
 
 # ---- weight files --------------------------------------------------------------------------------
+
+_FETCH = "fetch {} and save it as {}, or set AVADCLIP_WEIGHTS to the folder that holds it"
+_RESTORE = (
+    "they ship with the repository, so restore the file from it, or build it again with: "
+    "python -m data.make_soundstage.build"
+)
+_FILES = {  # name, what it holds, where to fetch it, what to do if it is not there
+    "clip": (CLIP_FILE, "CLIP's weights (ViT-B/16, OpenAI)", CLIP_URL, _FETCH),
+    "wav2clip": (WAV2CLIP_FILE, "Wav2CLIP's weights", WAV2CLIP_URL, _FETCH),
+    "soundstage": (SOUNDSTAGE_FILE, "the tiny encoders", None, _RESTORE),
+}
 
 
 def weights_folder() -> Path:
@@ -620,48 +541,42 @@ def weights_folder() -> Path:
     return Path(os.environ.get("AVADCLIP_WEIGHTS") or Path.home() / ".cache" / "avadclip_lite")
 
 
-def _weight_file(weights: str | Path, name: str, url: str, what: str) -> Path:
+def _weight_file(which: str, weights: str | Path) -> Path:
     """The file in its folder; with ``auto`` it is downloaded if it is not there."""
-    folder = weights_folder() if weights == "auto" else Path(weights)
-    path, why = folder / name, ""
-    if weights == "auto" and not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+    name, what, url, remedy = _FILES[which]
+    home = weights_folder() if url else soundstage_path()
+    path, why = (home if weights == "auto" else Path(weights)) / name, ""
+    if weights == "auto" and url and not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(url, str(path))  # whole, or not at all
         except OSError as error:
             why = f" and could not be downloaded ({getattr(error, 'reason', error)})"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{what} are not at {path}{why}; fetch {url} and save it as {path}, or set "
-            "AVADCLIP_WEIGHTS to the folder that holds it"
-        )
+        raise FileNotFoundError(f"{what} are not at {path}{why}; {remedy.format(url, path)}")
     return path
 
 
-def _read_tensors(path: Path, wanted: Callable[[str], bool] = lambda key: True) -> dict:
-    """Named tensors of a safetensors file or a plain state dict; never an arbitrary pickle.
-    ``ValueError`` naming the file if damaged."""
+def _read_tensors(path: Path, skip: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """Named tensors of a safetensors file or a plain state dict, without those whose name starts
+    with what to ``skip``; never an arbitrary pickle. ``ValueError`` naming the file if damaged."""
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys() if wanted(key)}
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return {key: value for key, value in state.items() if wanted(key)}
+                return {k: file.get_tensor(k) for k in file.keys() if not k.startswith(skip)}
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{path} is not a readable weight file ({str(error).splitlines()[0]}); delete it and "
-            "fetch it again"
-        ) from None
+        why = str(error).splitlines()[0]
+        remedy = "delete it and fetch it again"
+        raise ValueError(f"{path} is not a readable weight file ({why}); {remedy}") from None
 
 
 def _fill(part: nn.Module, state: Mapping[str, Tensor], prefix: str, path: Path) -> None:
     """Load a part's weights from the keys with its prefix; keys that it does not have are left
-    alone (OpenAI's archive carries its sizes along), one that is missing or of another shape is
-    a ``ValueError`` naming the file."""
-    own = part.state_dict()
-    for key, value in own.items():
-        found = state.get(prefix + key)
-        if found is None or found.shape != value.shape:
-            what = "lacks" if found is None else f"has another shape ({tuple(found.shape)}) of"
-            raise ValueError(f"{path} {what} {prefix + key}: it holds another model's weights")
-    part.load_state_dict({key: state[prefix + key].to(own[key].dtype) for key in own})
+    alone, one that is missing or of another shape is a ``ValueError`` naming the file."""
+    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    for key, value in part.state_dict().items():
+        if key not in own or own[key].shape != value.shape:
+            what = f"{prefix + key} of shape {tuple(value.shape)}"
+            raise ValueError(f"{path} lacks {what}: it holds another model's weights")
+    part.load_state_dict(own, strict=False)

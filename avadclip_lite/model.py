@@ -94,12 +94,9 @@ class Detector(nn.Module):
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """All of them step after every batch. Default: one AdamW over what asks for gradients."""
         train = self.settings.train
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        return [
-            torch.optim.AdamW(
-                parameters, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
-            )
-        ]
+        weights = [p for p in self.parameters() if p.requires_grad]
+        rates = {"lr": train.learning_rate, "weight_decay": train.weight_decay}
+        return [torch.optim.AdamW(weights, **rates, fused=True)]
 
     def batches(self, bags: TrainingSet, generator: torch.Generator) -> list[Tensor]:
         """Positions of the bags of every batch of an epoch. Paired halves go here."""
@@ -128,41 +125,39 @@ class Detector(nn.Module):
         return {k: v for k, v in self.state_dict().items() if not k.startswith(self.frozen)}
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """The inverse of ``trainable_state``.
-
-        Raises ``ValueError`` naming the first key that is missing, unknown or of another shape.
-        """
-        own, role = self.trainable_state(), self.settings.model.role
+        """The inverse of ``trainable_state``. Raises ``ValueError`` naming the first key that is
+        missing, unknown or of another shape."""
+        own = {name: tuple(value.shape) for name, value in self.trainable_state().items()}
         for key in sorted(own.keys() ^ state.keys()):
             what = "lacks" if key in own else "has the unknown key"
             raise ValueError(
                 f"the checkpoint {what} {key!r}; it belongs to another configuration than this "
-                f"{role} detector"
+                f"{self.settings.model.role} detector"
             )
         for key, value in state.items():
-            if value.shape != own[key].shape:
+            if tuple(value.shape) != own[key]:
                 raise ValueError(
                     f"the checkpoint's {key!r} has shape {tuple(value.shape)}, this detector needs "
-                    f"{tuple(own[key].shape)}"
+                    f"{own[key]}"
                 )
         self.load_state_dict(state, strict=False)
 
 
-_DETECTORS: dict[str, Callable[[Config, Context], Detector]] = {}
+_DETECTORS: dict[str, type[Detector]] = {}
 
 
-def register(name: str) -> Callable:
-    """Class decorator: ``Config.detector`` may say ``name``. What is registered takes settings and
-    a ``Context``."""
+def register(name: str) -> Callable[[type[Detector]], type[Detector]]:
+    """Class decorator: ``Config.detector`` may say ``name``. The class takes settings and a
+    ``Context``."""
 
-    def add(kind: Callable[[Config, Context], Detector]) -> Callable[[Config, Context], Detector]:
+    def add(kind: type[Detector]) -> type[Detector]:
         _DETECTORS[name] = kind
         return kind
 
     return add
 
 
-def registered(name: str) -> Callable[[Config, Context], Detector]:
+def registered(name: str) -> type[Detector]:
     """What was registered under a name; ``ValueError`` with the known names otherwise."""
     if name not in _DETECTORS:
         raise ValueError(
@@ -276,9 +271,8 @@ class AVadCLIP(Detector):
     """An AVadCLIP detector. ``settings.model.role`` decides which one.
 
     "audio_visual" is the teacher: video encoder, audio branch, fusion. "vision" and "audio" are
-    students: the encoder on the features of their one modality, the enhancement module, and (where
-    the loss is an uncertainty-driven distillation) a head for the log-variance. Both heads and both
-    prompts are the same in all of them.
+    students: the encoder on their one modality, the enhancement module, and (where uncertainty is
+    distilled) a head for the log-variance. Heads and prompts are the same in all of them.
     """
 
     needs_text = True
@@ -321,12 +315,9 @@ class AVadCLIP(Detector):
                     model.dim, bounded=model.variance_head == "bounded"
                 )
         self.anomaly = AnomalyHead(model.dim)
-        self.textual_prompt = TextualPrompt(
-            copy.deepcopy(context.text),
-            context.prompts,
-            before=model.context_before,
-            after=model.context_after,
-        )
+        tower = copy.deepcopy(context.text)
+        around = model.context_before, model.context_after
+        self.textual_prompt = TextualPrompt(tower, context.prompts, *around)
         self.av_prompt = None
         if model.av_prompt != "none":
             self.av_prompt = AudioVisualPrompt(
@@ -346,11 +337,8 @@ class AVadCLIP(Detector):
         self._teacher = [FrozenTeacher(teacher).to(device)]
 
     def forward(self, batch: Batch) -> Output:
-        """Score a batch. A student ignores the other modality.
-
-        With ``padding="leaking"`` the batch is filled with zeros to ``max_snippets`` rows for the
-        computation, as the release always does, and what comes back is cut to T rows again.
-        """
+        """Score a batch. A student ignores the other modality. ``padding="leaking"``: zeros fill
+        the batch up to ``max_snippets`` rows, as in the release, and the output is cut to T."""
         model = self.settings.model
         features, log_variance, mask = self.encode(batch)
         anomaly = self.anomaly(features)  # (B, T)

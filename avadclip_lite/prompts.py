@@ -28,7 +28,7 @@ class TextualPrompt(nn.Module):
     """
 
     def __init__(
-        self, tower: TextTower, prompts: WordPrompts, *, before: int = 10, after: int = 10
+        self, tower: TextTower, prompts: WordPrompts, before: int = 10, after: int = 10
     ) -> None:
         super().__init__()
         self.tower = tower

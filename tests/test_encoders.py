@@ -42,15 +42,18 @@ def random_encoders():
     return enc.load_encoders("clip", weights="random")
 
 
-def small_clip(*_, **__) -> open_clip.CLIP:
+SMALL_CLIP = {
+    "embed_dim": 512,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 224, "layers": 1, "width": 64, "patch_size": 56},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 8, "layers": 1},
+}
+
+
+def small_clip() -> open_clip.CLIP:
     """Stands in for ViT-B/16 where only the way of the weights is tested."""
     torch.manual_seed(2)
-    return open_clip.CLIP(
-        embed_dim=512,
-        quick_gelu=True,
-        vision_cfg={"image_size": 224, "layers": 1, "width": 64, "patch_size": 56},
-        text_cfg={"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 8, "layers": 1},
-    ).eval()
+    return open_clip.CLIP(**SMALL_CLIP).eval()
 
 
 # ---- text ----------------------------------------------------------------------------------------
@@ -229,7 +232,7 @@ def test_a_feature_does_not_depend_on_its_company(which, random_encoders):
 def test_short_sound_is_padded_behind_with_zeros(which, random_encoders):
     trio = random_encoders if which == "clip" else enc.load_encoders(which, weights="random")
     short = waves(1, samples=200)
-    padded = np.pad(short, ((0, 0), (0, trio.min_samples - 200)))
+    padded = np.pad(short, ((0, 0), (0, enc.MIN_SAMPLES - 200)))
     assert torch.equal(trio.encode_audio(short), trio.encode_audio(padded))
     assert torch.isfinite(trio.encode_audio(np.zeros((2, 10_667), np.float32))).all()
     assert trio.encode_audio(np.zeros((0, 10_667), np.float32)).shape == (0, trio.dim)
@@ -334,7 +337,7 @@ def test_weight_files_find_their_way(tmp_path, monkeypatch):
     sound = {f"audio_encoder.{k}": v for k, v in extractor.encoder.state_dict().items()}
     sound |= {f"audio_transform.{k}": v for k, v in head.state_dict().items()}
     torch.save(sound | {"image_transform.w": torch.zeros(1)}, tmp_path / enc.WAV2CLIP_FILE)
-    monkeypatch.setattr(enc, "_bare_clip", small_clip)
+    monkeypatch.setattr(open_clip, "get_model_config", lambda name: SMALL_CLIP)
     trio = enc.load_encoders("clip", weights=tmp_path)
 
     frames = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
@@ -352,7 +355,7 @@ def test_weight_files_find_their_way(tmp_path, monkeypatch):
 
 
 def test_damaged_or_foreign_weight_files_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(enc, "_bare_clip", small_clip)
+    monkeypatch.setattr(open_clip, "get_model_config", lambda name: SMALL_CLIP)
     save_file({"x": torch.zeros(1)}, tmp_path / enc.CLIP_FILE)
     (tmp_path / enc.WAV2CLIP_FILE).write_bytes(b"not a weight file")
     with pytest.raises(ValueError, match=f"{enc.CLIP_FILE} lacks .*another model"):

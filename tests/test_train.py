@@ -23,7 +23,7 @@ from tiny import DIM, tiny_settings, tiny_store, tiny_text
 
 from avadclip_lite import train as train_module
 from avadclip_lite.dataset import FeatureStore, TrainingSet, shuffled_batches
-from avadclip_lite.evaluate import evaluate, predict_store
+from avadclip_lite.evaluate import evaluate, predict, predict_store
 from avadclip_lite.experiments import train_command
 from avadclip_lite.losses import compute, topk_mean
 from avadclip_lite.model import FrozenTeacher, build
@@ -101,6 +101,57 @@ def test_the_loop_is_adamw_on_the_sum_of_losses(store) -> None:
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
 
 
+def test_losses_are_means_over_videos_not_over_batches(store, monkeypatch) -> None:
+    """24 bags in batches of 10, 10 and 4: the small batch counts as its four videos."""
+    totals = []
+    original = train_module.TrainingRun.one_step
+
+    def spy(self, batch):
+        parts = original(self, batch)
+        totals.append((len(batch), parts["total"].item()))
+        return parts
+
+    monkeypatch.setattr(train_module.TrainingRun, "one_step", spy)
+    entry = run(store, selection="last", batch_size=10, epochs=1).history[0]
+    assert sorted(n for n, _ in totals) == [4, 10, 10]
+    assert entry["total"] == pytest.approx(sum(n * x for n, x in totals) / 24, rel=1e-6)
+    assert entry["total"] != pytest.approx(np.mean([x for _, x in totals]), rel=1e-4)
+
+
+def test_watch_sees_the_epochs_weights_in_eval_mode(store) -> None:
+    seen = []
+
+    def watch(model):
+        seen.append((model.training, {k: v.clone() for k, v in model.trainable_state().items()}))
+        return {"watched": float(len(seen))}
+
+    text, prompts = tiny_text()
+    settings = tiny_settings(selection="last")
+    result = fit(settings, store, text=text, prompts=prompts, watch=watch)
+    assert [training for training, _ in seen] == [False] * 3
+    assert [entry["watched"] for entry in result.history] == [1.0, 2.0, 3.0]
+    last = result.model.trainable_state()
+    assert all(torch.equal(value, last[name]) for name, value in seen[-1][1].items())
+
+
+def test_held_out_videos_are_judged_by_one_crop_in_float32(store, monkeypatch) -> None:
+    crops, precisions = [], []
+    original = TrainingSet.__init__
+
+    def spy(self, its_store, its_rows, settings):
+        crops.append((len(its_rows), settings.data.crops))
+        original(self, its_store, its_rows, settings)
+
+    def judge(model, batch, precision="float32"):
+        precisions.append(precision)
+        return predict(model, batch, precision)
+
+    monkeypatch.setattr(TrainingSet, "__init__", spy)
+    monkeypatch.setattr(train_module, "predict", judge)
+    run(store, holdout_share=0.25, epochs=1, precision="bf16")
+    assert crops == [(6, "first"), (18, "all")] and set(precisions) == {"float32"}
+
+
 def test_a_seed_decides_everything_and_the_callers_random_state_stays(store) -> None:
     (text, prompts), before = tiny_text(), torch.get_rng_state()
     one = fit(tiny_settings(seed=5), store, text=text, prompts=prompts)
@@ -132,6 +183,8 @@ def test_length_aware_batches_see_every_bag_once_with_less_padding(store) -> Non
         batches = shuffled_batches(bags, 3, generator)
         assert sorted(torch.cat(batches).tolist()) == list(range(24))
         padded[aware] = sum(int(bags.lengths[b].max()) * len(b) for b in batches)
+        longest = [int(bags.lengths[b].max()) for b in batches]
+        assert longest != sorted(longest) and longest != sorted(longest, reverse=True)
         again = shuffled_batches(bags, 3, generator)
         assert [b.tolist() for b in again] != [b.tolist() for b in batches]
     real = int(bags.lengths.sum())

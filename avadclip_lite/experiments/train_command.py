@@ -29,20 +29,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_field_argument(parser: argparse.ArgumentParser) -> None:
     """The option ``-s FIELD VALUE``; ``chosen_fields`` reads it."""
-    parser.add_argument(
-        "-s",
-        "--set",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("FIELD", "VALUE"),
-        help="a field of the configuration, the value as JSON or plain text",
-    )
+    shown = {"metavar": ("FIELD", "VALUE"), "help": "a field of the configuration, as JSON or text"}
+    parser.add_argument("-s", "--set", nargs=2, action="append", default=[], **shown)
 
 
 def chosen_fields(args: argparse.Namespace) -> dict[str, Any]:
     """Fields of the configuration by name, as ``-s`` gave them: JSON, or else the text."""
-    return {name: _value(word) for name, word in args.set}
+    fields: dict[str, Any] = {}
+    for name, word in args.set:
+        try:
+            value = json.loads(word)
+        except ValueError:
+            value = word
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    return fields
 
 
 def main(args: argparse.Namespace) -> int:
@@ -56,18 +56,10 @@ def main(args: argparse.Namespace) -> int:
     print(f"epoch {result.chosen_epoch} kept, {result.seconds:.0f} s, in {result.out}")
     if settings.train.selection == "test":
         print("chosen on the test set: these numbers are optimistic")
-    if "test" not in {row.split for row in store.videos}:
+    if not any(row.split == "test" for row in store.videos):
         print(f"{store.path} has no test split: nothing to score")
         return 0
     metrics = evaluate(result.model, store, precision=settings.train.precision).metrics
     for name in (name for name in SHOWN if name in metrics):
         print(f"{name:24s}{100 * metrics[name]:7.2f} %")
     return 0
-
-
-def _value(word: str) -> Any:
-    try:
-        value = json.loads(word)
-    except ValueError:
-        return word
-    return tuple(value) if isinstance(value, list) else value
