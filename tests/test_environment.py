@@ -47,7 +47,8 @@ def test_every_import_is_a_dependency() -> None:
     distributions = {"PIL": "pillow", "sklearn": "scikit-learn", "open_clip": "open-clip-torch"}
     distributions |= {"yaml": "papermill", "scipy": "scikit-learn", "IPython": "ipykernel"}
     distributions |= {"jupyter_client": "ipykernel", "matplotlib_inline": "ipykernel"}
-    # the last five come with what they stand for
+    distributions |= {"packaging": "pytest"}
+    # the last six come with what they stand for
     wanted = {
         re.split(r"[=<>\[ ]", d)[0].lower().replace("_", "-") for d in project()["dependencies"]
     }
@@ -61,6 +62,22 @@ def test_every_import_is_a_dependency() -> None:
                 if distributions.get(name, name).lower().replace("_", "-") not in wanted:
                     missing.add(f"{path.relative_to(ROOT)} imports {name}")
     assert not missing
+
+
+def test_one_version_everywhere() -> None:
+    version = project()["version"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    newest = re.search(r"^## (\S+) \((\S+)\)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert cited["version"] == version == newest[1]
+    assert cited["date-released"] == newest[2]
+    assert f'__version__ = "{version}"' in (ROOT / "avadclip_lite" / "__init__.py").read_text()
+
+
+def test_what_is_cited_is_the_paper() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    paper = cited["preferred-citation"]
+    assert paper["title"].startswith("AVadCLIP: ") and "2504.04495" in paper["url"]
+    assert len(paper["authors"]) == 7 and cited["license"] == project()["license"]["text"]
 
 
 # --- making .venv --------------------------------------------------------------------------------

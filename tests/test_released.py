@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from reference_fill import filled, release_shapes
+from release_state import to_release_state
 from tiny_models import WORDS, detector
 
 from avadclip_lite import losses
-from avadclip_lite.compare.release import load_student, load_teacher, release_key, to_release_state
+from avadclip_lite.compare.release import load_student, load_teacher, release_key
+from avadclip_lite.dataset import Batch
 from avadclip_lite.encoders import TextTower
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -46,8 +48,8 @@ def outputs(reference, states):
     teacher, student = load_teacher(states["teacher"]), load_student(states["student"])
     with torch.no_grad():
         return {
-            "teacher": (teacher, teacher(video, audio, lengths)),
-            "student": (student, student(video, None, lengths)),
+            "teacher": (teacher, teacher(Batch(video=video, audio=audio, lengths=lengths))),
+            "student": (student, student(Batch(video=video, audio=audio, lengths=lengths))),
         }
 
 
@@ -72,7 +74,8 @@ def test_a_batch_that_is_not_filled_up_gives_the_same(reference, outputs):
     teacher, out = outputs["teacher"]
     lengths = torch.from_numpy(reference["lengths"])
     with torch.no_grad():
-        short = teacher(padded(reference, "video", 37), padded(reference, "audio", 37), lengths)
+        video, audio = (padded(reference, name, 37) for name in ("video", "audio"))
+        short = teacher(Batch(video=video, audio=audio, lengths=lengths))
     assert short.alignment_logits.shape == (2, 37, 7)
     torch.testing.assert_close(
         short.alignment_logits, out.alignment_logits[:, :37], atol=1e-5, rtol=1e-5
@@ -232,4 +235,4 @@ def test_our_names_and_the_releases():
     assert release_key("encoder.transformer.blocks.1.qkv.weight") == (
         "temporal.resblocks.1.attn.in_proj_weight"
     )
-    assert release_key("av_prompt.ffn.narrow.weight") == "mlp1.c_proj.weight"
+    assert release_key("av_prompt.ffn.fc2.weight") == "mlp1.c_proj.weight"
