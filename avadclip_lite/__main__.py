@@ -21,13 +21,13 @@ COMMANDS = {  # name: (module with add_arguments and main, what it does)
     "train": ("experiments.train_command", "train a detector on a feature store"),
     "study": ("experiments.study", "train the variants of the ablation studies over several seeds"),
     "evaluate": ("experiments.score_files", "score a trained detector, or anybody's score files"),
-    "import-checkpoint": ("compare.release", "make a run folder of the authors' checkpoint"),
     "score": ("video.timeline", "find anomalies in videos with a trained detector"),
     "thresholds": ("video.thresholds", "false alarms per hour against recall; thresholds to use"),
     "bench": ("tools/bench.py", "time training steps at the size of XD-Violence"),
     "doctor": ("tools/doctor.py", "what of this machine is ready, and how to mend the rest"),
 }
 RENAMED = {"alarms": "thresholds", "assess": "evaluate --run RUN --data STORE"}
+OF_DETECTORS = ("train", "study", "evaluate", "score", "thresholds")
 USAGE = "usage: python -m avadclip_lite COMMAND [options]\n\n{}\n\n{}".format(
     "\n".join(f"  {name:18s}{text}" for name, (_, text) in COMMANDS.items()),
     "python -m avadclip_lite COMMAND --help says more about one.",
@@ -37,8 +37,6 @@ USAGE = "usage: python -m avadclip_lite COMMAND [options]\n\n{}\n\n{}".format(
 def _module(name: str) -> ModuleType:
     """A command's module: of the package, or a file of the clone (``tools/`` is not installed)."""
     if not name.endswith(".py"):
-        if name != "features.import_release":
-            importlib.import_module("avadclip_lite.baselines")  # registers the earlier systems
         return importlib.import_module(f"avadclip_lite.{name}")
     path = Path(__file__).resolve().parents[1] / name
     if not path.is_file():
@@ -68,6 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         return complain(f"avadclip_lite: no command {name!r}\n\n{USAGE}", 2)
     try:
+        if name in OF_DETECTORS:
+            importlib.import_module("avadclip_lite.baselines")  # registers the earlier systems
         module = _module(COMMANDS[name][0])
     except ImportError as error:
         help_ = "see what is missing with: python -m avadclip_lite doctor"

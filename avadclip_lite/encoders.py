@@ -280,6 +280,7 @@ def load_text(
             f"the {which} text tower gives {tower.dim} numbers a prompt, but {dim} are expected; "
             "features and text tower must come from the same encoders"
         )
+    tower.name = which
     return tower, prompts
 
 
