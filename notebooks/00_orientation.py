@@ -35,12 +35,14 @@ from IPython.display import HTML, Audio, display
 from avadclip_lite.config import SAMPLE_RATE
 from avadclip_lite.evaluate import average_precision, roc_auc, snippet_truth
 from avadclip_lite.experiments.metrics import record
+from avadclip_lite.experiments.parameters import check_parameters
 from avadclip_lite.video.reader import read_clip
 from avadclip_lite.viz import plots
 from avadclip_lite.viz.diagram import architecture
 from avadclip_lite.viz.lesson import FPS, clip_path, examples, open_stage
 
 plots.use_style()
+check_parameters(globals())  # plain papermill hands lists over as text
 store = open_stage(data)
 words = dict(zip(store.classes.codes, store.classes.words, strict=True))
 running = examples(store)  # the rows of the three videos that go through all notebooks
