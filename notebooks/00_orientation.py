@@ -31,6 +31,7 @@ seed: int = 0  # of the random detectors
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import HTML, Audio, display
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from avadclip_lite.config import SAMPLE_RATE
 from avadclip_lite.evaluate import average_precision, roc_auc, snippet_truth
@@ -116,6 +117,8 @@ def clip(name):
 
 
 MOMENT = 66  # frames: in the middle of the event
+# pictures with grain are ten times smaller as JPEG
+set_matplotlib_formats("jpeg", pil_kwargs={"quality": 85})
 shown = list(words.values())[1:]
 plots.contact_sheet([clip(name)[0][MOMENT] for name in shown], shown, columns=6)
 plt.show()
@@ -362,6 +365,7 @@ for role, row in running.items():
 
 # %% tags=["main-figure"]
 # What a detector is told (bottom) and what it has to find out (above): one video of Soundstage.
+set_matplotlib_formats("png")
 row = running["many labels"]
 segments, flags = store.segments(row), store.flags(row)
 frames, _ = clips.get("many labels", ((), None))

@@ -63,6 +63,7 @@ from avadclip_lite.viz.lesson import EXAMPLES, FPS, clip_path, examples, open_st
 plots.use_style()
 check_parameters(globals())  # plain papermill hands lists over as text
 warnings.filterwarnings("ignore", message="IProgress not found")  # progress bars; none are shown
+warnings.filterwarnings("ignore", message="There is a performance drop")  # of torch
 torch.set_grad_enabled(False)  # everything in this notebook is frozen
 
 # %% [markdown]

@@ -71,6 +71,7 @@ from avadclip_lite.viz import plots
 from avadclip_lite.viz.lesson import EXAMPLES, FPS, clip_path, open_stage, row_of
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # progress bars; none are shown
+warnings.filterwarnings("ignore", message="There is a performance drop")  # of torch
 plots.use_style()
 check_parameters(globals())  # plain papermill hands lists over as text
 store = open_stage()
