@@ -4,20 +4,16 @@
     student = fit(make_config(role="vision"), store, teacher=result.model)
     detector = load("runs/teacher")
 
-Which epoch is kept (``settings.train.selection``):
-
-- ``holdout``: a seeded share of the *training films* is set aside and never trained on. After
-  every epoch they are judged by their weak labels alone, see ``video_level``. The best epoch is
-  kept, the later one of equals. The test set is not looked at.
-- ``last``: the last epoch; every training video is trained on.
-- ``test``: the release's protocol, the epoch with the best *test* AP of the alignment branch.
-  Optimistic, because the test set chose it: never compare such a number with an honest one.
+Which epoch is kept (``settings.train.selection``): "holdout", the best by ``video_level`` on a
+seeded share of the *training films* that is never trained on, the later one of equals; the test set
+is not looked at. "last", the last one. "test", the release's protocol, the best by *test* AP of the
+alignment branch: optimistic, because the test set chose it, so never compare such a number with an
+honest one.
 
 A run's folder (``out``) holds ``config.json`` (settings, data, teacher), ``weights.safetensors``
-(the best epoch so far, everything but frozen weights) and ``state.safetensors`` (everything needed
-to go on after the last full epoch). Each is replaced in one step, and the state, written first,
-says which weights count: an interrupted run gives the same weights as an uninterrupted one (bit for
-bit on a CPU).
+(the best epoch so far, without frozen weights) and ``state.safetensors`` (all that going on needs).
+Each is replaced in one step, and the state, written first, says which weights count: an interrupted
+run gives the same weights as an uninterrupted one (bit for bit on a CPU).
 """
 
 from __future__ import annotations
@@ -87,31 +83,33 @@ def fit(
     Everything random comes from ``settings.train.seed``; the caller's random state is left alone.
     One log line an epoch (logger ``avadclip_lite.train``, level INFO) names every part of the loss.
 
-    ``text`` is the frozen text tower with its ``prompts``, or the name that ``load_text`` knows it
-    by (``None``: that of the store's encoder). A student with ``ukd`` needs a trained audio-visual
-    ``teacher``, which is copied. ``out`` is the run's folder: an interrupted run is continued, a
-    finished one returned as it is. ``watch`` is called with the detector, in eval mode, after every
+    ``text``: the frozen text tower with its ``prompts``, or the name that ``load_text`` knows it by
+    (``None``: that of the store's encoder). ``teacher``: a trained audio-visual detector for a
+    student with ``ukd``; it is copied. ``out``: the run's folder; an interrupted run is continued,
+    a finished one returned as it is. ``watch``: called with the detector, in eval mode, after every
     epoch; the numbers that it returns join the history and decide nothing.
 
     Raises ``ValueError`` for settings, store, teacher or an existing run that do not fit together,
     and for a loss that is no longer finite.
     """
-    _check(settings, store, teacher)
+    if store.dim != settings.model.dim:
+        raise ValueError(
+            f"{store.path} holds features of width {store.dim}, the configuration says "
+            f"dim={settings.model.dim}; set dim={store.dim}"
+        )
     device = find_device(settings.train.device)
     text, prompts = _text(settings, store, text, prompts)
     folder = None if out is None else Path(out)
-    if folder is not None:
-        given = {"text": text, "prompts": prompts, "teacher": teacher}
-        _open_folder(folder, run_identity(settings, store, **given))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.train.seed)
         model = build(settings, text, prompts, classes=store.classes).to(device)
+        model.distil_from(teacher)
         run = TrainingRun(settings, model, device)
         if folder is not None:
+            given = {"text": text, "prompts": prompts, "teacher": teacher}
+            _open_folder(folder, run_identity(settings, store, **given))
             run.restore(folder)
         if not run.finished:
-            if teacher is not None:
-                model.distil_from(teacher)
             run.train(store, folder, progress, watch)
     for optimizer in run.optimizers:
         optimizer.zero_grad(set_to_none=True)
@@ -124,32 +122,6 @@ def fit(
         seconds=sum(entry["seconds"] for entry in run.history),
         out=folder,
     )
-
-
-def _check(settings: Config, store: FeatureStore, teacher: Detector | None) -> None:
-    model, ukd = settings.model, settings.loss.ukd
-    student = settings.detector == "avadclip" and model.role != "audio_visual" and ukd != "none"
-    if store.dim != model.dim:
-        raise ValueError(
-            f"{store.path} holds features of width {store.dim}, the configuration says "
-            f"dim={model.dim}; set dim={store.dim}"
-        )
-    if student and teacher is None:
-        raise ValueError(
-            f"role={model.role!r} with ukd={ukd!r} learns from a teacher: pass teacher=, or set "
-            "ukd='none'"
-        )
-    if teacher is not None and not student:
-        raise ValueError(
-            f"a teacher was passed, but role={model.role!r} with ukd={ukd!r} has no use for it"
-        )
-    if student:
-        theirs = teacher.settings.model
-        if theirs.role != "audio_visual" or theirs.dim != model.dim:
-            raise ValueError(
-                f"the teacher is a {theirs.role} detector of dim={theirs.dim}; this student needs "
-                f"an audio_visual one of dim={model.dim}"
-            )
 
 
 def _text(
