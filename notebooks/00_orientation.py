@@ -346,12 +346,12 @@ for role, row in running.items():
     plt.show()
 
 # %% [markdown]
-# In *sound saves* the one picture from inside the accident shows an ordinary street: people walk, a
-# car is leaving on the left, and nothing has crashed. The spectrogram has it all: the wavy lines
-# of skidding tyres, the bang, the ringing afterwards. In *sound lies* the rising curves that end in
-# a flash are rockets, and nobody is hurt. In *many labels* it is the other way round for the
-# shooting: seen clearly, and drowned by a loud place. The two events after it leave voices in the
-# sound, those stacks of lines, and one has to look twice to tell them apart.
+# In *sound saves* the one picture from inside the accident shows an ordinary street in which
+# nothing has crashed. The spectrogram has it all: the wavy lines of skidding tyres, the bang, the
+# ringing afterwards. In *sound lies* the rising curves that end in a flash are rockets, and nobody
+# is hurt. In *many labels* it is the other way round for the shooting: seen clearly, and drowned by
+# a loud place. The two events after it leave voices in the sound, those stacks of lines, and one
+# has to look twice to tell them apart.
 #
 # ### Who knows what
 #
