@@ -398,7 +398,7 @@ class TrainingSet:
         )
 
     def _pack(self, store: FeatureStore, bags: list[tuple[np.ndarray, np.ndarray | None]]) -> None:
-        most, tracks = self.max_snippets, {}  # a track at a length (crops may cut it): first bag
+        most, tracks = self.max_snippets, {}  # a track at a length (crops may cut it): its bags
         spans = np.zeros((4, len(bags)), np.int64)  # video start, length, audio start, length
         for k, (i, (video, audio)) in enumerate(zip(self.rows, bags, strict=True)):
             spans[1, k] = min(len(video), most)
