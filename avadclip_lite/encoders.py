@@ -139,6 +139,7 @@ class TextTower(nn.Module):
         if width % heads:
             raise ValueError(f"the text tower's width {width} is not divisible by heads={heads}")
         self.width, self.positions, self.dim = width, positions, dim
+        self.name: str | None = None  # what ``load_text`` knows it by
         self.token_embedding = nn.Embedding(rows, width)
         self.positional_embedding = nn.Parameter(torch.empty(positions, width))
         blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
@@ -266,6 +267,7 @@ def load_text(
     if dim not in (None, tower.dim):
         gives = f"the {which} text tower gives {tower.dim} numbers a prompt, but {dim} are expected"
         raise ValueError(f"{gives}; features and text tower must come from the same encoders")
+    tower.name = which
     return tower, prompts
 
 

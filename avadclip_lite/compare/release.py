@@ -190,7 +190,7 @@ def import_checkpoint(source: str | Path, out: str | Path) -> AVadCLIP:
         "settings": detector.settings.to_dict(),
         "store": {"path": str(source), "digest": None, "encoder": "clip"},
         "classes": asdict(XD_CLASSES),
-        "text": {"name": None, "digest": train._text_digest(prompt.tower, prompt.prompts)},
+        "text": {"name": None, "digest": train.text_digest(prompt.tower, prompt.prompts)},
         "teacher": None,
     }
     out.mkdir(parents=True, exist_ok=True)

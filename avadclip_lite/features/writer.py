@@ -28,8 +28,6 @@ from avadclip_lite import dataset
 from avadclip_lite.config import ClassSet
 from avadclip_lite.dataset import Segment, StoreError, parse_codes, parse_label
 
-__all__ = ["StoreWriter", "check_events", "check_features", "check_finite"]
-
 _ARRAYS = ("video", "audio", "flags")
 _DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 
@@ -201,12 +199,12 @@ class StoreWriter:
 
     def _features(self, array: np.ndarray, what: str) -> np.ndarray:
         """A copy in the store's dtype, checked."""
-        check_features(array, self.dim, what)
+        check_features(array, self.dim, what, content=False)
         if self._dtype == "float16" and array.dtype != np.float16:
             raise StoreError(f"{what} are {array.dtype} and the store is float16; use float32")
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, and is refused
             array = np.array(array, dtype=_DTYPES[self._dtype], order="C")
-        check_finite(array, what)
+        check_features(array, self.dim, what)
         return array
 
     def _enter(self, row: dict[str, Any]) -> None:
@@ -276,17 +274,17 @@ class StoreWriter:
 
     def _join(self) -> None:
         """Copy the parts, one after another, into the store's arrays."""
-        columns = {"video": self.dim, "audio": self.dim, "flags": len(self._flag_names)}
+        dtype, snippets = _DTYPES[self._dtype], self._used["video"]
+        arrays = {
+            "video": (dtype, (snippets, self.dim)),
+            "audio": (dtype, (self._used["audio"], self.dim)),
+            "flags": (np.uint8, (snippets, len(self._flag_names))),
+        }
         joined, at = {}, dict.fromkeys(_ARRAYS, 0)
-        for kind in _ARRAYS:
-            rows = self._used.get(kind, self._used["video"])
-            if rows and columns[kind]:
-                joined[kind] = np.lib.format.open_memmap(
-                    self.partial / f"{kind}.npy",
-                    mode="w+",
-                    dtype=np.uint8 if kind == "flags" else _DTYPES[self._dtype],
-                    shape=(rows, columns[kind]),
-                )
+        for kind, (dtype, shape) in arrays.items():
+            if all(shape):
+                path = self.partial / f"{kind}.npy"
+                joined[kind] = np.lib.format.open_memmap(path, "w+", dtype=dtype, shape=shape)
         row = 0
         while row < len(self._rows):
             if (read := self._read_part(row)) is None:
@@ -342,19 +340,15 @@ class StoreWriter:
         self.close()
 
 
-def check_features(array: np.ndarray, dim: int, what: str) -> None:
-    """Refuse what are no features (T, ``dim``), in a ``StoreError`` that begins with ``what``."""
+def check_features(array: np.ndarray, dim: int, what: str, *, content: bool = True) -> None:
+    """Refuse what are no features (T, ``dim``) or, if their ``content`` is to be looked at, not
+    finite, in a ``StoreError`` that begins with ``what``."""
     if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] != dim:
         got = f"{array.dtype} {array.shape}"
         raise StoreError(f"{what} must be floating point (T, {dim}), got {got}; extract them again")
     if not len(array):
         raise StoreError(f"{what} have zero snippets; leave the video out")
-
-
-def check_finite(array: np.ndarray, what: str) -> None:
-    """Refuse NaN and infinity in features (T, D)."""
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
+    if content and not (finite := np.isfinite(array).all(axis=1)).all():
         bad = int(np.argmin(finite))
         raise StoreError(f"{what} hold NaN or infinity, first in snippet {bad}; extract them again")
 
