@@ -14,6 +14,7 @@ is a function of the frame's index alone, so frames render in any order.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -88,6 +89,13 @@ def _grain(size: int) -> np.ndarray:
     return rng.standard_normal((2 * size, 2 * size, 3), dtype=np.float32)
 
 
+@lru_cache(maxsize=6)
+def _other_view(scene: Scene) -> Scene:
+    """What a cutaway shows: the place from elsewhere, where nothing happens."""
+    seed = (scene.seed ^ 0x7C07A) + 1
+    return replace(scene, seed=seed, events=(), faults=(), occluder=None, dark_corner=None)
+
+
 def _draw(scene: Scene, index: int, size: int) -> np.ndarray:
     """Frame number ``index`` of ``scene``, (size, size, 3) uint8."""
     if size < 8:
@@ -99,6 +107,8 @@ def _draw(scene: Scene, index: int, size: int) -> np.ndarray:
     faults = {f.kind for f in scene.faults if f.start <= index < f.end}
     if "black_frames" in faults:
         return np.clip(4 + 2 * grain, 0, 255).astype(np.uint8)
+    if "cutaway" in faults:
+        scene = _other_view(scene)
 
     back = background(scene, size)
     place = LAYOUTS[scene.place]

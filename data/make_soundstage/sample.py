@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from avadclip_lite.config import XD_CLASSES, XD_STRIDE
+from data.make_soundstage import timelines
 from data.make_soundstage.world import (
     ANOMALIES,
     AUDIO_DISTRACTORS,
@@ -82,12 +83,14 @@ def sample_scene(
     rng = np.random.default_rng((SCENE_SPACE, seed))
     low, high = world.snippets
     count = int(rng.integers(low, high + 1))
-    count = snippets if snippets is not None else count
-    frames = count * XD_STRIDE
     kinds = _draw_classes(rng, world)
     if labels is not None:
         wanted = [XD_CLASSES.index(code) for code in labels]
         kinds = [XD_CLASSES.words[c] for c in wanted if c > 0]
+    if world.time_scale:
+        count = timelines.draw_snippets(rng, kinds, world.time_scale)
+    count = snippets if snippets is not None else count
+    frames = count * XD_STRIDE
 
     stages = [p for p in PLACES if all(p in STAGES[kind] for kind in kinds)]
     if not stages:
@@ -108,26 +111,12 @@ def sample_scene(
     events: list[Event] = []
     faults: list[Fault] = []
     swells: list[tuple[int, int]] = []
-    share = float(rng.uniform(*world.positive_share))
-    queue = [kinds[k] for k in rng.permutation(len(kinds))]
-    filled = 0
-    while queue or (kinds and filled < share * frames):
-        kind = queue.pop() if queue else choice(rng, kinds)
-        forced = kind not in {event.kind for event in events}
-        taken = [(e.start, e.end) for e in events]
-        length = _length(rng, world.event_snippets, frames)
-        if forced:  # every class must fit, even in a short video
-            length = min(length, frames // (2 * len(kinds)))
-        if filled + length > (share + 0.08) * frames and not forced:
-            break
-        start = _free_spot(rng, taken, length, frames, XD_STRIDE // 2)
-        while start is None and forced and length > 2:
-            length = max(2, length * 2 // 3)
-            start = _free_spot(rng, taken, length, frames, 1)
-        if start is None:
-            break
-        filled += length
-        event = _senses(rng, world, kind, start, length, occluder, dark_corner, missing_audio)
+    if world.time_scale:
+        spans = timelines.draw_events(rng, kinds, frames) if kinds else []
+    else:
+        spans = _spans(rng, world, kinds, frames)
+    for kind, start, end in spans:
+        event = _senses(rng, world, kind, start, end - start, occluder, dark_corner, missing_audio)
         events.append(event)
         around = (max(0, start - int(rng.integers(4, 20))), min(frames, event.end + 12))
         if event.unheard == "loud":
@@ -163,6 +152,11 @@ def sample_scene(
         faults.append(Fault(kind="missing_audio", start=0, end=frames))
     for kind in ("picture_static", "sound_static"):
         faults.extend(_bursts(rng, kind, getattr(world, kind), world.static_frames, frames))
+    if world.cutaways:
+        faults.extend(_bursts(rng, "cutaway", world.cutaways, world.cutaway_frames, frames))
+    for kind in ("music", "talk"):
+        if share := getattr(world, kind):
+            faults.extend(_bursts(rng, kind, share, world.soundtrack_frames, frames))
     return Scene(
         seed=draw_seed(rng),
         place=place,
@@ -176,6 +170,34 @@ def sample_scene(
         dark_corner=dark_corner,
         world=world,
     )
+
+
+def _spans(
+    rng: np.random.Generator, world: World, kinds: list[str], frames: int
+) -> Iterator[tuple[str, int, int]]:
+    """(class word, first frame, end frame) of a video's events."""
+    spans: list[tuple[str, int, int]] = []
+    share = float(rng.uniform(*world.positive_share))
+    queue = [kinds[k] for k in rng.permutation(len(kinds))]
+    filled = 0
+    while queue or (kinds and filled < share * frames):
+        kind = queue.pop() if queue else choice(rng, kinds)
+        forced = kind not in {kind for kind, _, _ in spans}
+        taken = [(a, b) for _, a, b in spans]
+        length = _length(rng, world.event_snippets, frames)
+        if forced:  # every class must fit, even in a short video
+            length = min(length, frames // (2 * len(kinds)))
+        if filled + length > (share + 0.08) * frames and not forced:
+            break
+        start = _free_spot(rng, taken, length, frames, XD_STRIDE // 2)
+        while start is None and forced and length > 2:
+            length = max(2, length * 2 // 3)
+            start = _free_spot(rng, taken, length, frames, 1)
+        if start is None:
+            break
+        filled += length
+        spans.append((kind, start, start + length))
+        yield spans[-1]
 
 
 def _bursts(
@@ -196,6 +218,9 @@ def _draw_classes(rng: np.random.Generator, world: World) -> list[str]:
     normal = rng.random() < world.normal_share
     count = 1 + int(rng.choice(3, p=world.label_counts))
     order = [ANOMALIES[k] for k in rng.permutation(len(ANOMALIES))]
+    if world.time_scale:
+        odds = list(timelines.CLASS_SHARES.values())
+        order = rng.choice(list(timelines.CLASS_SHARES), len(odds), replace=False, p=odds).tolist()
     if normal:
         return []
     kinds: list[str] = []
