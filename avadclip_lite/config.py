@@ -22,7 +22,12 @@ import types
 import typing
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import argparse
+
+    import torch
 
 __all__ = [
     "CCTV_CLASSES",
@@ -43,6 +48,8 @@ __all__ = [
     "LossConfig",
     "ModelConfig",
     "TrainConfig",
+    "add_device_argument",
+    "find_device",
     "make_config",
     "results_path",
     "soundstage_path",
@@ -119,6 +126,9 @@ def _check_type(where: str, value: Any, hint: Any) -> None:
     elif origin in (typing.Union, types.UnionType):
         if value is not None:
             _check_type(where, value, next(a for a in args if a is not type(None)))
+    elif origin is dict:
+        if json.loads(json.dumps(value)) != value:
+            raise ValueError(f"{where} must be plain JSON, got {value!r}")
     elif origin is tuple:
         if not isinstance(value, tuple):
             raise ValueError(f"{where} must be a tuple, got {value!r}")
@@ -234,6 +244,8 @@ class Config:
 
     form: Form = "paper"
     scale: Scale = "soundstage"
+    detector: str = "avadclip"  # a name of ``model.register``
+    options: dict[str, Any] = field(default_factory=dict)  # what only that detector knows: JSON
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -273,7 +285,7 @@ class Config:
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def with_(self, **overrides: Any) -> Config:
+    def override(self, **overrides: Any) -> Config:
         """A copy with single fields changed, by field name, whichever section they live in."""
         changed: dict[str, dict[str, Any]] = {}
         for name, value in overrides.items():
@@ -335,10 +347,12 @@ def make_config(
     form: Form = "paper",
     scale: Scale = "soundstage",
     role: Role = "audio_visual",
+    detector: str = "avadclip",
+    options: dict[str, Any] | None = None,
     **overrides: Any,
 ) -> Config:
-    """The configuration of a form at a scale, for the teacher or a student, with single fields
-    overridden by name.
+    """The configuration of a form at a scale, for the teacher or a student (or for another
+    ``detector`` with ``options`` of its own), with single fields overridden by name.
 
     Raises ``ValueError`` for an unknown form, scale, role or field, or an invalid value, and says
     which values are allowed.
@@ -353,7 +367,33 @@ def make_config(
     # length-aware batches follow the padding unless they were chosen
     if choices.get("padding") == "leaking" and "length_aware" not in overrides:
         choices["length_aware"] = False
-    return Config(form=form, scale=scale).with_(**choices)
+    return Config(form=form, scale=scale, detector=detector, options=options or {}).override(
+        **choices
+    )
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; "auto" is a GPU where there is one. Raises ``ValueError`` for what
+    is no device, is not here, or cannot train."""
+    import torch  # not needed to read a configuration
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise ValueError(f"device={name!r} is not supported; use 'auto', 'cpu' or 'cuda'")
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            found = torch.cuda.device_count()
+            raise ValueError(f"device={name!r}, but torch finds {found} GPUs here; try 'auto'")
+    except RuntimeError:
+        raise ValueError(f"device={name!r} is no device; use 'auto', 'cpu' or 'cuda'") from None
+    return device
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """The option ``--device``, the same in every command."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
 
 
 def soundstage_path() -> Path:

@@ -25,8 +25,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,25 +33,23 @@ from torch import Tensor
 
 from avadclip_lite.config import MAX_SNIPPETS, ClassSet, Config
 
-if TYPE_CHECKING:
-    import pandas
-
 __all__ = [
     "Batch",
     "FeatureStore",
-    "Manifest",
     "Row",
     "Segment",
     "StoreError",
     "TrainingSet",
-    "chunks",
+    "AUDIO_PRESENT",
     "class_events",
     "clip_segments",
     "has_label",
     "holdout_split",
     "parse_codes",
     "parse_label",
+    "film_of",
     "resample",
+    "shuffled_batches",
     "truth_events",
 ]
 
@@ -64,6 +61,7 @@ _LABEL_PADDING = "0"
 
 FORMAT = 1
 META, MANIFEST, ANNOTATIONS = "meta.json", "manifest.csv", "annotations.csv"
+AUDIO_PRESENT = "audio_present"  # flag: the sound track reaches this snippet
 PARTIAL = ".partial"  # added to the name of a store that is being written
 TEXT_COLUMNS = ("name", "label", "split", "source")
 NUMBER_COLUMNS = (
@@ -155,44 +153,13 @@ class Row(NamedTuple):
     source: str  # the file that the features came from
 
 
-class Manifest(Sequence[Row]):
-    """The rows of a store; a ``Row`` is made when asked for, ``frame()`` gives a DataFrame."""
-
-    def __init__(self, columns: SimpleNamespace) -> None:
-        self._columns = columns
-        self.has_audio = columns.audio_start >= 0  # (R,)
-
-    def __len__(self) -> int:
-        return len(self._columns.name)
-
-    def __getitem__(self, i: int) -> Row:  # type: ignore[override]
-        c = self._columns
-        return Row(
-            name=c.name[i],
-            label=c.label[i],
-            split=c.split[i],
-            crop=int(c.crop[i]),
-            snippets=int(c.snippets[i]),
-            frames=int(c.frames[i]),
-            stride=int(c.stride[i]),
-            has_audio=bool(self.has_audio[i]),
-            source=c.source[i],
-        )
-
-    def frame(self) -> pandas.DataFrame:
-        """The manifest as a pandas DataFrame (pandas is imported here, not by training)."""
-        import pandas
-
-        return pandas.DataFrame(list(self), columns=Row._fields)
-
-
 class FeatureStore:
     """Read access to a finished store; opening maps the arrays and reads the manifest only.
 
-    Attributes: ``path``, ``classes``, ``dim`` (D), ``stride``, ``encoder``, ``videos``
-    (``Manifest``), ``snippets`` (R,), ``frames`` (R,), ``has_audio`` (R,), ``video_ids`` (R,)
-    with equal numbers for crops of one video, ``flag_names``, and ``digest``, which changes with
-    any feature, label or annotation.
+    Attributes: ``path``, ``classes``, ``dim`` (D), ``stride``, ``encoder``, ``videos`` (a list of
+    ``Row``), ``snippets`` (R,), ``frames`` (R,), ``has_audio`` (R,), ``video_ids`` (R,) with equal
+    numbers for crops of one video, ``flag_names``, and ``digest``, which changes with any feature,
+    label or annotation.
     """
 
     def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
@@ -206,11 +173,12 @@ class FeatureStore:
         self.encoder: str = meta["encoder"]
         self.digest: str = meta["digest"]
         self.flag_names: tuple[str, ...] = tuple(meta["flags"])
-        self._columns = _read_manifest(path / MANIFEST)
-        self.videos = Manifest(self._columns)
-        self.snippets = self._columns.snippets
-        self.frames = self._columns.frames
-        self.has_audio = self.videos.has_audio
+        self._columns = columns = _read_manifest(path / MANIFEST)
+        self.snippets, self.frames = columns["snippets"], columns["frames"]
+        self.has_audio = columns["audio_start"] >= 0
+        fields_of_row = [self.has_audio if f == "has_audio" else columns[f] for f in Row._fields]
+        listed = (c.tolist() if isinstance(c, np.ndarray) else c for c in fields_of_row)
+        self.videos = [Row(*row) for row in zip(*listed, strict=True)]
         self._video = _map_array(path / "video.npy", (meta["video_snippets"], self.dim))
         self._audio = self._flags = None
         if meta["audio_snippets"]:
@@ -218,8 +186,9 @@ class FeatureStore:
         if self.flag_names:
             shape = (meta["video_snippets"], len(self.flag_names))
             self._flags = _map_array(path / "flags.npy", shape)
-        numbers = {name: k for k, name in enumerate(dict.fromkeys(self._columns.name))}
-        self.video_ids = np.array([numbers[name] for name in self._columns.name], dtype=np.int64)
+        names = columns["name"]
+        self.video_ids, numbers = _numbered(names)
+        self.film_ids, _ = _numbered([film_of(name) for name in names])
         self._check(meta)
         self._read_annotations(numbers)
 
@@ -270,14 +239,14 @@ class FeatureStore:
         c = self._columns
         whole = (
             len(self) == meta["rows"]
-            and (c.snippets >= 1).all()
-            and (c.frames == c.snippets * c.stride).all()
-            and (c.stride == self.stride).all()
-            and (c.video_start >= 0).all()
-            and (c.video_start + c.video_rows <= meta["video_snippets"]).all()
-            and (c.audio_start + c.audio_rows <= meta["audio_snippets"]).all()
-            and (c.snippets <= c.video_rows).all()
-            and (c.snippets <= c.audio_rows)[self.has_audio].all()
+            and (self.snippets >= 1).all()
+            and (self.frames == self.snippets * self.stride).all()
+            and (c["stride"] == self.stride).all()
+            and (c["video_start"] >= 0).all()
+            and (c["video_start"] + c["video_rows"] <= meta["video_snippets"]).all()
+            and (c["audio_start"] + c["audio_rows"] <= meta["audio_snippets"]).all()
+            and (self.snippets <= c["video_rows"]).all()
+            and (self.snippets <= c["audio_rows"])[self.has_audio].all()
         )
         if not whole:
             raise StoreError(
@@ -301,69 +270,84 @@ class FeatureStore:
 
     def indices(self, split: str) -> np.ndarray:
         """Row numbers of a split, in the manifest's order; ``StoreError`` if it has none."""
-        found = np.array([k for k, s in enumerate(self._columns.split) if s == split], np.int64)
+        splits = self._columns["split"]
+        found = np.array([k for k, s in enumerate(splits) if s == split], np.int64)
         if not len(found):
-            known = ", ".join(sorted(set(self._columns.split)))
+            known = ", ".join(sorted(set(splits)))
             raise StoreError(f"{self.path} has no split {split!r}; it has {known}")
         return found
 
     def video(self, i: int) -> np.ndarray:
         """(T, D) view of row i's video features, cut to the length shared with its audio."""
-        start = int(self._columns.video_start[i])
-        return self._video[start : start + int(self.snippets[i])]
+        return self.uncut(i)[0][: self.snippets[i]]
 
     def audio(self, i: int) -> np.ndarray | None:
         """(T, D) view of row i's audio features, or None when the video has no audio."""
-        if not self.has_audio[i]:
-            return None
-        start = int(self._columns.audio_start[i])
-        return self._audio[start : start + int(self.snippets[i])]
+        audio = self.uncut(i)[1]
+        return None if audio is None else audio[: self.snippets[i]]
 
     def uncut(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Row i's video (Tv, D) and audio (Ta, D) views at the lengths they came with, which may
-        be one snippet apart: what the release resamples, each modality alone."""
-        c = self._columns
-        video = self._video[c.video_start[i] : c.video_start[i] + c.video_rows[i]]
+        be one snippet apart: what the release works on, each modality alone."""
+        video, audio = (
+            (int(self._columns[f"{kind}_start"][i]), int(self._columns[f"{kind}_rows"][i]))
+            for kind in ("video", "audio")
+        )
+        seen = self._video[video[0] : sum(video)]
+        return seen, self._audio[audio[0] : sum(audio)] if self.has_audio[i] else None
+
+    def audio_mask(self, i: int) -> np.ndarray:
+        """(Tv,) bool, over the uncut video: which snippets have sound. That is every snippet of a
+        row with audio, less those that the store flags as beyond the reach of the track."""
+        rows = int(self._columns["video_rows"][i])
         if not self.has_audio[i]:
-            return video, None
-        return video, self._audio[c.audio_start[i] : c.audio_start[i] + c.audio_rows[i]]
+            return np.zeros(rows, bool)
+        mask = np.arange(rows) < self._columns["audio_rows"][i]
+        if AUDIO_PRESENT in self.flag_names:
+            start = int(self._columns["video_start"][i])
+            column = self.flag_names.index(AUDIO_PRESENT)
+            mask &= self._flags[start : start + rows, column].astype(bool)
+        return mask
 
     def audio_key(self, i: int) -> int:
         """A number that rows sharing one audio track (crops of a video) have in common, -1
         without audio."""
-        return int(self._columns.audio_start[i])
+        return int(self._columns["audio_start"][i])
 
     def flags(self, i: int) -> dict[str, np.ndarray]:
         """Per-snippet truth of row i, ``{name: (T,) bool}``; empty for stores without flags."""
         if self._flags is None:
             return {}
-        start = int(self._columns.video_start[i])
+        start = int(self._columns["video_start"][i])
         block = self._flags[start : start + int(self.snippets[i])].astype(bool)
         return {name: block[:, k] for k, name in enumerate(self.flag_names)}
 
     def labels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """(n, C) float32 multi-hot weak labels; column 0 is 1 for normal videos only."""
         hot: dict[str, np.ndarray] = {}
-        for label in set(self._columns.label):
+        for label in set(self._columns["label"]):
             hot[label] = np.zeros(len(self.classes), np.float32)
             for code in parse_codes(label, self.classes):
                 hot[label][self.classes.index(code)] = 1.0
-        rows = [hot[self._columns.label[i]] for i in indices]
+        rows = [hot[self._columns["label"][i]] for i in indices]
         return np.stack(rows) if rows else np.zeros((0, len(self.classes)), np.float32)
 
-    def segments(self, i: int) -> list[Segment]:
+    def segments(self, i: int, frames: int | None = None) -> list[Segment]:
         """Events of row i by class as (code, first frame, end frame), end exclusive, clipped to
-        the row's N frames; the code is None where only the binary form is known."""
-        return clip_segments(self._events[self.video_ids[i]], int(self.frames[i]))
+        ``frames`` (the row's N); the code is None where only the binary form is known."""
+        return clip_segments(self._events[self.video_ids[i]], frames or int(self.frames[i]))
 
-    def frame_truth(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(sum N,) uint8: 1 where any event covers the frame, rows one after the other.
+    def frame_truth(
+        self, indices: Sequence[int] | np.ndarray, frames: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(sum N,) uint8: 1 where any event covers the frame, rows one after the other; of
+        ``frames`` (n,) frames each, or of the rows' own N.
 
         Overlapping events count once. Where a video's events are known in both forms, the binary
         one counts, as in the release.
         """
         indices = np.asarray(indices, dtype=np.int64)
-        frames = self.frames[indices]
+        frames = self.frames[indices] if frames is None else np.asarray(frames)
         offset = np.concatenate([[0], np.cumsum(frames)])
         first = self._first[self.video_ids[indices]]
         count = self._first[self.video_ids[indices] + 1] - first
@@ -382,7 +366,19 @@ def clip_segments(segments: Iterable[Segment], frames: int) -> list[Segment]:
     return [(code, start, min(end, frames)) for code, start, end in segments if start < frames]
 
 
-def _read_manifest(path: Path) -> SimpleNamespace:
+def film_of(name: str) -> str:
+    """The film that a clip was cut from: XD-Violence names its clips ``FILM__#FROM_TO_label_...``;
+    any other name is a film of its own."""
+    return name.partition("__#")[0]
+
+
+def _numbered(names: Sequence[str]) -> tuple[np.ndarray, dict[str, int]]:
+    """Equal numbers for equal names, in the order of their first appearance."""
+    numbers = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names], dtype=np.int64), numbers
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
     """``manifest.csv`` column by column: lists of text and int64 arrays, (R,) each."""
     with open(path, newline="", encoding="utf-8") as file:
         header, *lines = csv.reader(file)
@@ -390,9 +386,8 @@ def _read_manifest(path: Path) -> SimpleNamespace:
     missing = [name for name in TEXT_COLUMNS + NUMBER_COLUMNS if name not in columns]
     if missing:
         raise StoreError(f"{path} lacks the columns {', '.join(missing)}; import the data again")
-    text = {name: columns[name] for name in TEXT_COLUMNS}
     numbers = {name: np.array(columns[name], dtype=np.int64) for name in NUMBER_COLUMNS}
-    return SimpleNamespace(**text, **numbers)
+    return {name: columns[name] for name in TEXT_COLUMNS} | numbers
 
 
 def _map_array(path: Path, shape: tuple[int, int]) -> np.ndarray:
@@ -412,52 +407,56 @@ def _map_array(path: Path, shape: tuple[int, int]) -> np.ndarray:
 # ---------------------------------------------------------------------------- bags for training
 
 
-def resample(features: np.ndarray, max_snippets: int = MAX_SNIPPETS) -> np.ndarray:
+def resample(
+    features: np.ndarray, max_snippets: int = MAX_SNIPPETS, keep: np.ndarray | None = None
+) -> np.ndarray:
     """(T, D) -> (S, D) float32 with S = min(T, max_snippets).
 
     A longer video becomes the means over bins of truncated ``linspace(0, T, max_snippets + 1)``,
-    as in the release; a shorter one stays as it is.
+    as in the release; a shorter one stays as it is. ``keep`` (T,) bool: only these snippets enter
+    a mean, and a bin without any is zero.
     """
     features = np.asarray(features)
+    weight = np.ones(len(features), np.float32) if keep is None else keep.astype(np.float32)
     if len(features) <= max_snippets:
-        return features.astype(np.float32)
+        return features.astype(np.float32) if keep is None else features * weight[:, None]
     edges = np.linspace(0, len(features), max_snippets + 1).astype(np.int64)
     sizes = np.diff(edges)  # two neighbouring sizes, none empty because T > max_snippets
     means = np.empty((max_snippets, features.shape[1]), np.float32)
     for size in np.unique(sizes):
         bins = np.flatnonzero(sizes == size)
-        rows = features[edges[bins, None] + np.arange(size)]  # (bins, size, D)
-        means[bins] = rows.astype(np.float32).mean(axis=1)
+        place = edges[bins, None] + np.arange(size)
+        rows = features[place].astype(np.float32)  # (bins, size, D)
+        if keep is None:
+            means[bins] = rows.mean(axis=1)
+        else:
+            share = weight[place] / np.maximum(weight[place].sum(axis=1, keepdims=True), 1)
+            means[bins] = (rows * share[..., None]).sum(axis=1)
     return means
 
 
-def chunks(features: np.ndarray, size: int = MAX_SNIPPETS) -> tuple[np.ndarray, np.ndarray]:
-    """(T, D) -> (n, size, D) float32 with zeros at the end of the last, and lengths (n,) int64:
-    how a test video is seen in full."""
-    features = np.asarray(features)
-    count = -(-len(features) // size)
-    padded = np.zeros((count * size, features.shape[1]), np.float32)
-    padded[: len(features)] = features
-    lengths = np.minimum(len(features) - size * np.arange(count), size)
-    return padded.reshape(count, size, -1), lengths.astype(np.int64)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Bags as the model takes them; beyond a bag's length features are zero."""
+    """Videos as a detector takes them; beyond a video's length features are zero."""
 
-    video: Tensor  # (B, T, D)
-    audio: Tensor  # (B, T, D), zeros where there is none
-    audio_mask: Tensor  # (B, T) bool: this snippet has sound
+    video: Tensor | None  # (B, T, D); None for a detector that only hears
+    audio: Tensor | None  # (B, T, D), zeros where there is none; None for one that only sees
     lengths: Tensor  # (B,) int64
-    labels: Tensor  # (B, C) float32 multi-hot
+    audio_mask: Tensor | None = None  # (B, T) bool: this snippet has sound; None: all have
+    labels: Tensor | None = None  # (B, C) float32 multi-hot, of training bags
+    index: Tensor | None = None  # (B,) int64, positions in the training set
 
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @property
+    def snippets(self) -> int:
+        """T, padding included."""
+        return (self.audio if self.video is None else self.video).shape[1]
+
     def to(self, device: torch.device | str) -> Batch:
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self)}
-        return Batch(**moved)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{k: None if v is None else v.to(device) for k, v in values.items()})
 
 
 class TrainingSet:
@@ -512,13 +511,19 @@ class TrainingSet:
                 spans[2:, k] = tracks[key], length
         self._video = torch.zeros(int(used[0]) + 1, store.dim)
         self._audio = torch.zeros(int(used[1]) + 1, store.dim)
-        video_out, audio_out = self._video.numpy(), self._audio.numpy()
+        self._sounds = torch.zeros(int(used[1]) + 1, dtype=torch.bool)  # this snippet has sound
+        video_out, audio_out, sounds = (x.numpy() for x in (self._video, self._audio, self._sounds))
         filled = -1
         for (v, tv, a, ta), i in zip(spans.T, self.rows, strict=True):
             video, audio = pair(i)
             video_out[v : v + tv] = resample(video, self.max_snippets)
             if audio is not None and a > filled:  # starts grow with each new track
-                audio_out[a : a + ta] = resample(audio, self.max_snippets)
+                keep = np.ones(len(audio), bool)
+                mask = store.audio_mask(i)[: len(audio)]
+                keep[: len(mask)] = mask
+                partial = None if keep.all() else keep
+                audio_out[a : a + ta] = resample(audio, self.max_snippets, partial)
+                sounds[a : a + ta] = resample(keep[:, None], self.max_snippets)[:, 0] > 0
                 filled = a
         self._spans = torch.from_numpy(spans)
         self.lengths = self._host_lengths = self._spans[1]
@@ -534,7 +539,7 @@ class TrainingSet:
     def to(self, device: torch.device | str) -> TrainingSet:
         """Move the features; returns self."""
         self.device = torch.device(device)
-        for name in ("_video", "_audio", "_spans", "labels"):
+        for name in ("_video", "_audio", "_sounds", "_spans", "labels"):
             setattr(self, name, getattr(self, name).to(self.device))
         self.lengths = self._spans[1]
         return self
@@ -552,41 +557,62 @@ class TrainingSet:
         index = index.to(self.device, non_blocking=True)
         video_start, lengths, audio_start, audio_lengths = self._spans[:, index]
         step = torch.arange(steps, device=self.device)
-        video = self._gather(self._video, video_start, lengths, step)
-        audio = self._gather(self._audio, audio_start, audio_lengths, step)
-        shared = torch.minimum(lengths, audio_lengths)
+
+        def gathered(packed: Tensor, start: Tensor, length: Tensor) -> Tensor:
+            return packed[torch.where(step < length[:, None], start[:, None] + step, -1)]
+
+        sounds = gathered(self._sounds, audio_start, audio_lengths)
         return Batch(
-            video=video,
-            audio=audio,
-            audio_mask=step < shared[:, None],
+            video=gathered(self._video, video_start, lengths),
+            audio=gathered(self._audio, audio_start, audio_lengths),
+            audio_mask=sounds & (step < lengths[:, None]),
             lengths=lengths,
             labels=self.labels[index],
+            index=index,
         )
 
-    @staticmethod
-    def _gather(packed: Tensor, start: Tensor, length: Tensor, step: Tensor) -> Tensor:
-        at = torch.where(step < length[:, None], start[:, None] + step, len(packed) - 1)
-        return packed[at]
+
+POOL = 8  # length-aware batches are cut from this many shuffled batches sorted by length
+
+
+def shuffled_batches(bags: TrainingSet, size: int, generator: torch.Generator) -> list[Tensor]:
+    """Shuffled positions of an epoch, the last small batch kept.
+
+    Where batches are cut to their longest bag, each pool of ``POOL`` shuffled batches is sorted by
+    length before it is cut, so that little padding is computed; then the batches are shuffled.
+    """
+    order = torch.randperm(len(bags), generator=generator)
+    if not bags.length_aware:
+        return list(order.split(size))
+    lengths = bags.lengths.cpu()
+    pools = [pool[lengths[pool].argsort(stable=True)] for pool in order.split(POOL * size)]
+    batches = list(torch.cat(pools).split(size))
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator)]
 
 
 def holdout_split(
     store: FeatureStore, rows: Sequence[int] | np.ndarray, share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(kept, held out): a seeded share of the *videos* set aside, crops of a video together.
+    """(kept, held out): a seeded share of the *films* set aside, so that no clip of a film that is
+    trained on is judged, nor another crop of its video.
 
-    Stratified by weak label: videos are sorted by label, shuffled within it, and picked at equal
-    steps, so that every label is held out in proportion to within one video, rare combinations
-    together with their neighbours. Normal and anomalous videos are picked apart, each at least
-    once where there are two or more. Row order is kept.
+    Stratified by weak label: films are sorted by the labels of their clips, shuffled within equal
+    ones, and picked at equal steps, so that every label is held out nearly in proportion, rare
+    combinations together with their neighbours. Films of normal clips alone and others are picked
+    apart, each at least once where there are two or more. Row order is kept.
     """
     rows = np.asarray(rows, dtype=np.int64)
     if not 0 <= share < 1:
         raise ValueError(f"share must be at least 0 and below 1, got {share!r}")
     rng = np.random.default_rng(seed)
-    videos, first = np.unique(store.video_ids[rows], return_index=True)
-    labels = store.labels(rows[first])  # (V, C)
-    shuffle = rng.permutation(len(videos))
-    order = shuffle[np.lexsort(labels[shuffle].T[::-1])]  # lexsort is stable
+    films, film = np.unique(store.film_ids[rows], return_inverse=True)
+    labels = np.zeros((len(films), len(store.classes)), np.float32)
+    np.maximum.at(labels, film, store.labels(rows))
+    labels[:, 0] = labels[:, 1:].sum(axis=1) == 0  # normal: all of its clips are
+    size = np.bincount(film)
+    shuffle = rng.permutation(len(films))
+    keys = (size[shuffle], *labels[shuffle].T[::-1])
+    order = shuffle[np.lexsort(keys)]  # lexsort is stable
     held: list[np.ndarray] = []
     for normal in (True, False):
         group = order[(labels[order, 0] > 0) == normal]
@@ -595,6 +621,6 @@ def holdout_split(
             count = max(count, 1)
         step = len(group) / max(count, 1)
         picks = np.floor((np.arange(count) + rng.random()) * step).astype(np.int64)
-        held.append(videos[group[picks]])
-    out = np.isin(store.video_ids[rows], np.concatenate(held))
+        held.append(group[picks])
+    out = np.isin(film, np.concatenate(held))
     return rows[~out], rows[out]

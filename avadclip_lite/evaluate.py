@@ -1,4 +1,4 @@
-"""Evaluation: predict a test set, then score frames (AP, AUC) and events (temporal mAP).
+"""Evaluation: predict videos, then score frames (AP, AUC) and events (temporal mAP).
 
 Every measure is a pure function of arrays, so it scores anybody's detector; ``evaluate`` puts them
 together for a model and a feature store. All results are fractions in [0, 1]; the paper prints
@@ -16,17 +16,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from avadclip_lite.config import IOU_THRESHOLDS, ClassSet
-from avadclip_lite.dataset import FeatureStore, Segment, parse_codes
-
-if TYPE_CHECKING:
-    from avadclip_lite.model import Detector
+from avadclip_lite.dataset import Batch, FeatureStore, Segment, parse_codes
+from avadclip_lite.model import Detector, Output
 
 __all__ = [
     "MapResult",
@@ -40,6 +38,8 @@ __all__ = [
     "name_segments",
     "pooled_metrics",
     "predict",
+    "predict_store",
+    "predict_videos",
     "roc_auc",
     "score",
     "snippet_truth",
@@ -59,27 +59,32 @@ MIN_FRAMES = 2  # a shorter run above the threshold is no proposal
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Scores of V videos at snippet level, in the order in which the rows were asked for."""
+    """Scores of V videos at snippet level, in the order in which they were asked for."""
 
     names: list[str]
     lengths: np.ndarray  # (V,) int64, snippets
-    anomaly: np.ndarray  # (S,) float32, classification branch: sigmoid of the anomaly logit
-    alignment: np.ndarray  # (S, C) float32, alignment branch: softmax over classes
+    anomaly_logits: np.ndarray  # (S,) float32, classification branch
+    alignment: np.ndarray | None  # (S, C) float32, alignment branch: softmax over classes
 
     @property
-    def alignment_anomaly(self) -> np.ndarray:
+    def anomaly(self) -> np.ndarray:
+        """(S,) float32: the confidence, sigmoid of the anomaly logits."""
+        return torch.from_numpy(self.anomaly_logits).sigmoid().numpy()
+
+    @property
+    def alignment_anomaly(self) -> np.ndarray | None:
         """(S,) float32: one minus the alignment branch's probability of normal."""
-        return 1 - self.alignment[:, 0]
+        return None if self.alignment is None else 1 - self.alignment[:, 0]
 
     @property
     def offsets(self) -> np.ndarray:
         """(V + 1,) int64: video v owns the snippets offsets[v] to offsets[v + 1]."""
         return _offsets(self.lengths)
 
-    def video(self, v: int) -> tuple[np.ndarray, np.ndarray]:
+    def video(self, v: int) -> tuple[np.ndarray, np.ndarray | None]:
         """``anomaly (T,)`` and ``alignment (T, C)`` of one video."""
-        start, end = self.offsets[v : v + 2]
-        return self.anomaly[start:end], self.alignment[start:end]
+        own = slice(*self.offsets[v : v + 2])
+        return self.anomaly[own], None if self.alignment is None else self.alignment[own]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +99,7 @@ class MapResult:
     proposals: np.ndarray  # (C,) int64, proposed segments a class
 
     @property
-    def six(self) -> np.ndarray:
+    def anomaly(self) -> np.ndarray:
         """(I,) mean over the anomaly classes that occur in the truth (six on XD-Violence): what
         the field means by mAP. NaN when none occurs."""
         shown = self.truths[1:] > 0
@@ -103,7 +108,7 @@ class MapResult:
         return self.table[:, 1:][:, shown].mean(axis=1)
 
     @property
-    def seven(self) -> np.ndarray:
+    def with_normal(self) -> np.ndarray:
         """(I,) the release's measure: mean over all classes, normal included. A class without
         truth counts 0, and one class without a proposal makes the whole measure 0."""
         if (self.proposals == 0).any():
@@ -112,22 +117,22 @@ class MapResult:
         return np.array([np.mean(row) for row in table])
 
     @property
-    def six_average(self) -> float:
-        """Mean of ``six`` over the IoU thresholds."""
-        return float(np.mean(self.six))
+    def anomaly_average(self) -> float:
+        """Mean of ``anomaly`` over the IoU thresholds."""
+        return float(np.mean(self.anomaly))
 
     @property
-    def seven_average(self) -> float:
-        """Mean of ``seven`` over the IoU thresholds."""
-        return float(np.mean(self.seven))
+    def with_normal_average(self) -> float:
+        """Mean of ``with_normal`` over the IoU thresholds."""
+        return float(np.mean(self.with_normal))
 
     def metrics(self) -> dict[str, float]:
-        """Flat names: ``map_six_avg``, ``map_seven@0.1``, ``map_B1_avg``, ``map_B1@0.1``, ..."""
-        columns = {"six": self.six, "seven": self.seven}
+        """Flat names: ``map_anomaly``, ``map_with_normal@0.1``, ``map_B1``, ``map_B1@0.1``, ..."""
+        columns = {"anomaly": self.anomaly, "with_normal": self.with_normal}
         columns |= {code: self.table[:, c] for c, code in enumerate(self.classes)}
         out = {}
         for name, values in columns.items():
-            out[f"map_{name}_avg"] = float(np.mean(values))
+            out[f"map_{name}"] = float(np.mean(values))
             for threshold, value in zip(self.thresholds, values, strict=True):
                 out[f"map_{name}@{threshold:g}"] = float(value)
         return out
@@ -137,19 +142,20 @@ class MapResult:
 class Report:
     """What ``evaluate`` found. ``metrics`` is flat; its names:
 
-    - ``ap_classification``, ``ap_alignment``, ``auc_classification``, ``auc_alignment``: frame
-      level, pooled over all videos, of the two branches;
-    - ``ap_abnormal_classification``, ``ap_abnormal_alignment``: AP over the frames of the videos
-      that hold at least one anomalous frame;
+    - ``frame_ap_classification``, ``frame_auc_classification``, and with ``_alignment`` the same of
+      the other branch: frame level, pooled over all videos;
+    - ``frame_ap_abnormal_classification``, ``..._alignment``: AP over the frames of the videos that
+      hold at least one anomalous frame;
     - ``positive_share``: share of anomalous frames, the AP of a detector that guesses;
-    - ``map_six_avg``, ``map_six@0.1`` ...: temporal mAP over the anomaly classes;
-    - ``map_seven_avg``, ``map_seven@0.1`` ...: as the release averages, normal included;
-    - ``map_B1_avg``, ``map_B1@0.1`` ...: one class (every code of the class set);
+    - ``map_anomaly``, ``map_anomaly@0.1`` ...: temporal mAP over the anomaly classes, mean over the
+      IoU thresholds and at each;
+    - ``map_with_normal`` ...: as the release averages, normal included;
+    - ``map_B1`` ...: one class (every code of the class set);
     - ``videos``, ``snippets``, ``frames``: what was scored.
 
     A measure that the truth does not define is NaN, and ``notes`` says why under the same name.
     Where annotations name no class, ``notes["map"]`` says how many videos are left out of the
-    mAP; without any that is left, ``map_result`` is None.
+    mAP; without any that is left, or with a detector that names no classes, ``map_result`` is None.
     """
 
     metrics: dict[str, float]
@@ -180,78 +186,68 @@ def snippet_truth(
     return positive, stride - positive
 
 
-def _cumulative(
+def _weighted(
     scores: np.ndarray, positive: np.ndarray, negative: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """True and false positives (frames) at every distinct score, from the highest down."""
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order]
-    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # last of each tie
-    return np.cumsum(positive[order])[last], np.cumsum(negative[order])[last]
-
-
-def _checked(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    scores = np.asarray(scores)
-    if not scores.shape == np.shape(positive) == np.shape(negative):
+) -> dict[str, np.ndarray]:
+    """Each snippet twice, as its positive and as its negative frames: scikit-learn's arguments.
+    Raises ``ValueError`` for unequal shapes or a score that is not finite."""
+    scores, positive, negative = map(np.asarray, (scores, positive, negative))
+    if not scores.shape == positive.shape == negative.shape:
         raise ValueError(
-            f"scores {scores.shape}, positive {np.shape(positive)} and negative "
-            f"{np.shape(negative)} frames must have one and the same shape (S,)"
+            f"scores {scores.shape}, positive {positive.shape} and negative {negative.shape} "
+            "frames must have one and the same shape (S,)"
         )
     if not np.isfinite(scores).all():
         bad = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise ValueError(f"score {scores[bad]} at snippet {bad} is not a finite number")
-    return scores
+    return {
+        "y_true": np.repeat([1, 0], len(scores)),
+        "y_score": np.tile(scores, 2),
+        "sample_weight": np.concatenate([positive, negative]).astype(np.float64),
+    }
 
 
 def average_precision(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> float:
-    """Average precision of frames, equal to scikit-learn's on scores expanded to frames.
+    """Average precision of frames.
 
     ``scores (S,)``, ``positive (S,)`` and ``negative (S,)`` frames of each snippet. NaN when there
     is no positive frame. Raises ``ValueError`` for unequal shapes or a score that is not finite.
     """
-    scores = _checked(scores, positive, negative)
-    if not np.any(positive):
-        return math.nan
-    true, false = _cumulative(scores, positive, negative)
-    rank = true + false
-    filled = rank > 0  # snippets without frames carry no weight
-    recall = np.concatenate([[0.0], true[filled] / true[-1]])
-    return float(np.sum(np.diff(recall) * (true[filled] / rank[filled])))
+    frames = _weighted(scores, positive, negative)
+    return float(average_precision_score(**frames)) if np.any(positive) else math.nan
 
 
 def roc_auc(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> float:
     """Area under the ROC curve of frames, arguments as in ``average_precision``. NaN when every
     frame is positive or every frame is negative."""
-    scores = _checked(scores, positive, negative)
-    if not np.any(positive) or not np.any(negative):
-        return math.nan
-    true, false = _cumulative(scores, positive, negative)
-    true_rate = np.concatenate([[0.0], true / true[-1]])
-    false_rate = np.concatenate([[0.0], false / false[-1]])
-    return float(np.trapezoid(true_rate, false_rate))
+    frames = _weighted(scores, positive, negative)
+    both = np.any(positive) and np.any(negative)
+    return float(roc_auc_score(**frames)) if both else math.nan
 
 
 def pooled_metrics(
     scores: np.ndarray, lengths: np.ndarray, positive: np.ndarray, negative: np.ndarray
 ) -> dict[str, float]:
-    """``ap``, ``auc``, and ``ap_abnormal``: AP over the videos with an anomalous frame alone.
+    """``frame_ap``, ``frame_auc``, and ``frame_ap_abnormal``: AP over the videos that hold an
+    anomalous frame.
 
     ``scores (S,)`` of videos of ``lengths (V,)`` snippets; ``positive (S,)`` and ``negative (S,)``
     frames from ``snippet_truth``. NaN where the truth does not define a measure.
     """
     video = np.repeat(np.arange(len(lengths)), lengths)
     abnormal = np.isin(video, video[np.asarray(positive) > 0])
+    theirs = (x[abnormal] for x in (scores, positive, negative))
     return {
-        "ap": average_precision(scores, positive, negative),
-        "auc": roc_auc(scores, positive, negative),
-        "ap_abnormal": average_precision(scores[abnormal], positive[abnormal], negative[abnormal]),
+        "frame_ap": average_precision(scores, positive, negative),
+        "frame_auc": roc_auc(scores, positive, negative),
+        "frame_ap_abnormal": average_precision(*theirs),
     }
 
 
 def frame_metrics(
     predictions: Predictions, positive: np.ndarray, negative: np.ndarray
 ) -> dict[str, float]:
-    """``pooled_metrics`` of both branches, the branch's name at the end of each."""
+    """``pooled_metrics`` of the branches that there are, the branch's name at the end of each."""
     branches = {
         "classification": predictions.anomaly,
         "alignment": predictions.alignment_anomaly,
@@ -259,6 +255,7 @@ def frame_metrics(
     return {
         f"{name}_{branch}": value
         for branch, scores in branches.items()
+        if scores is not None
         for name, value in pooled_metrics(scores, predictions.lengths, positive, negative).items()
     }
 
@@ -444,98 +441,137 @@ def _offsets(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-# --- a model on a store ---------------------------------------------------------------------------
+# --- a detector on videos -------------------------------------------------------------------------
+
+# video (T, D), audio (T or less, D) or None, audio_mask (T,) bool or None: where there is sound
+Video = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
 
 
 @torch.no_grad()
-def predict(
+def predict(model: Detector, batch: Batch, precision: str = "float32") -> Output:
+    """What a detector says about a batch in eval mode, logits in float32: the one way from features
+    to scores, of training's choice of an epoch, evaluation, thresholds and files alike.
+
+    ``precision`` "bf16" computes under autocast. The model's mode is the former one afterwards.
+    """
+    if precision not in ("float32", "bf16"):
+        raise ValueError(f"precision must be 'float32' or 'bf16', got {precision!r}")
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.autocast(batch.lengths.device.type, torch.bfloat16, precision == "bf16"):
+            output = model(batch)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    classes = output.alignment_logits
+    return replace(
+        output,
+        anomaly_logits=output.anomaly_logits.float(),
+        alignment_logits=None if classes is None else classes.float(),
+    )
+
+
+def predict_videos(
+    model: Detector,
+    videos: Sequence[Video],
+    names: Sequence[str] | None = None,
+    *,
+    precision: str = "float32",
+    batch_size: int = 32,
+) -> Predictions:
+    """Score videos in full length, where the model is.
+
+    As in the release a video is cut into chunks of at most ``model.max_snippets`` (256), each an
+    own forward pass, and the outputs are joined. Chunks of several videos share a batch, sorted by
+    length, so that little padding is computed; a model of ``fixed_length`` gets every chunk padded
+    to ``max_snippets``, because there padding changes the result.
+    """
+    device = next(model.parameters()).device
+    lengths = np.array([len(video) for video, *_ in videos], dtype=np.int64)
+    offsets = _offsets(lengths)
+    most = model.max_snippets or int(lengths.max())
+    pieces = -(-lengths // most)
+    of_video = np.repeat(np.arange(len(videos)), pieces)
+    starts = most * (np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces))
+    sizes = np.minimum(lengths[of_video] - starts, most)
+    anomaly, alignment = np.empty(offsets[-1], np.float32), None
+    order = np.argsort(-sizes, kind="stable")
+    for ids in np.split(order, range(batch_size, len(order), batch_size)):
+        longest = most if model.fixed_length else int(sizes[ids].max())
+        cut = [
+            _cut(videos[v], start, size)
+            for v, start, size in zip(of_video[ids], starts[ids], sizes[ids], strict=True)
+        ]
+        output = predict(model, _padded(cut, longest).to(device), precision)
+        valid = np.arange(longest) < sizes[ids][:, None]  # (B, T)
+        place = ((offsets[of_video[ids]] + starts[ids])[:, None] + np.arange(longest))[valid]
+        anomaly[place] = output.anomaly_logits.cpu().numpy()[valid]
+        if output.class_probabilities is not None:
+            classes = output.class_probabilities.cpu().numpy()
+            if alignment is None:
+                alignment = np.empty((offsets[-1], classes.shape[-1]), np.float32)
+            alignment[place] = classes[valid]
+    return Predictions(
+        names=list(names or map(str, range(len(videos)))),
+        lengths=lengths,
+        anomaly_logits=anomaly,
+        alignment=alignment,
+    )
+
+
+def _cut(video: Video, start: int, size: int) -> Video:
+    """A chunk of a video, with an audio mask in any case."""
+    seen, sound, mask = (None if x is None else x[start : start + size] for x in video)
+    if mask is None:
+        mask = np.arange(size) < (0 if sound is None else len(sound))
+    return seen, sound, mask
+
+
+def _padded(chunks: Sequence[Video], longest: int) -> Batch:
+    """Chunks as one batch of ``longest`` snippets, zeros where there is nothing."""
+    dim = chunks[0][0].shape[1]
+    video = np.zeros((len(chunks), longest, dim), np.float32)
+    audio, audio_mask = np.zeros_like(video), np.zeros(video.shape[:2], bool)
+    for b, (seen, sound, mask) in enumerate(chunks):
+        video[b, : len(seen)] = seen
+        if sound is not None:
+            audio[b, : len(sound)] = sound
+            audio_mask[b, : len(mask)] = mask
+    return Batch(
+        video=torch.from_numpy(video),
+        audio=torch.from_numpy(audio * audio_mask[..., None]),
+        audio_mask=torch.from_numpy(audio_mask),
+        lengths=torch.tensor([len(seen) for seen, *_ in chunks]),
+    )
+
+
+def predict_store(
     model: Detector,
     store: FeatureStore,
     rows: Sequence[int] | np.ndarray,
     *,
-    device: str | torch.device | None = None,
     precision: str = "float32",
-    batch: int = 32,
+    batch_size: int = 32,
 ) -> Predictions:
-    """Score rows of a store in full length.
-
-    As in the release a video is cut into chunks of at most ``max_snippets`` (256), each an own
-    forward pass, and the outputs are joined. Chunks of several videos share a batch, sorted by
-    length, so that little padding is computed; with ``padding="leaking"`` every chunk is padded to
-    ``max_snippets``, because there padding changes the result.
-
-    Args:
-        model: a detector; it is in eval mode during the call and in its former mode afterwards.
-        store: where the features are.
-        rows: indices into the store, V of them; the predictions come in this order.
-        device: where to compute; the model is moved there. ``None``: where it is.
-        precision: "float32", or "bf16" for autocast.
-        batch: chunks a forward pass.
-
-    Raises ``ValueError`` for an unknown precision or an empty choice of rows.
-    """
-    if precision not in ("float32", "bf16"):
-        raise ValueError(f"precision must be 'float32' or 'bf16', got {precision!r}")
-    rows = np.asarray(rows, dtype=np.int64)
+    """``predict_videos`` of rows of a store, V of them; the predictions come in this order. A model
+    that resamples each modality alone, as the release, sees the video's own length, else the length
+    shared with its audio. Raises ``ValueError`` for no rows or another feature width."""
     if not len(rows):
         raise ValueError(f"{store.path}: no rows to score; choose a split that has videos")
-    if device is not None:
-        model.to(device)
-    device = next(model.parameters()).device
-    shape = model.settings.model
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-
-    lengths = np.array([len(store.video(row)) for row in rows], dtype=np.int64)
-    offsets = _offsets(lengths)
-    pieces = -(-lengths // shape.max_snippets)
-    of_video = np.repeat(np.arange(len(rows)), pieces)
-    nth = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    starts = nth * shape.max_snippets
-    sizes = np.minimum(lengths[of_video] - starts, shape.max_snippets)
-    anomaly = np.empty(offsets[-1], dtype=np.float32)
-    alignment = np.empty((offsets[-1], len(store.classes)), dtype=np.float32)
-    try:
-        order = np.argsort(-sizes, kind="stable")
-        for ids in np.split(order, range(batch, len(order), batch)):
-            longest = shape.max_snippets if shape.padding == "leaking" else sizes[ids].max()
-            video, audio, audio_mask = _chunk_batch(
-                store, rows[of_video[ids]], starts[ids], sizes[ids], longest
-            )
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                output = model(
-                    video.to(device),
-                    audio.to(device),
-                    torch.from_numpy(sizes[ids]).to(device),
-                    audio_mask.to(device),
-                )
-            valid = np.arange(longest) < sizes[ids][:, None]  # (B, T)
-            place = ((offsets[of_video[ids]] + starts[ids])[:, None] + np.arange(longest))[valid]
-            confidence = output.anomaly_logits.float().sigmoid()
-            classes = output.alignment_logits.float().softmax(dim=-1)
-            anomaly[place] = confidence.cpu().numpy()[valid]
-            alignment[place] = classes.cpu().numpy()[valid]
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    names = [store.videos[row].name for row in rows]
-    return Predictions(names=names, lengths=lengths, anomaly=anomaly, alignment=alignment)
-
-
-def _chunk_batch(
-    store: FeatureStore, rows: np.ndarray, starts: np.ndarray, sizes: np.ndarray, longest: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Chunks as zero-padded ``video (B,T,D)``, ``audio (B,T,D)`` and ``audio_mask (B,T)``."""
-    video = np.zeros((len(rows), longest, store.dim), dtype=np.float32)
-    audio = np.zeros_like(video)
-    audio_mask = np.zeros((len(rows), longest), dtype=bool)
-    for b, (row, start, size) in enumerate(zip(rows, starts, sizes, strict=True)):
-        video[b, :size] = store.video(row)[start : start + size]
-        sound = store.audio(row)
-        if sound is not None:
-            audio[b, :size] = sound[start : start + size]
-            audio_mask[b, :size] = True
-    return torch.from_numpy(video), torch.from_numpy(audio), torch.from_numpy(audio_mask)
+    if model.settings.model.dim != store.dim:
+        raise ValueError(
+            f"the detector takes features {model.settings.model.dim} wide, those in {store.path} "
+            f"are {store.dim} wide"
+        )
+    separate = model.settings.data.resample == "separate"
+    videos = []
+    for i in rows:
+        video, audio = store.uncut(i) if separate else (store.video(i), store.audio(i))
+        audio = None if audio is None else audio[: len(video)]
+        videos.append((video, audio, store.audio_mask(i)[: len(video)]))
+    names = [store.videos[i].name for i in rows]
+    return predict_videos(model, videos, names, precision=precision, batch_size=batch_size)
 
 
 def evaluate(
@@ -543,18 +579,19 @@ def evaluate(
     store: FeatureStore,
     split: str = "test",
     *,
-    device: str | torch.device | None = None,
     precision: str = "float32",
-    batch: int = 32,
+    batch_size: int = 32,
 ) -> Report:
-    """Predict a split of the store and score it; arguments as in ``predict``, result ``Report``."""
+    """Predict a split of the store and score it; arguments as in ``predict_store``."""
     rows = store.indices(split)
-    predictions = predict(model, store, rows, device=device, precision=precision, batch=batch)
+    predictions = predict_store(model, store, rows, precision=precision, batch_size=batch_size)
+    frames = predictions.lengths * store.stride
     segments = [
-        name_segments(store.segments(row), parse_codes(store.videos[row].label, store.classes))
-        for row in rows
+        name_segments(store.segments(i, n), parse_codes(store.videos[i].label, store.classes))
+        for i, n in zip(rows, frames.tolist(), strict=True)
     ]
-    return score(predictions, store.frame_truth(rows), segments, store.classes, store.stride)
+    truth = store.frame_truth(rows, frames)
+    return score(predictions, truth, segments, store.classes, store.stride)
 
 
 def name_segments(segments: Sequence[Segment], codes: Sequence[str]) -> list[Segment]:
@@ -579,13 +616,15 @@ def score(
     positive, negative = snippet_truth(truth, predictions.lengths, stride)
     metrics = frame_metrics(predictions, positive, negative)
     notes = frame_notes(metrics, positive)
-    events, event_notes, result = event_metrics(
-        predictions.names, predictions.alignment, predictions.lengths, segments, classes, stride
-    )
+    events, event_notes, result = {}, {}, None
+    if predictions.alignment is not None:
+        events, event_notes, result = event_metrics(
+            predictions.names, predictions.alignment, predictions.lengths, segments, classes, stride
+        )
     metrics |= events | {
         "positive_share": float(positive.sum() / len(truth)),
         "videos": float(len(predictions.lengths)),
-        "snippets": float(len(predictions.anomaly)),
+        "snippets": float(len(predictions.anomaly_logits)),
         "frames": float(len(truth)),
     }
     return Report(
@@ -625,9 +664,9 @@ def event_metrics(
     silent = [code for code, n in zip(result.classes, result.proposals, strict=True) if n == 0]
     for name, value in metrics.items():
         if math.isnan(value):
-            code = name.removeprefix("map_").split("@")[0].removesuffix("_avg")
-            what = "anomaly class" if code == "six" else f"segment of class {code}"
+            code = name.removeprefix("map_").split("@")[0]
+            what = "anomaly class" if code == "anomaly" else f"segment of class {code}"
             notes[name] = f"undefined: the truth holds no {what}"
-        elif silent and name.startswith("map_seven"):
+        elif silent and name.startswith("map_with_normal"):
             notes[name] = f"0 as in the release, because nothing was proposed for {silent}"
     return metrics, notes, result

@@ -1,4 +1,4 @@
-"""Putting sight and sound together: the paper's adaptive fusion, and the three it compares with.
+"""Putting video and audio together: the paper's adaptive fusion, and the three it compares with.
 
 All take ``x_v`` and ``x_a`` (B, T, D), the mask (B, T) of snippets that exist (``None``: all rows)
 and ``audio_mask`` (B, T), True where a snippet has sound (``None``: everywhere, the release's
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avadclip_lite.config import ModelConfig
-from avadclip_lite.temporal import FeedForward, Linear, zero_padding
+from avadclip_lite.temporal import FeedForward, zero_padding
 
 __all__ = [
     "AdaptiveFusion",
@@ -34,17 +34,17 @@ class AdaptiveFusion(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.weigh = Linear(2 * dim, dim)
-        self.mix = Linear(2 * dim, dim)
-        self.out = Linear(dim, dim)
+        self.gate_proj = nn.Linear(2 * dim, dim)
+        self.residual_in = nn.Linear(2 * dim, dim)
+        self.residual_out = nn.Linear(dim, dim)
 
     def gate(self, x_v: Tensor, x_a: Tensor) -> Tensor:
         """How much sound is let in: w (B, T, D) in [0, 1] (equation 1)."""
-        return torch.sigmoid(self.weigh(torch.cat([x_v, x_a], dim=-1)))
+        return torch.sigmoid(self.gate_proj(torch.cat([x_v, x_a], dim=-1)))
 
     def residual(self, x_v: Tensor, x_a: Tensor) -> Tensor:
         """What sound would add: r (B, T, D) (equation 2)."""
-        return self.out(F.gelu(self.mix(torch.cat([x_v, x_a], dim=-1))))
+        return self.residual_out(F.gelu(self.residual_in(torch.cat([x_v, x_a], dim=-1))))
 
     def forward(
         self, x_v: Tensor, x_a: Tensor, mask: Tensor | None = None, audio_mask: Tensor | None = None
@@ -107,8 +107,8 @@ class CrossAttentionFusion(nn.Module):
             allowed = (keys | ~has_sound)[:, None, None, :]  # a softmax over nothing is NaN
         query = self._split(self.query(self.norm_video(x_v)))
         key, value = map(self._split, self.key_value(self.norm_audio(x_a)).chunk(2, dim=-1))
-        heard = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
-        x = x_v + self.out(heard.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+        x = x_v + self.out(attended.transpose(1, 2).flatten(2))
         x = x + self.ffn(self.norm_ffn(x))
         if has_sound is not None:
             x = torch.where(has_sound[..., None], x, x_v)

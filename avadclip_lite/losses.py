@@ -60,7 +60,14 @@ def topk_bce(
     """
     with torch.autocast(anomaly_logits.device.type, enabled=False):
         score = topk_mean(torch.sigmoid(anomaly_logits.float()), lengths, divisor)
-        return F.binary_cross_entropy(score, anomalous.float())
+        # torch's own binary cross-entropy, written out: that one asserts 0 <= score <= 1 on the
+        # device, and a NaN would end the process instead of reaching whoever watches the loss.
+        return -(anomalous * _log(score) + (1 - anomalous) * _log(1 - score)).mean()
+
+
+def _log(p: Tensor) -> Tensor:
+    """Logarithm, -100 at zero (torch's choice) with gradient 0; NaN stays NaN."""
+    return torch.where(p <= 0, -100.0, p.clamp_min(torch.finfo(p.dtype).tiny).log())
 
 
 def label_distribution(labels: Tensor) -> Tensor:
@@ -68,15 +75,13 @@ def label_distribution(labels: Tensor) -> Tensor:
     return labels / labels.sum(dim=1, keepdim=True)
 
 
-def focal(
-    cross_entropy: Tensor, right: Tensor, alpha: Tensor | float, gamma: float = 2.0
-) -> Tensor:
+def focal(cross_entropy: Tensor, p_t: Tensor, alpha: Tensor | float, gamma: float = 2.0) -> Tensor:
     """Focal loss, ``alpha (1 - p)^gamma ce``, mean over videos: what is already right weighs less.
 
-    cross_entropy (B,), right (B,) the probability given to the true classes, alpha (B,) or a
+    cross_entropy (B,), p_t (B,) the probability given to the true classes, alpha (B,) or a
     number.
     """
-    return (alpha * (1.0 - right).clamp_min(0.0) ** gamma * cross_entropy).mean()
+    return (alpha * (1.0 - p_t).clamp_min(0.0) ** gamma * cross_entropy).mean()
 
 
 class MilAlign(NamedTuple):
@@ -104,9 +109,9 @@ def mil_align(
     z = topk_mean(alignment_logits.float(), lengths, divisor)  # (B, C)
     y = label_distribution(labels)
     cross_entropy = -(y * z.log_softmax(dim=1)).sum(dim=1)
-    right = (y * z.softmax(dim=1)).sum(dim=1)
+    p_t = (y * z.softmax(dim=1)).sum(dim=1)
     weight = (y * alpha).sum(dim=1)
-    return MilAlign(cross_entropy.mean(), focal(cross_entropy, right, weight, gamma))
+    return MilAlign(cross_entropy.mean(), focal(cross_entropy, p_t, weight, gamma))
 
 
 def text_contrast(class_embeddings: Tensor) -> Tensor:
@@ -158,15 +163,14 @@ def compute(
     lengths: Tensor,
     settings: LossConfig,
     *,
-    teacher_features: Tensor | None = None,
     alpha: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """All losses of a batch by name; "total" is what to minimise.
 
     output of the detector; labels (B, C) multi-hot; lengths (B,); ``alpha`` (C,) is the detector's
-    learned focal weight, if it has one. Distillation is added when ``teacher_features`` (B, T, D)
-    are given and ``settings.ukd`` is not "none". Parts, unweighted: classification, cross_entropy,
-    focal, alignment, contrast, ukd.
+    learned focal weight, if it has one. Distillation is added when the output carries
+    ``teacher_features`` and ``settings.ukd`` is not "none". Parts, unweighted: classification,
+    cross_entropy, focal, alignment, contrast, ukd.
     """
     divisor = settings.topk_divisor
     parts = {
@@ -189,10 +193,10 @@ def compute(
     if settings.contrast_weight:
         parts["contrast"] = text_contrast(output.class_embeddings)
         total = total + settings.contrast_weight * parts["contrast"]
-    if teacher_features is not None and settings.ukd != "none":
+    if output.teacher_features is not None and settings.ukd != "none":
         parts["ukd"] = ukd(
             output.features,
-            teacher_features,
+            output.teacher_features,
             output.log_variance,
             output.mask if settings.ukd_mask else None,
             settings.ukd,

@@ -1,48 +1,67 @@
-"""The detectors: the audio-visual teacher and the students of one modality, put together from the
-rooms of ``temporal``, ``fusion`` and ``prompts``.
+"""The detectors: the seam that training and evaluation know, and AVadCLIP on it, the audio-visual
+teacher and the students of one modality.
 
-    detector = build(settings, *load_text("soundstage", XD_CLASSES.words))
-    output = detector(batch.video, batch.audio, batch.lengths, batch.audio_mask)
+    detector = build(make_config(), *load_text("soundstage", XD_CLASSES.words))
+    output = detector(batch)
+    parts = detector.loss(output, batch)  # named; "total" is what training minimises
 
 Shape letters: B videos, T snippets, D feature width, C classes (class 0 is normal).
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avadclip_lite.config import Config
+from avadclip_lite import losses
+from avadclip_lite.config import XD_CLASSES, ClassSet, Config
+from avadclip_lite.dataset import Batch, TrainingSet, shuffled_batches
 from avadclip_lite.encoders import TextTower, WordPrompts
 from avadclip_lite.fusion import build_fusion
 from avadclip_lite.prompts import AudioVisualPrompt, TextualPrompt, alignment_map, global_vector
 from avadclip_lite.temporal import (
-    Enhancement,
     FeedForward,
-    LogVarianceHead,
     TemporalConvNet,
     VideoEncoder,
     length_mask,
     zero_padding,
 )
 
-__all__ = ["AnomalyHead", "Detector", "Output", "build"]
+__all__ = [
+    "AVadCLIP",
+    "AnomalyHead",
+    "Context",
+    "Detector",
+    "Enhancement",
+    "FrozenTeacher",
+    "LogVarianceHead",
+    "Output",
+    "build",
+    "register",
+]
 
 
-@dataclass(frozen=True)
+# --- the seam -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
 class Output:
-    """Everything a detector says about a batch. Rows outside ``mask`` mean nothing."""
+    """What a detector says about a batch. Rows outside ``mask`` mean nothing. A detector without
+    classes leaves the alignment part out; the rest is AVadCLIP's own."""
 
-    features: Tensor  # (B, T, D): x_av of the teacher, x_vs of a student
     anomaly_logits: Tensor  # (B, T): classification branch
-    alignment_logits: Tensor  # (B, T, C): the alignment map, temperature applied
-    class_embeddings: Tensor  # (C, D): x_c, before the audio-visual prompt
-    prompted_embeddings: Tensor  # (B, C, D): x_cp, after it
-    log_variance: Tensor | None  # (B, T, D): ln sigma^2 of a student that distils
     mask: Tensor  # (B, T) bool: the snippets that exist
+    alignment_logits: Tensor | None = None  # (B, T, C): the alignment map, temperature applied
+    features: Tensor | None = None  # (B, T, D): x_av of the teacher, x_vs of a student
+    class_embeddings: Tensor | None = None  # (C, D): x_c, before the audio-visual prompt
+    prompted_embeddings: Tensor | None = None  # (B, C, D): x_cp, after it
+    log_variance: Tensor | None = None  # (B, T, D): ln sigma^2 of a student that distils
+    teacher_features: Tensor | None = None  # (B, T, D): x_av of the teacher, while a student trains
 
     @property
     def confidence(self) -> Tensor:
@@ -50,9 +69,144 @@ class Output:
         return torch.sigmoid(self.anomaly_logits)
 
     @property
-    def class_probabilities(self) -> Tensor:
+    def class_probabilities(self) -> Tensor | None:
         """Softmax over classes of the alignment map, (B, T, C)."""
-        return self.alignment_logits.softmax(dim=-1)
+        return None if self.alignment_logits is None else self.alignment_logits.softmax(dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a detector is built from besides its settings. Whoever keeps the text tower copies it:
+    the caller's stays the caller's."""
+
+    classes: ClassSet
+    text: TextTower | None = None
+    prompts: WordPrompts | None = None
+
+
+class Detector(nn.Module):
+    """The base of all detectors. A subclass writes ``forward`` and ``loss``, and is registered;
+    the other methods are hooks for what some methods need, and may stay as they are."""
+
+    needs_text = False  # whether it is built from a text tower
+    frozen: tuple[str, ...] = ()  # prefixes of the state that no training changes
+    fixed_length = False  # True: every chunk is padded to max_snippets, as padding changes results
+    max_snippets: int | None = None  # longest chunk that it takes; None: any length
+
+    def __init__(self, settings: Config) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def forward(self, batch: Batch) -> Output:
+        """Score the snippets of a batch."""
+        raise NotImplementedError
+
+    def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Named parts; "total" is what to minimise."""
+        raise NotImplementedError
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """All of them step after every batch. Default: one AdamW over what asks for gradients."""
+        train = self.settings.train
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        return [
+            torch.optim.AdamW(
+                parameters, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
+            )
+        ]
+
+    def batches(self, bags: TrainingSet, generator: torch.Generator) -> list[Tensor]:
+        """Positions of the bags of every batch of an epoch. Paired halves go here."""
+        return shuffled_batches(bags, self.settings.train.batch_size, generator)
+
+    def start_epoch(self, epoch: int, bags: TrainingSet) -> None:
+        """Before an epoch, counted from 0: pseudo labels of a new stage (a batch's ``index`` tells
+        which bags it holds), coefficients that depend on the epoch."""
+
+    def end_epoch(self, epoch: int) -> None:
+        """After an epoch and before it is judged: weights averaged, or mixed in."""
+
+    def training_state(self) -> dict[str, Tensor]:
+        """What going on after an interruption needs besides weights and optimisers."""
+        return {}
+
+    def load_training_state(self, state: dict[str, Tensor]) -> None:
+        """The inverse of ``training_state``."""
+
+    def distil_from(self, teacher: Detector) -> None:
+        """Learn from a trained teacher; students only."""
+        raise ValueError(f"a {self.settings.detector} detector cannot learn from a teacher")
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """All weights but the frozen ones, by name."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith(self.frozen)}
+
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """The inverse of ``trainable_state``.
+
+        Raises ``ValueError`` naming the first key that is missing, unknown or of another shape.
+        """
+        own = self.trainable_state()
+        for key in sorted(own.keys() ^ state.keys()):
+            what = "lacks" if key in own else "has the unknown key"
+            raise ValueError(
+                f"the checkpoint {what} {key!r}; it belongs to another configuration than this "
+                f"{self.settings.model.role} detector"
+            )
+        for key, value in state.items():
+            if value.shape != own[key].shape:
+                raise ValueError(
+                    f"the checkpoint's {key!r} has shape {tuple(value.shape)}, this detector needs "
+                    f"{tuple(own[key].shape)}"
+                )
+        self.load_state_dict(state, strict=False)
+
+
+_DETECTORS: dict[str, Callable[[Config, Context], Detector]] = {}
+
+
+def register(name: str) -> Callable:
+    """Class decorator: ``Config.detector`` may say ``name``. What is registered takes settings and
+    a ``Context``."""
+
+    def add(kind: Callable[[Config, Context], Detector]) -> Callable[[Config, Context], Detector]:
+        _DETECTORS[name] = kind
+        return kind
+
+    return add
+
+
+def needs_text(name: str) -> bool:
+    """Whether a detector is built from a text tower; ``ValueError`` for an unknown name."""
+    return bool(getattr(_kind(name), "needs_text", False))
+
+
+def _kind(name: str) -> Callable[[Config, Context], Detector]:
+    if name not in _DETECTORS:
+        raise ValueError(
+            f"no detector is registered as {name!r}, only {', '.join(sorted(_DETECTORS))}; import "
+            "the module that registers it first (avadclip_lite.baselines for earlier systems)"
+        )
+    return _DETECTORS[name]
+
+
+def build(
+    settings: Config,
+    text: TextTower | None = None,
+    prompts: WordPrompts | None = None,
+    *,
+    classes: ClassSet = XD_CLASSES,
+) -> Detector:
+    """The detector that ``settings.detector`` names, with fresh weights drawn from torch's global
+    generator: seed it first.
+
+    ``text`` and ``prompts`` come from ``encoders.load_text``; the tower is copied. Raises
+    ``ValueError`` for an unknown name, or a tower that does not fit the features.
+    """
+    return _kind(settings.detector)(settings, Context(classes=classes, text=text, prompts=prompts))
+
+
+# --- AVadCLIP -------------------------------------------------------------------------------------
 
 
 class AnomalyHead(nn.Module):
@@ -64,23 +218,109 @@ class AnomalyHead(nn.Module):
         self.score = nn.Linear(dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, T, D) -> logits (B, T)."""
-        return self.score(x + self.ffn(x)).squeeze(-1)
+        """x (B, T, D) -> logits (B, T), in float32: in bfloat16 neighbouring confidences would
+        become equal."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            return self.score(x + self.ffn(x)).squeeze(-1)
 
 
-class Detector(nn.Module):
+class Enhancement(nn.Module):
+    """The students' visual enhancement: ``z + ReLU(conv3(z))``, once in the paper, three times in
+    the release. Convolution over three snippets, zeros around the video."""
+
+    def __init__(self, dim: int, blocks: int = 1) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv1d(dim, dim, 3, padding=1) for _ in range(blocks))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (B, T, D), mask (B, T) or None -> (B, T, D)."""
+        x = zero_padding(x, mask)
+        for conv in self.convs:
+            x = zero_padding(x + F.relu(conv(x.mT).mT), mask)
+        return x
+
+
+class LogVarianceHead(nn.Module):
+    """ln sigma^2 of the distilled features, per snippet and channel: three convolutions.
+
+    ``bounded=False`` (the paper's text): conv1, ReLU, conv3, ReLU, conv1, free in sign.
+    ``bounded=True`` (the release): theta = -(y + ReLU(conv1(conv3(ReLU(conv1(y)))))), which can
+    never exceed -y.
+    """
+
+    def __init__(self, dim: int, *, bounded: bool = False) -> None:
+        super().__init__()
+        self.bounded = bounded
+        self.first = nn.Conv1d(dim, dim, 1)
+        self.middle = nn.Conv1d(dim, dim, 3, padding=1)
+        self.last = nn.Conv1d(dim, dim, 1)
+
+    def forward(self, y: Tensor, mask: Tensor | None = None) -> Tensor:
+        """y (B, T, D) of the video encoder, mask (B, T) or None -> (B, T, D)."""
+        y = zero_padding(y, mask)
+        # The biases of the first convolution fill the padding, which the middle one would see.
+        hidden = zero_padding(F.relu(self.first(y.mT)).mT, mask).mT
+        hidden = self.middle(hidden)
+        if self.bounded:
+            return zero_padding(-(y + F.relu(self.last(hidden)).mT), mask)
+        return zero_padding(self.last(F.relu(hidden)).mT, mask)
+
+
+class FrozenTeacher(nn.Module):
+    """A copy of a teacher that never trains: no parameter asks for a gradient, no call of
+    ``train()`` leaves eval mode, and no graph is recorded."""
+
+    def __init__(self, detector: AVadCLIP) -> None:
+        super().__init__()
+        self.detector = copy.deepcopy(detector).requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> FrozenTeacher:
+        """Frozen: stays in eval mode whatever is asked."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Tensor:
+        """x_av (B, T, D) of a batch; the heads, which nobody reads, are not computed."""
+        assert not any(module.training for module in self.modules()), "the teacher left eval mode"
+        return self.detector.encode(batch).features[:, : batch.snippets]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """A batch after the encoders, over all the rows that are computed."""
+
+    features: Tensor  # (B, T, D)
+    log_variance: Tensor | None  # (B, T, D)
+    mask: Tensor  # (B, T) bool
+
+
+@register("avadclip")
+class AVadCLIP(Detector):
     """An AVadCLIP detector. ``settings.model.role`` decides which one.
 
     "audio_visual" is the teacher: video encoder, audio branch, fusion. "vision" and "audio" are
     students: the encoder on the features of their one modality, the enhancement module, and (where
     the loss is an uncertainty-driven distillation) a head for the log-variance. Both heads and both
-    prompts are the same in all of them. Build it with ``build``.
+    prompts are the same in all of them.
     """
 
-    def __init__(self, settings: Config, text: TextTower, prompts: WordPrompts) -> None:
-        super().__init__()
+    needs_text = True
+    frozen = ("textual_prompt.tower.",)
+
+    def __init__(self, settings: Config, context: Context) -> None:
+        super().__init__(settings)
         model, loss = settings.model, settings.loss
-        self.settings = settings
+        if context.text is None or context.prompts is None:
+            raise ValueError("AVadCLIP is built from a text tower; encoders.load_text gives one")
+        if context.text.dim != model.dim:
+            raise ValueError(
+                f"the text tower gives embeddings of width {context.text.dim}, the configuration "
+                f"says dim={model.dim}; take the encoders that made the features"
+            )
+        self.max_snippets = model.max_snippets
+        self.fixed_length = model.padding == "leaking"
         self.encoder = VideoEncoder(
             model.dim,
             heads=model.heads,
@@ -107,7 +347,10 @@ class Detector(nn.Module):
                 )
         self.anomaly = AnomalyHead(model.dim)
         self.textual_prompt = TextualPrompt(
-            text, prompts, before=model.context_before, after=model.context_after
+            copy.deepcopy(context.text),
+            context.prompts,
+            before=model.context_before,
+            after=model.context_after,
         )
         self.av_prompt = None
         if model.av_prompt != "none":
@@ -118,26 +361,24 @@ class Detector(nn.Module):
                 temperature=model.prompt_temperature,
             )
         learned = loss.focal_alpha_learned and loss.alignment == "cross_entropy_focal"
-        start = torch.full((len(prompts.ids),), loss.focal_alpha)
+        start = torch.full((len(context.prompts.ids),), loss.focal_alpha)
         self.alpha = nn.Parameter(start) if learned else None  # goes to the focal loss
+        self._teacher: list[FrozenTeacher] = []  # in a list: no part of this module's state
 
-    def forward(
-        self,
-        video: Tensor | None,
-        audio: Tensor | None,
-        lengths: Tensor,
-        audio_mask: Tensor | None = None,
-    ) -> Output:
-        """video, audio (B, T, D), lengths (B,) snippets, audio_mask (B, T) True where there is
-        sound (``None``: everywhere). A student ignores the other modality, which may be ``None``.
+    def distil_from(self, teacher: Detector) -> None:
+        """Copy a trained audio-visual detector, whose features are imitated from now on."""
+        device = next(self.parameters()).device
+        self._teacher = [FrozenTeacher(teacher).to(device)]
+
+    def forward(self, batch: Batch) -> Output:
+        """Score a batch. A student ignores the other modality.
 
         With ``padding="leaking"`` the batch is filled with zeros to ``max_snippets`` rows for the
         computation, as the release always does, and what comes back is cut to T rows again.
         """
         model = self.settings.model
-        features, log_variance, mask = self._encode(video, audio, lengths, audio_mask)
-        snippets = (audio if model.role == "audio" else video).shape[1]
-
+        encoded = self.encode(batch)
+        features = encoded.features
         anomaly = self.anomaly(features)  # (B, T)
         x_c = self.textual_prompt()  # (C, D)
         prompted = x_c.expand(len(features), -1, -1)
@@ -146,37 +387,29 @@ class Detector(nn.Module):
             # Masked padding has zero features and so no part in the vector, whatever its weight.
             prompted = self.av_prompt(x_c, global_vector(features, weights))
         alignment = alignment_map(features, prompted, model.temperature)
+        distils = self.training and self._teacher
+        rows = batch.snippets
         return Output(
-            features=features[:, :snippets],
-            anomaly_logits=anomaly.float()[:, :snippets],
-            alignment_logits=alignment[:, :snippets],
+            anomaly_logits=anomaly[:, :rows],
+            mask=encoded.mask[:, :rows],
+            alignment_logits=alignment[:, :rows],
+            features=features[:, :rows],
             class_embeddings=x_c,
             prompted_embeddings=prompted,
-            log_variance=None if log_variance is None else log_variance[:, :snippets],
-            mask=mask[:, :snippets],
+            log_variance=None if encoded.log_variance is None else encoded.log_variance[:, :rows],
+            teacher_features=self._teacher[0](batch) if distils else None,
         )
 
-    def features(
-        self,
-        video: Tensor | None,
-        audio: Tensor | None,
-        lengths: Tensor,
-        audio_mask: Tensor | None = None,
-    ) -> Tensor:
-        """``forward(...).features`` (B, T, D) without the two heads: all that a student needs of
-        its teacher."""
-        features, _, _ = self._encode(video, audio, lengths, audio_mask)
-        return features[:, : (audio if self.settings.model.role == "audio" else video).shape[1]]
+    def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """All losses of ``losses.compute``."""
+        return losses.compute(
+            output, batch.labels, batch.lengths, self.settings.loss, alpha=self.alpha
+        )
 
-    def _encode(
-        self,
-        video: Tensor | None,
-        audio: Tensor | None,
-        lengths: Tensor,
-        audio_mask: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Features, log-variance and mask over all the rows that are computed."""
+    def encode(self, batch: Batch) -> Encoded:
+        """Everything before the heads: encoders, and fusion or enhancement."""
         model = self.settings.model
+        video, audio, audio_mask = batch.video, batch.audio, batch.audio_mask
         if model.role != "audio":
             _check_input("video", video, model.dim)
         if model.role != "vision":
@@ -193,47 +426,20 @@ class Detector(nn.Module):
             main = F.pad(main, (0, 0, 0, fill))
             audio = audio if audio is None else F.pad(audio, (0, 0, 0, fill))
             audio_mask = audio_mask if audio_mask is None else F.pad(audio_mask, (0, fill))
-        mask = length_mask(lengths, main.shape[1])
+        mask = length_mask(batch.lengths, main.shape[1])
         keep = mask if model.padding == "masked" else None
 
         encoded = self.encoder(main, mask)  # (B, T, D)
         log_variance = None
         if model.role == "audio_visual":
-            heard = self.audio_encoder(audio, keep)
-            sound = audio_mask if model.missing_audio == "skip" else None
-            features = self.fusion(encoded, heard, keep, sound)
+            audio_features = self.audio_encoder(audio, keep)
+            with_sound = audio_mask if model.missing_audio == "skip" else None
+            features = self.fusion(encoded, audio_features, keep, with_sound)
         else:
             features = self.enhancement(encoded, keep)
             if self.log_variance is not None:
                 log_variance = self.log_variance(encoded, keep)
-        return features, log_variance, mask
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        """All weights but the frozen text tower's, by name."""
-        return {k: v for k, v in self.state_dict().items() if not k.startswith(_TOWER)}
-
-    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """The inverse of ``trainable_state``.
-
-        Raises ``ValueError`` naming the first key that is missing, unknown or of another shape.
-        """
-        own = self.trainable_state()
-        for key in sorted(own.keys() ^ state.keys()):
-            what = "lacks" if key in own else "has the unknown key"
-            raise ValueError(
-                f"the checkpoint {what} {key!r}; it belongs to another configuration than this "
-                f"{self.settings.model.role} detector"
-            )
-        for key, value in state.items():
-            if value.shape != own[key].shape:
-                raise ValueError(
-                    f"the checkpoint's {key!r} has shape {tuple(value.shape)}, this detector needs "
-                    f"{tuple(own[key].shape)}"
-                )
-        self.load_state_dict(state, strict=False)
-
-
-_TOWER = "textual_prompt.tower."
+        return Encoded(features=features, log_variance=log_variance, mask=mask)
 
 
 def _check_input(name: str, features: Tensor | None, dim: int) -> None:
@@ -244,17 +450,3 @@ def _check_input(name: str, features: Tensor | None, dim: int) -> None:
             f"{name} must be (videos, snippets, {dim}), got {tuple(features.shape)}; the feature "
             "width and the configuration's dim have to agree"
         )
-
-
-def build(settings: Config, text: TextTower, prompts: WordPrompts) -> Detector:
-    """A detector with fresh weights, drawn from torch's global generator: seed it first.
-
-    ``text`` and ``prompts`` come from ``encoders.load_text``. Raises ``ValueError`` if the text
-    tower's embeddings are not as wide as the features.
-    """
-    if text.dim != settings.model.dim:
-        raise ValueError(
-            f"the text tower gives embeddings of width {text.dim}, the configuration says "
-            f"dim={settings.model.dim}; take the encoders that made the features"
-        )
-    return Detector(settings, text, prompts)

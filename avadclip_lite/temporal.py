@@ -1,5 +1,5 @@
 """Context over time: the windowed Transformer, the two-branch graph convolution, and the audio
-branch's temporal convolution network; and the two small convolutional parts of the students.
+branch's temporal convolution network.
 
 Every module takes features (B, T, D) and a mask (B, T), True on the snippets that exist. With a
 mask, what stands beyond a video's end can never reach a snippet inside it, neither its value nor
@@ -17,14 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from avadclip_lite.encoders import QUICK, quick_gelu
+from avadclip_lite.encoders import quick_gelu
 
 __all__ = [
     "CausalBlock",
-    "Enhancement",
     "FeedForward",
     "GraphConvolution",
-    "LogVarianceHead",
     "TemporalConvNet",
     "VideoEncoder",
     "WindowBlock",
@@ -34,8 +32,6 @@ __all__ = [
     "similarity_adjacency",
     "zero_padding",
 ]
-
-LARGE = 2**26  # multiplications of a product from which ``linear`` takes its other way
 
 
 def length_mask(lengths: Tensor, snippets: int) -> Tensor:
@@ -51,42 +47,16 @@ def zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
     return x if mask is None else x.masked_fill(~mask[..., None], 0.0)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``F.linear``, through the faster of torch's two libraries where the product is a large one.
-
-    x (..., D), weight (K, D), bias (K,) -> (..., K). On a CPU torch multiplies matrices with MKL
-    and, with two threads or more, convolves with oneDNN, which on an AMD processor was measured
-    at twice the rate. The rows of x, read as pixels with D channels last, are the input of a
-    1 x 1 convolution as they lie in memory; nothing is copied.
-    """
-    large = x.numel() * len(weight) >= LARGE and x.dtype == weight.dtype == torch.float32
-    if not large or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        return F.linear(x, weight, bias)
-    pixels = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # (1, D, 1, rows)
-    out = F.conv2d(pixels, weight[:, :, None, None], bias)
-    return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
-
-
-class Linear(nn.Linear):
-    """``nn.Linear`` by way of ``linear``."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
-
-
 class FeedForward(nn.Module):
     """Linear D -> 4D, quick GELU, Linear 4D -> D: CLIP's feed-forward network. (..., D) kept."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.widen = nn.Linear(dim, 4 * dim)
-        self.narrow = nn.Linear(4 * dim, dim)
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.fc2 = nn.Linear(4 * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        # narrow(quick_gelu(widen(x))), with both factors of quick_gelu moved from the 4D-wide
-        # activations to the much smaller weights.
-        wide = linear(x, QUICK * self.widen.weight, QUICK * self.widen.bias)
-        return linear(F.silu(wide), self.narrow.weight / QUICK, self.narrow.bias)
+        return self.fc2(quick_gelu(self.fc1(x)))
 
 
 class WindowBlock(nn.Module):
@@ -96,8 +66,8 @@ class WindowBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm_attention = nn.LayerNorm(dim)
-        self.qkv = Linear(dim, 3 * dim)
-        self.out = Linear(dim, dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
         self.norm_ffn = nn.LayerNorm(dim)
         self.ffn = FeedForward(dim)
         nn.init.xavier_uniform_(self.qkv.weight)
@@ -240,17 +210,19 @@ class VideoEncoder(nn.Module):
         half = dim // 2
         self.similarity = nn.ModuleList([GraphConvolution(dim, half), GraphConvolution(half, half)])
         self.distance = nn.ModuleList([GraphConvolution(dim, half), GraphConvolution(half, half)])
-        self.project = Linear(dim, dim)
+        self.project = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, T, D), mask (B, T) bool -> x_v (B, T, D)."""
         keep = mask if self.padding == "masked" else None
         x = self.transformer(x, keep)
-        alike = similarity_adjacency(x, mask, self.threshold)
-        alike = self._branch(self.similarity, x, alike, keep)
-        near = distance_adjacency(x.shape[1], device=x.device, dtype=x.dtype)
-        near = self._branch(self.distance, x, near, keep)
-        return zero_padding(self.project(torch.cat([alike, near], dim=-1)), keep)
+        by_similarity = similarity_adjacency(x, mask, self.threshold)
+        by_distance = distance_adjacency(x.shape[1], device=x.device, dtype=x.dtype)
+        branches = [
+            self._branch(self.similarity, x, by_similarity, keep),
+            self._branch(self.distance, x, by_distance, keep),
+        ]
+        return zero_padding(self.project(torch.cat(branches, dim=-1)), keep)
 
     @staticmethod
     def _branch(layers: nn.ModuleList, x: Tensor, adjacency: Tensor, keep: Tensor | None) -> Tensor:
@@ -317,45 +289,3 @@ class TemporalConvNet(nn.Module):
         for block in self.blocks:
             x = block(x, mask)
         return zero_padding(x.mT, mask)
-
-
-class Enhancement(nn.Module):
-    """The students' visual enhancement: ``z + ReLU(conv3(z))``, once in the paper, three times in
-    the release. Convolution over three snippets, zeros around the video."""
-
-    def __init__(self, dim: int, blocks: int = 1) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList(nn.Conv1d(dim, dim, 3, padding=1) for _ in range(blocks))
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x (B, T, D), mask (B, T) or None -> (B, T, D)."""
-        x = zero_padding(x, mask)
-        for conv in self.convs:
-            x = zero_padding(x + F.relu(conv(x.mT).mT), mask)
-        return x
-
-
-class LogVarianceHead(nn.Module):
-    """ln sigma^2 of the distilled features, per snippet and channel: three convolutions.
-
-    ``bounded=False`` (the paper's text): conv1, ReLU, conv3, ReLU, conv1, free in sign.
-    ``bounded=True`` (the release): theta = -(y + ReLU(conv1(conv3(ReLU(conv1(y)))))), which can
-    never exceed -y.
-    """
-
-    def __init__(self, dim: int, *, bounded: bool = False) -> None:
-        super().__init__()
-        self.bounded = bounded
-        self.first = nn.Conv1d(dim, dim, 1)
-        self.middle = nn.Conv1d(dim, dim, 3, padding=1)
-        self.last = nn.Conv1d(dim, dim, 1)
-
-    def forward(self, y: Tensor, mask: Tensor | None = None) -> Tensor:
-        """y (B, T, D) of the video encoder, mask (B, T) or None -> (B, T, D)."""
-        y = zero_padding(y, mask)
-        # The biases of the first convolution fill the padding, which the middle one would see.
-        hidden = zero_padding(F.relu(self.first(y.mT)).mT, mask).mT
-        hidden = self.middle(hidden)
-        if self.bounded:
-            return zero_padding(-(y + F.relu(self.last(hidden)).mT), mask)
-        return zero_padding(self.last(F.relu(hidden)).mT, mask)

@@ -1,10 +1,8 @@
-"""Training: fit a teacher, distil a student, resume after a crash, find what was trained before.
+"""Training: fit any detector of the seam, distil a student, resume after a crash.
 
     result = fit(make_config(seed=0), FeatureStore.open(soundstage_path()), out="runs/teacher")
     student = fit(make_config(role="vision"), store, teacher=result.model)
-    same = trained(make_config(seed=0), store)   # from the cache, or trained into it
-
-Only ``torch``, ``numpy``, ``safetensors``, ``scikit-learn`` and ``tqdm`` are needed here.
+    detector = load("runs/teacher")
 
 Which epoch is kept (``settings.train.selection``):
 
@@ -18,25 +16,23 @@ Which epoch is kept (``settings.train.selection``):
   Optimistic, because the test set chose it: never compare such a number with an honest one.
 
 A run's folder (``out``) holds ``config.json`` (settings, data, teacher), ``weights.safetensors``
-(the best epoch so far, everything but the frozen text tower) and ``state.safetensors`` (everything
-needed to go on after the last full epoch). Each is replaced in one step, so a killed run never
-leaves half a file, and going on gives the same weights as not having been interrupted (bit for bit
-on a CPU).
+(the best epoch so far, everything but frozen weights) and ``state.safetensors`` (everything needed
+to go on after the last full epoch). Each is replaced in one step, and going on mends what a kill
+between two of them left, so an interrupted run gives the same weights as an uninterrupted one (bit
+for bit on a CPU).
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import copy
 import hashlib
 import json
 import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,48 +43,35 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from avadclip_lite import losses
-from avadclip_lite.config import Config, make_config
+from avadclip_lite.config import ClassSet, Config, add_device_argument, find_device, make_config
 from avadclip_lite.dataset import Batch, FeatureStore, TrainingSet, holdout_split
 from avadclip_lite.encoders import TextTower, WordPrompts, load_text
-from avadclip_lite.evaluate import average_precision, evaluate
-from avadclip_lite.model import Detector, build
+from avadclip_lite.evaluate import average_precision, evaluate, predict
+from avadclip_lite.model import Detector, build, needs_text
 
 __all__ = [
     "FitResult",
-    "FrozenTeacher",
+    "LoadedRun",
     "TrainingRun",
     "add_field_argument",
     "chosen_fields",
-    "find_device",
     "fit",
     "load",
-    "shuffled_batches",
-    "source_digest",
-    "trained",
+    "load_run",
+    "run_identity",
+    "video_level",
 ]
 
 log = logging.getLogger(__name__)
 
-PACKAGE = Path(__file__).resolve().parent
-CACHE = PACKAGE.parent / "runs" / "cache"  # AVADCLIP_CACHE names another folder
 CONFIG, WEIGHTS, STATE = "config.json", "weights.safetensors", "state.safetensors"
-POOL = 8  # length-aware batches are cut from this many shuffled batches sorted by length
+FORMAT = 2  # of a run's folder; 1 had other names of weights
+# test metrics in the log and on the command line; the first that a detector has chooses the epoch
+# where the test set may
+SHOWN = ("frame_ap_classification", "frame_ap_alignment", "map_anomaly", "map_with_normal")
+CHOOSES = ("frame_ap_alignment", "frame_ap_classification")
 RESIDENT_SHARE = 0.6  # training data moves to the GPU when it takes at most this share of it
-
-# Modules whose text decides what a training gives. A cached model is trained again when one of
-# them changes.
-SOURCES = (
-    "config",
-    "dataset",
-    "encoders",
-    "evaluate",
-    "fusion",
-    "losses",
-    "model",
-    "prompts",
-    "temporal",
-    "train",
-)
+Watch = Callable[[Detector], Mapping[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,27 +86,6 @@ class FitResult:
     out: Path | None  # the run's folder
 
 
-class FrozenTeacher(nn.Module):
-    """A copy of a teacher that never trains: no parameter asks for a gradient, no call of
-    ``train()`` leaves eval mode, and no graph is recorded."""
-
-    def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        self.detector = copy.deepcopy(detector).requires_grad_(False)
-        self.train()
-
-    def train(self, mode: bool = True) -> FrozenTeacher:
-        """Frozen: stays in eval mode whatever is asked."""
-        return super().train(False)
-
-    @torch.no_grad()
-    def forward(self, batch: Batch) -> Tensor:
-        """x_av (B, T, D) of a batch."""
-        assert not any(module.training for module in self.modules()), "the teacher left eval mode"
-        output = self.detector(batch.video, batch.audio, batch.lengths, batch.audio_mask)
-        return output.features
-
-
 # --- fit ------------------------------------------------------------------------------------------
 
 
@@ -136,7 +98,7 @@ def fit(
     teacher: Detector | None = None,
     out: str | Path | None = None,
     progress: bool = True,
-    watch: Callable[[Detector], Mapping[str, float]] | None = None,
+    watch: Watch | None = None,
 ) -> FitResult:
     """Train a detector on the split "train" of a store.
 
@@ -147,7 +109,7 @@ def fit(
         settings: what to train, and how.
         store: features and weak labels. Its split "test" is only read for ``selection="test"``.
         text: the frozen text tower with its ``prompts``, or the name that ``load_text`` knows it
-            by. ``None``: that of the store's encoder.
+            by. ``None``: that of the store's encoder. Detectors without words ignore it.
         teacher: a trained audio-visual detector; students with ``ukd`` need one. It is copied.
         out: the run's folder. One that holds an interrupted run is continued, a finished one is
             returned as it is.
@@ -160,30 +122,23 @@ def fit(
     """
     _check(settings, store, teacher)
     device = find_device(settings.train.device)
-    text_name, tower, prompts = _text(text, prompts, store, settings)
-    identity = {
-        "settings": settings.to_dict(),
-        "store": {"path": str(store.path), "digest": store.digest},
-        "classes": {
-            "name": store.classes.name,
-            "codes": list(store.classes.codes),
-            "words": list(store.classes.words),
-        },
-        "text": {"name": text_name, "digest": _text_digest(tower, prompts)},
-        "teacher": _teacher_digest(teacher),
-    }
+    name, tower, prompts = _text(settings, store, text, prompts)
     folder = None if out is None else Path(out)
+    if folder is not None:
+        _open_folder(folder, _identity(settings, store, name, tower, prompts, teacher))
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(settings.train.seed)
-        model = build(settings, tower, prompts).to(device)
+        model = build(settings, tower, prompts, classes=store.classes).to(device)
         run = TrainingRun(settings, model, device)
         if folder is not None:
-            _open_folder(folder, identity)
             run.restore(folder)
         if not run.finished:
-            run.train(store, teacher, folder, progress, watch)
-    run.optimizer.zero_grad(set_to_none=True)
+            if teacher is not None:
+                model.distil_from(teacher)
+            run.train(store, folder, progress, watch)
+    for optimizer in run.optimizers:
+        optimizer.zero_grad(set_to_none=True)
     model.load_trainable_state(run.best)
     model.eval()
     return FitResult(
@@ -203,7 +158,7 @@ def _check(settings: Config, store: FeatureStore, teacher: Detector | None) -> N
             f"{store.path} holds features of width {store.dim}, the configuration says "
             f"dim={model.dim}; set dim={store.dim}"
         )
-    student = model.role != "audio_visual"
+    student = settings.detector == "avadclip" and model.role != "audio_visual"
     if student and loss.ukd != "none" and teacher is None:
         raise ValueError(
             f"role={model.role!r} with ukd={loss.ukd!r} learns from a teacher: pass teacher=, or "
@@ -223,26 +178,15 @@ def _check(settings: Config, store: FeatureStore, teacher: Detector | None) -> N
             )
 
 
-def find_device(name: str) -> torch.device:
-    """The device that ``TrainConfig.device`` names; "auto" is a GPU where there is one. Raises
-    ``ValueError`` for what is no device, or not here."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device={name!r} is no device; try 'auto'") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={name!r}, but torch finds no GPU here; try 'auto'")
-    return device
-
-
 def _text(
+    settings: Config,
+    store: FeatureStore,
     text: TextTower | str | None,
     prompts: WordPrompts | None,
-    store: FeatureStore,
-    settings: Config,
-) -> tuple[str | None, TextTower, WordPrompts]:
+) -> tuple[str | None, TextTower | None, WordPrompts | None]:
+    """The text tower's name, if it has one, the tower and its prompts."""
+    if not needs_text(settings.detector):
+        return None, None, None
     if isinstance(text, TextTower):
         if prompts is None:
             raise ValueError("a text tower was passed without prompts; load_text gives both")
@@ -257,15 +201,11 @@ class TrainingRun:
 
     def __init__(self, settings: Config, model: Detector, device: torch.device) -> None:
         self.settings, self.model, self.device = settings, model, device
-        train = settings.train
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=train.learning_rate,
-            weight_decay=train.weight_decay,
-            fused=True,
-        )
-        self.shuffling = torch.Generator().manual_seed(train.seed)
+        self.optimizers = model.optimizers()
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        self.rates = [(group, group["lr"]) for group in groups]
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.shuffling = torch.Generator().manual_seed(settings.train.seed)
         self.epoch = 0  # epochs done
         self.step = 0  # steps done
         self.history: list[dict[str, float]] = []
@@ -283,10 +223,9 @@ class TrainingRun:
     def train(
         self,
         store: FeatureStore,
-        teacher: Detector | None,
         folder: Path | None,
         progress: bool,
-        watch: Callable[[Detector], Mapping[str, float]] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """All epochs that are left."""
         train = self.settings.train
@@ -299,10 +238,9 @@ class TrainingRun:
                     f"of the training videos in {store.path}; raise it, or set selection='last'"
                 )
             # one crop of a video is enough to judge an epoch by
-            one_crop = self.settings.with_(crops="first")
+            one_crop = self.settings.override(crops="first")
             held = _resident(TrainingSet(store, held, one_crop), self.device)
         bags = _resident(TrainingSet(store, rows, self.settings), self.device)
-        frozen = None if teacher is None else FrozenTeacher(teacher).to(self.device)
         steps = -(-len(bags) // train.batch_size) * train.epochs
         steps = min(steps, train.max_steps or steps)
         with tqdm(
@@ -310,7 +248,7 @@ class TrainingRun:
         ) as bar:
             while not self.finished:
                 began = time.perf_counter()
-                entry = self.one_epoch(bags, frozen, bar)
+                entry = self.one_epoch(bags, bar)
                 if watch is not None:  # before weights may be loaded back
                     entry |= watch(self.model.eval())
                 entry |= self.select(store, held)
@@ -320,38 +258,33 @@ class TrainingRun:
                 if folder is not None:
                     self.save(folder)
 
-    def one_epoch(
-        self, bags: TrainingSet, teacher: FrozenTeacher | None, bar: tqdm
-    ) -> dict[str, float]:
+    def one_epoch(self, bags: TrainingSet, bar: tqdm) -> dict[str, float]:
         """Pass over the bags once; mean of every loss over videos."""
         train = self.settings.train
-        rate = train.learning_rate * 0.1 ** sum(self.epoch >= m for m in train.milestones)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        decay = 0.1 ** sum(self.epoch >= m for m in train.milestones)
+        for group, rate in self.rates:
+            group["lr"] = rate * decay
+        self.model.start_epoch(self.epoch, bags)
         self.model.train()
-        names: list[str] = []
-        sums = torch.zeros((), device=self.device)
+        sums: dict[str, Tensor] = {}
         seen = 0
-        for index in shuffled_batches(bags, train.batch_size, self.shuffling):
-            try:
-                parts = self.one_step(bags.batch(index).to(self.device), teacher)
-            except RuntimeError as error:
-                if "between 0 and 1" not in str(error):  # torch's binary cross-entropy of NaN
-                    raise
-                raise self.diverged("a confidence is not a number") from None
-            names = list(parts)
+        for index in self.model.batches(bags, self.shuffling):
+            parts = self.one_step(bags.batch(index).to(self.device))
             # added up on the device: asking for a number would wait for it
-            sums = sums + torch.stack([part.detach() for part in parts.values()]) * len(index)
+            for name, part in parts.items():
+                sums[name] = sums.get(name, 0.0) + part.detach() * len(index)
             seen += len(index)
             self.step += 1
             bar.update()
             if self.step == train.max_steps:
                 break
-        means = (sums / seen).tolist()
-        entry = dict(zip(names, means, strict=True))
-        if not all(map(math.isfinite, means)):
+        means = torch.stack([total.float() for total in sums.values()]) / seen
+        entry = dict(zip(sums, means.tolist(), strict=True))
+        if not all(map(math.isfinite, entry.values())):
             raise self.diverged(_numbers(entry))
+        self.model.end_epoch(self.epoch)
         self.epoch += 1
+        rate = train.learning_rate * decay
         return {"epoch": float(self.epoch), "learning_rate": rate} | entry
 
     def diverged(self, what: str) -> ValueError:
@@ -361,25 +294,19 @@ class TrainingRun:
             "or set grad_clip"
         )
 
-    def one_step(self, batch: Batch, teacher: FrozenTeacher | None) -> dict[str, Tensor]:
+    def one_step(self, batch: Batch) -> dict[str, Tensor]:
         """One update; the losses by name, on the device."""
         bf16 = self.settings.train.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            known = None if teacher is None else teacher(batch)
-            output = self.model(batch.video, batch.audio, batch.lengths, batch.audio_mask)
-        parts = losses.compute(
-            output,
-            batch.labels,
-            batch.lengths,
-            self.settings.loss,
-            teacher_features=known,
-            alpha=self.model.alpha,
-        )
-        self.optimizer.zero_grad(set_to_none=True)
+            output = self.model(batch)
+        parts = self.model.loss(output, batch)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         parts["total"].backward()
         if self.settings.train.grad_clip:
             nn.utils.clip_grad_norm_(self.parameters, self.settings.train.grad_clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         return parts
 
     # -- which epoch
@@ -392,14 +319,17 @@ class TrainingRun:
             better = True
         elif train.selection == "holdout":
             assert held is not None
-            measures = video_level(self.model, held, train.batch_size, train.precision)
+            measures = video_level(self.model, held)
             value = measures["holdout_criterion"]
             better = value >= self.best_value
         else:
             report = evaluate(self.model, store, precision=train.precision)
-            names = ("ap_alignment", "ap_classification", "map_six_avg", "map_seven_avg")
-            measures = {f"test_{name}": report.metrics[name] for name in names}
-            value = measures["test_ap_alignment"]
+            measures = {
+                f"test_{name}": value
+                for name, value in report.metrics.items()
+                if name in SHOWN and not math.isnan(value)
+            }
+            value = next(v for k in CHOOSES if (v := report.metrics.get(k)) is not None)
             better = value > self.best_value  # as in the release, the first of equals
         if better or not self.best:
             if train.selection != "last":
@@ -427,16 +357,24 @@ class TrainingRun:
 
     # -- on disk
 
+    def _moments(self) -> list[dict[str, Any]]:
+        """What the optimisers keep of each parameter."""
+        return [
+            optimizer.state[parameter]
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        ]
+
     def save(self, folder: Path) -> None:
-        """Checkpoint: what to use (weights), then how to go on (state)."""
-        if self.chosen_epoch == self.epoch:
-            _write(folder / WEIGHTS, save(_cpu(self.best)))
+        """Checkpoint: how to go on (state), then what to use (weights). The state holds both, so
+        that a kill between the two writes loses nothing: ``_chosen`` takes what it says."""
         tensors: dict[str, Tensor] = {}
         if not self.finished:
             tensors |= {f"model.{k}": v for k, v in self.model.trainable_state().items()}
-            for i, parameter in enumerate(self.parameters):
-                for name, value in self.optimizer.state.get(parameter, {}).items():
-                    tensors[f"optimizer.{i}.{name}"] = value
+            tensors |= {f"hooks.{k}": v for k, v in self.model.training_state().items()}
+            for i, moments in enumerate(self._moments()):
+                tensors |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
             tensors["random.torch"] = torch.get_rng_state()
             tensors["random.shuffling"] = self.shuffling.get_state()
             if self.device.type == "cuda":
@@ -451,6 +389,12 @@ class TrainingRun:
             "chosen_epoch": self.chosen_epoch,
         }
         _write(folder / STATE, save(_cpu(tensors), metadata={"scalars": json.dumps(scalars)}))
+        if self.chosen_epoch == self.epoch:
+            self.save_weights(folder)
+
+    def save_weights(self, folder: Path) -> None:
+        """The chosen epoch's weights, and in the header which epoch that is."""
+        _write(folder / WEIGHTS, save(_cpu(self.best), metadata={"epoch": str(self.chosen_epoch)}))
 
     def restore(self, folder: Path) -> None:
         """Go on where ``save`` left off; nothing happens in a folder without a checkpoint."""
@@ -466,13 +410,16 @@ class TrainingRun:
             self.best_value, self.chosen_epoch = scalars["best_value"], scalars["chosen_epoch"]
             kept = "model." if not self.finished and self.chosen_epoch == self.epoch else "best."
             self.best = _under(kept, tensors, self.device)
+            if (
+                _epoch_of(folder / WEIGHTS) != self.chosen_epoch
+            ):  # a kill came before it was written
+                self.save_weights(folder)
             if self.finished:
                 return
             self.model.load_trainable_state(_under("model.", tensors, self.device))
-            for i, parameter in enumerate(self.parameters):
-                moments = _under(f"optimizer.{i}.", tensors, self.device)
-                if moments:
-                    self.optimizer.state[parameter] = moments
+            self.model.load_training_state(_under("hooks.", tensors, self.device))
+            for i, moments in enumerate(self._moments()):
+                moments |= _under(f"optimizer.{i}.", tensors, self.device)
             self.shuffling.set_state(tensors["random.shuffling"])
             torch.set_rng_state(tensors["random.torch"])
             if self.device.type == "cuda" and "random.cuda" in tensors:
@@ -491,52 +438,32 @@ def _resident(bags: TrainingSet, device: torch.device) -> TrainingSet:
     return bags.to(device) if bags.nbytes <= RESIDENT_SHARE * free else bags
 
 
-def shuffled_batches(bags: TrainingSet, size: int, generator: torch.Generator) -> list[Tensor]:
-    """Shuffled positions of an epoch, the last small batch kept.
-
-    Where batches are cut to their longest bag, each pool of ``POOL`` shuffled batches is sorted by
-    length before it is cut, so that little padding is computed; then the batches are shuffled.
-    """
-    order = torch.randperm(len(bags), generator=generator)
-    if not bags.length_aware:
-        return list(order.split(size))
-    lengths = bags.lengths.cpu()
-    pools = [pool[lengths[pool].argsort(stable=True)] for pool in order.split(POOL * size)]
-    batches = list(torch.cat(pools).split(size))
-    return [batches[i] for i in torch.randperm(len(batches), generator=generator)]
-
-
-@torch.no_grad()
-def video_level(
-    model: Detector, bags: TrainingSet, batch_size: int, precision: str = "float32"
-) -> dict[str, float]:
-    """How well whole bags are judged, by weak labels only (see the module's text).
+def video_level(model: Detector, bags: TrainingSet, batch_size: int = 32) -> dict[str, float]:
+    """How well whole bags are judged, by weak labels only (see the module's text), in float32.
 
     Returns ``holdout_ap`` (anomalous or not), ``holdout_map`` (classes) and their mean,
-    ``holdout_criterion``. Where one is not defined (no normal or no anomalous bag), the other
-    stands alone.
+    ``holdout_criterion``. Where one is not defined (no normal or no anomalous bag, no classes), the
+    other stands alone.
     """
     device = next(model.parameters()).device
     divisor = model.settings.loss.topk_divisor
-    model.eval()
-    confidence, classes = [], []
+    confidence, classes, labels = [], [], []
     for index in bags.lengths.cpu().argsort(stable=True).split(batch_size):
         batch = bags.batch(index).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            output = model(batch.video, batch.audio, batch.lengths, batch.audio_mask)
-        confidence.append(losses.topk_mean(output.confidence, batch.lengths, divisor))
-        per_class = losses.topk_mean(output.alignment_logits, batch.lengths, divisor)
-        classes.append(torch.cat([per_class.softmax(dim=1), batch.labels], dim=1))
-    scores = torch.cat(confidence).cpu().numpy()
-    both = torch.cat(classes).cpu().numpy()
-    probabilities, labels = both[:, : both.shape[1] // 2], both[:, both.shape[1] // 2 :]
+        output = predict(model, batch)
+        confidence.append(losses.topk_mean(output.confidence, batch.lengths, divisor).cpu())
+        labels.append(batch.labels.cpu())
+        if output.alignment_logits is not None:
+            per_class = losses.topk_mean(output.alignment_logits, batch.lengths, divisor)
+            classes.append(per_class.softmax(dim=1).cpu())
+    truth = torch.cat(labels).numpy() > 0
 
-    def precision_of(score: Any, truth: Any) -> float:
-        return average_precision(score, truth > 0, truth == 0)
+    def precision_of(score: Tensor, true: Any) -> float:
+        return average_precision(score.numpy(), true, ~true)
 
-    shown = [c for c in range(1, labels.shape[1]) if labels[:, c].any()]
-    ap = precision_of(scores, 1 - labels[:, 0])
-    per_class = [precision_of(probabilities[:, c], labels[:, c]) for c in shown]
+    ap = precision_of(torch.cat(confidence), ~truth[:, 0])
+    shown = [c for c in range(1, truth.shape[1]) if truth[:, c].any()] if classes else []
+    per_class = [precision_of(torch.cat(classes)[:, c], truth[:, c]) for c in shown]
     mean = sum(per_class) / len(per_class) if per_class else float("nan")
     defined = [value for value in (ap, mean) if value == value] or [0.0]
     return {
@@ -549,41 +476,118 @@ def video_level(
 # --- on disk --------------------------------------------------------------------------------------
 
 
-def load(
-    out: str | Path,
+@dataclass(frozen=True, kw_only=True)
+class LoadedRun:
+    """What a run's folder holds."""
+
+    detector: Detector  # in eval mode
+    classes: ClassSet
+    encoder: str  # of the features that it was trained on
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu", **text: Any) -> Detector:
+    """``load_run(...).detector``."""
+    return load_run(folder, device, **text).detector
+
+
+def load_run(
+    folder: str | Path,
     device: str | torch.device = "cpu",
     *,
     text: TextTower | None = None,
     prompts: WordPrompts | None = None,
-) -> Detector:
-    """The detector that a run's folder holds, in eval mode.
+) -> LoadedRun:
+    """The detector that a run's folder holds.
 
     ``text`` and ``prompts`` are needed only if the run was given a text tower of its own. Raises
-    ``FileNotFoundError`` if there is no run, ``ValueError`` if its files are damaged or the text
-    tower is another.
+    ``FileNotFoundError`` if there is no run, ``ValueError`` if its files are damaged, its detector
+    is not registered or the text tower is another.
     """
-    folder = Path(out)
+    folder = Path(folder)
     known = _read_config(folder)
-    if not (folder / WEIGHTS).is_file():
-        raise FileNotFoundError(f"{folder} holds no {WEIGHTS}: no epoch of this run has ended yet")
     settings = Config.from_dict(known["settings"])
+    classes = ClassSet(**{k: tuple(v) if k != "name" else v for k, v in known["classes"].items()})
     with torch.random.fork_rng(devices=[]):
-        if text is None:
-            name, words = known["text"]["name"], known["classes"]["words"]
-            if name is None:
-                raise ValueError(f"{folder} was trained with a text tower of its own: pass text=")
-            text, prompts = load_text(name, words, dim=settings.model.dim)
-        if prompts is None or _text_digest(text, prompts) != known["text"]["digest"]:
-            raise ValueError(
-                f"{folder} was trained with other text tower weights than those found now; "
-                "restore them, or train again"
-            )
-        model = build(settings, text, prompts)
+        if needs_text(settings.detector):
+            if text is None:
+                name = known["text"]["name"]
+                if name is None:
+                    raise ValueError(
+                        f"{folder} was trained with a text tower of its own: pass text="
+                    )
+                text, prompts = load_text(name, classes.words, dim=settings.model.dim)
+            if prompts is None or _text_digest(text, prompts) != known["text"]["digest"]:
+                raise ValueError(
+                    f"{folder} was trained with other text tower weights than those found now; "
+                    "restore them, or train again"
+                )
+        model = build(settings, text, prompts, classes=classes)
     try:
-        model.load_trainable_state(load_file(folder / WEIGHTS))
+        model.load_trainable_state(_chosen(folder))
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{folder / WEIGHTS} is damaged or foreign: {error}") from None
-    return model.to(device).eval()
+    encoder = known["store"]["encoder"]
+    return LoadedRun(detector=model.to(device).eval(), classes=classes, encoder=encoder)
+
+
+def run_identity(
+    settings: Config,
+    store: FeatureStore,
+    *,
+    text: TextTower | str | None = None,
+    prompts: WordPrompts | None = None,
+    teacher: Detector | None = None,
+) -> dict[str, Any]:
+    """What makes a training the same training: settings, data, text tower and teacher, as plain
+    JSON. Arguments as in ``fit``."""
+    return _identity(settings, store, *_text(settings, store, text, prompts), teacher)
+
+
+def _identity(
+    settings: Config,
+    store: FeatureStore,
+    text_name: str | None,
+    tower: TextTower | None,
+    prompts: WordPrompts | None,
+    teacher: Detector | None,
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "settings": settings.to_dict(),
+        "store": {"path": str(store.path), "digest": store.digest, "encoder": store.encoder},
+        "classes": json.loads(json.dumps(asdict(store.classes))),
+        "text": {
+            "name": text_name,
+            "digest": None if tower is None else _text_digest(tower, prompts),
+        },
+        "teacher": teacher
+        and _weights_digest(teacher.trainable_state(), teacher.settings.digest()),
+    }
+
+
+def _epoch_of(weights: Path) -> int:
+    """The epoch in the header of a weights file; 0 without one."""
+    if not weights.is_file():
+        return 0
+    with safe_open(weights, framework="pt") as file:
+        return int((file.metadata() or {}).get("epoch", 0))
+
+
+def _chosen(folder: Path) -> dict[str, Tensor]:
+    """The chosen epoch's weights: of the weights file, unless the state beside it, which is written
+    first, has chosen a later epoch."""
+    weights, state = folder / WEIGHTS, folder / STATE
+    if state.is_file():
+        with safe_open(state, framework="pt") as file:
+            scalars = json.loads(file.metadata()["scalars"])
+            if scalars["chosen_epoch"] != _epoch_of(weights):
+                kept = "model." if scalars["chosen_epoch"] == scalars["epoch"] else "best."
+                names = [name for name in file.keys() if name.startswith(kept)]  # noqa: SIM118
+                names = names or [n for n in file.keys() if n.startswith("best.")]  # noqa: SIM118
+                return {name.partition(".")[2]: file.get_tensor(name) for name in names}
+    if not weights.is_file():
+        raise FileNotFoundError(f"{folder} holds no {WEIGHTS}: no epoch of this run has ended yet")
+    return load_file(weights)
 
 
 def _open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
@@ -609,6 +613,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         known["settings"], known["text"]["digest"], known["classes"]["words"]  # noqa: B018
+        if known.get("format") != FORMAT:
+            raise ValueError("a run of another version of this package")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete {folder} to train again") from None
     return known
@@ -650,72 +656,8 @@ def _numbers(entry: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in entry.items())
 
 
-# --- what was trained before ----------------------------------------------------------------------
-
-
-def trained(
-    settings: Config,
-    store: FeatureStore,
-    *,
-    text: TextTower | str | None = None,
-    prompts: WordPrompts | None = None,
-    teacher: Detector | None = None,
-    cache: str | Path | None = None,
-    progress: bool = True,
-    watch: Callable[[Detector], Mapping[str, float]] | None = None,
-) -> FitResult:
-    """``fit``, or the result of the same ``fit`` from the cache.
-
-    The same means: equal settings, package sources, data, text tower and teacher's weights. The
-    cache is ``cache``, or the folder that the environment variable ``AVADCLIP_CACHE`` names, or
-    ``runs/cache`` of the repository. A second process that asks for the same training waits for
-    the first and takes its result; what was interrupted is continued. ``watch`` is called by the
-    epochs that are trained now; what is in the cache was watched by whoever trained it.
-    """
-    root = Path(cache or os.environ.get("AVADCLIP_CACHE") or CACHE)
-    _, tower, words = _text(text, prompts, store, settings)
-    key = hashlib.sha256(
-        json.dumps(
-            [
-                settings.digest(),
-                source_digest(),
-                store.digest,
-                _text_digest(tower, words),
-                _teacher_digest(teacher),
-            ]
-        ).encode()
-    ).hexdigest()[:16]
-    folder = root / f"{settings.form}-{settings.model.role}-{key}"
-    root.mkdir(parents=True, exist_ok=True)
-    with _alone(root / f"{folder.name}.lock"):
-        return fit(
-            settings,
-            store,
-            text=text,
-            prompts=prompts,
-            teacher=teacher,
-            out=folder,
-            progress=progress,
-            watch=watch,
-        )
-
-
-def source_digest() -> str:
-    """Twelve hexadecimal digits over the sources that decide what a training gives."""
-    digest = hashlib.sha256()
-    for name in SOURCES:
-        digest.update((PACKAGE / f"{name}.py").read_bytes())
-    return digest.hexdigest()[:12]
-
-
 def _text_digest(tower: TextTower, prompts: WordPrompts) -> str:
     return _weights_digest(tower.state_dict(), repr(prompts))
-
-
-def _teacher_digest(teacher: Detector | None) -> str | None:
-    if teacher is None:
-        return None
-    return _weights_digest(teacher.trainable_state(), teacher.settings.digest())
 
 
 def _weights_digest(state: Mapping[str, Tensor], also: str) -> str:
@@ -725,19 +667,6 @@ def _weights_digest(state: Mapping[str, Tensor], also: str) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
         digest.update(value.numpy().tobytes())
     return digest.hexdigest()[:12]
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock file; another process that wants it waits. The lock ends with the process."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two at once do the same work; each file is replaced whole
-        yield
-        return
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 # --- command line ---------------------------------------------------------------------------------
@@ -753,6 +682,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--role", default="audio_visual", help="audio_visual, vision or audio")
     parser.add_argument("--teacher", help="folder of the trained teacher, for a student")
     parser.add_argument("--text", help="text tower: soundstage, clip or random")
+    add_device_argument(parser)
     add_field_argument(parser)
 
 
@@ -777,16 +707,20 @@ def chosen_fields(args: argparse.Namespace) -> dict[str, Any]:
 def main(args: argparse.Namespace) -> int:
     """Train, then print the test metrics. Bad input raises ``ValueError``."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    settings = make_config(form=args.form, scale=args.scale, role=args.role, **chosen_fields(args))
+    chosen = {"device": args.device} | chosen_fields(args)
+    settings = make_config(form=args.form, scale=args.scale, role=args.role, **chosen)
     store = FeatureStore.open(args.data)
     teacher = None if args.teacher is None else load(args.teacher)
     result = fit(settings, store, text=args.text, teacher=teacher, out=args.out)
-    report = evaluate(result.model, store, precision=settings.train.precision)
     print(f"epoch {result.chosen_epoch} kept, {result.seconds:.0f} s, in {result.out}")
     if settings.train.selection == "test":
         print("chosen on the test set: these numbers are optimistic")
-    for name in ("ap_classification", "ap_alignment", "map_six_avg", "map_seven_avg"):
-        print(f"{name:20s}{100 * report.metrics[name]:7.2f} %")
+    if "test" not in {row.split for row in store.videos}:
+        print(f"{store.path} has no test split: nothing to score")
+        return 0
+    metrics = evaluate(result.model, store, precision=settings.train.precision).metrics
+    for name in (name for name in SHOWN if name in metrics):
+        print(f"{name:24s}{100 * metrics[name]:7.2f} %")
     return 0
 
 

@@ -233,7 +233,7 @@ def test_the_digest_is_the_same_in_another_process() -> None:
 
 def test_with_leaves_the_original_alone() -> None:
     before = make_config()
-    after = before.with_(fusion="add", seed=4)
+    after = before.override(fusion="add", seed=4)
     assert difference(before, after) == {"fusion": ("adaptive", "add"), "seed": (0, 4)}
     assert before == make_config()
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from avadclip_lite.config import CCTV_CLASSES, XD_CLASSES, ModelConfig
+from avadclip_lite.config import CCTV_CLASSES, XD_CLASSES, make_config
 from avadclip_lite.evaluate import (
     Predictions,
     average_precision,
@@ -20,13 +20,14 @@ from avadclip_lite.evaluate import (
     frame_metrics,
     frame_notes,
     name_segments,
-    predict,
+    predict_store,
     roc_auc,
     score,
     snippet_truth,
     temporal_map,
     with_normal,
 )
+from avadclip_lite.model import Output
 
 FIXTURES = Path(__file__).parent / "fixtures"
 IOU = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -67,8 +68,8 @@ def test_average_precision_by_hand() -> None:
 def test_undefined_frame_metrics_are_nan_with_a_reason() -> None:
     predictions = _predictions(np.random.default_rng(0), [3, 2])
     for truth, word, undefined in (
-        (np.zeros(80, np.uint8), "anomalous", {"ap", "auc", "ap_abnormal"}),
-        (np.ones(80, np.uint8), "normal", {"auc"}),
+        (np.zeros(80, np.uint8), "anomalous", {"frame_ap", "frame_auc", "frame_ap_abnormal"}),
+        (np.ones(80, np.uint8), "normal", {"frame_auc"}),
     ):
         positive, negative = snippet_truth(truth, np.array([3, 2]), 16)
         metrics = frame_metrics(predictions, positive, negative)
@@ -88,7 +89,7 @@ def test_abnormal_videos_alone_and_positive_share() -> None:
         ("classification", predictions.anomaly),
         ("alignment", 1 - predictions.alignment[:, 0]),
     ):
-        assert metrics[f"ap_abnormal_{branch}"] == pytest.approx(
+        assert metrics[f"frame_ap_abnormal_{branch}"] == pytest.approx(
             average_precision_score(truth[64:144], np.repeat(scores[4:9], 16)), abs=1e-12
         )
     report = score(predictions, truth, [[], [("G", 70, 120)], []], XD_CLASSES, 16)
@@ -226,15 +227,15 @@ def test_six_and_seven_class_means_without_proposal_or_truth() -> None:
     segments = [[("B1", 0, 320), ("G", 10, 100)], [("A", 0, 320)]]
     result = temporal_map(probs, lengths, segments, XD_CLASSES, 16, (0.1,))
     assert np.isnan(result.table[0, 2:6]).all()  # B2 to B6 are not in the truth
-    assert result.six[0] == pytest.approx((result.table[0, 1] + result.table[0, 6]) / 2)
-    assert result.seven[0] == pytest.approx(np.nansum(result.table[0]) / 7)
-    assert result.seven[0] > 0
+    assert result.anomaly[0] == pytest.approx((result.table[0, 1] + result.table[0, 6]) / 2)
+    assert result.with_normal[0] == pytest.approx(np.nansum(result.table[0]) / 7)
+    assert result.with_normal[0] > 0
     probs[:, 3] = 0.1  # constant, so nothing is proposed for B4, which the truth does not hold
     silent = temporal_map(probs, lengths, segments, XD_CLASSES, 16, (0.1,))
-    assert silent.seven[0] == 0
-    assert silent.six[0] == result.six[0]
+    assert silent.with_normal[0] == 0
+    assert silent.anomaly[0] == result.anomaly[0]
     none = temporal_map(probs, lengths, [[], [("A", 0, 320)]], XD_CLASSES, 16, (0.1,))
-    assert math.isnan(none.six[0])
+    assert math.isnan(none.anomaly[0])
 
 
 def test_shapes_and_codes_that_do_not_fit_are_refused() -> None:
@@ -261,7 +262,7 @@ def test_map_is_bit_equal_to_the_release_on_edge_cases(stride: int) -> None:
     lengths = np.array([len(video) for video in videos])
     result = temporal_map(np.concatenate(videos), lengths, segments, XD_CLASSES, stride)
     assert np.array_equal(np.where(result.truths > 0, result.table, 0), expected)
-    assert np.array_equal(100 * result.seven, mean)
+    assert np.array_equal(100 * result.with_normal, mean)
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
@@ -277,15 +278,15 @@ def test_alignment_branch_equals_the_release_on_its_own_outputs(role: str) -> No
     predictions = Predictions(
         names=[f"v{i}" for i in range(len(lengths))],
         lengths=lengths,
-        anomaly=1 - probs[:, 0],
+        anomaly_logits=np.zeros(len(probs), np.float32),
         alignment=probs,
     )
     positive, negative = snippet_truth(data["frame_truth"], lengths, 16)
     metrics = frame_metrics(predictions, positive, negative)
-    assert metrics["ap_alignment"] == pytest.approx(float(data[f"{role}.AP2"]), abs=1e-12)
-    assert metrics["auc_alignment"] == pytest.approx(float(data[f"{role}.AUC2"]), abs=1e-12)
+    assert metrics["frame_ap_alignment"] == pytest.approx(float(data[f"{role}.AP2"]), abs=1e-12)
+    assert metrics["frame_auc_alignment"] == pytest.approx(float(data[f"{role}.AUC2"]), abs=1e-12)
     result = temporal_map(probs, lengths, segments, XD_CLASSES, 16)
-    assert np.array_equal(100 * result.seven, data[f"{role}.dmap"])
+    assert np.array_equal(100 * result.with_normal, data[f"{role}.dmap"])
 
 
 # --- a model on a store ---------------------------------------------------------------------------
@@ -313,10 +314,16 @@ class FakeStore:
     def audio(self, i):
         return None if i in self.silent else self.sound[i]
 
-    def segments(self, i):
+    def uncut(self, i):
+        return self.video(i), self.audio(i)
+
+    def audio_mask(self, i):
+        return np.full(len(self.features[i]), i not in self.silent)
+
+    def segments(self, i, frames=None):
         return [("B1", 8, 8 + 16 * (len(self.features[i]) // 2))] if i % 2 else []
 
-    def frame_truth(self, rows):
+    def frame_truth(self, rows, frames=None):
         truth = [np.zeros(len(self.features[i]) * self.stride, np.uint8) for i in rows]
         for i, frames in zip(rows, truth, strict=True):
             for _, start, end in self.segments(i):
@@ -332,10 +339,13 @@ class FakeModel(torch.nn.Module):
         super().__init__()
         self.scale = torch.nn.Parameter(torch.ones(()))
         self.drop = torch.nn.Dropout(0.5)
-        self.settings = SimpleNamespace(model=ModelConfig(padding=padding))
+        self.settings = make_config(dim=8, padding=padding)
+        self.max_snippets, self.fixed_length = 256, padding == "leaking"
         self.shapes = []
 
-    def forward(self, video, audio, lengths, audio_mask=None):
+    def forward(self, batch):
+        video, audio, audio_mask = batch.video, batch.audio, batch.audio_mask
+        lengths = batch.lengths
         assert not self.training and not self.drop.training and not torch.is_grad_enabled()
         self.shapes.append(tuple(video.shape[:2]))
         valid = torch.arange(video.shape[1]) < lengths[:, None]
@@ -344,7 +354,7 @@ class FakeModel(torch.nn.Module):
         # the position inside the chunk shows where chunks begin
         position = torch.arange(video.shape[1]).expand_as(logit)
         alignment = torch.stack([position / 256.0, *([logit] * 6)], dim=-1)
-        return SimpleNamespace(anomaly_logits=logit, alignment_logits=alignment)
+        return Output(anomaly_logits=logit, alignment_logits=alignment, mask=valid)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 32])
@@ -354,7 +364,7 @@ def test_predict_cuts_and_joins_chunks_in_store_order(batch: int) -> None:
     model.train()
     model.drop.eval()
     rows = [6, 1, 2, 3, 4, 5, 0]
-    got = predict(model, store, rows, batch=batch)
+    got = predict_store(model, store, rows, batch_size=batch)
     assert model.training and not model.drop.training  # each module as it was
     assert got.names == [f"v{i}" for i in rows]
     assert got.lengths.tolist() == [lengths[i] for i in rows]
@@ -375,7 +385,7 @@ def test_predict_cuts_and_joins_chunks_in_store_order(batch: int) -> None:
 
 def test_predict_pads_every_chunk_where_padding_leaks() -> None:
     model = FakeModel(padding="leaking")
-    predict(model, FakeStore([3, 300]), [0, 1], batch=1)
+    predict_store(model, FakeStore([3, 300]), [0, 1], batch_size=1)
     assert model.shapes == [(1, 256)] * 3
 
 
@@ -383,13 +393,13 @@ def test_predict_restores_the_mode_after_an_error() -> None:
     model = FakeModel().train()
     model.forward = None
     with pytest.raises(TypeError):
-        predict(model, FakeStore([3]), [0])
+        predict_store(model, FakeStore([3]), [0])
     assert model.training and model.drop.training
 
 
 def test_predict_refuses_what_it_cannot_do() -> None:
     with pytest.raises(ValueError, match="'fp8'"):
-        predict(FakeModel(), FakeStore([3]), [0], precision="fp8")
+        predict_store(FakeModel(), FakeStore([3]), [0], precision="fp8")
     with pytest.raises(ValueError, match="no rows to score"):
         evaluate(FakeModel(), FakeStore([3]), split="train")
 
@@ -399,18 +409,18 @@ def test_evaluate_reports_flat_documented_names() -> None:
     report = evaluate(FakeModel(), store)
     truth = store.frame_truth(range(4))
     frames = np.repeat(report.predictions.anomaly, 16)
-    assert report.metrics["ap_classification"] == pytest.approx(
+    assert report.metrics["frame_ap_classification"] == pytest.approx(
         average_precision_score(truth, frames), abs=1e-12
     )
-    assert report.metrics["auc_alignment"] == pytest.approx(
+    assert report.metrics["frame_auc_alignment"] == pytest.approx(
         roc_auc_score(truth, np.repeat(1 - report.predictions.alignment[:, 0], 16)), abs=1e-12
     )
     assert all(type(value) is float for value in report.metrics.values())
     assert report.metrics["frames"] == 347 * 16
-    assert report.metrics["map_B1_avg"] == report.metrics["map_six_avg"]  # the only class shown
+    assert report.metrics["map_B1"] == report.metrics["map_anomaly"]  # the only class shown
     assert math.isnan(report.metrics["map_G@0.5"])
     assert "class G" in report.notes["map_G@0.5"]
-    for name in ("map_six@0.1", "map_seven_avg", "map_A_avg", "ap_abnormal_alignment"):
+    for name in ("map_anomaly@0.1", "map_with_normal", "map_A", "frame_ap_abnormal_alignment"):
         assert name in report.metrics
 
 
@@ -435,10 +445,10 @@ def test_videos_without_classes_in_the_truth_are_left_out_of_the_map() -> None:
         XD_CLASSES,
         16,
     )
-    assert report.metrics["map_six_avg"] == expected.six_average
-    assert report.metrics["map_seven_avg"] == expected.seven_average
+    assert report.metrics["map_anomaly"] == expected.anomaly_average
+    assert report.metrics["map_with_normal"] == expected.with_normal_average
     open_ended = score(predictions, truth, [[(None, 0, 100)]] * 3, XD_CLASSES, 16)
-    assert open_ended.map_result is None and open_ended.metrics["ap_alignment"] > 0
+    assert open_ended.map_result is None and open_ended.metrics["frame_ap_alignment"] > 0
     assert not any(name.startswith("map_") for name in open_ended.metrics)
 
 
@@ -448,8 +458,8 @@ def test_score_says_when_a_silent_class_zeroes_the_seven_class_mean() -> None:
     truth = np.zeros(640, np.uint8)
     truth[:100] = 1
     report = score(predictions, truth, [[("B1", 0, 100)], []], XD_CLASSES, 16)
-    assert report.metrics["map_seven_avg"] == 0
-    assert "B5" in report.notes["map_seven_avg"]
+    assert report.metrics["map_with_normal"] == 0
+    assert "B5" in report.notes["map_with_normal"]
 
 
 def _predictions(rng, lengths) -> Predictions:
@@ -457,6 +467,6 @@ def _predictions(rng, lengths) -> Predictions:
     return Predictions(
         names=[f"v{i}" for i in range(len(lengths))],
         lengths=np.array(lengths),
-        anomaly=rng.random(sum(lengths)).astype(np.float32),
+        anomaly_logits=rng.standard_normal(sum(lengths)).astype(np.float32),
         alignment=alignment / alignment.sum(1, keepdims=True),
     )

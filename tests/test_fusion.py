@@ -33,12 +33,12 @@ def test_adaptive_fusion_by_hand():
     module = AdaptiveFusion(2)
     with torch.no_grad():
         # j = [v0, v1, a0, a1]; the gate looks at a0 and a1, the residual is GELU(a) doubled.
-        module.weigh.weight.copy_(torch.tensor([[0, 0, 1.0, 0], [0, 0, 0, 1.0]]))
-        module.weigh.bias.copy_(torch.tensor([0.0, 1.0]))
-        module.mix.weight.copy_(torch.tensor([[0, 0, 1.0, 0], [0, 0, 0, 1.0]]))
-        module.mix.bias.zero_()
-        module.out.weight.copy_(2 * torch.eye(2))
-        module.out.bias.zero_()
+        module.gate_proj.weight.copy_(torch.tensor([[0, 0, 1.0, 0], [0, 0, 0, 1.0]]))
+        module.gate_proj.bias.copy_(torch.tensor([0.0, 1.0]))
+        module.residual_in.weight.copy_(torch.tensor([[0, 0, 1.0, 0], [0, 0, 0, 1.0]]))
+        module.residual_in.bias.zero_()
+        module.residual_out.weight.copy_(2 * torch.eye(2))
+        module.residual_out.bias.zero_()
     x_v, x_a = torch.tensor([[[10.0, 20.0]]]), torch.tensor([[[1.0, -1.0]]])
 
     def gelu(x):

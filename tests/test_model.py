@@ -1,13 +1,15 @@
 """The teacher and the students, put together: shapes, gradients, masks, missing sound."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import DIM, WORDS, batch, detector, multi_hot, settings, text_tower
+from tiny_models import DIM, WORDS, batch, call, detector, multi_hot, settings, text_tower
 
 from avadclip_lite import losses
-from avadclip_lite.model import AnomalyHead, build
+from avadclip_lite.dataset import Batch
+from avadclip_lite.model import AnomalyHead, FrozenTeacher, build
 
 ROLES = ["audio_visual", "vision", "audio"]
 FORMS = ["paper", "released"]
@@ -18,18 +20,13 @@ PRESENT = [[0], [1], [2, 3], [3]]
 
 
 def train_loss(model, video, audio, lengths, audio_mask=None):
-    out = model(video, audio, lengths, audio_mask)
+    out = call(model, video, audio, lengths, audio_mask)
     teacher = None
     if model.settings.model.role != "audio_visual":
         teacher = (video if video is not None else audio).detach().sin()
-    return losses.compute(
-        out,
-        multi_hot(PRESENT),
-        lengths,
-        model.settings.loss,
-        teacher_features=teacher,
-        alpha=model.alpha,
-    )["total"]
+    out = replace(out, teacher_features=teacher)
+    labels = multi_hot(PRESENT)
+    return losses.compute(out, labels, lengths, model.settings.loss, alpha=model.alpha)["total"]
 
 
 def inputs(role, **choices):
@@ -41,7 +38,7 @@ def inputs(role, **choices):
 @pytest.mark.parametrize("role", ROLES)
 def test_shapes(form, role):
     model = detector(form=form, role=role)
-    out = model(*inputs(role))
+    out = call(model, *inputs(role))
     assert out.features.shape == (4, 21, DIM)
     assert out.anomaly_logits.shape == out.confidence.shape == out.mask.shape == (4, 21)
     assert out.alignment_logits.shape == (4, 21, CLASSES)
@@ -59,8 +56,9 @@ def test_shapes(form, role):
 def test_features_alone_are_those_of_the_whole_output(form, role):
     model = detector(form=form, role=role)
     audio_mask = torch.arange(21) < torch.tensor([[21], [0], [4], [16]])
-    out = model(*inputs(role), audio_mask)
-    assert torch.equal(model.features(*inputs(role), audio_mask), out.features)
+    video, audio, lengths = inputs(role)
+    bags = Batch(video=video, audio=audio, lengths=lengths, audio_mask=audio_mask)
+    assert torch.equal(FrozenTeacher(model)(bags), model(bags).features)
 
 
 VARIANTS = [
@@ -120,12 +118,11 @@ def test_padding_never_reaches_a_valid_snippet(role, variant):
         beyond = ~(torch.arange(snippets) < n[:, None])
         v, a = (x.masked_fill(beyond[..., None], fill) for x in (v, a))
         model.zero_grad()
-        out = model(v, a, n)
+        out = call(model, v, a, n)
         labels = multi_hot(PRESENT)
         teacher = torch.zeros(4, snippets, DIM) if role != "audio_visual" else None
-        losses.compute(out, labels, n, model.settings.loss, teacher_features=teacher)[
-            "total"
-        ].backward()
+        out = replace(out, teacher_features=teacher)
+        losses.compute(out, labels, n, model.settings.loss)["total"].backward()
         return out, {k: p.grad for k, p in model.named_parameters() if p.requires_grad}
 
     out, grads = run(0.0, 21)
@@ -147,9 +144,10 @@ def test_padding_never_reaches_a_valid_snippet(role, variant):
 def test_a_video_alone_equals_the_video_in_its_batch(role):
     model = detector(role=role)
     video, audio, lengths = batch(LENGTHS)
-    together = model(video, audio, lengths)
+    together = call(model, video, audio, lengths)
     for row, n in enumerate(LENGTHS):
-        alone = model(video[row : row + 1, :n], audio[row : row + 1, :n], lengths[row : row + 1])
+        own = slice(row, row + 1)
+        alone = call(model, video[own, :n], audio[own, :n], lengths[own])
         for name in ("features", "anomaly_logits", "alignment_logits"):
             a, b = getattr(alone, name)[0], getattr(together, name)[row, :n]
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
@@ -159,7 +157,7 @@ def test_a_video_alone_equals_the_video_in_its_batch(role):
 def test_leaking_forward_fills_up_to_the_whole_table(role):
     """The release pads every batch to 256, so a shorter batch must give the same answers."""
     model = detector(form="released", role=role, max_snippets=40)
-    short, long = model(*inputs(role)), model(*inputs(role, snippets=40))
+    short, long = call(model, *inputs(role)), call(model, *inputs(role, snippets=40))
     for name in ("features", "anomaly_logits", "alignment_logits"):
         a, b = getattr(short, name), getattr(long, name)[:, :21]
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
@@ -172,12 +170,12 @@ def test_missing_sound_is_skipped_and_the_fused_feature_is_what_was_seen(kind):
     video, audio, lengths = batch(LENGTHS)
     audio_mask = torch.ones(4, 21, dtype=torch.bool)
     audio_mask[2] = False
-    out = model(video, audio, lengths, audio_mask)
+    out = call(model, video, audio, lengths, audio_mask)
     seen = model.encoder(video, out.mask)
     assert torch.equal(out.features[2], seen[2])
     assert not torch.allclose(out.features[0], seen[0])
     audio[2] = float("nan")  # nothing that stands in for missing sound is ever read
-    again = model(video, audio, lengths, audio_mask)
+    again = call(model, video, audio, lengths, audio_mask)
     torch.testing.assert_close(again.features, out.features)
 
 
@@ -187,9 +185,9 @@ def test_released_missing_sound_is_a_row_of_zeros(kind):
     video, audio, lengths = batch(LENGTHS)
     audio_mask = torch.ones(4, 21, dtype=torch.bool)
     audio_mask[2] = False
-    out = model(video, audio, lengths, audio_mask)
+    out = call(model, video, audio, lengths, audio_mask)
     audio[2] = 0.0
-    torch.testing.assert_close(out.features, model(video, audio, lengths).features)
+    torch.testing.assert_close(out.features, call(model, video, audio, lengths).features)
     assert not torch.equal(out.features[2], model.encoder(video, out.mask)[2])
 
 
@@ -197,13 +195,13 @@ def test_students_ignore_the_other_modality():
     video, audio, lengths = batch(LENGTHS)
     seeing, hearing = detector(role="vision"), detector(role="audio")
     torch.testing.assert_close(
-        seeing(video, None, lengths).features, seeing(video, audio, lengths).features
+        call(seeing, video, None, lengths).features, call(seeing, video, audio, lengths).features
     )
     torch.testing.assert_close(
-        hearing(None, audio, lengths).features, hearing(video, audio, lengths).features
+        call(hearing, None, audio, lengths).features, call(hearing, video, audio, lengths).features
     )
     with pytest.raises(ValueError, match="needs video features, got None"):
-        seeing(None, audio, lengths)
+        call(seeing, None, audio, lengths)
 
 
 def test_students_differ_only_in_what_they_are_given():
@@ -211,7 +209,7 @@ def test_students_differ_only_in_what_they_are_given():
     seeing, hearing = detector(role="vision"), detector(role="audio")
     assert seeing.trainable_state().keys() == hearing.trainable_state().keys()
     torch.testing.assert_close(
-        seeing(video, None, lengths).features, hearing(None, video, lengths).features
+        call(seeing, video, None, lengths).features, call(hearing, None, video, lengths).features
     )
 
 
@@ -232,10 +230,10 @@ def test_the_global_vector_follows_the_confidence_or_the_raw_logit():
         model = detector(global_weight=weight, av_prompt="uniform")
         torch.nn.init.zeros_(model.anomaly.score.weight)
         torch.nn.init.constant_(model.anomaly.score.bias, -2.0)
-        torch.nn.init.zeros_(model.av_prompt.ffn.narrow.weight)
-        torch.nn.init.zeros_(model.av_prompt.ffn.narrow.bias)
+        torch.nn.init.zeros_(model.av_prompt.ffn.fc2.weight)
+        torch.nn.init.zeros_(model.av_prompt.ffn.fc2.bias)
         model.av_prompt.skip = "sum"
-        out = model(video, audio, lengths)
+        out = call(model, video, audio, lengths)
         found[weight] = (out.prompted_embeddings - out.class_embeddings)[:, 0]
     torch.testing.assert_close(found["logit"], -found["confidence"])
     assert found["confidence"].norm(dim=1).tolist() == pytest.approx([1.0] * 4)
@@ -246,7 +244,7 @@ def test_anomaly_head_by_hand():
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.zero_()
-        head.ffn.narrow.bias.copy_(torch.tensor([1.0, -1.0]))  # the FFN answers (1, -1) to anything
+        head.ffn.fc2.bias.copy_(torch.tensor([1.0, -1.0]))  # the FFN answers (1, -1) to anything
         head.score.weight.copy_(torch.tensor([[10.0, 1.0]]))
         head.score.bias.fill_(0.5)
     # 10 (3 + 1) + (4 - 1) + 0.5
@@ -254,7 +252,7 @@ def test_anomaly_head_by_hand():
 
 
 def test_without_the_audio_visual_prompt_every_video_gets_the_class_embeddings():
-    out = detector(av_prompt="none")(*batch(LENGTHS))
+    out = call(detector(av_prompt="none"), *batch(LENGTHS))
     for row in range(4):
         torch.testing.assert_close(out.prompted_embeddings[row], out.class_embeddings)
 
@@ -264,14 +262,14 @@ def test_class_embeddings_are_kept_between_calls_without_gradients():
     calls = []
     model.textual_prompt.tower.register_forward_hook(lambda *_: calls.append(1))
     with torch.no_grad():
-        before = model(*batch(LENGTHS)).alignment_logits
-        after = model(*batch(LENGTHS)).alignment_logits
+        before = call(model, *batch(LENGTHS)).alignment_logits
+        after = call(model, *batch(LENGTHS)).alignment_logits
     assert len(calls) == 1 and torch.equal(before, after)
     model.load_trainable_state(detector(seed=5).trainable_state())
     with torch.no_grad():
-        other = model(*batch(LENGTHS)).alignment_logits
+        other = call(model, *batch(LENGTHS)).alignment_logits
     assert len(calls) == 2
-    torch.testing.assert_close(other, detector(seed=5)(*batch(LENGTHS)).alignment_logits)
+    torch.testing.assert_close(other, call(detector(seed=5), *batch(LENGTHS)).alignment_logits)
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -283,7 +281,7 @@ def test_trainable_state_goes_round(role):
     assert named == state.keys()
     other.load_trainable_state(state)
     torch.testing.assert_close(
-        other(*inputs(role)).alignment_logits, model(*inputs(role)).alignment_logits
+        call(other, *inputs(role)).alignment_logits, call(model, *inputs(role)).alignment_logits
     )
 
 
@@ -303,9 +301,9 @@ def test_wrong_widths_are_refused_with_both_numbers():
         build(settings(), text_tower(dim=24), WORDS)
     video, audio, lengths = batch(LENGTHS)
     with pytest.raises(ValueError, match=r"audio must be.*16.*got \(4, 21, 12\)"):
-        detector()(video, audio[..., :12], lengths)
+        call(detector(), video, audio[..., :12], lengths)
     with pytest.raises(ValueError, match=r"video \(4, 21, 16\) and audio \(4, 20, 16\)"):
-        detector()(video, audio[:, :20], lengths)
+        call(detector(), video, audio[:, :20], lengths)
 
 
 def test_seeded_builds_are_equal():
@@ -335,9 +333,9 @@ def test_form_and_scale_are_independent(form):
 @pytest.mark.parametrize("role", ROLES)
 def test_low_precision_stays_close_to_float32(role):
     model = detector(role=role)
-    exact = model(*inputs(role))
+    exact = call(model, *inputs(role))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rough = model(*inputs(role))
+        rough = call(model, *inputs(role))
         loss = train_loss(model, *inputs(role))
     assert rough.anomaly_logits.dtype == rough.alignment_logits.dtype == torch.float32
     mask = exact.mask

@@ -9,10 +9,9 @@ from tiny_models import DIM, batch
 from torch import nn
 
 from avadclip_lite.encoders import quick_gelu
+from avadclip_lite.model import Enhancement, LogVarianceHead
 from avadclip_lite.temporal import (
-    Enhancement,
     GraphConvolution,
-    LogVarianceHead,
     TemporalConvNet,
     VideoEncoder,
     WindowBlock,
@@ -43,9 +42,9 @@ def full_attention_block(block: WindowBlock, x: torch.Tensor, allowed: torch.Ten
     forbidden = ~allowed.repeat_interleave(block.heads, dim=0)
     x = x + torch_attention(normed, normed, normed, attn_mask=forbidden, need_weights=False)[0]
     normed = F.layer_norm(x, (DIM,), block.norm_ffn.weight, block.norm_ffn.bias)
-    wide = F.linear(normed, block.ffn.widen.weight, block.ffn.widen.bias)
+    wide = F.linear(normed, block.ffn.fc1.weight, block.ffn.fc1.bias)
     wide = wide * torch.sigmoid(1.702 * wide)
-    return x + F.linear(wide, block.ffn.narrow.weight, block.ffn.narrow.bias)
+    return x + F.linear(wide, block.ffn.fc2.weight, block.ffn.fc2.bias)
 
 
 @pytest.mark.parametrize("heads", [1, 2])

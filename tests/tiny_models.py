@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from avadclip_lite.config import Config, make_config
+from avadclip_lite.dataset import Batch
 from avadclip_lite.encoders import TextTower, WordPrompts
-from avadclip_lite.model import Detector, build
+from avadclip_lite.model import Detector, Output, build
 
 DIM = 16
 WORDS = WordPrompts(
@@ -54,3 +55,8 @@ def multi_hot(rows: list[list[int]], classes: int = len(WORDS.ids)) -> torch.Ten
     for row, present in enumerate(rows):
         labels[row, present] = 1.0
     return labels
+
+
+def call(model: Detector, video, audio, lengths, audio_mask=None) -> Output:
+    """The detector on loose tensors."""
+    return model(Batch(video=video, audio=audio, lengths=lengths, audio_mask=audio_mask))
