@@ -23,6 +23,7 @@ from typing import Literal
 import numpy as np
 
 from avadclip_lite.config import XD_CLASSES, XD_STRIDE
+from data.make_soundstage.timelines import LABEL_COUNTS
 
 FPS = 24.0
 SNIPPET_SECONDS = XD_STRIDE / FPS
@@ -170,6 +171,28 @@ class World:
         for name in ("label_counts", "unheard"):
             if abs(sum(getattr(self, name)) - 1) > 1e-6:
                 raise ValueError(f"World.{name} must sum to 1, got {getattr(self, name)}")
+
+
+# What the encoders learn from: stock pictures, close, clean and bright, one subject each, whose
+# captions seldom use a class's word for it. And what the detector gets: footage.
+STOCK = World(
+    figure_scale=1.3,
+    sensor_noise=2.0,
+    bad_weather=0.15,
+    occluder=0.05,
+    class_word=0.01,
+    class_word_of_distractor=0.03,
+    normal_word=0.01,
+)
+FOOTAGE = World(
+    time_scale=0.3,
+    label_counts=LABEL_COUNTS,
+    both=0.46,
+    heard_only=0.06,
+    picture_static=0.0,
+    sound_static=0.0,
+)
+WORLDS = {"stock": STOCK, "footage": FOOTAGE}
 
 
 @dataclass(frozen=True, kw_only=True)
