@@ -238,6 +238,7 @@ def _footage(seed: int, snippets: int | None, world: World, labels: Sequence[str
             ("cutaways", world.cutaway_frames),
             ("music", world.soundtrack_frames),
             ("talk", world.soundtrack_frames),
+            ("inserts", world.cutaway_frames),
         )
     ):
         name = kind.removesuffix("s")

@@ -556,6 +556,15 @@ def _soundtrack(kind: str, rng: Rng, seconds: float) -> np.ndarray:
     return wave * _arch(len(wave), 0.3, 0.3)
 
 
+def _equalise(track: np.ndarray, seed: int, spread: float) -> np.ndarray:
+    """A video's own sound: a gain drawn for each of six bands, smooth in between."""
+    gains = np.random.default_rng((seed, 0xE9)).normal(0, spread, 6)
+    spectrum = np.fft.rfft(track)
+    octave = np.log2(np.maximum(np.fft.rfftfreq(len(track), 1 / SAMPLE_RATE), 20.0) / 60.0)
+    spectrum *= 10 ** (np.interp(octave, np.linspace(0, 7, 6), gains) / 20)
+    return np.fft.irfft(spectrum, len(track)).astype(np.float32)
+
+
 def _gain(decibel: float) -> float:
     return 10.0 ** (decibel / 20.0)
 
@@ -606,6 +615,8 @@ def mix(scene: Scene) -> np.ndarray:
         over = _soundtrack(fault.kind, own, (fault.end - fault.start) / fps)
         track[a:b] *= np.float32(_gain(-world.ducking))
         _put(track, fault.start / fps, over, _gain(world.soundtrack_level))
+    if world.equaliser:
+        track = _equalise(track, scene.seed, world.equaliser)
     track += np.float32(0.0012) * _noise(rng, n, (2500, 2.0, 1.0))  # the microphone's own hiss
     # soft limit: linear to 0.5, then bending towards 0.97
     size = np.abs(track)

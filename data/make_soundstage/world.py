@@ -117,10 +117,14 @@ class World:
     picture_static: float = 0.30
     sound_static: float = 0.30
     static_frames: tuple[int, int] = (10, 32)  # length of one burst
-    # the edit: share of the time in which the picture shows another view of the place, and in which
-    # music or a voice lies over the sound
+    # the edit: share of the time in which the picture shows another view of the place, or something
+    # else, and in which music or a voice lies over the sound; how far each video has a look and a
+    # sound of its own
     cutaways: float = 0.0
+    inserts: float = 0.0
     cutaway_frames: tuple[int, int] = (12, 64)  # length of one shot
+    grading: float = 0.0  # of the picture, 0 to 1
+    equaliser: float = 0.0  # dB, standard deviation in each of six bands
     music: float = 0.0
     talk: float = 0.0
     soundtrack_frames: tuple[int, int] = (96, 480)  # length of one piece
@@ -162,7 +166,7 @@ class World:
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"World.{name} must be (low, high), got {(low, high)}")
-        for name in ("picture_static", "sound_static", "cutaways", "music", "talk"):
+        for name in ("picture_static", "sound_static", "cutaways", "inserts", "music", "talk"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"World.{name} is a share below 1, got {getattr(self, name)}")
         if self.both + self.heard_only > 1:
@@ -248,7 +252,7 @@ class Event:
 @dataclass(frozen=True, kw_only=True)
 class Fault:
     """From frame ``start`` to ``end`` (exclusive) a sensor fails, or the edit shows or plays
-    something else (cutaway, music, talk)."""
+    something else (cutaway, insert, music, talk)."""
 
     kind: Literal[
         "black_frames",
@@ -259,6 +263,7 @@ class Fault:
         "sound_static",
         "missing_audio",
         "cutaway",
+        "insert",
         "music",
         "talk",
     ]
@@ -356,7 +361,7 @@ class Scene:
         marks = {name: np.zeros(self.frames, dtype=bool) for name in names}
         silent = np.zeros(self.frames, dtype=bool)
         for fault in self.faults:
-            if fault.kind in ("cutaway", "music", "talk"):
+            if fault.kind in ("cutaway", "insert", "music", "talk"):
                 continue
             video = fault.kind in ("black_frames", "low_light", "picture_static")
             marks["corrupted_video" if video else "corrupted_audio"][fault.start : fault.end] = True
@@ -380,6 +385,6 @@ class Scene:
     def _black(self) -> np.ndarray:
         black = np.zeros(self.frames, dtype=bool)
         for fault in self.faults:
-            if fault.kind in ("black_frames", "picture_static", "cutaway"):
+            if fault.kind in ("black_frames", "picture_static", "cutaway", "insert"):
                 black[fault.start : fault.end] = True
         return black
