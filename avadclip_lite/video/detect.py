@@ -33,7 +33,7 @@ from avadclip_lite.video.extract import QUEUE, FeatureReader, Part, Reading, joi
 from avadclip_lite.video.reader import clock, printable
 from avadclip_lite.video.thresholds import read_threshold
 
-DEFAULT_LOGIT = 0.0  # threshold of a detector with which none was saved: a confidence of 0.5
+DEFAULT_LOGIT = 0.0  # threshold of a detector with which none was saved: confidence 0.5
 SMOOTH = 2  # snippets; a class that leads for a moment does not cut an event in two
 AHEAD = 8  # snippets that a streamed snippet waits for
 STREAM_BATCH = 8  # pictures encoded at a time while streaming; fewer wait, the delay is shorter
@@ -108,8 +108,7 @@ def _runs(path: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Event:
-    """A run of snippets that reach the threshold; ``code``, ``name`` and ``share`` are None where
-    the detector has no classes."""
+    """A run of snippets that reach the threshold; no class where the detector has none."""
 
     code: str | None
     name: str | None  # the class in words

@@ -330,8 +330,8 @@ class ResultLog:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def add(self, name: str, result: Extraction | str) -> None:
-        """A video's features, or the reason why there are none. The line comes first: a row
-        without a line would be worse than a line without its row."""
+        """A video's features, or why there are none. The line comes first: a row without a line
+        would be worse than a line without its row."""
         path = self._files[name]
         file = name if name.endswith(path.suffix) else name + path.suffix
         entry = {"name": name, "file": file, **_stamp(path)}

@@ -84,8 +84,8 @@ class Media:
     def picture(self) -> av.VideoStream:
         """The first moving picture (a cover image is none); ``BrokenVideo`` if there is none."""
         if self._picture is None:
-            kinds = sorted({stream.type for stream in self._container.streams}) or ["no stream"]
-            raise BrokenVideo(f"{self.name} holds no video (only {', '.join(kinds)})")
+            kinds = ", ".join(sorted({s.type for s in self._container.streams})) or "no stream"
+            raise BrokenVideo(f"{self.name} holds no video (only {kinds})")
         if self._picture.codec_context is None:
             raise BrokenVideo(f"{self.name} is coded in a way this FFmpeg cannot decode")
         return self._picture
@@ -203,7 +203,7 @@ def upright(frame: av.VideoFrame) -> np.ndarray:
 
 
 def _display(frame: av.VideoFrame) -> tuple[bool, int, int]:
-    """Whether width and height are exchanged, then -1 where x and where y is mirrored."""
+    """Whether width and height are exchanged; -1 where x is mirrored, and where y is."""
     marks = frame.side_data.get(Type.DISPLAYMATRIX)
     if marks is None:
         return False, 1, 1
@@ -255,9 +255,8 @@ class Snippet:
 
 
 class VideoReader:
-    """The pictures of a file, in snippets of ``stride`` frames. As in the released features the
-    frames after the last full snippet are left out; only a video shorter than one snippet becomes
-    a (short) snippet of its own.
+    """The pictures of a file, in snippets of ``stride`` frames. As in the released features frames
+    after the last full snippet are left out; only a shorter video is a (short) snippet of its own.
 
     ``picks``: which frames of a snippet are converted, as offsets. ``convert``: what is kept of an
     upright uint8 (H, W, 3). ``threads``: of the decoder, 0 for one a core.
@@ -315,8 +314,7 @@ class VideoReader:
         return self._last + self._step
 
     def _timed(self) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Frames with seconds since the first; a missing time stamp is one step after its
-        predecessor, one that goes back is as late as it."""
+        """Frames with seconds since the first; where there is no time, one step after the last."""
         first: float | None = None
         for frame in self.media.frames(self.media.picture):
             if first is None:
@@ -484,8 +482,8 @@ def write_video(
     aspect: Fraction = Fraction(1),
 ) -> Path:
     """Write an MP4 (H.264, AAC) that any player shows: pictures uint8 (H, W, 3) with even sides,
-    ``rate`` a second or at their ``times``, and ``wave (samples,)`` from the first picture on, or a
-    function of first and end sample that gives (channels, n). ``options`` of the picture encoder."""
+    ``rate`` a second or at their ``times``, and ``wave (samples,)`` from the first picture on, or
+    a function of first and end sample that gives (channels, n). ``options`` of the encoder."""
     rate = Fraction(rate).limit_denominator(1001)
     flat = None if wave is None or callable(wave) else np.atleast_2d(np.asarray(wave, np.float32))
     sound = wave if flat is None else lambda low, high: flat[:, low:high]
