@@ -568,7 +568,7 @@ def test_features_lost_in_a_power_cut_are_noticed(tmp_path, whole, how):
         assert writer.resumed == 4 and not part.exists()
         fill(writer)
         harm(part, how)
-        with pytest.raises(StoreError, match="000004.npz was harmed on disk; run the same again"):
+        with pytest.raises(StoreError, match="parts was harmed on disk; run the same again"):
             writer.finish()
     with writer_at(tmp_path / "s") as writer:
         assert writer.resumed == 4

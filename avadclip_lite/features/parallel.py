@@ -1,7 +1,5 @@
-"""Independent calls spread over the cores of this machine, or over a cluster that is running.
-
-joblib does the work; ``loky`` are processes here, ``dask`` and ``ray`` optional extras.
-"""
+"""Independent calls, spread over this machine's cores (``loky``) or a running cluster (``dask``,
+``ray``: optional extras) by joblib."""
 
 from __future__ import annotations
 
@@ -9,14 +7,11 @@ import argparse
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 
 BACKENDS = ("loky", "dask", "ray")
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 
 
 def add_worker_arguments(parser: argparse.ArgumentParser, what: str) -> None:
@@ -27,13 +22,13 @@ def add_worker_arguments(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def parallel_map(
-    call: Callable[[Task], Result],
-    tasks: Sequence[Task],
+    call: Callable[[Any], Any],
+    tasks: Sequence[Any],
     *,
     jobs: int = 1,
     backend: str = "loky",
     address: str | None = None,
-) -> Iterator[Result]:
+) -> Iterator[Any]:
     """``call`` of every task, results in the tasks' order as they become available.
 
     ``call`` and the tasks travel to other processes, so both must pickle. ``jobs`` counts processes
