@@ -18,11 +18,11 @@ from avadclip_lite import train
 from avadclip_lite.config import Config
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.encoders import TextTower, WordPrompts
+from avadclip_lite.experiments.metrics import CACHE_FOLDER
 from avadclip_lite.model import Detector
 
-CACHE_FOLDER = "AVADCLIP_CACHE"  # environment variable that names the cache's folder
 PACKAGE = Path(__file__).resolve().parents[1]
-CACHE = PACKAGE.parent / "runs" / "cache"  # where that names none
+CACHE = PACKAGE.parent / "runs" / "cache"  # where AVADCLIP_CACHE names none
 
 
 def train_or_load(
