@@ -433,7 +433,7 @@ def test_a_report_that_cannot_be_written_hides_no_error(
     write_notebook(good.parent, "02_two", SCRIPT.replace("factor])", "facto])"))
     assert command_line.main(["run", "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
-    assert "02_two: cell [5] raised NameError: name 'facto' is not defined" in said.err
+    assert "02_two: cell [4] raised NameError: name 'facto' is not defined" in said.err
     assert "no report: " in said.err and "01_one" not in said.out
 
 
