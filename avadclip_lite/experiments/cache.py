@@ -68,8 +68,8 @@ def train_or_load(
 @once
 def source_digest() -> str:
     """Twelve hexadecimal digits over the sources that decide what a training gives: the method's
-    modules, which are the package's top level."""
+    modules, which are the package's top level, and the earlier systems'."""
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE.glob("[!_]*.py")):
+    for path in sorted([*PACKAGE.glob("[!_]*.py"), *PACKAGE.glob("baselines/*.py")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
