@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from avadclip_lite.config import make_config
-from avadclip_lite.dataset import FeatureStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +129,8 @@ def settle_parameters(
         **{k: v for k, v in choice.items() if k in ("form", "scale") or is_field(k)}
     )
     if place := given.get("data"):
+        from avadclip_lite.dataset import FeatureStore
+
         if not Path(place).is_dir():
             raise FileNotFoundError(
                 f"no feature store at {place}; make one with: python -m avadclip_lite import --help"
