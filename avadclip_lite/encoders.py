@@ -11,9 +11,7 @@
 features as the networks give them. ``soundstage`` is a tiny ``open_clip`` model and an audio tower
 distilled from its image tower, D = 64; its image and audio features are L2-normalised and
 multiplied by sqrt(D), so that an entry has root mean square 1, as a detector's first layers expect.
-
-Everything here is frozen: no parameter asks for a gradient and nothing ever leaves eval mode. A
-feature never depends on what else is in the call.
+Everything is frozen and in eval mode; a feature never depends on what else is in the call.
 
 Shape letters: n inputs, P prompts, L token positions, W width of the text tower, D feature width.
 """
@@ -41,8 +39,7 @@ from avadclip_lite.config import CLIP_DIM, SAMPLE_RATE, soundstage_path
 
 START_TOKEN, END_TOKEN = 49406, 49407  # of CLIP's byte-pair vocabulary
 
-# CLIP's token ids of the class words, so that training needs no tokenizer. A test compares them
-# with open_clip's.
+# CLIP's token ids of the class words (a test asks open_clip), so that training needs no tokenizer.
 CLASS_TOKENS: dict[str, tuple[int, ...]] = {
     "normal": (5967,),
     "fighting": (4652,),
@@ -68,7 +65,10 @@ SOUNDSTAGE_FILE = "encoders.safetensors"
 SOUNDSTAGE_DIM = 64
 MIN_SAMPLES = 512  # one analysis window of both audio towers; Wav2CLIP fails at 256 and fewer
 # Of the text towers: the size that the weights do not tell, and what precedes their names.
-_TEXT = {"clip": {"heads": 8, "prefix": ""}, "soundstage": {"heads": 4, "prefix": "text."}}
+_TEXT: dict[str, dict[str, Any]] = {
+    "clip": {"heads": CLIP_TEXT_HEADS, "prefix": ""},
+    "soundstage": {"heads": 4, "prefix": "text."},
+}
 _USE: dict[str, dict[str, Any]] = {
     "clip": {"image_size": 224, "normalise": False, "batch_size": 32},
     "soundstage": {"image_size": 64, "normalise": True, "batch_size": 128},
@@ -108,9 +108,8 @@ class _Block(nn.Module):
         self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         # Only holds the weights: its own forward takes three times the operations.
         self.attn = nn.MultiheadAttention(width, heads)
-        self.mlp = nn.ModuleDict(
-            {"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)}
-        )
+        wide = 4 * width
+        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, wide), "c_proj": nn.Linear(wide, width)})
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = F.linear(self.ln_1(x), self.attn.in_proj_weight, self.attn.in_proj_bias)
@@ -121,11 +120,9 @@ class _Block(nn.Module):
 
 
 class TextTower(nn.Module):
-    """CLIP's causal text Transformer in plain torch, always frozen.
-
-    Gradients still flow *through* it to the embeddings it is given: that is how prompts learn.
-    A tower may know only part of CLIP's vocabulary (``vocabulary`` holds the ids of its rows).
-    """
+    """CLIP's causal text Transformer in plain torch, always frozen. Gradients flow *through* it to
+    the embeddings it is given: that is how prompts learn. A tower may know only part of CLIP's
+    vocabulary (``vocabulary`` holds the ids of its rows)."""
 
     def __init__(
         self,
@@ -142,6 +139,7 @@ class TextTower(nn.Module):
         if width % heads:
             raise ValueError(f"the text tower's width {width} is not divisible by heads={heads}")
         self.width, self.positions, self.dim = width, positions, dim
+        self.name: str | None = None  # what ``load_text`` knows it by
         self.token_embedding = nn.Embedding(rows, width)
         self.positional_embedding = nn.Parameter(torch.empty(positions, width))
         blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
@@ -150,10 +148,8 @@ class TextTower(nn.Module):
         self.text_projection = nn.Parameter(torch.empty(width, dim))
         known = torch.as_tensor(range(rows) if vocabulary is None else vocabulary).long()
         if len(known) != rows or not bool((known.diff() > 0).all()):
-            raise ValueError(
-                f"the vocabulary must list the {rows} token ids of the embedding rows in rising "
-                f"order, got {len(known)} ids"
-            )
+            must = f"the vocabulary must list the {rows} token ids of the embedding rows"
+            raise ValueError(f"{must} in rising order, got {len(known)} ids")
         self.register_buffer("vocabulary", known, persistent=False)
         self.requires_grad_(False)
         super().train(False)
@@ -163,11 +159,8 @@ class TextTower(nn.Module):
         cls, state: Mapping[str, Tensor], *, heads: int, prefix: str = ""
     ) -> TextTower:
         """A tower from CLIP's key names, each preceded by ``prefix``, and the token ids of its
-        rows if ``vocabulary`` is among them; other keys are ignored.
-
-        ``heads`` is the one size that the weights do not tell (CLIP ViT-B/16: 8). Raises
-        ``ValueError`` naming a key that is missing.
-        """
+        rows if ``vocabulary`` is among them; other keys are ignored. ``heads`` is the one size
+        that the weights do not tell. Raises ``ValueError`` naming a key that is missing."""
         own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         try:
             tower = cls(
@@ -198,19 +191,18 @@ class TextTower(nn.Module):
         ids = torch.as_tensor(ids, dtype=torch.int64, device=self.vocabulary.device).contiguous()
         known = self.knows(ids)
         if not bool(known.all()):
-            raise ValueError(
-                f"this text tower has {len(self.vocabulary)} tokens and no row for token id "
-                f"{int(ids[~known][0])}; use words of its captions, or CLIP's own tower"
-            )
+            lack = f"{len(self.vocabulary)} tokens and no row for token id {int(ids[~known][0])}"
+            remedy = "use words of its captions, or CLIP's own tower"
+            raise ValueError(f"this text tower has {lack}; {remedy}")
         return self.token_embedding(torch.searchsorted(self.vocabulary, ids))
 
     def forward(self, embeddings: Tensor, end: Tensor) -> Tensor:
         """Token embeddings (P, L, W) and the position of each end mark (P,) -> (P, D), not
         normalised. L may be short: attention is causal, nothing behind an end mark counts."""
-        length = embeddings.shape[1]
-        if length > self.positions:
+        length, most = embeddings.shape[1], self.positions
+        if length > most:
             raise ValueError(
-                f"a prompt of {length} positions is longer than the text tower's {self.positions}"
+                f"a prompt of {length} positions is longer than the text tower's {most}"
             )
         x = embeddings + self.positional_embedding[:length]
         for block in self.transformer["resblocks"]:
@@ -258,16 +250,13 @@ def load_text(
     """The frozen text tower and the token ids of the class words. Needs no open_clip as long as
     the words are the seven of XD-Violence.
 
-    ``random`` has CLIP's architecture with seeded random weights and rows for these words only:
-    plumbing without the real file, and it warns that it is that. ``dim``: the feature width the
-    caller expects; ``random`` takes any. ``weights`` as in ``load_encoders``.
-
-    Raises ``FileNotFoundError`` with what to fetch if weights are missing, ``ValueError`` for an
-    unknown ``which``, a width that differs, or a word outside the tiny vocabulary.
+    ``random``: CLIP's architecture with seeded random weights and rows for these words only; it
+    warns that it is that. ``dim``: the feature width expected (``random`` takes any). ``weights``
+    and errors as in ``load_encoders``; also ``ValueError`` for another width or an unknown word.
     """
     prompts = _word_prompts(words)
     if which == "random":
-        warnings.warn("the text tower has random weights: class words mean nothing", stacklevel=2)
+        warnings.warn("the text tower has random weights: class words mean nothing", stacklevel=3)
         tower = _random_text(prompts, dim or CLIP_DIM)
     elif which in _TEXT:
         state = _read_tensors(_weight_file(which, weights), skip=("visual.", "audio."))
@@ -275,11 +264,10 @@ def load_text(
         _check_words(tower, words)
     else:
         raise ValueError(f"text tower must be one of soundstage, clip, random, got {which!r}")
-    if dim is not None and tower.dim != dim:
-        raise ValueError(
-            f"the {which} text tower gives {tower.dim} numbers a prompt, but {dim} are expected; "
-            "features and text tower must come from the same encoders"
-        )
+    if dim not in (None, tower.dim):
+        gives = f"the {which} text tower gives {tower.dim} numbers a prompt, but {dim} are expected"
+        raise ValueError(f"{gives}; features and text tower must come from the same encoders")
+    tower.name = which
     return tower, prompts
 
 
@@ -318,19 +306,16 @@ def _random_text(prompts: WordPrompts, dim: int) -> TextTower:
 def clip_pixels(frames: np.ndarray | Tensor, size: int) -> Tensor:
     """CLIP's own preprocessing: frames uint8 (n, H, W, 3) of any size -> float32 (n, 3, S, S).
 
-    The shorter side is resized to S (bicubic, antialiased), the centre S x S cut out, the pixels
-    standardised with CLIP's statistics. Frames that are S x S already are only standardised, so
-    other crops can be cut beforehand. Raises ``ValueError`` for another type or shape.
+    The shorter side is resized to S (bicubic), the centre cut out, the pixels standardised. Frames
+    of S x S are only standardised. Raises ``ValueError`` for another type or shape.
     """
     from open_clip import image_transform
     from PIL import Image
 
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-        raise ValueError(
-            f"frames must be uint8 of shape (n, height, width, 3), got {frames.dtype} "
-            f"{tuple(frames.shape)}"
-        )
+        got = f"{frames.dtype} {tuple(frames.shape)}"
+        raise ValueError(f"frames must be uint8 of shape (n, height, width, 3), got {got}")
     transform = image_transform(size, is_train=False)
     return torch.stack([transform(Image.fromarray(frame)) for frame in frames])
 
@@ -339,7 +324,7 @@ class _Wav2ClipTower(nn.Module):
     """Wav2CLIP's audio encoder and projection head, put together without the package's unsafe load.
 
     The package normalises spectrograms by the statistics of the whole batch, so that a snippet's
-    feature depends on its neighbours in the call; here every snippet is a batch of its own.
+    feature depends on its neighbours in the call; here each is normalised by its own.
     """
 
     def __init__(self) -> None:
@@ -351,7 +336,12 @@ class _Wav2ClipTower(nn.Module):
 
     def forward(self, waves: Tensor) -> Tensor:
         """(n, samples) at 16 kHz -> (n, 512)."""
-        return torch.vmap(self.extractor)(waves[:, None])[:, 0]
+        net = self.extractor.encoder
+        x = torch.log(net.spectrogram(waves[:, None]) + 1e-7)  # (n, 1, bins, frames)
+        std, mean = torch.std_mean(x, dim=(1, 2, 3), keepdim=True)
+        x = net.maxpool(net.relu(net.bn1(net.conv1((x - mean) / (std + 1e-9)))))
+        x = net.layer4(net.layer3(net.layer2(net.layer1(x))))
+        return self.extractor.transform(net.avgpool(x).flatten(1))
 
 
 class AudioTower(nn.Module):
@@ -429,10 +419,8 @@ class Encoders:
         Raises ``ValueError`` for another type or shape."""
         waves = torch.as_tensor(np.asarray(waves))
         if waves.ndim != 2 or not waves.is_floating_point():
-            raise ValueError(
-                f"waves must be floating-point of shape (n, samples) at {SAMPLE_RATE} Hz, got "
-                f"{waves.dtype} {tuple(waves.shape)}"
-            )
+            must = f"waves must be floating-point of shape (n, samples) at {SAMPLE_RATE} Hz"
+            raise ValueError(f"{must}, got {waves.dtype} {tuple(waves.shape)}")
         missing = max(0, MIN_SAMPLES - waves.shape[1])
         return self._encode(self.audio, waves, lambda part: F.pad(part.float(), (0, missing)))
 
@@ -440,9 +428,8 @@ class Encoders:
         """Prompts -> (n, D), never normalised. Raises ``ValueError`` for a word outside the tiny
         vocabulary, or a prompt too long."""
         _check_words(self.text, texts)
-        rows = [(START_TOKEN, *token_ids(text), END_TOKEN) for text in texts]
-        longest = max(map(len, rows))
-        ids = torch.tensor([row + (END_TOKEN,) * (longest - len(row)) for row in rows])
+        rows = [torch.tensor((START_TOKEN, *token_ids(text), END_TOKEN)) for text in texts]
+        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=END_TOKEN)
         end = torch.tensor([len(row) - 1 for row in rows])
         with torch.no_grad():
             return self.text(self.text.embed_tokens(ids), end).cpu()
@@ -466,18 +453,18 @@ def load_encoders(
 
     ``weights``: ``"auto"`` (soundstage: the shipped file; clip: the two files of
     ``weights_folder()``, downloaded into it if they are not there), ``"random"`` (seeded random
-    weights, for shapes and plumbing), or the folder that holds the files.
-
-    Raises ``FileNotFoundError`` saying which file to fetch, from where, and where to put it;
+    weights, for shapes and plumbing), or the folder that holds the files. Raises
+    ``FileNotFoundError`` saying which file to fetch, from where, and where to put it;
     ``ValueError`` for an unknown ``which`` or a damaged file.
     """
     if which not in _TEXT:
         raise ValueError(f"encoders must be one of soundstage, clip, got {which!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        image, audio, text = (_clip_towers if which == "clip" else _soundstage_towers)(weights)
-    text, device = TextTower.from_state_dict(text, **_TEXT[which]), torch.device(device)
-    return Encoders(name=which, image=image, audio=audio, text=text, device=device, **_USE[which])
+        image, audio, state = (_clip_towers if which == "clip" else _soundstage_towers)(weights)
+        towers = {"image": image, "audio": audio}
+        towers["text"] = TextTower.from_state_dict(state, **_TEXT[which])
+    return Encoders(name=which, device=torch.device(device), **towers, **_USE[which])
 
 
 _Towers = tuple[nn.Module, nn.Module, Mapping[str, Tensor]]  # image, audio, weights of the text
@@ -524,14 +511,12 @@ def soundstage_clip(rows: int) -> nn.Module:
 # ---- weight files --------------------------------------------------------------------------------
 
 _FETCH = "fetch {} and save it as {}, or set AVADCLIP_WEIGHTS to the folder that holds it"
-_RESTORE = (
-    "they ship with the repository, so restore the file from it, or build it again with: "
-    "python -m data.make_soundstage.build"
-)
+_RESTORE = "they ship with the repository, so restore the file from it, or build it again with: "
+_REBUILD = "python -m data.make_soundstage.build"
 _FILES = {  # name, what it holds, where to fetch it, what to do if it is not there
     "clip": (CLIP_FILE, "CLIP's weights (ViT-B/16, OpenAI)", CLIP_URL, _FETCH),
     "wav2clip": (WAV2CLIP_FILE, "Wav2CLIP's weights", WAV2CLIP_URL, _FETCH),
-    "soundstage": (SOUNDSTAGE_FILE, "the tiny encoders", None, _RESTORE),
+    "soundstage": (SOUNDSTAGE_FILE, "the tiny encoders", None, _RESTORE + _REBUILD),
 }
 
 
@@ -566,9 +551,8 @@ def _read_tensors(path: Path, skip: tuple[str, ...] = ()) -> dict[str, Tensor]:
                 return {k: file.get_tensor(k) for k in file.keys() if not k.startswith(skip)}
         return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        why = str(error).splitlines()[0]
-        remedy = "delete it and fetch it again"
-        raise ValueError(f"{path} is not a readable weight file ({why}); {remedy}") from None
+        what = f"{path} is not a readable weight file ({str(error).splitlines()[0]})"
+        raise ValueError(f"{what}; delete it and fetch it again") from None
 
 
 def _fill(part: nn.Module, state: Mapping[str, Tensor], prefix: str, path: Path) -> None:

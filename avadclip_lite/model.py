@@ -116,9 +116,10 @@ class Detector(nn.Module):
     def load_training_state(self, state: dict[str, Tensor]) -> None:
         """The inverse of ``training_state``."""
 
-    def distil_from(self, teacher: Detector) -> None:
-        """Learn from a trained teacher; students only."""
-        raise ValueError(f"a {self.settings.detector} detector cannot learn from a teacher")
+    def distil_from(self, teacher: Detector | None) -> None:
+        """Learn from a trained teacher; ``ValueError`` where one is missing, or of no use."""
+        if teacher is not None:
+            raise ValueError(f"a {self.settings.detector} detector cannot learn from a teacher")
 
     def trainable_state(self) -> dict[str, Tensor]:
         """All weights but the frozen ones, by name."""
@@ -331,10 +332,23 @@ class AVadCLIP(Detector):
         self.alpha = nn.Parameter(start) if learned else None  # goes to the focal loss
         self._teacher: list[FrozenTeacher] = []  # in a list: no part of this module's state
 
-    def distil_from(self, teacher: Detector) -> None:
-        """Copy a trained audio-visual detector, whose features are imitated from now on."""
-        device = next(self.parameters()).device
-        self._teacher = [FrozenTeacher(teacher).to(device)]
+    def distil_from(self, teacher: Detector | None) -> None:
+        """Copy a trained audio-visual detector, whose features a student imitates from now on."""
+        model, ukd = self.settings.model, self.settings.loss.ukd
+        student = model.role != "audio_visual" and ukd != "none"
+        if student != (teacher is not None):
+            what = "learns from a teacher: pass teacher=, or set ukd='none'"
+            what = what if student else "has no use for the teacher that was passed"
+            raise ValueError(f"role={model.role!r} with ukd={ukd!r} {what}")
+        if teacher is None:
+            return
+        theirs = teacher.settings.model
+        if theirs.role != "audio_visual" or theirs.dim != model.dim:
+            raise ValueError(
+                f"the teacher is a {theirs.role} detector of dim={theirs.dim}; this student needs "
+                f"an audio_visual one of dim={model.dim}"
+            )
+        self._teacher = [FrozenTeacher(teacher).to(next(self.parameters()).device)]
 
     def forward(self, batch: Batch) -> Output:
         """Score a batch. A student ignores the other modality. ``padding="leaking"``: zeros fill

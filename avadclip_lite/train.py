@@ -4,20 +4,16 @@
     student = fit(make_config(role="vision"), store, teacher=result.model)
     detector = load("runs/teacher")
 
-Which epoch is kept (``settings.train.selection``):
-
-- ``holdout``: a seeded share of the *training films* is set aside and never trained on. After
-  every epoch they are judged by their weak labels alone, see ``video_level``. The best epoch is
-  kept, the later one of equals. The test set is not looked at.
-- ``last``: the last epoch; every training video is trained on.
-- ``test``: the release's protocol, the epoch with the best *test* AP of the alignment branch.
-  Optimistic, because the test set chose it: never compare such a number with an honest one.
+Which epoch is kept (``settings.train.selection``): "holdout", the best by ``video_level`` on a
+seeded share of the *training films* that is never trained on, the later one of equals; the test set
+is not looked at. "last", the last one. "test", the release's protocol, the best by *test* AP of the
+alignment branch: optimistic, because the test set chose it, so never compare such a number with an
+honest one.
 
 A run's folder (``out``) holds ``config.json`` (settings, data, teacher), ``weights.safetensors``
-(the best epoch so far, everything but frozen weights) and ``state.safetensors`` (everything needed
-to go on after the last full epoch). Each is replaced in one step, and the state, written first,
-says which weights count: an interrupted run gives the same weights as an uninterrupted one (bit for
-bit on a CPU).
+(the best epoch so far, without frozen weights) and ``state.safetensors`` (all that going on needs).
+Each is replaced in one step, and the state, written first, says which weights count: an interrupted
+run gives the same weights as an uninterrupted one (bit for bit on a CPU).
 """
 
 from __future__ import annotations
@@ -87,30 +83,33 @@ def fit(
     Everything random comes from ``settings.train.seed``; the caller's random state is left alone.
     One log line an epoch (logger ``avadclip_lite.train``, level INFO) names every part of the loss.
 
-    ``text`` is the frozen text tower with its ``prompts``, or the name that ``load_text`` knows it
-    by (``None``: that of the store's encoder). A student with ``ukd`` needs a trained audio-visual
-    ``teacher``, which is copied. ``out`` is the run's folder: an interrupted run is continued, a
-    finished one returned as it is. ``watch`` is called with the detector, in eval mode, after every
+    ``text``: the frozen text tower with its ``prompts``, or the name that ``load_text`` knows it by
+    (``None``: that of the store's encoder). ``teacher``: a trained audio-visual detector for a
+    student with ``ukd``; it is copied. ``out``: the run's folder; an interrupted run is continued,
+    a finished one returned as it is. ``watch``: called with the detector, in eval mode, after every
     epoch; the numbers that it returns join the history and decide nothing.
 
     Raises ``ValueError`` for settings, store, teacher or an existing run that do not fit together,
     and for a loss that is no longer finite.
     """
-    _check(settings, store, teacher)
+    if store.dim != settings.model.dim:
+        raise ValueError(
+            f"{store.path} holds features of width {store.dim}, the configuration says "
+            f"dim={settings.model.dim}; set dim={store.dim}"
+        )
     device = find_device(settings.train.device)
-    name, tower, prompts = _text(settings, store, text, prompts)
+    text, prompts = _text(settings, store, text, prompts)
     folder = None if out is None else Path(out)
-    if folder is not None:
-        _open_folder(folder, _identity(settings, store, name, tower, prompts, teacher))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.train.seed)
-        model = build(settings, tower, prompts, classes=store.classes).to(device)
+        model = build(settings, text, prompts, classes=store.classes).to(device)
+        model.distil_from(teacher)
         run = TrainingRun(settings, model, device)
         if folder is not None:
+            given = {"text": text, "prompts": prompts, "teacher": teacher}
+            _open_folder(folder, run_identity(settings, store, **given))
             run.restore(folder)
         if not run.finished:
-            if teacher is not None:
-                model.distil_from(teacher)
             run.train(store, folder, progress, watch)
     for optimizer in run.optimizers:
         optimizer.zero_grad(set_to_none=True)
@@ -125,46 +124,17 @@ def fit(
     )
 
 
-def _check(settings: Config, store: FeatureStore, teacher: Detector | None) -> None:
-    model, ukd = settings.model, settings.loss.ukd
-    student = settings.detector == "avadclip" and model.role != "audio_visual" and ukd != "none"
-    if store.dim != model.dim:
-        raise ValueError(
-            f"{store.path} holds features of width {store.dim}, the configuration says "
-            f"dim={model.dim}; set dim={store.dim}"
-        )
-    if student and teacher is None:
-        raise ValueError(
-            f"role={model.role!r} with ukd={ukd!r} learns from a teacher: pass teacher=, or set "
-            "ukd='none'"
-        )
-    if teacher is not None and not student:
-        raise ValueError(
-            f"a teacher was passed, but role={model.role!r} with ukd={ukd!r} has no use for it"
-        )
-    theirs = model if teacher is None else teacher.settings.model
-    if student and (theirs.role != "audio_visual" or theirs.dim != model.dim):
-        raise ValueError(
-            f"the teacher is a {theirs.role} detector of dim={theirs.dim}; this student needs an "
-            f"audio_visual one of dim={model.dim}"
-        )
-
-
 def _text(
-    settings: Config,
-    store: FeatureStore,
-    text: TextTower | str | None,
-    prompts: WordPrompts | None,
-) -> tuple[str | None, TextTower | None, WordPrompts | None]:
-    """The text tower's name, if it has one, the tower and its prompts."""
+    settings: Config, store: FeatureStore, text: TextTower | str | None, prompts: WordPrompts | None
+) -> tuple[TextTower | None, WordPrompts | None]:
+    """The text tower and its prompts, for a detector that is built from them."""
     if not registered(settings.detector).needs_text:
-        return None, None, None
-    if isinstance(text, TextTower):
-        if prompts is None:
-            raise ValueError("a text tower was passed without prompts; load_text gives both")
-        return None, text, prompts
-    name = text or store.encoder
-    return name, *load_text(name, store.classes.words, dim=settings.model.dim)
+        return None, None
+    if not isinstance(text, TextTower):
+        return load_text(text or store.encoder, store.classes.words, dim=settings.model.dim)
+    if prompts is None:
+        raise ValueError("a text tower was passed without prompts; load_text gives both")
+    return text, prompts
 
 
 class TrainingRun:
@@ -295,9 +265,10 @@ class TrainingRun:
         """The log line of an epoch."""
         train = self.settings.train
         numbers = _numbers({k: v for k, v in entry.items() if k not in ("epoch", "seconds")})
-        how = " (chosen on the test set: optimistic)" if train.selection == "test" else ""
-        kept, seconds = f"kept epoch {self.chosen_epoch}{how}", entry["seconds"]
-        log.info("epoch %d/%d: %s; %s; %.1f s", self.epoch, train.epochs, numbers, kept, seconds)
+        kept = f"kept epoch {self.chosen_epoch}"
+        kept += " (chosen on the test set: optimistic)" if train.selection == "test" else ""
+        place = f"epoch {self.epoch}/{train.epochs}"
+        log.info("%s: %s; %s; %.1f s", place, numbers, kept, entry["seconds"])
 
     def _moments(self) -> list[dict[str, Any]]:
         """What the optimisers keep of each parameter."""
@@ -446,7 +417,7 @@ def load_run(
             text, prompts = read_text(own, classes.words)
         elif text is None:
             raise ValueError(f"{folder} was trained with a text tower of its own: pass text=")
-        if prompts is None or _text_digest(text, prompts) != known["text"]["digest"]:
+        if prompts is None or text_digest(text, prompts) != known["text"]["digest"]:
             raise ValueError(
                 f"{folder} was trained with other text tower weights than those found now; "
                 "restore them, or train again"
@@ -471,36 +442,26 @@ def run_identity(
 ) -> dict[str, Any]:
     """What makes a training the same training: settings, data, text tower and teacher, as plain
     JSON. Arguments as in ``fit``."""
-    return _identity(settings, store, *_text(settings, store, text, prompts), teacher)
-
-
-def _identity(
-    settings: Config,
-    store: FeatureStore,
-    name: str | None,
-    tower: TextTower | None,
-    prompts: WordPrompts | None,
-    teacher: Detector | None,
-) -> dict[str, Any]:
-    taught = teacher and _digest(teacher.trainable_state(), teacher.settings.digest())
+    text, prompts = _text(settings, store, text, prompts)
     return {
         "format": FORMAT,
         "settings": settings.to_dict(),
         "store": {"path": str(store.path), "digest": store.digest, "encoder": store.encoder},
         "classes": json.loads(json.dumps(asdict(store.classes))),
-        "text": {"name": name, "digest": tower and _text_digest(tower, prompts)},
-        "teacher": taught,
+        "text": {"name": text and text.name, "digest": text and text_digest(text, prompts)},
+        "teacher": teacher and _digest(teacher.trainable_state(), teacher.settings.digest()),
     }
 
 
-def _text_digest(tower: TextTower, prompts: WordPrompts | None) -> str:
+def text_digest(tower: TextTower, prompts: WordPrompts | None) -> str:
+    """Twelve hexadecimal digits of a tower's weights and its prompts."""
     return _digest(tower.state_dict(), repr(prompts))
 
 
 def _digest(state: Mapping[str, Tensor], also: str) -> str:
     digest = hashlib.sha256(also.encode())
-    for name in sorted(state):
-        value = state[name].detach().cpu().contiguous()
+    for name, value in sorted(state.items()):
+        value = value.detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
         digest.update(value.numpy().tobytes())
     return digest.hexdigest()[:12]

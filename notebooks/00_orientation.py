@@ -31,16 +31,19 @@ seed: int = 0  # of the random detectors
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import HTML, Audio, display
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from avadclip_lite.config import SAMPLE_RATE
 from avadclip_lite.evaluate import average_precision, roc_auc, snippet_truth
 from avadclip_lite.experiments.metrics import record
+from avadclip_lite.experiments.parameters import check_parameters
 from avadclip_lite.video.reader import read_clip
 from avadclip_lite.viz import plots
 from avadclip_lite.viz.diagram import architecture
 from avadclip_lite.viz.lesson import FPS, clip_path, examples, open_stage
 
 plots.use_style()
+check_parameters(globals())  # plain papermill hands lists over as text
 store = open_stage(data)
 words = dict(zip(store.classes.codes, store.classes.words, strict=True))
 running = examples(store)  # the rows of the three videos that go through all notebooks
@@ -114,6 +117,8 @@ def clip(name):
 
 
 MOMENT = 66  # frames: in the middle of the event
+# pictures with grain are ten times smaller as JPEG
+set_matplotlib_formats("jpeg", pil_kwargs={"quality": 85})
 shown = list(words.values())[1:]
 plots.contact_sheet([clip(name)[0][MOMENT] for name in shown], shown, columns=6)
 plt.show()
@@ -341,12 +346,12 @@ for role, row in running.items():
     plt.show()
 
 # %% [markdown]
-# In *sound saves* the one picture from inside the accident shows an ordinary street: people walk, a
-# car is leaving on the left, and nothing has crashed. The spectrogram has it all: the wavy lines
-# of skidding tyres, the bang, the ringing afterwards. In *sound lies* the rising curves that end in
-# a flash are rockets, and nobody is hurt. In *many labels* it is the other way round for the
-# shooting: seen clearly, and drowned by a loud place. The two events after it leave voices in the
-# sound, those stacks of lines, and one has to look twice to tell them apart.
+# In *sound saves* the one picture from inside the accident shows an ordinary street in which
+# nothing has crashed. The spectrogram has it all: the wavy lines of skidding tyres, the bang, the
+# ringing afterwards. In *sound lies* the rising curves that end in a flash are rockets, and nobody
+# is hurt. In *many labels* it is the other way round for the shooting: seen clearly, and drowned by
+# a loud place. The two events after it leave voices in the sound, those stacks of lines, and one
+# has to look twice to tell them apart.
 #
 # ### Who knows what
 #
@@ -360,6 +365,7 @@ for role, row in running.items():
 
 # %% tags=["main-figure"]
 # What a detector is told (bottom) and what it has to find out (above): one video of Soundstage.
+set_matplotlib_formats("png")
 row = running["many labels"]
 segments, flags = store.segments(row), store.flags(row)
 frames, _ = clips.get("many labels", ((), None))

@@ -54,13 +54,16 @@ from avadclip_lite.encoders import (
 )
 from avadclip_lite.evaluate import average_precision, roc_auc, snippet_truth
 from avadclip_lite.experiments.metrics import record
+from avadclip_lite.experiments.parameters import check_parameters
 from avadclip_lite.prompts import TextualPrompt, alignment_map
 from avadclip_lite.video.reader import read_clip
 from avadclip_lite.viz import plots
 from avadclip_lite.viz.lesson import EXAMPLES, FPS, clip_path, examples, open_stage, row_of
 
 plots.use_style()
+check_parameters(globals())  # plain papermill hands lists over as text
 warnings.filterwarnings("ignore", message="IProgress not found")  # progress bars; none are shown
+warnings.filterwarnings("ignore", message="There is a performance drop")  # of torch
 torch.set_grad_enabled(False)  # everything in this notebook is frozen
 
 # %% [markdown]

@@ -48,12 +48,14 @@ from avadclip_lite.dataset import TrainingSet
 from avadclip_lite.encoders import load_text
 from avadclip_lite.evaluate import average_precision, snippet_truth
 from avadclip_lite.experiments.metrics import record
+from avadclip_lite.experiments.parameters import check_parameters
 from avadclip_lite.model import AnomalyHead
 from avadclip_lite.prompts import TextualPrompt
 from avadclip_lite.viz import plots
 from avadclip_lite.viz.lesson import FPS, examples, open_stage
 
 plots.use_style()
+check_parameters(globals())  # plain papermill hands lists over as text
 store = open_stage(data)
 settings = make_config(
     form=form, scale=scale, dim=store.dim, seed=seed, epochs=epochs, alignment="none"

@@ -50,10 +50,12 @@ from avadclip_lite.evaluate import average_precision, evaluate, predict_store, s
 from avadclip_lite.experiments import study
 from avadclip_lite.experiments.cache import train_or_load
 from avadclip_lite.experiments.metrics import record
+from avadclip_lite.experiments.parameters import check_parameters
 from avadclip_lite.viz import plots
 from avadclip_lite.viz.lesson import FPS, examples, open_stage
 
 plots.use_style()
+check_parameters(globals())  # plain papermill hands lists over as text
 warnings.filterwarnings("ignore", message="IProgress not found")  # progress bars; none are shown
 store = open_stage(data)
 running = examples(store)  # the rows of the three videos that go through all notebooks

@@ -56,12 +56,14 @@ from avadclip_lite.evaluate import (
 from avadclip_lite.experiments import study
 from avadclip_lite.experiments.cache import train_or_load
 from avadclip_lite.experiments.metrics import record
+from avadclip_lite.experiments.parameters import check_parameters
 from avadclip_lite.model import build
 from avadclip_lite.prompts import alignment_map
 from avadclip_lite.viz import plots
 from avadclip_lite.viz.lesson import FPS, examples, open_stage
 
 plots.use_style()
+check_parameters(globals())  # plain papermill hands lists over as text
 store = open_stage(data)
 codes, words = store.classes.codes, store.classes.words
 word_of = dict(zip(codes, words, strict=True))

@@ -56,6 +56,7 @@ from avadclip_lite.evaluate import average_precision, evaluate, predict_store, s
 from avadclip_lite.experiments import study
 from avadclip_lite.experiments.cache import train_or_load
 from avadclip_lite.experiments.metrics import record
+from avadclip_lite.experiments.parameters import check_parameters
 from avadclip_lite.model import build
 from avadclip_lite.train import video_level
 from avadclip_lite.video.reader import read_clip
@@ -64,6 +65,7 @@ from avadclip_lite.viz.diagram import architecture
 from avadclip_lite.viz.lesson import FPS, clip_path, examples, open_stage
 
 plots.use_style()
+check_parameters(globals())  # plain papermill hands lists over as text
 store = open_stage(data)
 running = examples(store)  # the rows of the three videos that go through all notebooks
 tower, prompts = load_text(store.encoder, store.classes.words, dim=store.dim)

@@ -51,11 +51,13 @@ from avadclip_lite.evaluate import average_precision, evaluate, roc_auc, snippet
 from avadclip_lite.experiments import study
 from avadclip_lite.experiments.cache import train_or_load
 from avadclip_lite.experiments.metrics import record
+from avadclip_lite.experiments.parameters import check_parameters
 from avadclip_lite.model import FrozenTeacher, build
 from avadclip_lite.viz import plots
 from avadclip_lite.viz.lesson import open_stage
 
 plots.use_style()
+check_parameters(globals())  # plain papermill hands lists over as text
 store = open_stage(data)
 tower, prompts = load_text(store.encoder, store.classes.words, dim=store.dim)
 where = find_device(device)

@@ -42,12 +42,14 @@ from avadclip_lite.compare import paper
 from avadclip_lite.encoders import load_text
 from avadclip_lite.experiments import study
 from avadclip_lite.experiments.metrics import record
+from avadclip_lite.experiments.parameters import check_parameters
 from avadclip_lite.features.parallel import parallel_map
 from avadclip_lite.model import build
 from avadclip_lite.viz import plots
 from avadclip_lite.viz.lesson import open_stage
 
 plots.use_style()
+check_parameters(globals())  # plain papermill hands lists over as text
 store = open_stage(data)
 everything = study.results(protocol="")  # every line of the result file
 per_seed = everything.groupby("seed").variant.nunique()

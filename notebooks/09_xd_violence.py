@@ -54,12 +54,14 @@ from avadclip_lite.evaluate import evaluate, name_segments, temporal_map, with_n
 from avadclip_lite.experiments import study
 from avadclip_lite.experiments.cache import train_or_load
 from avadclip_lite.experiments.metrics import record
+from avadclip_lite.experiments.parameters import check_parameters
 from avadclip_lite.features.import_release import import_layout
 from avadclip_lite.model import FrozenTeacher, build
 from avadclip_lite.prompts import AudioVisualPrompt, global_vector
 from avadclip_lite.viz import plots
 
 plots.use_style()
+check_parameters(globals())  # plain papermill hands lists over as text
 where = find_device(device)
 scratch = tempfile.TemporaryDirectory()  # the stand-in; gone when the notebook ends
 

@@ -53,6 +53,7 @@ from avadclip_lite.encoders import load_encoders, load_text
 from avadclip_lite.evaluate import evaluate, predict_videos, snippet_truth
 from avadclip_lite.experiments.cache import train_or_load
 from avadclip_lite.experiments.metrics import record
+from avadclip_lite.experiments.parameters import check_parameters
 from avadclip_lite.model import build
 from avadclip_lite.video.detect import DetectorSet, score_video
 from avadclip_lite.video.extract import extract
@@ -70,7 +71,9 @@ from avadclip_lite.viz import plots
 from avadclip_lite.viz.lesson import EXAMPLES, FPS, clip_path, open_stage, row_of
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # progress bars; none are shown
+warnings.filterwarnings("ignore", message="There is a performance drop")  # of torch
 plots.use_style()
+check_parameters(globals())  # plain papermill hands lists over as text
 store = open_stage()
 words = dict(zip(store.classes.codes, store.classes.words, strict=True))
 rows = {role: row_of(store, name) for role, name in EXAMPLES.items()}

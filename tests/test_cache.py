@@ -111,7 +111,7 @@ def test_two_processes_that_ask_at_once_train_once(store, tmp_path) -> None:
         from avadclip_lite.experiments.cache import train_or_load
         result = train_or_load(tiny_settings(), FeatureStore.open({str(store.path)!r}), text=text,
                                prompts=prompts, cache={str(tmp_path)!r}, progress=False)
-        print(train._weights_digest(result.model.trainable_state(), ""))
+        print(train._digest(result.model.trainable_state(), ""))
     """)
     workers = [
         subprocess.Popen(

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ import pytest
 
 from avadclip_lite.__main__ import main
 from avadclip_lite.dataset import META, FeatureStore, StoreError
-from avadclip_lite.features import import_release as importers
+from avadclip_lite.features import import_release
 from avadclip_lite.features.import_release import import_cctv, import_layout, import_xd
+from avadclip_lite.features.writer import StoreWriter
 
 DIM = 4
 FIGHT = "A.Film, Part 2 (1999)__#00-01-02_00-02-03_label_B1-B2-0"
@@ -124,7 +126,7 @@ def test_the_report_counts(layout):
     assert report.snippets == 2 * 12 + 2 * 300 + 7 + 10
     assert report.warnings == [f"fewer or more than 10 training crops of 2 videos: {FIGHT}, {CALM}"]
     text = str(report)
-    assert "2 train videos (4 rows)" in text and "50 anomalous of 272 frames" in text
+    assert "rows: {'train': 4, 'test': 2}\n" in text and "\nanomalous frames: 50\n" in text
     assert "warning: fewer or more" in text
 
 
@@ -182,7 +184,9 @@ def test_a_list_without_audio_column(layout):
             lines = [[line[0], line[2]] for line in csv.reader(file)]
         with open(path, "w", newline="") as file:
             csv.writer(file).writerows(lines)
-    with pytest.raises(ValueError, match="train.csv has no column 'audio_path', only path, label"):
+    with pytest.raises(
+        ValueError, match="train.csv has no column 'audio_path', only 'path, label'"
+    ):
         layout.run()
     report = layout.run(allow_missing_audio=True)
     assert report.missing_audio == 4 and not FeatureStore.open(report.path).has_audio.any()
@@ -438,6 +442,106 @@ def test_links_among_the_folders(layout):
     assert layout.run().rows == {"train": 4, "test": 2}
 
 
+def relist(layout: Layout, split: str, change, encoding: str = "utf-8") -> None:
+    """Write a list anew: its text as ``change`` makes it, in another encoding."""
+    path = layout.root / f"{split}.csv"
+    path.write_bytes(change(path.read_text()).encode(encoding))
+
+
+CAFE = "Caf\u00e9.1999__#00-10-00_00-11-00_label_A"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("composed", [True, False])
+def test_lists_and_names_as_other_programs_write_them(layout, encoding, composed):
+    """The list has \u00e9 as one character, the file's name may have it as two (macOS)."""
+    layout.test(CAFE, np.ones((3, DIM), "f"), np.ones((3, DIM), "f"))
+    if not composed:
+        for folder, end in (("clip/test", "__5"), ("wav", "")):
+            twice = unicodedata.normalize("NFD", f"{folder}/{CAFE}{end}.npy")
+            layout.arrays[twice] = layout.arrays.pop(f"{folder}/{CAFE}{end}.npy")
+    layout.write()
+    relist(layout, "test", str, encoding)
+    report = layout.run()
+    assert FeatureStore.open(report.path).videos[6].name == CAFE
+    guessed = [w for w in report.warnings if "test.csv is not in UTF-8 and was read as" in w]
+    assert len(guessed) == (encoding == "cp1252")
+
+
+def test_a_list_that_was_guessed_wrong_says_so_where_files_are_missing(layout):
+    layout.test("\u76d1\u63a7_label_A", np.ones((3, DIM), "f"), np.ones((3, DIM), "f"))
+    layout.write()
+    relist(layout, "test", str, "gbk")
+    with pytest.raises(FileNotFoundError) as caught:
+        layout.run()
+    assert "2 listed files:" in str(caught.value)
+    assert "test.csv is not in UTF-8 and was read as Windows-1252" in str(caught.value)
+
+
+def test_all_missing_files_are_in_one_message(layout):
+    for split in ("train", "test"):
+        layout.lines[split] += [[f"gone{k}_label_A__{k}.npy", "", "A"] for k in range(125)]
+    del layout.arrays[f"wav/{FIGHT}.npy"]
+    sentence = refusal(layout, FileNotFoundError)
+    assert f"train.csv, line 2: 126 listed files: {FIGHT}.npy, gone0_label_A__0.npy" in sentence
+    assert "and 123 more nowhere under" in sentence and "--allow-missing-audio" in sentence
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: (
+            text.replace(",", ";").replace("A.Film; Part", "A.Film, Part").replace('"', "")
+        ),
+        lambda text: text.replace("path,audio_path,label", "Path, Audio Path ,LABEL"),
+        lambda text: text.replace("\n", "\n\n"),
+    ],
+)
+def test_lists_with_other_separators_and_headers(layout, change):
+    layout.write()
+    whole = FeatureStore.open(layout.run().path).digest
+    for split in ("train", "test"):
+        relist(layout, split, change)
+    assert FeatureStore.open(layout.run(overwrite=True).path).digest == whole
+
+
+def test_another_tools_list_of_two_columns(layout):
+    """VadCLIP's ``path,label``: refused with the option that reads it."""
+    layout.write()
+    for split in ("train", "test"):
+        rows = [[line[0], line[2]] for line in layout.lines[split]]
+        with open(layout.root / f"{split}.csv", "w", newline="") as file:
+            csv.writer(file).writerows([["path", "label"], *rows])
+    r = layout.root
+    words = (
+        f"import xd --features {r}/features --train {r}/train.csv --out {r}/s --dim {DIM}".split()
+    )
+    with pytest.raises(ValueError, match="no column 'audio_path'.* or --allow-missing-audio"):
+        layout.run()
+    assert main(words) == 2
+    assert main([*words, "--allow-missing-audio"]) == 0
+    assert len(FeatureStore.open(r / "s")) == 4
+
+
+def test_files_of_other_systems_are_ignored(layout):
+    layout.write()
+    features = layout.root / "features"
+    for name in ("clip/test/.DS_Store", f"clip/test/._{BOOM}__5.npy", "Thumbs.db"):
+        (features / name).write_bytes(b"Mac OS X")
+    (features / ".Trash").mkdir()
+    shutil.copy(features / VIDEO, features / ".Trash")
+    relist(layout, "test", lambda text: text + f"/x/._{BOOM}__5.npy,,G\n")
+    warnings = layout.run().warnings
+    assert f"left out, another system's: 1 file: ._{BOOM}__5.npy" in warnings
+
+
+def test_annotations_with_folders_and_suffixes_match(layout):
+    layout.annotations = f"videos/test/{BOOM}.mp4 G 10 50\nnobody_label_G G 1 2\n"
+    report = layout.write().run()
+    assert report.anomalous_frames == 40
+    assert "annotated but not listed, left out: 1 video: nobody_label_G" in report.warnings
+
+
 def test_missing_inputs(layout):
     layout.write()
     (layout.root / "test.csv").unlink()
@@ -533,32 +637,32 @@ def test_a_label_from_the_list_where_the_name_has_none(layout):
 
 def test_an_interrupted_import_goes_on_without_redoing_rows(layout, monkeypatch):
     layout.write()
-    loaded: list[str] = []
-    load = importers._load
+    added: list[tuple[str, int]] = []
+    add = StoreWriter.add
 
-    def counted(path: str) -> np.ndarray:
-        loaded.append(Path(path).name)
-        if len(loaded) == 6:
+    def counted(self, *, name: str, crop: int, **row) -> None:
+        added.append((name, crop))
+        if len(added) == 4:
             raise KeyboardInterrupt
-        return load(path)
+        add(self, name=name, crop=crop, **row)
 
-    monkeypatch.setattr(importers, "_load", counted)
+    monkeypatch.setattr(StoreWriter, "add", counted)
     with pytest.raises(KeyboardInterrupt):
         layout.run()
     with pytest.raises(StoreError, match="half-written"):
         FeatureStore.open(layout.root / "store")
-    assert loaded[2] == f"{FIGHT}__1.npy"  # its audio was in memory
-    again = len(loaded)
     report = layout.run()
     assert report.resumed_rows == 3
-    assert loaded[again] == f"{CALM}__1.npy"  # the row that was interrupted is the first
+    # the row that was interrupted is added again, no other
+    assert added[3] == added[4] and len(set(added)) == len(added) - 1 == 6
     resumed = {f.name: f.read_bytes() for f in report.path.iterdir()}
     whole = layout.run(overwrite=True).path
     assert resumed == {f.name: f.read_bytes() for f in whole.iterdir()}
 
 
-def test_killed_at_random_moments_an_import_loses_nothing(tmp_path):
+def test_killed_at_random_moments_an_import_loses_nothing(tmp_path, monkeypatch):
     """Twenty processes that are killed, each after up to as long as a whole import takes."""
+    monkeypatch.setattr(import_release, "BUFFER", 4 * DIM * 400)  # a part file every few rows
     layout = Layout(tmp_path, train_crops=10).write()
     started = time.perf_counter()
     whole = {f.name: f.read_bytes() for f in layout.run().path.iterdir()}
@@ -613,7 +717,7 @@ def test_the_command(layout, capsys):
     words += f"--annotations {r}/annotations.txt --out {r}/store --dim {DIM}".split()
     assert main(words) == 0
     out, err = capsys.readouterr()
-    assert "50 anomalous of 272 frames" in out and "importing" in err
+    assert "anomalous frames: 50" in out and "importing" in err
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert "already a feature store" in err and not out

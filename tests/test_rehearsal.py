@@ -19,7 +19,7 @@ from avadclip_lite.compare.fake_release import build_standin
 from avadclip_lite.compare.release import load_teacher
 from avadclip_lite.config import CLIP_DIM, XD_CLASSES
 from avadclip_lite.dataset import Batch, FeatureStore
-from avadclip_lite.experiments.run import settle_parameters
+from avadclip_lite.experiments.parameters import settle_parameters
 from avadclip_lite.features.import_release import import_xd
 from avadclip_lite.features.writer import StoreWriter
 

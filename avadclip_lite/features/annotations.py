@@ -27,17 +27,6 @@ from pathlib import Path
 from avadclip_lite.config import ClassSet
 from avadclip_lite.dataset import LABEL_MARK, Segment
 
-__all__ = [
-    "VIDEO_SUFFIXES",
-    "is_hidden",
-    "match_names",
-    "read_annotations",
-    "read_table",
-    "read_text",
-    "some",
-    "video_name",
-]
-
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .asf .flv .3gp .ogv .gif".split()
 )
@@ -128,9 +117,7 @@ def read_text(path: str | Path, remarks: list[str] | None = None) -> str:
         except UnicodeDecodeError:
             continue
         if guess == "cp1252" and remarks is not None:
-            remarks.append(
-                f"{path} is not UTF-8 and was read as Windows-1252; are its names right?"
-            )
+            remarks.append(f"{path} is not in UTF-8 and was read as Windows-1252: check its names")
         return text
     raise ValueError(f"{path} is not text in UTF-8, UTF-16 or Windows-1252; save it in UTF-8")
 
@@ -150,7 +137,8 @@ def read_table(
     header = [cell.strip().lower().replace(" ", "_") for cell in next(table, [])]
     for column, remedy in columns.items():
         if column not in header:
-            raise ValueError(f"{path} has no column {column!r}, only {', '.join(header)}; {remedy}")
+            there = f"{', '.join(header):.80}"
+            raise ValueError(f"{path} has no column {column!r}, only {there!r}; {remedy}")
     lines = []
     for cells in table:
         where = f"{path}, line {table.line_num}"
@@ -184,7 +172,7 @@ def read_annotations(
             try:
                 name, segments = _parse_line(line.strip(), classes)
                 before = found.setdefault(name, [])
-                if before and (before[-1][0] is None) == (segments[0][0] is None):
+                if (segments[0][0] is None) in {code is None for code, _, _ in before}:
                     raise ValueError(f"video {name!r} has two lines of one form; join them")
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}: {error}") from None

@@ -19,7 +19,6 @@ import argparse
 import hashlib
 import os
 import re
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -42,9 +41,7 @@ from avadclip_lite.features.annotations import (
     some,
     video_name,
 )
-from avadclip_lite.features.writer import StoreWriter, check_events, check_features, check_finite
-
-__all__ = ["ImportReport", "add_arguments", "import_cctv", "import_layout", "import_xd", "main"]
+from avadclip_lite.features.writer import StoreWriter, check_events, check_features
 
 BUFFER = 32 << 20  # bytes of features read between two part files of the store
 STRIDES = {"xd": XD_STRIDE, "cctv": CCTV_STRIDE}
@@ -70,19 +67,9 @@ class ImportReport:
     warnings: list[str]
 
     def __str__(self) -> str:
-        counts = [f"{self.videos[s]:,} {s} videos ({self.rows[s]:,} rows)" for s in self.rows]
-        return "\n".join(
-            [
-                f"{self.path}: {', '.join(counts)}, {self.snippets:,} snippets, "
-                f"{self.seconds:.1f} s",
-                f"test truth: {self.anomalous_frames:,} anomalous of {self.frames:,} frames; "
-                f"annotations clipped in {self.clipped_videos} videos",
-                f"rows cut to the shorter of video and audio: {self.cut_rows}; videos without "
-                f"audio: {self.missing_audio}; rows kept from an interrupted import: "
-                f"{self.resumed_rows}",
-                *(f"warning: {text}" for text in self.warnings),
-            ]
-        )
+        facts = {name.replace("_", " "): value for name, value in vars(self).items()}
+        warnings = [f"warning: {text}" for text in facts.pop("warnings")]
+        return "\n".join([*(f"{name}: {value}" for name, value in facts.items()), *warnings])
 
 
 def import_layout(
@@ -161,7 +148,7 @@ def import_layout(
         missing_audio=rows[silent].name.nunique(),
         clipped_videos=clipped,
         resumed_rows=writer.resumed,
-        seconds=time.perf_counter() - started,
+        seconds=round(time.perf_counter() - started, 1),
         warnings=warnings,
     )
 
@@ -184,6 +171,7 @@ def _index(root: Path) -> dict[str, list[str]]:
             folders.clear()
             continue
         seen.add(real)
+        folders[:] = [name for name in folders if not is_hidden(name)]
         for file in files:
             if file.endswith(".npy") and not is_hidden(file):
                 found[video_name(file)].append(os.path.join(folder, file))
@@ -204,7 +192,7 @@ def _read_lists(
     if not allow_missing_audio:
         columns["audio_path"] = f"{layout}, or --allow-missing-audio to do without sound"
     files = {kind: _index(root) for kind, root in roots.items()}
-    rows, missing, contradicting = [], {}, []
+    rows, missing, contradicting, hidden = [], {}, [], []
     for split, path in lists.items():
         lines = read_table(path, columns, warnings)
         if not lines:
@@ -213,6 +201,9 @@ def _read_lists(
             row = {"where": where, "split": split}
             paths = line["path"], line.get("audio_path", "")
             file, track = (video_name(path).rpartition("/")[-1] for path in paths)
+            if is_hidden(file):
+                hidden.append(file)
+                continue
             if (match := _VIDEO_FILE.fullmatch(file)) is None:
                 raise StoreError(f"{where}: {file!r} is no feature file of the form NAME__CROP.npy")
             row |= {"name": video_name(match["name"]), "crop": int(match["crop"])}
@@ -225,7 +216,7 @@ def _read_lists(
                     raise StoreError(f"{where}: {name} is there twice, {both}; remove one")
                 row[kind] = found[0]
                 if not found[0] and (kind == "video" or (name and not allow_missing_audio)):
-                    missing[name] = where
+                    missing.setdefault(name, where)
             rows.append(row)
     if missing:
         folders = " or ".join(dict.fromkeys(str(root) for root in roots.values()))
@@ -237,6 +228,8 @@ def _read_lists(
     if contradicting:
         odd = some(contradicting)
         warnings.append(f"the label column contradicts the name of {odd}; the name was taken")
+    if hidden:
+        warnings.append(f"left out, another system's: {some(hidden, 'file')}")
     return pd.DataFrame(rows)
 
 
@@ -279,7 +272,7 @@ def _read_headers(rows: pd.DataFrame, dim: int, progress: bool) -> str:
     """Check every array's header and size, note lengths; the store's dtype is the widest found."""
     lengths, dtypes = {"": 0}, set()
     files = pd.unique(pd.concat([rows.video, rows.audio[rows.audio != ""]]))
-    for path in tqdm(files, desc="checking", unit="file", disable=not progress, file=sys.stderr):
+    for path in tqdm(files, desc="checking", unit="file", disable=not progress):
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)  # checks the size as well
         except (ValueError, EOFError) as error:
@@ -287,7 +280,7 @@ def _read_headers(rows: pd.DataFrame, dim: int, progress: bool) -> str:
                 f"{path} is cut short or not a readable .npy array of numbers "
                 f"({' '.join(str(error).split())}); download or extract it again"
             ) from None
-        check_features(array, dim, f"{path}: features")
+        check_features(array, dim, f"{path}: features", content=False)
         lengths[path] = len(array)
         dtypes.add(array.dtype)
     rows["snippets"], rows["audio_snippets"] = rows.video.map(lengths), rows.audio.map(lengths)
@@ -366,27 +359,23 @@ def _check_events(rows: pd.DataFrame, segments: Events, classes: ClassSet, strid
 def _copy(
     rows: pd.DataFrame, segments: Events, writer: StoreWriter, root: Path, progress: bool
 ) -> None:
-    track = lru_cache(maxsize=1)(_load)  # crops of a video follow one another
-    for row in tqdm(
-        rows.itertuples(), "importing", len(rows), disable=not progress, file=sys.stderr
-    ):
-        if (row.name, row.crop) not in writer:
+    track = lru_cache(maxsize=1)(np.load)  # crops of a video follow one another
+    for row in tqdm(rows.itertuples(), "importing", len(rows), disable=not progress):
+        if (row.name, row.crop) in writer:
+            continue
+        try:
             writer.add(
                 name=row.name,
                 label=row.label,
                 split=row.split,
                 crop=row.crop,
-                video=_load(row.video),
+                video=np.load(row.video),
                 audio=track(row.audio) if row.audio else None,
                 segments=segments.get(row.name, ()),
                 source=Path(row.video).relative_to(root).as_posix(),
             )
-
-
-def _load(path: str) -> np.ndarray:
-    array = np.load(path, allow_pickle=False)
-    check_finite(array, f"{path}: features")
-    return array
+        except StoreError as error:
+            raise StoreError(f"{row.video}, {row.audio or 'no audio'}: {error}") from None
 
 
 # ---------------------------------------------------------------------------- command line

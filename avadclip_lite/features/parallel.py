@@ -6,13 +6,12 @@ joblib does the work; ``loky`` are processes here, ``dask`` and ``ray`` optional
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
-
-__all__ = ["BACKENDS", "add_worker_arguments", "parallel_map"]
 
 BACKENDS = ("loky", "dask", "ray")
 
@@ -63,16 +62,12 @@ def _connect(backend: str, address: str | None) -> tuple[Any, dict[str, Any]]:
     if address is None:
         raise ValueError(f"the {backend} backend needs --address, that of the running cluster")
     try:
+        cluster = importlib.import_module({"dask": "distributed", "ray": "ray"}[backend])
         if backend == "dask":
-            import distributed
-
-            client = distributed.Client(address, timeout=20)
+            client = cluster.Client(address, timeout=20)
             return client, {"client": client}
-        import ray
-        from ray.util.joblib import register_ray
-
-        register_ray()
-        return nullcontext(ray.init(address, ignore_reinit_error=True)), {}
+        importlib.import_module("ray.util.joblib").register_ray()
+        return nullcontext(cluster.init(address, ignore_reinit_error=True)), {}
     except ImportError:
         raise ValueError(
             f"the {backend} backend is not installed; install it with: "

@@ -28,8 +28,6 @@ from avadclip_lite import dataset
 from avadclip_lite.config import ClassSet
 from avadclip_lite.dataset import Segment, StoreError, parse_codes, parse_label
 
-__all__ = ["StoreWriter", "check_events", "check_features", "check_finite"]
-
 _ARRAYS = ("video", "audio", "flags")
 _DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 
@@ -85,6 +83,7 @@ class StoreWriter:
         self._used = {"video": 0, "audio": 0}  # snippets
         self._pending: list[tuple[dict[str, Any], dict[str, np.ndarray]]] = []  # rows, arrays
         self._held = 0  # bytes of them
+        self._flushed = 0  # rows on disk
         self._parts = self.partial / "parts"
         self._parts.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self._parts / "lock")
@@ -201,12 +200,12 @@ class StoreWriter:
 
     def _features(self, array: np.ndarray, what: str) -> np.ndarray:
         """A copy in the store's dtype, checked."""
-        check_features(array, self.dim, what)
+        check_features(array, self.dim, what, content=False)
         if self._dtype == "float16" and array.dtype != np.float16:
             raise StoreError(f"{what} are {array.dtype} and the store is float16; use float32")
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, and is refused
             array = np.array(array, dtype=_DTYPES[self._dtype], order="C")
-        check_finite(array, what)
+        check_features(array, self.dim, what)
         return array
 
     def _enter(self, row: dict[str, Any]) -> None:
@@ -235,10 +234,11 @@ class StoreWriter:
         for kind in _ARRAYS:
             if blocks := [held[kind] for _, held in self._pending if kind in held]:
                 arrays[kind] = np.concatenate(blocks)
-        part = self._part(len(self._rows) - len(self._pending))
+        part = self._part(self._flushed)
         with open(part.with_suffix(".new"), "wb") as file:
             np.savez(file, **arrays)
         os.replace(part.with_suffix(".new"), part)
+        self._flushed += len(self._pending)
         self._pending, self._held = [], 0
 
     def _read_part(self, first: int) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
@@ -269,6 +269,7 @@ class StoreWriter:
             self._dtype, self._flag_names = told["dtype"], told["flags"]
             for row in told["rows"]:
                 self._enter(row | {"segments": [tuple(event) for event in row["segments"]]})
+        self._flushed = len(self._rows)
         for file in set(self._parts.glob("*.n*")) - kept:
             file.unlink()
 
@@ -276,17 +277,17 @@ class StoreWriter:
 
     def _join(self) -> None:
         """Copy the parts, one after another, into the store's arrays."""
-        columns = {"video": self.dim, "audio": self.dim, "flags": len(self._flag_names)}
+        dtype, snippets = _DTYPES[self._dtype], self._used["video"]
+        arrays = {
+            "video": (dtype, (snippets, self.dim)),
+            "audio": (dtype, (self._used["audio"], self.dim)),
+            "flags": (np.uint8, (snippets, len(self._flag_names))),
+        }
         joined, at = {}, dict.fromkeys(_ARRAYS, 0)
-        for kind in _ARRAYS:
-            rows = self._used.get(kind, self._used["video"])
-            if rows and columns[kind]:
-                joined[kind] = np.lib.format.open_memmap(
-                    self.partial / f"{kind}.npy",
-                    mode="w+",
-                    dtype=np.uint8 if kind == "flags" else _DTYPES[self._dtype],
-                    shape=(rows, columns[kind]),
-                )
+        for kind, (dtype, shape) in arrays.items():
+            if all(shape):
+                path = self.partial / f"{kind}.npy"
+                joined[kind] = np.lib.format.open_memmap(path, "w+", dtype=dtype, shape=shape)
         row = 0
         while row < len(self._rows):
             if (read := self._read_part(row)) is None:
@@ -320,41 +321,32 @@ class StoreWriter:
         (self.partial / dataset.META).write_text(text, encoding="utf-8")
 
     def _publish(self) -> None:
-        """Give the partial store its name; what makes it readable, meta.json, comes last.
-
-        What else lies in ``NAME.partial`` (its maker's log) is copied: until the end a process
-        that is killed must find everything where it was.
-        """
-        self.path.mkdir(exist_ok=True)
+        """Give the partial store its name; what makes it readable, meta.json, comes last. What else
+        lies in ``NAME.partial`` (its maker's log) comes along, if the store has none."""
         arrays = [f"{kind}.npy" for kind in _ARRAYS]
-        made = [*arrays, dataset.MANIFEST, dataset.ANNOTATIONS, dataset.META]
-        for file in (dataset.META, *arrays):
-            (self.path / file).unlink(missing_ok=True)
-        for file in self.partial.iterdir():
-            if file.is_file() and file.name not in made:
-                shutil.copyfile(file, self.path / file.name)
-        for file in filter(Path.exists, (self.partial / name for name in made)):
-            with open(file, "rb") as written:
-                os.fsync(written.fileno())
-            os.replace(file, self.path / file.name)
+        made = {*arrays, dataset.MANIFEST, dataset.ANNOTATIONS, dataset.META}
+        self.path.mkdir(exist_ok=True)
+        for name in (dataset.META, *arrays):
+            (self.path / name).unlink(missing_ok=True)
+        for file in sorted(self.partial.iterdir(), key=lambda file: file.name == dataset.META):
+            if file.is_file() and (file.name in made or not (self.path / file.name).exists()):
+                with open(file, "rb") as written:
+                    os.fsync(written.fileno())
+                os.replace(file, self.path / file.name)
         self._part(0).unlink()  # what is left of the partial store is no store any more
         shutil.rmtree(self.partial, ignore_errors=True)
         self.close()
 
 
-def check_features(array: np.ndarray, dim: int, what: str) -> None:
-    """Refuse what are no features (T, ``dim``), in a ``StoreError`` that begins with ``what``."""
+def check_features(array: np.ndarray, dim: int, what: str, *, content: bool = True) -> None:
+    """Refuse what are no features (T, ``dim``) or, if their ``content`` is to be looked at, not
+    finite, in a ``StoreError`` that begins with ``what``."""
     if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] != dim:
         got = f"{array.dtype} {array.shape}"
         raise StoreError(f"{what} must be floating point (T, {dim}), got {got}; extract them again")
     if not len(array):
         raise StoreError(f"{what} have zero snippets; leave the video out")
-
-
-def check_finite(array: np.ndarray, what: str) -> None:
-    """Refuse NaN and infinity in features (T, D)."""
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
+    if content and not (finite := np.isfinite(array).all(axis=1)).all():
         bad = int(np.argmin(finite))
         raise StoreError(f"{what} hold NaN or infinity, first in snippet {bad}; extract them again")
 
