@@ -100,7 +100,7 @@ def synthetic_store(folder: Path, *, videos: int, crops: int, dim: int) -> Featu
                     split="train",
                     crop=crop,
                     video=window(length),
-                    audio="shared" if crop else audio,
+                    audio=audio,
                 )
         writer.finish()
     return FeatureStore.open(folder)
