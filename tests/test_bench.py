@@ -17,7 +17,7 @@ from avadclip_lite.config import make_config
 from avadclip_lite.dataset import TrainingSet
 from tools import bench
 
-SMALL = {"dim": 16, "batch_size": 2, "fusion_heads": 1}
+SMALL = {"dim": 64, "batch_size": 2}  # the width of the tiny text tower
 
 
 def test_videos_have_the_lengths_of_xd_violence_and_share_audio_between_crops(
@@ -70,7 +70,7 @@ def test_the_tables_are_measured_and_written(tmp_path, capsys, monkeypatch) -> N
 def test_what_is_clocked_is_put_back_and_a_fit_stays_the_same(tmp_path: Path) -> None:
     before = [getattr(owner, name) for owner, name in bench.PARTS.values()]
     settings = make_config(scale="xd", device="cpu", epochs=1, **SMALL)
-    store = bench.synthetic_store(tmp_path / "store", videos=4, crops=1, dim=16)
+    store = bench.synthetic_store(tmp_path / "store", videos=4, crops=1, dim=64)
     timing = bench.measure_fit("teacher", settings, store)
     assert [getattr(owner, name) for owner, name in bench.PARTS.values()] == before
     assert timing.seconds < timing.extrapolated_seconds

@@ -42,7 +42,7 @@ from avadclip_lite.config import (
     make_config,
 )
 from avadclip_lite.dataset import FeatureStore, TrainingSet
-from avadclip_lite.encoders import TextTower, WordPrompts, load_text
+from avadclip_lite.encoders import SOUNDSTAGE_DIM, TextTower, WordPrompts, load_text
 from avadclip_lite.features.writer import StoreWriter
 from avadclip_lite.model import Detector, build
 from avadclip_lite.train import TrainingRun, fit
@@ -57,6 +57,7 @@ __all__ = [
     "measure_steps",
     "synthetic_bags",
     "synthetic_store",
+    "synthetic_text",
     "training_run",
 ]
 
@@ -99,7 +100,7 @@ def synthetic_store(folder: Path, *, videos: int, crops: int, dim: int) -> Featu
                     split="train",
                     crop=crop,
                     video=window(length),
-                    audio="shared" if crop else audio,
+                    audio=audio,
                 )
         writer.finish()
     return FeatureStore.open(folder)
@@ -116,10 +117,13 @@ def synthetic_bags(
         return TrainingSet(store, store.indices("train"), settings).to(device)
 
 
-def _text(settings: Config, name: str = "random") -> tuple[TextTower, WordPrompts]:
+def synthetic_text(dim: int) -> tuple[TextTower, WordPrompts]:
+    """The text tower for synthetic features: the tiny one where it has their width, else CLIP's
+    architecture with random weights."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # random text weights: nothing here means anything
-        return load_text(name, XD_CLASSES.words, dim=settings.model.dim)
+        warnings.simplefilter("ignore", UserWarning)  # it says that its words mean nothing
+        which = "soundstage" if dim == SOUNDSTAGE_DIM else "random"
+        return load_text(which, XD_CLASSES.words, dim=dim)
 
 
 def _teacher(settings: Config, text: tuple[TextTower, WordPrompts]) -> Detector | None:
@@ -130,12 +134,12 @@ def _teacher(settings: Config, text: tuple[TextTower, WordPrompts]) -> Detector 
     return build(make_config(form=settings.form, scale=settings.scale, **fields), *text)
 
 
-def training_run(settings: Config, device: torch.device, *, text: str = "random") -> TrainingRun:
+def training_run(settings: Config, device: torch.device) -> TrainingRun:
     """A run that is about to take its first step on ``device``."""
     torch.manual_seed(settings.train.seed)
-    tower = _text(settings, text)
-    model = build(settings, *tower).to(device)
-    teacher = _teacher(settings, tower)
+    text = synthetic_text(settings.model.dim)
+    model = build(settings, *text).to(device)
+    teacher = _teacher(settings, text)
     if teacher is not None:
         model.distil_from(teacher)
     model.train()
@@ -279,7 +283,7 @@ def _clocked(device: torch.device) -> Iterator[dict[str, float]]:
 def measure_fit(name: str, settings: Config, store: FeatureStore) -> FitTiming:
     """Time one ``fit`` of ``settings`` on a synthetic store, checkpoints included."""
     device = find_device(settings.train.device)
-    tower, prompts = _text(settings)
+    tower, prompts = synthetic_text(settings.model.dim)
     teacher = _teacher(settings, (tower, prompts))
     with tempfile.TemporaryDirectory() as folder, _clocked(device) as parts:
         began = time.perf_counter()
