@@ -3,8 +3,8 @@
     settings = configure("rtfm", scale="soundstage", options={"modality": "audio_visual"})
     result = fit(settings, store)
 
-Importing this package registers them. AVCL (Meng et al., IEEE TMM 2025) is missing: no code, equation
-or size of it is public, so it cannot be rebuilt honestly; its printed numbers are quoted.
+Importing this package registers them. AVCL (Meng et al., IEEE TMM 2025) is missing: no code,
+equation or size of it is public, so it cannot be rebuilt honestly; its numbers are only quoted.
 """
 
 from typing import Any, NamedTuple
@@ -106,8 +106,8 @@ def configure(name: str, *, scale: Scale, **overrides: Any) -> Config:
 
     One rule scales every schedule: a system takes its published number of steps on XD-Violence, and
     an eighth of them on Soundstage, as AVadCLIP does. Batch size, optimiser, rate and decay are its
-    own. Epochs, that is looks at held-out videos, are everybody's. Without steps of its own a system
-    takes AVadCLIP's recipe. Raises ``ValueError`` for an unknown name, field or option.
+    own; epochs, that is looks at held-out videos, are everybody's. Without steps of its own a
+    system takes AVadCLIP's recipe. Raises ``ValueError`` for an unknown name, field or option.
     """
     if name not in SYSTEMS:
         raise ValueError(f"unknown system {name!r}; known: {', '.join(SYSTEMS)}")
