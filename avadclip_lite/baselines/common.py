@@ -35,6 +35,9 @@ class Options:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for name, value in vars(self).items():
+            if not isinstance(value, str) and value < 0:
+                raise ValueError(f"option {name} must not be negative, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
