@@ -32,6 +32,7 @@ from torch import Tensor
 
 from avadclip_lite.config import MAX_SNIPPETS, ClassSet, Config
 
+Array, Indices = np.ndarray, Sequence[int] | np.ndarray
 Segment = tuple[str | None, int, int]  # code (None in the binary form), first frame, end exclusive
 
 LABEL_MARK, LABEL_PADDING = "_label_", "0"
@@ -198,7 +199,7 @@ class FeatureStore:
         if len(self) != meta["rows"] or not fits.all():
             raise _damaged(f"{self.path / MANIFEST} and {META} beside it contradict each other")
 
-    def indices(self, split: str) -> np.ndarray:
+    def indices(self, split: str) -> Array:
         """Row numbers of a split, in the manifest's order; ``StoreError`` if it has none."""
         splits = self._columns["split"]
         if split not in splits:
@@ -206,11 +207,11 @@ class FeatureStore:
             raise StoreError(f"{self.path} has no split {split!r}; it has {known}")
         return np.flatnonzero(np.array(splits) == split)
 
-    def video(self, i: int) -> np.ndarray:
+    def video(self, i: int) -> Array:
         """(T, D) view of row i's video features, cut to the length shared with its audio."""
         return self.uncut(i)[0][: self.snippets[i]]
 
-    def audio(self, i: int) -> np.ndarray | None:
+    def audio(self, i: int) -> Array | None:
         """(T, D) view of row i's audio features, or None when the video has no audio."""
         audio = self.uncut(i)[1]
         return None if audio is None else audio[: self.snippets[i]]
@@ -219,13 +220,13 @@ class FeatureStore:
         start = int(self._columns[f"{kind}_start"][i])
         return slice(start, start + int(self._columns[f"{kind}_rows"][i]))
 
-    def uncut(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def uncut(self, i: int) -> tuple[Array, Array | None]:
         """Row i's video (Tv, D) and audio (Ta, D) views at the lengths they came with, which may
         be one snippet apart: what the release works on."""
         audio = self._audio[self._own("audio", i)] if self.has_audio[i] else None
         return self._video[self._own("video", i)], audio
 
-    def audio_mask(self, i: int) -> np.ndarray:
+    def audio_mask(self, i: int) -> Array:
         """(Tv,) bool, over the uncut video: which snippets have sound. Every one of a row with
         audio, less those that the store flags as beyond the reach of the track."""
         own = self._own("video", i)
@@ -239,14 +240,14 @@ class FeatureStore:
         """A number that rows of one audio track (crops) have in common, -1 without audio."""
         return int(self._columns["audio_start"][i])
 
-    def flags(self, i: int) -> dict[str, np.ndarray]:
+    def flags(self, i: int) -> dict[str, Array]:
         """Per-snippet truth of row i, ``{name: (T,) bool}``; empty for stores without flags."""
         if self._flags is None:
             return {}
         block = self._flags[self._own("video", i)][: self.snippets[i]].astype(bool)
         return dict(zip(self.flag_names, block.T, strict=True))
 
-    def labels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    def labels(self, indices: Indices) -> Array:
         """(n, C) float32 multi-hot weak labels; column 0 is 1 for normal videos only."""
         hot = np.zeros((len(indices), len(self.classes)), np.float32)
         codes = {label: parse_codes(label, self.classes) for label in set(self._columns["label"])}
@@ -259,9 +260,7 @@ class FeatureStore:
         ``frames`` (the row's N); the code is None where only the binary form is known."""
         return clip_segments(self._events[self.video_ids[i]], frames or int(self.frames[i]))
 
-    def frame_truth(
-        self, indices: Sequence[int] | np.ndarray, frames: np.ndarray | None = None
-    ) -> np.ndarray:
+    def frame_truth(self, indices: Indices, frames: Array | None = None) -> Array:
         """(sum N,) uint8: 1 where any event covers the frame, rows one after the other; of
         ``frames`` (n,) frames each, or of the rows' own N. Where a video's events are known in
         both forms, the binary one counts, as in the release."""
@@ -284,7 +283,7 @@ def film_of(name: str) -> str:
     return name.partition("__#")[0]
 
 
-def _numbered(names: Sequence[str]) -> tuple[np.ndarray, dict[str, int]]:
+def _numbered(names: Sequence[str]) -> tuple[Array, dict[str, int]]:
     """Equal numbers for equal names, in the order of their first appearance."""
     numbers = {name: k for k, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], dtype=np.int64), numbers
@@ -302,7 +301,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return {name: columns[name] for name in TEXT_COLUMNS} | numbers
 
 
-def _map_array(path: Path, shape: tuple[int, int]) -> np.ndarray:
+def _map_array(path: Path, shape: tuple[int, int]) -> Array:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
@@ -317,9 +316,7 @@ def _map_array(path: Path, shape: tuple[int, int]) -> np.ndarray:
 # ---------------------------------------------------------------------------- bags for training
 
 
-def resample(
-    features: np.ndarray, max_snippets: int = MAX_SNIPPETS, keep: np.ndarray | None = None
-) -> np.ndarray:
+def resample(features: Array, max_snippets: int = MAX_SNIPPETS, keep: Array | None = None) -> Array:
     """(T, D) -> (S, D) float32 with S = min(T, max_snippets).
 
     A longer video becomes the means over bins of truncated ``linspace(0, T, max_snippets + 1)``, as
@@ -377,9 +374,7 @@ class TrainingSet:
     whose two lengths differ. ``settings.data.crops``: "first" keeps one row a video.
     """
 
-    def __init__(
-        self, store: FeatureStore, rows: Sequence[int] | np.ndarray, settings: Config
-    ) -> None:
+    def __init__(self, store: FeatureStore, rows: Indices, settings: Config) -> None:
         rows = np.asarray(rows, dtype=np.int64)
         if settings.data.crops == "first":
             # sorted by crop (stable), the first of each video is its lowest crop
@@ -397,8 +392,8 @@ class TrainingSet:
             store, [store.uncut(i) if separate else (store.video(i), store.audio(i)) for i in rows]
         )
 
-    def _pack(self, store: FeatureStore, bags: list[tuple[np.ndarray, np.ndarray | None]]) -> None:
-        most, tracks = self.max_snippets, {}  # a track at a length (crops may cut it): first bag
+    def _pack(self, store: FeatureStore, bags: list[tuple[Array, Array | None]]) -> None:
+        most, tracks = self.max_snippets, {}  # a track at a length (crops may cut it): its bags
         spans = np.zeros((4, len(bags)), np.int64)  # video start, length, audio start, length
         for k, (i, (video, audio)) in enumerate(zip(self.rows, bags, strict=True)):
             spans[1, k] = min(len(video), most)
@@ -482,8 +477,8 @@ def shuffled_batches(bags: TrainingSet, size: int, generator: torch.Generator) -
 
 
 def holdout_split(
-    store: FeatureStore, rows: Sequence[int] | np.ndarray, share: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+    store: FeatureStore, rows: Indices, share: float, seed: int
+) -> tuple[Array, Array]:
     """(kept, held out): a seeded share of the *films* set aside, so that no clip of a film that is
     trained on is judged, nor another crop of its video.
 
@@ -503,7 +498,7 @@ def holdout_split(
     shuffle = rng.permutation(len(films))
     keys = (np.bincount(film)[shuffle], *labels[shuffle].T[::-1])
     order = shuffle[np.lexsort(keys)]  # lexsort is stable
-    held: list[np.ndarray] = []
+    held: list[Array] = []
     for normal in (True, False):
         group = order[(labels[order, 0] > 0) == normal]
         count = max(round(share * len(group)), int(share > 0 and len(group) > 1))

@@ -108,9 +108,8 @@ class _Block(nn.Module):
         self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         # Only holds the weights: its own forward takes three times the operations.
         self.attn = nn.MultiheadAttention(width, heads)
-        self.mlp = nn.ModuleDict(
-            {"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)}
-        )
+        wide = 4 * width
+        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, wide), "c_proj": nn.Linear(wide, width)})
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = F.linear(self.ln_1(x), self.attn.in_proj_weight, self.attn.in_proj_bias)
@@ -149,10 +148,8 @@ class TextTower(nn.Module):
         self.text_projection = nn.Parameter(torch.empty(width, dim))
         known = torch.as_tensor(range(rows) if vocabulary is None else vocabulary).long()
         if len(known) != rows or not bool((known.diff() > 0).all()):
-            raise ValueError(
-                f"the vocabulary must list the {rows} token ids of the embedding rows in rising "
-                f"order, got {len(known)} ids"
-            )
+            must = f"the vocabulary must list the {rows} token ids of the embedding rows"
+            raise ValueError(f"{must} in rising order, got {len(known)} ids")
         self.register_buffer("vocabulary", known, persistent=False)
         self.requires_grad_(False)
         super().train(False)
@@ -194,19 +191,18 @@ class TextTower(nn.Module):
         ids = torch.as_tensor(ids, dtype=torch.int64, device=self.vocabulary.device).contiguous()
         known = self.knows(ids)
         if not bool(known.all()):
-            raise ValueError(
-                f"this text tower has {len(self.vocabulary)} tokens and no row for token id "
-                f"{int(ids[~known][0])}; use words of its captions, or CLIP's own tower"
-            )
+            lack = f"{len(self.vocabulary)} tokens and no row for token id {int(ids[~known][0])}"
+            remedy = "use words of its captions, or CLIP's own tower"
+            raise ValueError(f"this text tower has {lack}; {remedy}")
         return self.token_embedding(torch.searchsorted(self.vocabulary, ids))
 
     def forward(self, embeddings: Tensor, end: Tensor) -> Tensor:
         """Token embeddings (P, L, W) and the position of each end mark (P,) -> (P, D), not
         normalised. L may be short: attention is causal, nothing behind an end mark counts."""
-        length = embeddings.shape[1]
-        if length > self.positions:
+        length, most = embeddings.shape[1], self.positions
+        if length > most:
             raise ValueError(
-                f"a prompt of {length} positions is longer than the text tower's {self.positions}"
+                f"a prompt of {length} positions is longer than the text tower's {most}"
             )
         x = embeddings + self.positional_embedding[:length]
         for block in self.transformer["resblocks"]:
@@ -268,11 +264,9 @@ def load_text(
         _check_words(tower, words)
     else:
         raise ValueError(f"text tower must be one of soundstage, clip, random, got {which!r}")
-    if dim is not None and tower.dim != dim:
-        raise ValueError(
-            f"the {which} text tower gives {tower.dim} numbers a prompt, but {dim} are expected; "
-            "features and text tower must come from the same encoders"
-        )
+    if dim not in (None, tower.dim):
+        gives = f"the {which} text tower gives {tower.dim} numbers a prompt, but {dim} are expected"
+        raise ValueError(f"{gives}; features and text tower must come from the same encoders")
     tower.name = which
     return tower, prompts
 
@@ -320,10 +314,8 @@ def clip_pixels(frames: np.ndarray | Tensor, size: int) -> Tensor:
 
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-        raise ValueError(
-            f"frames must be uint8 of shape (n, height, width, 3), got {frames.dtype} "
-            f"{tuple(frames.shape)}"
-        )
+        got = f"{frames.dtype} {tuple(frames.shape)}"
+        raise ValueError(f"frames must be uint8 of shape (n, height, width, 3), got {got}")
     transform = image_transform(size, is_train=False)
     return torch.stack([transform(Image.fromarray(frame)) for frame in frames])
 
@@ -427,10 +419,8 @@ class Encoders:
         Raises ``ValueError`` for another type or shape."""
         waves = torch.as_tensor(np.asarray(waves))
         if waves.ndim != 2 or not waves.is_floating_point():
-            raise ValueError(
-                f"waves must be floating-point of shape (n, samples) at {SAMPLE_RATE} Hz, got "
-                f"{waves.dtype} {tuple(waves.shape)}"
-            )
+            must = f"waves must be floating-point of shape (n, samples) at {SAMPLE_RATE} Hz"
+            raise ValueError(f"{must}, got {waves.dtype} {tuple(waves.shape)}")
         missing = max(0, MIN_SAMPLES - waves.shape[1])
         return self._encode(self.audio, waves, lambda part: F.pad(part.float(), (0, missing)))
 
@@ -438,9 +428,8 @@ class Encoders:
         """Prompts -> (n, D), never normalised. Raises ``ValueError`` for a word outside the tiny
         vocabulary, or a prompt too long."""
         _check_words(self.text, texts)
-        rows = [(START_TOKEN, *token_ids(text), END_TOKEN) for text in texts]
-        longest = max(map(len, rows))
-        ids = torch.tensor([row + (END_TOKEN,) * (longest - len(row)) for row in rows])
+        rows = [torch.tensor((START_TOKEN, *token_ids(text), END_TOKEN)) for text in texts]
+        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=END_TOKEN)
         end = torch.tensor([len(row) - 1 for row in rows])
         with torch.no_grad():
             return self.text(self.text.embed_tokens(ids), end).cpu()

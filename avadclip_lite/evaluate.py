@@ -27,6 +27,8 @@ from avadclip_lite.config import IOU_THRESHOLDS, ClassSet
 from avadclip_lite.dataset import Batch, FeatureStore, Segment, parse_codes
 from avadclip_lite.model import Detector, Output
 
+Array = np.ndarray
+
 # The released mAP's constants.
 THRESHOLD_SHARE = 0.6  # threshold = max - share x (max - min), per video and class
 TOP_WEIGHT = 0.7  # a proposal's score = its maximum + weight x the video's top mean
@@ -42,26 +44,26 @@ class Predictions:
     """Scores of V videos at snippet level, in the order in which they were asked for."""
 
     names: list[str]
-    lengths: np.ndarray  # (V,) int64, snippets
-    anomaly_logits: np.ndarray  # (S,) float32, classification branch
-    alignment: np.ndarray | None  # (S, C) float32, alignment branch: softmax over classes
+    lengths: Array  # (V,) int64, snippets
+    anomaly_logits: Array  # (S,) float32, classification branch
+    alignment: Array | None  # (S, C) float32, alignment branch: softmax over classes
 
     @property
-    def anomaly(self) -> np.ndarray:
+    def anomaly(self) -> Array:
         """(S,) float32: the confidence, sigmoid of the anomaly logits."""
         return torch.from_numpy(self.anomaly_logits).sigmoid().numpy()
 
     @property
-    def alignment_anomaly(self) -> np.ndarray | None:
+    def alignment_anomaly(self) -> Array | None:
         """(S,) float32: one minus the alignment branch's probability of normal."""
         return None if self.alignment is None else 1 - self.alignment[:, 0]
 
     @property
-    def offsets(self) -> np.ndarray:
+    def offsets(self) -> Array:
         """(V + 1,) int64: video v owns the snippets offsets[v] to offsets[v + 1]."""
         return _offsets(self.lengths)
 
-    def video(self, v: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def video(self, v: int) -> tuple[Array, Array | None]:
         """``anomaly (T,)`` and ``alignment (T, C)`` of one video."""
         own = slice(*self.offsets[v : v + 2])
         return self.anomaly[own], None if self.alignment is None else self.alignment[own]
@@ -74,12 +76,12 @@ class MapResult:
 
     classes: tuple[str, ...]  # codes, normal first
     thresholds: tuple[float, ...]
-    table: np.ndarray  # (I, C) float64
-    truths: np.ndarray  # (C,) int64, annotated segments a class
-    proposals: np.ndarray  # (C,) int64, proposed segments a class
+    table: Array  # (I, C) float64
+    truths: Array  # (C,) int64, annotated segments a class
+    proposals: Array  # (C,) int64, proposed segments a class
 
     @property
-    def anomaly(self) -> np.ndarray:
+    def anomaly(self) -> Array:
         """(I,) mean over the anomaly classes that occur in the truth (six on XD-Violence): what
         the field means by mAP. NaN when none occurs."""
         shown = np.flatnonzero(self.truths[1:]) + 1
@@ -87,7 +89,7 @@ class MapResult:
         return self.table[:, shown].mean(axis=1) if len(shown) else nothing
 
     @property
-    def with_normal(self) -> np.ndarray:
+    def with_normal(self) -> Array:
         """(I,) the release's measure: mean over all classes, normal included. A class without
         truth counts 0, and one class without a proposal makes the whole measure 0."""
         silent = (self.proposals == 0).any()
@@ -141,31 +143,24 @@ class Report:
 # --- frame level ----------------------------------------------------------------------------------
 
 
-def snippet_truth(
-    truth: np.ndarray, lengths: np.ndarray, stride: int
-) -> tuple[np.ndarray, np.ndarray]:
+def snippet_truth(truth: Array, lengths: Array, stride: int) -> tuple[Array, Array]:
     """Positive and negative frames of every snippet, both (S,) int64; ``truth`` is 0 or 1 per
     frame, the videos one after another. ``ValueError`` for another number of frames."""
     truth, snippets = np.asarray(truth), int(np.sum(lengths))
     if truth.shape != (snippets * stride,):
-        raise ValueError(
-            f"frame truth has shape {truth.shape}, but {snippets} snippets of {stride} frames "
-            f"need ({snippets * stride},); cut or extend it to the scored snippets"
-        )
+        need = f"{snippets} snippets of {stride} frames need ({snippets * stride},)"
+        remedy = "cut or extend it to the scored snippets"
+        raise ValueError(f"frame truth has shape {truth.shape}, but {need}; {remedy}")
     positive = truth.reshape(-1, stride).sum(axis=1, dtype=np.int64)
     return positive, stride - positive
 
 
-def _weighted(
-    scores: np.ndarray, positive: np.ndarray, negative: np.ndarray
-) -> dict[str, np.ndarray]:
+def _weighted(scores: Array, positive: Array, negative: Array) -> dict[str, Array]:
     """Each snippet twice, as its positive and as its negative frames: scikit-learn's arguments."""
     scores, positive, negative = map(np.asarray, (scores, positive, negative))
     if not scores.shape == positive.shape == negative.shape:
-        raise ValueError(
-            f"scores {scores.shape}, positive {positive.shape} and negative {negative.shape} "
-            "frames must have one and the same shape (S,)"
-        )
+        given = f"scores {scores.shape}, positive {positive.shape} and negative {negative.shape}"
+        raise ValueError(f"{given} frames must have one and the same shape (S,)")
     if not np.isfinite(scores).all():
         bad = int(np.argmin(np.isfinite(scores)))
         raise ValueError(f"score {scores[bad]} at snippet {bad} is not a finite number")
@@ -174,7 +169,7 @@ def _weighted(
     return {"y_true": y_true, "y_score": np.tile(scores, 2), "sample_weight": weight}
 
 
-def average_precision(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> float:
+def average_precision(scores: Array, positive: Array, negative: Array) -> float:
     """Average precision of frames; ``scores``, ``positive`` and ``negative`` frames of each
     snippet, all (S,). NaN when there is no positive frame. Raises ``ValueError`` for unequal
     shapes or a score that is not finite."""
@@ -182,7 +177,7 @@ def average_precision(scores: np.ndarray, positive: np.ndarray, negative: np.nda
     return float(average_precision_score(**frames)) if np.any(positive) else math.nan
 
 
-def roc_auc(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> float:
+def roc_auc(scores: Array, positive: Array, negative: Array) -> float:
     """Area under the ROC curve of frames, arguments as in ``average_precision``. NaN when every
     frame is positive or every frame is negative."""
     frames = _weighted(scores, positive, negative)
@@ -191,7 +186,7 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> f
 
 
 def pooled_metrics(
-    scores: np.ndarray, lengths: np.ndarray, positive: np.ndarray, negative: np.ndarray
+    scores: Array, lengths: Array, positive: Array, negative: Array
 ) -> dict[str, float]:
     """``frame_ap``, ``frame_auc``, and ``frame_ap_abnormal``, AP over the videos that hold an
     anomalous frame; of ``scores (S,)`` of videos of ``lengths (V,)`` snippets. NaN where the truth
@@ -206,19 +201,17 @@ def pooled_metrics(
     }
 
 
-def frame_metrics(
-    predictions: Predictions, positive: np.ndarray, negative: np.ndarray
-) -> dict[str, float]:
+def frame_metrics(predicted: Predictions, positive: Array, negative: Array) -> dict[str, float]:
     """``pooled_metrics`` of the branches that there are, the branch's name at the end of each."""
-    p, out = predictions, {}
-    for branch, scores in (("classification", p.anomaly), ("alignment", p.alignment_anomaly)):
-        if scores is not None:
-            own = pooled_metrics(scores, p.lengths, positive, negative)
-            out |= {f"{name}_{branch}": value for name, value in own.items()}
+    scores = {"classification": predicted.anomaly, "alignment": predicted.alignment_anomaly}
+    out = {}
+    for branch in (name for name, own in scores.items() if own is not None):
+        own = pooled_metrics(scores[branch], predicted.lengths, positive, negative)
+        out |= {f"{name}_{branch}": value for name, value in own.items()}
     return out
 
 
-def frame_notes(metrics: Mapping[str, float], positive: np.ndarray) -> dict[str, str]:
+def frame_notes(metrics: Mapping[str, float], positive: Array) -> dict[str, str]:
     """The reason for each NaN among frame metrics: the truth lacks one of its two values."""
     missing = "normal" if np.any(positive) else "anomalous"
     why = f"undefined: no frame of the truth is {missing}"
@@ -229,7 +222,7 @@ def frame_notes(metrics: Mapping[str, float], positive: np.ndarray) -> dict[str,
 
 
 def with_normal(
-    segments: Sequence[Sequence[Segment]], lengths: np.ndarray, classes: ClassSet, stride: int
+    segments: Sequence[Sequence[Segment]], lengths: Array, classes: ClassSet, stride: int
 ) -> list[list[Segment]]:
     """The truth as the release scores it: a video without an anomalous segment becomes one whole
     segment of the normal class, ``stride x lengths[v]`` frames long."""
@@ -238,8 +231,8 @@ def with_normal(
 
 
 def temporal_map(
-    probs: np.ndarray,
-    lengths: np.ndarray,
+    probs: Array,
+    lengths: Array,
     segments: Sequence[Sequence[Segment]],
     classes: ClassSet,
     stride: int,
@@ -259,10 +252,8 @@ def temporal_map(
     """
     probs, lengths = np.asarray(probs), np.asarray(lengths, dtype=np.int64)
     if probs.shape != (lengths.sum(), len(classes)):
-        raise ValueError(
-            f"probabilities have shape {probs.shape}, but the lengths and the classes of "
-            f"{classes.name} need ({lengths.sum()}, {len(classes)})"
-        )
+        have, need = f"probabilities have shape {probs.shape}", (int(lengths.sum()), len(classes))
+        raise ValueError(f"{have}, but the lengths and the classes of {classes.name} need {need}")
     if len(segments) != len(lengths):
         raise ValueError(f"truth for {len(segments)} videos, but lengths of {len(lengths)}")
     if len(lengths) and lengths.min() < 1:
@@ -284,7 +275,7 @@ def temporal_map(
     )
 
 
-def _proposals(probs: np.ndarray, stride: int) -> list[tuple[int, int, int, float]]:
+def _proposals(probs: Array, stride: int) -> list[tuple[int, int, int, float]]:
     """Class, first frame, end frame and score of what is proposed in a video of probs (T, C).
 
     By class the threshold is max - 0.6 (max - min); each run of at least two frames above it is a
@@ -313,7 +304,7 @@ def _class_ap(
     found: list[tuple[int, int, int, float]],
     truths: Mapping[int, Sequence[tuple[int, int]]],
     thresholds: tuple[float, ...],
-) -> np.ndarray:
+) -> Array:
     """AP (I,) of one class, NaN without truth; ``found`` as video, first frame, end frame, score;
     ``truths`` by video."""
     pairs = []  # of a proposal and a truth of its video: rank, IoU, truth
@@ -335,14 +326,14 @@ def _class_ap(
     return out / (sum(map(len, truths.values())) or math.nan)
 
 
-def _offsets(lengths: np.ndarray) -> np.ndarray:
+def _offsets(lengths: Array) -> Array:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 # --- a detector on videos -------------------------------------------------------------------------
 
 # video (T, D), audio (T or less, D) or None, audio_mask (T,) bool or None: where there is sound
-Video = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
+Video = tuple[Array, Array | None, Array | None]
 
 
 @torch.no_grad()
@@ -423,7 +414,7 @@ def _padded(videos: Sequence[Video], chunks: Sequence[tuple[int, int, int]], lon
 
 
 def predict_store(
-    model: Detector, store: FeatureStore, rows: Sequence[int] | np.ndarray, **options: Any
+    model: Detector, store: FeatureStore, rows: Sequence[int] | Array, **options: Any
 ) -> Predictions:
     """``predict_videos``, with its options, of V rows of a store, in this order. A model that
     resamples each modality alone, as the release, sees the video's own length, else the length
@@ -432,9 +423,8 @@ def predict_store(
     if not len(rows):
         raise ValueError(f"{store.path}: no rows to score; choose a split that has videos")
     if dim != store.dim:
-        raise ValueError(
-            f"the detector takes features {dim} wide, those in {store.path} are {store.dim} wide"
-        )
+        theirs = f"those in {store.path} are {store.dim} wide"
+        raise ValueError(f"the detector takes features {dim} wide, {theirs}")
     separate = model.settings.data.resample == "separate"
     videos = []
     for i in rows:
@@ -465,7 +455,7 @@ def name_segments(segments: Sequence[Segment], codes: Sequence[str]) -> list[Seg
 
 def score(
     predictions: Predictions,
-    truth: np.ndarray,
+    truth: Array,
     segments: Sequence[Sequence[Segment]],
     classes: ClassSet,
     stride: int,
@@ -488,8 +478,8 @@ def score(
 
 def event_metrics(
     names: Sequence[str],
-    probs: np.ndarray,
-    lengths: np.ndarray,
+    probs: Array,
+    lengths: Array,
     segments: Sequence[Sequence[Segment]],
     classes: ClassSet,
     stride: int,

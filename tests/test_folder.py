@@ -59,7 +59,7 @@ def test_a_folder_becomes_a_store(films, tmp_path):
     summary = run(films, tmp_path / "store")
     store = FeatureStore.open(tmp_path / "store")
     rows = list(store.videos)
-    assert [row.name for row in rows] == GOOD == list(summary.done)
+    assert [row.name for row in rows] == GOOD == summary.done
     assert [row.snippets for row in rows] == [3, 3, 3, 5]
     assert [row.has_audio for row in rows] == [True, False, True, True]
     assert [row.label for row in rows] == ["B2-G", "A", "A", "A"]
@@ -155,7 +155,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(films, tmp_path, monkeypatc
     monkeypatch.setattr(folders.ResultLog, "add", real)
     counted.clear()
     summary = run(films, tmp_path / "store")
-    assert summary.kept == ("a_label_B2-G-0", "b")
+    assert summary.kept == {"a_label_B2-G-0", "b"}
     assert counted == ["bad.mp4", "d_label_A.mp4", "c.avi", "empty.mov"]
     assert features(tmp_path / "store") == features(tmp_path / "whole")
 
@@ -168,7 +168,7 @@ def test_a_finished_store_is_extended_and_relabelled_without_extracting_again(
     before = features(store)
     counted.clear()
     again = run(films, store)
-    assert counted == [] and again.done == () and again.kept == tuple(GOOD)
+    assert counted == [] and again.done == [] and again.kept == set(GOOD)
     assert set(again.set_aside) == {"bad", "empty"}  # known, and not tried again
     assert features(store) == before
 

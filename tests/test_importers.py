@@ -15,8 +15,9 @@ import pytest
 
 from avadclip_lite.__main__ import main
 from avadclip_lite.dataset import META, FeatureStore, StoreError
-from avadclip_lite.features import import_release as importers
+from avadclip_lite.features import import_release
 from avadclip_lite.features.import_release import import_cctv, import_layout, import_xd
+from avadclip_lite.features.writer import StoreWriter
 
 DIM = 4
 FIGHT = "A.Film, Part 2 (1999)__#00-01-02_00-02-03_label_B1-B2-0"
@@ -125,7 +126,7 @@ def test_the_report_counts(layout):
     assert report.snippets == 2 * 12 + 2 * 300 + 7 + 10
     assert report.warnings == [f"fewer or more than 10 training crops of 2 videos: {FIGHT}, {CALM}"]
     text = str(report)
-    assert "2 train videos (4 rows)" in text and "50 anomalous of 272 frames" in text
+    assert "rows: {'train': 4, 'test': 2}\n" in text and "\nanomalous frames: 50\n" in text
     assert "warning: fewer or more" in text
 
 
@@ -636,32 +637,32 @@ def test_a_label_from_the_list_where_the_name_has_none(layout):
 
 def test_an_interrupted_import_goes_on_without_redoing_rows(layout, monkeypatch):
     layout.write()
-    loaded: list[str] = []
-    load = importers._load
+    added: list[tuple[str, int]] = []
+    add = StoreWriter.add
 
-    def counted(path: str, dim: int) -> np.ndarray:
-        loaded.append(Path(path).name)
-        if len(loaded) == 6:
+    def counted(self, *, name: str, crop: int, **row) -> None:
+        added.append((name, crop))
+        if len(added) == 4:
             raise KeyboardInterrupt
-        return load(path, dim)
+        add(self, name=name, crop=crop, **row)
 
-    monkeypatch.setattr(importers, "_load", counted)
+    monkeypatch.setattr(StoreWriter, "add", counted)
     with pytest.raises(KeyboardInterrupt):
         layout.run()
     with pytest.raises(StoreError, match="half-written"):
         FeatureStore.open(layout.root / "store")
-    assert loaded[2] == f"{FIGHT}__1.npy"  # its audio was in memory
-    again = len(loaded)
     report = layout.run()
     assert report.resumed_rows == 3
-    assert loaded[again] == f"{CALM}__1.npy"  # the row that was interrupted is the first
+    # the row that was interrupted is added again, no other
+    assert added[3] == added[4] and len(set(added)) == len(added) - 1 == 6
     resumed = {f.name: f.read_bytes() for f in report.path.iterdir()}
     whole = layout.run(overwrite=True).path
     assert resumed == {f.name: f.read_bytes() for f in whole.iterdir()}
 
 
-def test_killed_at_random_moments_an_import_loses_nothing(tmp_path):
+def test_killed_at_random_moments_an_import_loses_nothing(tmp_path, monkeypatch):
     """Twenty processes that are killed, each after up to as long as a whole import takes."""
+    monkeypatch.setattr(import_release, "BUFFER", 4 * DIM * 400)  # a part file every few rows
     layout = Layout(tmp_path, train_crops=10).write()
     started = time.perf_counter()
     whole = {f.name: f.read_bytes() for f in layout.run().path.iterdir()}
@@ -716,7 +717,7 @@ def test_the_command(layout, capsys):
     words += f"--annotations {r}/annotations.txt --out {r}/store --dim {DIM}".split()
     assert main(words) == 0
     out, err = capsys.readouterr()
-    assert "50 anomalous of 272 frames" in out and "importing" in err
+    assert "anomalous frames: 50" in out and "importing" in err
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert "already a feature store" in err and not out

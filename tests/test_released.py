@@ -13,10 +13,13 @@ from reference_fill import filled, release_shapes
 from release_state import to_release_state
 from tiny_models import WORDS, detector
 
+from avadclip_lite import __main__ as command_line
 from avadclip_lite import losses
 from avadclip_lite.compare.release import load_student, load_teacher, release_key
+from avadclip_lite.config import XD_CLASSES
 from avadclip_lite.dataset import Batch
 from avadclip_lite.encoders import TextTower
+from avadclip_lite.train import load_run
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -236,3 +239,24 @@ def test_our_names_and_the_releases():
         "temporal.resblocks.1.attn.in_proj_weight"
     )
     assert release_key("av_prompt.ffn.fc2.weight") == "mlp1.c_proj.weight"
+
+
+@pytest.mark.parametrize("which", ["teacher", "student"])
+def test_a_checkpoint_becomes_a_run_folder(tmp_path, states, outputs, which, capsys):
+    """What ``evaluate`` and ``score`` load is the released detector, its own text tower included,
+    with nothing of CLIP on this machine; and nothing in the folder is a pickle."""
+    torch.save(states[which], tmp_path / "model.pth")
+    words = ["import-checkpoint", str(tmp_path / "model.pth"), "--out", str(tmp_path / "run")]
+    assert command_line.main(words) == 0
+    assert {"teacher": "audio_visual", "student": "vision"}[which] in capsys.readouterr().out
+    found = load_run(tmp_path / "run")
+    assert found.encoder == "clip" and found.classes == XD_CLASSES
+    expected = outputs[which][0]
+    assert found.detector.settings == expected.settings
+    theirs = found.detector.state_dict()
+    for key, value in expected.state_dict().items():
+        assert torch.equal(theirs[key], value), key
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"config.json", "text.safetensors", "weights.safetensors"}
+    assert command_line.main(words) == 2
+    assert "run is not empty; choose another folder" in capsys.readouterr().err

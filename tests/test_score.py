@@ -67,7 +67,7 @@ class Bright(Detector):
 def panel(*roles: str, window: int = 256, **thresholds: float) -> DetectorSet:
     return DetectorSet(
         detectors={role: Bright(role, window) for role in roles},
-        thresholds={r: logit(thresholds[r]) if r in thresholds else None for r in roles},
+        thresholds={role: logit(thresholds.get(role, 0.5)) for role in roles},
         classes=XD_CLASSES,
         encoder="soundstage",
     )
@@ -279,7 +279,7 @@ def test_a_real_detector_streams_close_to_the_whole(tmp_path):
     classes = ClassSet(name="four", codes=tuple("ABCD"), words=tuple("abcd"))
     model = DetectorSet(
         detectors={"vision": detector(role="vision", window=4)},
-        thresholds={"vision": None},
+        thresholds={"vision": 0.0},
         classes=classes,
         encoder="x",
     )
@@ -456,4 +456,4 @@ def test_detectors_that_cannot_be_used(trained, tmp_path, monkeypatch):
         scoring.score(["a.mp4"], models=[runs], out=tmp_path, encoder="clip")
     with pytest.raises(ValueError, match="threshold must be between 0 and 1, got 3"):
         scoring.score(["a.mp4"], models=[runs], out=tmp_path, threshold=3)
-    assert DetectorSet.load([runs]).threshold("vision") == 0  # a confidence of 0.5
+    assert DetectorSet.load([runs]).thresholds["vision"] == 0  # a confidence of 0.5

@@ -70,9 +70,7 @@ def test_frame_measures_equal_scikit_learn(files, capsys, packed) -> None:
     )
     assert metrics["frames"] == 240 and metrics["positive_share"] == truth.mean()
     assert "class probabilities" in said["notes"]["map"]
-    assert said["remarks"] == [
-        f"1 videos annotations cut at the end of the scores, {NAMES[1]} first"
-    ]
+    assert said["remarks"] == [f"annotations cut at the end of the scores, 1 video: {NAMES[1]}"]
 
 
 @pytest.mark.parametrize("both", [True, False])
@@ -154,11 +152,18 @@ def test_columns_subfolders_and_hidden_files(files) -> None:
     (folder / ".ipynb_checkpoints").mkdir()
     np.save(folder / ".ipynb_checkpoints" / f"{NAMES[0]}.npy", np.zeros(3))
     found = read_scores(folder)
-    assert sorted(found) == NAMES
+    assert sorted(name.rpartition("/")[2] for name in found) == NAMES
     for name, array in found.items():
-        np.testing.assert_array_equal(array, scores[name])
-    np.save(folder / f"{NAMES[0]}.npy", np.zeros(3))
-    with pytest.raises(ValueError, match="holds scores of a_label_B1-0-0 twice"):
+        np.testing.assert_array_equal(array, scores[name.rpartition("/")[2]])
+    flat = score_files(scores, [files / "coded.txt"], classes=XD_CLASSES)
+    assert score_files(found, [files / "coded.txt"], classes=XD_CLASSES).metrics == flat.metrics
+    np.save(folder / f"{NAMES[0]}.npy", np.zeros(8))
+    np.save(folder / f"part1/{NAMES[0]}.npy", np.zeros(8))
+    (folder / f"{NAMES[0]}.npy").unlink()
+    with pytest.raises(ValueError, match="could be 'part0/a_label_B1-0-0' or 'part1/a_label_B1"):
+        score_files(read_scores(folder), [files / "coded.txt"], classes=XD_CLASSES)
+    np.save(folder / f"part1/{NAMES[0]}.mp4.npy", np.zeros(8))
+    with pytest.raises(ValueError, match="holds scores of part1/a_label_B1-0-0 twice"):
         read_scores(folder)
 
 
@@ -217,7 +222,9 @@ def test_scores_of_snippets_are_not_taken_for_scores_of_frames(files) -> None:
 
 @pytest.fixture
 def trained(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "load_text", lambda *args, **kwargs: tiny_text())
+    text, prompts = tiny_text()
+    text.name = "tiny"
+    monkeypatch.setattr(train, "load_text", lambda *args, **kwargs: (text, prompts))
     store = tiny_store(tmp_path / "store")
     model = train.fit(tiny_settings(epochs=1), store, out=tmp_path / "run", progress=False).model
     return tmp_path, store, model
@@ -242,8 +249,8 @@ def test_what_does_not_go_together_is_refused(trained, capsys) -> None:
     for words, said in (
         ([], "give either --run RUN --data STORE or --scores PATH --annotations FILE"),
         (["--run", "r", "--scores", "s"], "give either --run"),
-        (["--run", "r"], "--run needs --data, too"),
-        (["--scores", "s"], "--scores needs --annotations, too"),
+        (["--run", "r"], "give either --run"),
+        (["--scores", "s"], "give either --run"),
         (["--run", str(folder), "--data", str(folder / "store")], "is no training run"),
     ):
         assert command_line.main(["evaluate", *words]) == 2
@@ -262,9 +269,9 @@ def test_lengths_are_read_in_both_forms_and_checked(files) -> None:
     assert read_lengths(files / "a.csv") == {"a_label_B1-0-0": 80}
     assert read_lengths(files / "b.txt") == {"a b_label_A": 90, "c": 64}
     (files / "c.txt").write_text("c long\n")
-    with pytest.raises(ValueError, match="c.txt, entry 1: 'c long' is no name and number"):
+    with pytest.raises(ValueError, match="c.txt, line 1: 'c long' is no name and number"):
         read_lengths(files / "c.txt")
-    with pytest.raises(FileNotFoundError, match="lengths file .* does not exist"):
+    with pytest.raises(FileNotFoundError, match="none does not exist"):
         read_lengths(files / "none")
     lengths = dict(zip(NAMES, (80, 96, 64), strict=True))
     annotations = [files / "coded.txt"]
@@ -280,7 +287,7 @@ def test_lengths_are_read_in_both_forms_and_checked(files) -> None:
         ValueError, match="c_label_A has 4 scores x stride 16 = 64 frames, but its length is 80"
     ):
         score(**{NAMES[2]: 80})
-    with pytest.raises(ValueError, match="1 of 4 videos in the lengths file .*'d_label_A' first"):
+    with pytest.raises(ValueError, match="1 of 4 listed videos have no scores, 1 video: d_label_A"):
         score(d_label_A=64)
     del lengths[NAMES[0]]
     with pytest.raises(ValueError, match="a_label_B1-0-0 has scores but is not in the lengths"):
@@ -289,7 +296,9 @@ def test_lengths_are_read_in_both_forms_and_checked(files) -> None:
 
 def test_scores_that_do_not_fit_are_refused(files) -> None:
     annotations, probs = [files / "coded.txt"], probabilities()
-    with pytest.raises(ValueError, match="1 of 2 annotated videos have no scores, 'a_label_B1"):
+    with pytest.raises(
+        ValueError, match="1 of 2 annotated videos have no scores, 1 video: a_label_B1"
+    ):
         score_files({n: probs[n] for n in NAMES[1:]}, annotations, classes=XD_CLASSES)
     with pytest.raises(ValueError, match="annotated up to frame 100, but its scores end at frame"):
         score_files(probs | {NAMES[1]: probs[NAMES[1]][:5]}, annotations, classes=XD_CLASSES)
@@ -323,7 +332,7 @@ def test_arrays_that_are_no_scores_are_refused_by_name(tmp_path, array, message)
 def test_missing_damaged_or_pickled_files_are_refused(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="nothing does not exist; expected a folder"):
         read_scores(tmp_path / "nothing")
-    with pytest.raises(FileNotFoundError, match="holds no .npy file"):
+    with pytest.raises(FileNotFoundError, match="holds no array"):
         read_scores(tmp_path)
     np.savez(tmp_path / "s.npz", v=np.zeros(30))
     whole = (tmp_path / "s.npz").read_bytes()
@@ -331,9 +340,9 @@ def test_missing_damaged_or_pickled_files_are_refused(tmp_path) -> None:
     pickled = (tmp_path / "s.npy").read_bytes()
     for content in (whole[:100], b"", b"text", pickled):
         (tmp_path / "s.npz").write_bytes(content)
-        with pytest.raises(ValueError, match="s.npz is no readable .npz"):
+        with pytest.raises(ValueError, match="s.npz is no readable file of numbers"):
             read_scores(tmp_path / "s.npz")
-    with pytest.raises(ValueError, match="s.npy is no readable array"):
+    with pytest.raises(ValueError, match="is no readable file of numbers"):
         read_scores(tmp_path)
 
 

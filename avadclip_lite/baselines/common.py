@@ -100,8 +100,8 @@ class Baseline(Detector):
             if weight.requires_grad:
                 factor = next((f for k, f in self.rates.items() if name.startswith(k)), 1.0)
                 groups.setdefault(factor * train.learning_rate, []).append(weight)
-        groups = [{"params": weights, "lr": rate} for rate, weights in groups.items()]
-        return [self.optimizer(groups, weight_decay=train.weight_decay)] if groups else []
+        self.groups = [{"params": weights, "lr": rate} for rate, weights in groups.items()]
+        return [self.optimizer(self.groups, weight_decay=train.weight_decay)] if groups else []
 
     def batches(self, bags: TrainingSet, generator: torch.Generator) -> list[Tensor]:
         """``steps / epochs`` batches of positions, or one pass. Of paired halves each draws from a

@@ -119,6 +119,8 @@ class MACILSD(common.Baseline):
 
     def start_epoch(self, epoch: int, bags: common.TrainingSet) -> None:
         self.published_epoch = epoch * EPOCHS / self.settings.train.epochs
+        for group in self.groups:  # a cosine over 60 epochs, of which 50 are run
+            group["lr"] *= (1 + math.cos(math.pi * self.published_epoch / 60)) / 2
 
     def kept_share(self) -> float:
         """What the audio-visual network keeps of itself after a published epoch: 0.91 to 1."""

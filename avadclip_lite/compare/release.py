@@ -34,7 +34,6 @@ from avadclip_lite.encoders import (
 from avadclip_lite.model import AVadCLIP, build
 
 CLIP_PREFIX = "clipmodel."
-TEXT = "text.safetensors"  # the text tower of a run folder that has one of its own
 _UNUSED_CLIP = re.compile(r"clipmodel\.(visual\..+|logit_scale)")
 # Second names that the release's audio branch gives its convolutions, inside nn.Sequential.
 _ALIAS = re.compile(r"(temporalconvnet\.network\.\d+)\.net\.([04])\.(.+)")
@@ -194,7 +193,7 @@ def import_checkpoint(source: str | Path, out: str | Path) -> AVadCLIP:
         "teacher": None,
     }
     out.mkdir(parents=True, exist_ok=True)
-    save_file(prompt.tower.state_dict(), out / TEXT)
+    save_file(prompt.tower.state_dict(), out / train.TEXT)
     save_file(detector.trainable_state(), out / train.WEIGHTS)
     (out / train.CONFIG).write_text(json.dumps(identity, indent=2), encoding="utf-8")  # the last
     return detector

@@ -21,10 +21,10 @@ from avadclip_lite.config import Config
 RECORDS = "AVADCLIP_RECORDS"  # environment variable that names the file of a notebook's records
 SCHEMA = json.loads(Path(__file__).with_name("metrics.schema.json").read_text(encoding="utf-8"))
 _DEFINED = SCHEMA["$defs"]
+_WORDS = {one["properties"]["measure"]["const"]: one for one in _DEFINED["record"]["oneOf"]}
 # measure: the kind of its numbers (fraction, signed, amount, count or number)
 MEASURES: Mapping[str, str] = {
-    kind["properties"]["measure"]["const"]: kind["properties"]["value"]["$ref"].rpartition("/")[2]
-    for kind in _DEFINED["record"]["oneOf"]
+    word: one["properties"]["value"]["$ref"].rpartition("/")[2] for word, one in _WORDS.items()
 }
 INTERACTIVE = Path(__file__).resolve().parents[2] / "runs" / "interactive" / "metrics.jsonl"
 
@@ -54,11 +54,10 @@ def record(
     is not finite or outside of its measure's range.
     """
     fields = _DEFINED["record"]["properties"]
-    stem, _, last = measure.rpartition("_")
-    if last in fields["branch"]["enum"]:
-        if branch not in (None, last):
-            raise ValueError(f"record({measure!r}) was given another branch, {branch!r}")
-        measure, branch = stem, last
+    word, named = split_name(measure)
+    if named and branch not in (None, named):
+        raise ValueError(f"record({measure!r}) was given another branch, {branch!r}")
+    measure, branch = word, named or branch
     known = {name: fields[name]["enum"] for name in ("branch", "split")} | {"measure": [*MEASURES]}
     for name, given in {"measure": measure, "branch": branch, "split": split}.items():
         if given not in known[name]:
@@ -96,6 +95,20 @@ def record(
             f"record cannot write {path} ({error.strerror}); name a file that can be written in "
             f"the environment variable {RECORDS}"
         ) from None
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """Measure and branch of a flat name of ``evaluate.Report.metrics``."""
+    stem, _, last = name.rpartition("_")
+    branches = _DEFINED["record"]["properties"]["branch"]["enum"]
+    return (stem, last) if last in branches else (name, None)
+
+
+def described(name: str) -> str:
+    """What a flat name says, in words."""
+    word, branch = split_name(name)
+    text = _WORDS.get(word, _WORDS["map_class"])["description"]
+    return f"{text} ({branch})" if branch else text
 
 
 def _this_notebook() -> str:

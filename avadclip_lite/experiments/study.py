@@ -49,7 +49,7 @@ from avadclip_lite.evaluate import evaluate
 from avadclip_lite.experiments.cache import source_digest, train_or_load
 from avadclip_lite.experiments.run import write_atomically
 from avadclip_lite.experiments.train_command import add_field_argument, chosen_fields
-from avadclip_lite.features.parallel import add_worker_arguments, each
+from avadclip_lite.features.parallel import add_worker_arguments, parallel_map
 from avadclip_lite.train import SHOWN, fit
 
 PROTOCOLS = ("chosen", "last", "best on test")
@@ -282,7 +282,7 @@ def run_study(
             file=sys.stderr,
         )
     tasks = [replace(one, variant=variant, seed=seed) for variant, seed in todo]
-    found = each(partial(_logged, repeat, log), tasks, **workers)
+    found = parallel_map(partial(_logged, repeat, log), tasks, **workers)
     for _ in tqdm(found, total=len(todo), unit="training", disable=None if progress else True):
         pass
     return out

@@ -67,19 +67,9 @@ class ImportReport:
     warnings: list[str]
 
     def __str__(self) -> str:
-        counts = [f"{self.videos[s]:,} {s} videos ({self.rows[s]:,} rows)" for s in self.rows]
-        return "\n".join(
-            [
-                f"{self.path}: {', '.join(counts)}, {self.snippets:,} snippets, "
-                f"{self.seconds:.1f} s",
-                f"test truth: {self.anomalous_frames:,} anomalous of {self.frames:,} frames; "
-                f"annotations clipped in {self.clipped_videos} videos",
-                f"rows cut to the shorter of video and audio: {self.cut_rows}; videos without "
-                f"audio: {self.missing_audio}; rows kept from an interrupted import: "
-                f"{self.resumed_rows}",
-                *(f"warning: {text}" for text in self.warnings),
-            ]
-        )
+        facts = {name.replace("_", " "): value for name, value in vars(self).items()}
+        warnings = [f"warning: {text}" for text in facts.pop("warnings")]
+        return "\n".join([*(f"{name}: {value}" for name, value in facts.items()), *warnings])
 
 
 def import_layout(
@@ -158,7 +148,7 @@ def import_layout(
         missing_audio=rows[silent].name.nunique(),
         clipped_videos=clipped,
         resumed_rows=writer.resumed,
-        seconds=time.perf_counter() - started,
+        seconds=round(time.perf_counter() - started, 1),
         warnings=warnings,
     )
 
@@ -369,25 +359,23 @@ def _check_events(rows: pd.DataFrame, segments: Events, classes: ClassSet, strid
 def _copy(
     rows: pd.DataFrame, segments: Events, writer: StoreWriter, root: Path, progress: bool
 ) -> None:
-    track = lru_cache(maxsize=1)(_load)  # crops of a video follow one another
+    track = lru_cache(maxsize=1)(np.load)  # crops of a video follow one another
     for row in tqdm(rows.itertuples(), "importing", len(rows), disable=not progress):
-        if (row.name, row.crop) not in writer:
+        if (row.name, row.crop) in writer:
+            continue
+        try:
             writer.add(
                 name=row.name,
                 label=row.label,
                 split=row.split,
                 crop=row.crop,
-                video=_load(row.video, writer.dim),
-                audio=track(row.audio, writer.dim) if row.audio else None,
+                video=np.load(row.video),
+                audio=track(row.audio) if row.audio else None,
                 segments=segments.get(row.name, ()),
                 source=Path(row.video).relative_to(root).as_posix(),
             )
-
-
-def _load(path: str, dim: int) -> np.ndarray:
-    array = np.load(path, allow_pickle=False)
-    check_features(array, dim, f"{path}: features")
-    return array
+        except StoreError as error:
+            raise StoreError(f"{row.video}, {row.audio or 'no audio'}: {error}") from None
 
 
 # ---------------------------------------------------------------------------- command line

@@ -83,6 +83,7 @@ class StoreWriter:
         self._used = {"video": 0, "audio": 0}  # snippets
         self._pending: list[tuple[dict[str, Any], dict[str, np.ndarray]]] = []  # rows, arrays
         self._held = 0  # bytes of them
+        self._flushed = 0  # rows on disk
         self._parts = self.partial / "parts"
         self._parts.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self._parts / "lock")
@@ -233,10 +234,11 @@ class StoreWriter:
         for kind in _ARRAYS:
             if blocks := [held[kind] for _, held in self._pending if kind in held]:
                 arrays[kind] = np.concatenate(blocks)
-        part = self._part(len(self._rows) - len(self._pending))
+        part = self._part(self._flushed)
         with open(part.with_suffix(".new"), "wb") as file:
             np.savez(file, **arrays)
         os.replace(part.with_suffix(".new"), part)
+        self._flushed += len(self._pending)
         self._pending, self._held = [], 0
 
     def _read_part(self, first: int) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
@@ -267,6 +269,7 @@ class StoreWriter:
             self._dtype, self._flag_names = told["dtype"], told["flags"]
             for row in told["rows"]:
                 self._enter(row | {"segments": [tuple(event) for event in row["segments"]]})
+        self._flushed = len(self._rows)
         for file in set(self._parts.glob("*.n*")) - kept:
             file.unlink()
 
@@ -318,23 +321,18 @@ class StoreWriter:
         (self.partial / dataset.META).write_text(text, encoding="utf-8")
 
     def _publish(self) -> None:
-        """Give the partial store its name; what makes it readable, meta.json, comes last.
-
-        What else lies in ``NAME.partial`` (its maker's log) is copied: until the end a process
-        that is killed must find everything where it was.
-        """
-        self.path.mkdir(exist_ok=True)
+        """Give the partial store its name; what makes it readable, meta.json, comes last. What else
+        lies in ``NAME.partial`` (its maker's log) comes along, if the store has none."""
         arrays = [f"{kind}.npy" for kind in _ARRAYS]
-        made = [*arrays, dataset.MANIFEST, dataset.ANNOTATIONS, dataset.META]
-        for file in (dataset.META, *arrays):
-            (self.path / file).unlink(missing_ok=True)
-        for file in self.partial.iterdir():
-            if file.is_file() and file.name not in made:
-                shutil.copyfile(file, self.path / file.name)
-        for file in filter(Path.exists, (self.partial / name for name in made)):
-            with open(file, "rb") as written:
-                os.fsync(written.fileno())
-            os.replace(file, self.path / file.name)
+        made = {*arrays, dataset.MANIFEST, dataset.ANNOTATIONS, dataset.META}
+        self.path.mkdir(exist_ok=True)
+        for name in (dataset.META, *arrays):
+            (self.path / name).unlink(missing_ok=True)
+        for file in sorted(self.partial.iterdir(), key=lambda file: file.name == dataset.META):
+            if file.is_file() and (file.name in made or not (self.path / file.name).exists()):
+                with open(file, "rb") as written:
+                    os.fsync(written.fileno())
+                os.replace(file, self.path / file.name)
         self._part(0).unlink()  # what is left of the partial store is no store any more
         shutil.rmtree(self.partial, ignore_errors=True)
         self.close()

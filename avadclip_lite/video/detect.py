@@ -6,10 +6,9 @@ alignment branch, averaged over ``SMOOTH`` snippets to each side, changes within
 ends and the next begins. An event is named after the class with the largest share, weighted by
 confidence; neighbours of one name are one event. Detectors without classes leave it nameless.
 
-A whole video is scored when all of it is there, in the detector's chunks as in evaluation. While
-streaming, a snippet is scored with what came before it in the detector's window and at least
-``AHEAD`` snippets after it, so scores differ a little; what is held is those snippets' features
-and every snippet's scores, whatever the length.
+A whole video is scored at its end, in the detector's chunks as in evaluation; a streamed snippet
+with what came before it in the detector's window and at least ``AHEAD`` snippets after it, so that
+scores differ a little, and only those snippets' features are held.
 
 Shape letters: T snippets, K crops, D feature width, C classes (0 is normal).
 """
@@ -50,7 +49,7 @@ class DetectorSet:
     """The detectors at hand, by role, all for the same features and classes."""
 
     detectors: dict[Role, Detector]
-    thresholds: dict[Role, float | None]  # anomaly logits saved with them
+    thresholds: dict[Role, float]  # anomaly logits
     classes: ClassSet
     encoder: str
 
@@ -62,55 +61,42 @@ class DetectorSet:
         two detectors of one role, or detectors that do not belong together.
         """
         found = {run: load_run(run, device) for path in paths for run in _runs(Path(path))}
-        roles: dict[Role, Path] = {}
-        for run, one in found.items():
-            first = roles.setdefault(one.detector.settings.model.role, run)
-            if first is not run:
-                role = one.detector.settings.model.role
-                raise ValueError(f"{first} and {run} are both {role} detectors; name one of them")
-        (first, one), *others = found.items()
-        for run, other in others:
-            fits = (one.classes, one.encoder, one.detector.settings.model.dim)
-            if fits != (other.classes, other.encoder, other.detector.settings.model.dim):
+        (first, one), *_ = found.items()
+        own: dict[Role, Path] = {}
+        for run, other in found.items():
+            role, width = other.detector.settings.model.role, other.detector.settings.model.dim
+            if own.setdefault(role, run) is not run:
                 raise ValueError(
-                    f"{first} and {run} were trained on different features or classes; score with "
-                    "one of them"
+                    f"{own[role]} and {run} are both {role} detectors; name one of them"
                 )
+            fits = (one.classes, one.encoder, one.detector.settings.model.dim)
+            if fits != (other.classes, other.encoder, width):
+                different = "were trained on different features or classes; score with one of them"
+                raise ValueError(f"{first} and {run} {different}")
         return cls(
-            detectors={role: found[run].detector for role, run in roles.items()},
-            thresholds={role: read_threshold(run) for role, run in roles.items()},
+            detectors={role: found[run].detector for role, run in own.items()},
+            thresholds={role: read_threshold(run) or DEFAULT_LOGIT for role, run in own.items()},
             classes=one.classes,
             encoder=one.encoder,
         )
 
     def choose(self, state: str) -> tuple[Role, str]:
-        """The role to use for a video whose sound is in this state (present, absent, silent or
-        unreadable), and why, in words.
-
-        Raises ``ValueError`` when there is only an audio detector and nothing to hear.
-        """
+        """The role to use for a video whose sound is in this state (present, absent, ...), and why,
+        in words. Raises ``ValueError`` where only an audio detector is, and nothing to hear."""
         order: tuple[Role, ...] = ("vision", "audio_visual")
         if state == "present":
             order = ("audio_visual", "vision", "audio")
         role = next((role for role in order if role in self.detectors), None)
         if role is None:
             raise ValueError(f"sound is {state}, and the only detector at hand hears")
-        why = f"sound is {state}: {_NAMES[role]}"
+        why = f"sound is {state}: {_name(role)}"
         if role != order[0]:
-            why += f", because no {_NAMES[order[0]]} was given"
+            why += f", because no {_name(order[0])} was given"
         return role, why
 
-    def threshold(self, role: Role) -> float:
-        """The anomaly logit saved with a detector, else ``DEFAULT_LOGIT``."""
-        saved = self.thresholds[role]
-        return DEFAULT_LOGIT if saved is None else saved
 
-
-_NAMES = {
-    "audio_visual": "audio-visual detector",
-    "vision": "vision-only detector",
-    "audio": "audio-only detector",
-}
+def _name(role: Role) -> str:
+    return role.replace("_", "-") + " detector" if "_" in role else f"{role}-only detector"
 
 
 def _runs(path: Path) -> list[Path]:
@@ -127,7 +113,7 @@ def _runs(path: Path) -> list[Path]:
     return runs
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Event:
     """A run of snippets that reach the threshold; ``code``, ``name`` and ``share`` are None where
     the detector has no classes."""
@@ -155,8 +141,8 @@ def find_events(
     threshold: float,
     classes: ClassSet,
 ) -> list[Event]:
-    """The events in anomaly ``logits (T,)`` that reach ``threshold``, named by ``probabilities
-    (T, C)`` if there are any; ``times (T + 1,)`` seconds."""
+    """The events in anomaly ``logits (T,)``, named by ``probabilities (T, C)`` if there are any;
+    ``times (T + 1,)`` seconds."""
 
     def event(first: int, end: int) -> Event:
         code = name = share = None
@@ -166,17 +152,9 @@ def find_events(
             code, name = classes.codes[1 + best], classes.words[1 + best]
             share = float(weight[best] / max(weight.sum(), 1e-12))
         top = first + int(logits[first:end].argmax())
-        return Event(
-            code=code,
-            name=name,
-            start=float(times[first]),
-            end=float(times[end]),
-            score=float(expit(float(logits[top]))),
-            share=share,
-            peak=float(times[top] + times[top + 1]) / 2,
-            first_snippet=first,
-            end_snippet=end,
-        )
+        score, peak = float(expit(float(logits[top]))), float(times[top] + times[top + 1]) / 2
+        span = float(times[first]), float(times[end])
+        return Event(code, name, *span, score, share, peak, first, end)
 
     above = np.concatenate([[False], logits >= threshold, [False]])
     found: list[Event] = []
@@ -214,7 +192,7 @@ class Scores(Reading):
     times: np.ndarray  # (T + 1,) seconds from the first picture
     logits: np.ndarray  # (T,) float32, anomaly logits
     probabilities: np.ndarray | None  # (T, C); None for detectors without classes
-    loudness: np.ndarray  # (T, LOUDNESS_BINS)
+    loudness: np.ndarray  # (T,) root mean square of the sound
     streamed: bool
 
     @property
@@ -235,31 +213,24 @@ class Scores(Reading):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON types, times in seconds from the first picture."""
-        snippets = {
-            "start": _rounded(self.times[:-1]),
+        snippets: dict[str, Any] = {"start": _rounded(self.times[:-1])}
+        snippets |= {
             "confidence": _rounded(self.confidence),
             "anomaly_logit": _rounded(self.logits),
         }
         if self.probabilities is not None:
             columns = zip(self.classes.codes, self.probabilities.T, strict=True)
             snippets["classes"] = {code: _rounded(column) for code, column in columns}
-        return {
-            "video": printable(self.source.name),
-            "detector": self.role,
-            "why": self.why,
-            "threshold": round(self.threshold, 6),
-            "streamed": self.streamed,
-            "seconds": round(float(self.times[-1]), 3),
-            "frames": self.frames,
-            "first_picture": round(self.origin, 6),  # container time
-            "sound": self.sound,
-            "notes": list(self.notes),
-            "events": [
-                {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(event).items()}
-                for event in self.events
-            ],
-            "snippets": snippets,
-        }
+        told = {"video": printable(self.source.name), "detector": self.role, "why": self.why}
+        told |= {"threshold": round(self.threshold, 6), "streamed": self.streamed}
+        told |= {"seconds": round(float(self.times[-1]), 3), "frames": self.frames}
+        told |= {"first_picture": round(self.origin, 6)}  # container time
+        told |= {"sound": self.sound, "notes": list(self.notes)}
+        events = [
+            {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(event).items()}
+            for event in self.events
+        ]
+        return told | {"events": events, "snippets": snippets}
 
 
 def _rounded(values: np.ndarray) -> list[float]:
@@ -280,11 +251,9 @@ def score_video(
 
     ``threshold``: a confidence in [0, 1], in place of the saved one. ``progress`` is told of
     snippets done. ``choices`` go to ``FeatureReader``; of several crops the mean is taken.
-
     ``on_event("starts", event)`` is called when a run of events begins, as far as it is known then,
     and ``on_event("ends", event)`` for each of its events when it is over, both at most ``DELAY``
-    snippets of video later. Memory then: the features of one window of the detector, and some
-    20 + C numbers a snippet.
+    snippets of video later. Held are then one window's features and 4 + C numbers a snippet.
     """
     if on_event is not None:
         choices = {"batch": STREAM_BATCH} | choices
@@ -360,7 +329,8 @@ class StreamState:
             since = f"from {clock(self.times[self._scored])} on " if self._on_event else ""
             self.reasons.append(since + why)
             self.role = role
-            self.limit = self._detectors.threshold(role) if self._given is None else self._given
+            own = self._detectors.thresholds[role]
+            self.limit = own if self._given is None else self._given
         logits, probabilities = _predict(model, join(self._parts), sound == "present")
         held = len(logits)
         fresh = slice(held - self._pending, held - self._pending + count)

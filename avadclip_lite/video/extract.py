@@ -1,22 +1,19 @@
 """A video file becomes features: pictures and sound of every snippet.
 
-    encoders = load_encoders("soundstage")
-    found = extract("holiday.mp4", encoders)
+    found = extract("holiday.mp4", load_encoders("soundstage"))
     found.video, found.audio, found.times     # (K, T, D), (T, D) or None, (T + 1,) seconds
 
 A snippet is ``stride`` consecutive frames, whatever their time stamps; its sound is exactly the
-sound between its first frame and the next snippet's. Three choices shape the picture features:
+sound between its first frame and the next snippet's. Two more choices shape the picture features:
 
-- ``crops``: which part of the picture is encoded. Crop numbers 0 to 9 are the released features'
-  (every picture squeezed to 340 x 256 whatever its aspect, then 224 x 224 from the centre (0), top
-  left, top right, bottom left, bottom right (4); 5 to 9 the same mirrored; the released test
-  features are crop 5). ``"clip"`` is CLIP's own preprocessing (shorter side resized, centre cut
-  out); ``"whole"`` squeezes the whole picture into the encoder's square, so that nothing at the
-  edges is lost.
-- ``picture``: which frames of a snippet are encoded. The release does not say which it took;
-  ``"middle"`` (frame ``stride // 2``) is nearest to the sound of the whole snippet, ``"first"`` is
-  what a loop over every 16th frame takes, ``"mean"`` encodes all and averages their features.
-- ``stride``: frames a snippet.
+- ``crops``: which part is encoded. Numbers 0 to 9 are the released features' (every picture
+  squeezed to 340 x 256 whatever its aspect, then 224 x 224 from the centre (0), top left, top
+  right, bottom left, bottom right (4); 5 to 9 the same mirrored; the release tests with crop 5).
+  ``"clip"`` is CLIP's own preprocessing (shorter side resized, centre cut out); ``"whole"``
+  squeezes the picture into the encoder's square, so that nothing at the edges is lost.
+- ``picture``: which frames are encoded. The release does not say which it took; ``"middle"`` is
+  nearest to the sound of the whole snippet, ``"first"`` is what a loop over every 16th frame takes,
+  ``"mean"`` encodes all and averages their features.
 
 Pictures are encoded in a worker thread while the next ones are decoded. Besides the result at most
 ``QUEUE + 2`` batches of cut pictures and their sound are held, whatever the length of the video.
@@ -40,7 +37,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from avadclip_lite.config import CROPS, SAMPLE_RATE, TEST_CROP, XD_STRIDE
+from avadclip_lite.config import CROPS, TEST_CROP, XD_STRIDE
 from avadclip_lite.encoders import Encoders
 from avadclip_lite.video.reader import Snippet, Sound, VideoReader
 
@@ -52,7 +49,6 @@ RELEASE_SIZE = (340, 256)  # width, height that the release squeezes every pictu
 RELEASE_CROP = 224
 BATCH = 32  # pictures encoded at a time
 QUEUE = 2  # batches that may wait for the encoder
-LOUDNESS_BINS = 8  # loudness values a snippet, for drawing the sound
 SILENCE = 1e-3  # a track whose peak stays below (-60 dB) counts as silent
 NOTICEABLE = 0.1  # seconds; pictures and sound that start or end further apart are reported
 MAX_WINDOW = 60.0  # seconds of sound that are encoded at once; a pause in the pictures is longer
@@ -87,12 +83,9 @@ def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def checked_crops(crops: Crops | str | int | Sequence[int] | None, encoder: str) -> Crops:
-    """``crops`` in its one form: "clip", "whole" or a tuple of crop numbers; also understands
-    "all", "5", "0,5" and None, the encoder's default (whole pictures for the tiny encoders, which
-    were trained on whole pictures; the released test features' crop for CLIP).
-
-    Raises ``ValueError`` for anything else.
-    """
+    """``crops`` in its one form: "clip", "whole" or a tuple of numbers; also understands "all",
+    "5", "0,5" and None, the encoder's default (what the tiny encoders were trained on; the released
+    test features' crop for CLIP). Raises ``ValueError`` for anything else."""
     if crops is None:
         return (TEST_CROP,) if encoder == "clip" else "whole"
     if crops in ("clip", "whole"):
@@ -131,7 +124,7 @@ class Part:
     video: np.ndarray  # (K, T, D) float32
     audio: np.ndarray | None  # (T, D) float32; None without sound
     audio_coverage: np.ndarray  # (T,) float32, the share of a snippet that the track covers
-    loudness: np.ndarray  # (T, LOUDNESS_BINS) float32, root mean square
+    loudness: np.ndarray  # (T,) float32, root mean square
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,10 +160,8 @@ class FeatureReader:
 
     ``crops``, ``picture``, ``stride``: see the module's text. ``batch``: pictures encoded at a
     time; it changes features by no more than float32 rounding. ``threads``: of the decoder, 0 for
-    one a core.
-
-    Raises ``FileNotFoundError``, ``BrokenVideo`` for a file without pictures, ``ValueError`` for
-    a bad choice.
+    one a core. Raises ``FileNotFoundError``, ``BrokenVideo`` for a file without pictures,
+    ``ValueError`` for a bad choice.
     """
 
     def __init__(
@@ -215,31 +206,16 @@ class FeatureReader:
                 worker.shutdown(cancel_futures=True)  # the caller may stop half-way
         self.reading = self._describe()
 
-    def _listen(self, snippet: Snippet) -> tuple[np.ndarray, float, np.ndarray]:
-        """The sound of a snippet (samples,), of one that lasts longer than ``MAX_WINDOW`` (pictures
-        may pause for hours) its loudest piece; the share that the track covers; loudness."""
+    def _listen(self, snippet: Snippet) -> tuple[np.ndarray, float]:
+        """The sound of a snippet (samples,), and the share of it that the track covers; of one that
+        lasts longer than ``MAX_WINDOW`` (pictures may pause for hours) the loudest piece."""
         start, end = (self._pictures.origin + time for time in (snippet.start, snippet.end))
         edges = np.linspace(start, end, max(math.ceil((end - start) / MAX_WINDOW), 1) + 1)
-        total = max(round(end * SAMPLE_RATE) - round(start * SAMPLE_RATE), 1)
-        sums, counts, done, covered = *np.zeros((2, LOUDNESS_BINS)), 0, 0.0
-        loudest, most = np.zeros(1, np.float32), -1.0
-        for low, high in pairwise(edges):
-            wave, share = self._sound.window(low, high)
-            bins = (done + np.arange(len(wave))) * LOUDNESS_BINS // max(total, done + len(wave))
-            energy = np.square(wave, dtype=np.float64)
-            sums += np.bincount(bins, energy, LOUDNESS_BINS)
-            counts += np.bincount(bins, minlength=LOUDNESS_BINS)
-            done, covered = done + len(wave), covered + share * len(wave)
-            if energy.mean() > most:
-                loudest, most = wave, energy.mean()
-        return loudest, covered / done, np.sqrt(sums / np.maximum(counts, 1)).astype(np.float32)
+        pieces = (self._sound.window(low, high) for low, high in pairwise(edges))
+        return max(pieces, key=lambda piece: loudness(piece[0]))
 
     def _encode(
-        self,
-        snippets: Sequence[Snippet],
-        waves: Sequence[np.ndarray],
-        coverage: Sequence[float],
-        loudness: Sequence[np.ndarray],
+        self, snippets: Sequence[Snippet], waves: Sequence[np.ndarray], coverage: Sequence[float]
     ) -> Part:
         pictures = np.stack([np.stack(snippet.pictures) for snippet in snippets])
         n, p, k = pictures.shape[:3]
@@ -249,7 +225,7 @@ class FeatureReader:
             video=video.view(n, p, k, -1).mean(dim=1).transpose(0, 1).numpy(),
             audio=encode_waves(self._encoders, waves) if self._sound.present else None,
             audio_coverage=np.array(coverage, np.float32),
-            loudness=np.stack(loudness),
+            loudness=np.array([loudness(wave) for wave in waves], np.float32),
         )
 
     def _describe(self) -> Reading:
@@ -261,12 +237,12 @@ class FeatureReader:
                 sound, heard = "unreadable", ["the sound track cannot be decoded and is left out"]
             elif track.peak < SILENCE:
                 sound, heard = "silent", ["the sound track is silent and is left out"]
-            notes += [note for note in (track.track, *heard) if note]
+            notes += [note for note in (track.media.track, *heard) if note]
         return Reading(
             source=self._path,
             frames=pictures.frames,
             origin=pictures.origin,
-            joins=pictures.joins,
+            joins=pictures.media.joins,
             sound=sound,
             notes=tuple(notes),
         )
@@ -279,6 +255,11 @@ def extract(path: str | Path, encoders: Encoders, **choices: Any) -> Extraction:
     if reader.reading.sound != "present":
         found = found | {"audio": None}
     return Extraction(**found, **vars(reader.reading))
+
+
+def loudness(wave: np.ndarray) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
 
 
 def encode_waves(encoders: Encoders, waves: Sequence[np.ndarray]) -> np.ndarray:
@@ -312,13 +293,13 @@ def _sound_notes(sound: Sound, pictures: VideoReader) -> Iterator[str]:
     elif lead < -NOTICEABLE:
         yield f"{-lead:.2f} s of sound before the first picture left out"
     declared = sound.last
-    if sound.declared_end is not None and not pictures.joins:  # else of one recording only
+    if sound.declared_end is not None and not pictures.media.joins:  # else of one recording only
         declared = sound.declared_end
     if sound.over and sound.last < end - NOTICEABLE:
         yield f"the sound ends {end - sound.last:.2f} s before the pictures"
     elif declared > end + NOTICEABLE and not pictures.notes():  # else the pictures broke off
         yield f"{declared - end:.2f} s of sound after the last picture left out"
-    if sound.damaged:
-        yield f"the sound is damaged in {sound.damaged} places"
+    if sound.media.damaged:
+        yield f"the sound is damaged in {sound.media.damaged} places"
     if sound.cancels:
         yield "the channels cancel each other where they are mixed; one of them is heard there"

@@ -25,7 +25,6 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -57,7 +56,7 @@ from avadclip_lite.video.extract import (
 )
 from avadclip_lite.video.reader import printable
 
-__all__ = ["EXTRACTION", "Summary", "extract_folder", "find_videos", "video_names"]
+__all__ = ["EXTRACTION", "ResultLog", "extract_folder", "find_videos", "video_names"]
 
 EXTRACTION = "extraction.jsonl"
 UNLABELLED = "unlabelled"
@@ -95,11 +94,10 @@ def video_names(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
     """Files by what they are called in the store: the path below the folder without its suffix,
     or with it where two would be called the same."""
     root = folder if folder.is_dir() else folder.parent
-    names = [printable(path.relative_to(root).as_posix()) for path in paths]
-    count = Counter(name.removesuffix(Path(name).suffix) for name in names)
-    short = [name.removesuffix(Path(name).suffix) for name in names]
-    pairs = zip(names, short, paths, strict=True)
-    return {stem if count[stem] == 1 else name: path for name, stem, path in pairs}
+    named = {printable(path.relative_to(root).as_posix()): path for path in paths}
+    short = {name: name.removesuffix(path.suffix) for name, path in named.items()}
+    count = Counter(short.values())
+    return {short[n] if count[short[n]] == 1 else n: path for n, path in named.items()}
 
 
 def reason(error: Exception, path: str | Path) -> str:
@@ -124,8 +122,7 @@ def _truth(
     classes: ClassSet,
     split: str,
 ) -> tuple[dict[str, Truth], list[str]]:
-    """Each video's label (listed, else in its name, else none) and events, and remarks on what
-    could not be read or stands for no video."""
+    """Each video's label (listed, else in its name, else none) and events, and remarks."""
     remarks: list[str] = []
     listed: dict[str, Truth] = {}
     if labels is not None:
@@ -176,36 +173,6 @@ def _extract(path: str, encoder: tuple[str, str, str], **choices: Any) -> Extrac
         return reason(error, path)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """What a run over a folder did."""
-
-    store: Path
-    done: tuple[str, ...]  # names extracted now
-    kept: tuple[str, ...]  # names that were there already
-    set_aside: dict[str, str]  # name: why
-    notes: dict[str, tuple[str, ...]]  # name: what was out of the ordinary
-    remarks: tuple[str, ...]  # on labels and annotations
-    sounds: dict[str, int]  # present, absent, ...: how many of the videos extracted now
-    unlabelled: int  # of all videos in the store
-    hours: float  # of video, extracted now
-
-    def __str__(self) -> str:
-        lines = [
-            f"{len(self.done)} videos extracted ({self.hours:.2f} h), {len(self.kept)} were there "
-            f"already, {len(self.set_aside)} set aside"
-        ]
-        counts = ", ".join(f"{kind} {count}" for kind, count in sorted(self.sounds.items()))
-        lines += [f"sound: {counts}"] * bool(self.sounds)
-        without = f"{self.unlabelled} videos carry no label: split {UNLABELLED!r}, not trained on"
-        lines += [without] * bool(self.unlabelled)
-        lines += [f"note: {remark}" for remark in self.remarks]
-        lines += [f"note: {name}: {'; '.join(notes)}" for name, notes in self.notes.items()]
-        lines += [f"set aside: {reason}" for reason in self.set_aside.values()]
-        lines += [f"store: {self.store}"] * bool(self.done or self.kept)
-        return "\n".join(lines)
-
-
 def extract_folder(
     folder: str | Path,
     out: str | Path,
@@ -225,13 +192,13 @@ def extract_folder(
     backend: Literal["loky", "dask", "ray"] = "loky",
     address: str | None = None,
     progress: bool = True,
-) -> Summary:
-    """Extract every video below ``folder`` into the feature store ``out``.
+) -> ResultLog:
+    """Extract every video below ``folder`` into the feature store ``out``; returns what was done.
 
     ``crops``, ``picture``, ``stride``, ``batch``: see ``FeatureReader``. ``labels``: a table with
     the columns ``name,label`` and perhaps ``split``. ``annotations``: an annotation file, either
-    form, for frame truth. ``split``: where labelled videos go that the table gives no split.
-    ``jobs``: videos at a time, on this machine.
+    form, for frame truth. ``split``: of labelled videos that the table gives none. ``jobs``: videos
+    at a time, on this machine.
 
     Raises ``FileNotFoundError`` or ``ValueError`` for a missing folder, bad choices or labels, a
     store that was made with other choices, or a cluster that does not answer. A video that cannot
@@ -253,10 +220,14 @@ def extract_folder(
     truth, remarks = _truth(list(files), labels, annotations, classes, split)
     digest = hashlib.sha256(repr(sorted(truth.items())).encode()).hexdigest()[:12]
     head = {"settings": settings, "labels": digest}
-    log = ResultLog(files, truth, (0,) if isinstance(crops, str) else crops)
+    log = ResultLog(out, files, truth, (0,) if isinstance(crops, str) else crops, remarks)
     finished = (out / META).is_file()
-    if finished and log.read(out, settings) == head and log.kept | log.known.keys() >= set(files):
-        return log.summary(out, remarks)
+    if (
+        finished
+        and log.read(settings) == head
+        and not files.keys() - log.kept - log.set_aside.keys()
+    ):
+        return log
     store = {"classes": classes, "dim": _encoders(*load).dim, "stride": stride, "encoder": encoder}
     writer = StoreWriter(out, **store, inputs=json.dumps(head), overwrite=finished)
     try:
@@ -272,32 +243,68 @@ def extract_folder(
                 log.add(name, result)
             if len(writer):
                 if out.exists():  # else the log moves with the folder
-                    shutil.copyfile(writer.partial / EXTRACTION, out / EXTRACTION)
+                    with (out / EXTRACTION).open("ab") as file:
+                        file.write((writer.partial / EXTRACTION).read_bytes())
                 writer.finish()
     finally:
         if not len(writer):  # a bad address, or nothing that can be read
             shutil.rmtree(writer.partial, ignore_errors=True)
-    return log.summary(out, remarks)
+    return log
+
+
+def _stamp(path: Path) -> dict[str, Any]:
+    """What tells whether a file is as it was."""
+    return {"bytes": path.stat().st_size, "readable": os.access(path, os.R_OK)}
 
 
 class ResultLog:
-    """Enters results into the store and into the log beside it, and sums them up. ``kept`` are
-    names that an earlier run extracted, ``known`` the files that it set aside, and why."""
+    """Enters results into the store and into the log beside it, and tells what a run did:
+    ``done`` names extracted now, ``kept`` ones that were there, ``set_aside`` files (name: why),
+    ``notes`` on what was out of the ordinary (by name), ``remarks`` on labels and annotations,
+    ``sounds`` (present, absent, ...: how many) and ``hours`` of the videos extracted now."""
 
     def __init__(
-        self, files: Mapping[str, Path], truth: Mapping[str, Truth], crops: Sequence[int]
+        self,
+        out: Path,
+        files: Mapping[str, Path],
+        truth: Mapping[str, Truth],
+        crops: Sequence[int],
+        remarks: Sequence[str],
     ) -> None:
-        self._files, self._truth, self._crops = files, truth, crops
+        self.store, self._files, self._truth, self._crops = out, files, truth, crops
         self._lines: dict[str, dict[str, Any]] = {}  # of a finished store, by name
-        self._store: FeatureStore | None = None
+        self._old: FeatureStore | None = None
+        self.done: list[str] = []
         self.kept: set[str] = set()
-        self.known: dict[str, str] = {}
-        self._entries: list[dict[str, Any]] = []  # of this run
+        self.set_aside: dict[str, str] = {}
+        self.notes: dict[str, tuple[str, ...]] = {}
+        self.remarks, self.sounds, self.hours = tuple(remarks), Counter(), 0.0
 
-    def read(self, out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    @property
+    def unlabelled(self) -> int:
+        """Videos without a label, of all in the store."""
+        return sum(self._truth[name].split == UNLABELLED for name in [*self.kept, *self.done])
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{kind} {count}" for kind, count in sorted(self.sounds.items()))
+        without = f"{self.unlabelled} videos carry no label: split {UNLABELLED!r}, not trained on"
+        lines = [
+            f"{len(self.done)} videos extracted ({self.hours:.2f} h), {len(self.kept)} were there "
+            f"already, {len(self.set_aside)} set aside",
+            *[f"sound: {counts}"] * bool(counts),
+            *[without] * bool(self.unlabelled),
+            *(f"note: {remark}" for remark in self.remarks),
+            *(f"note: {name}: {'; '.join(notes)}" for name, notes in self.notes.items()),
+            *(f"set aside: {reason}" for reason in self.set_aside.values()),
+            *[f"store: {self.store}"] * bool(self.done or self.kept),
+        ]
+        return "\n".join(lines)
+
+    def read(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Take up what an earlier run finished; returns what it began with. Raises ``ValueError``
         for a store of other origin or with other choices."""
-        self._store, log = FeatureStore.open(out), out / EXTRACTION
+        out, log = self.store, self.store / EXTRACTION
+        self._old = FeatureStore.open(out)
         if not log.is_file():
             raise ValueError(f"{out} is a store that extract did not make; choose another --out")
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
@@ -310,36 +317,30 @@ class ResultLog:
                     "or delete it"
                 )
         self._lines = {line["name"]: line for line in lines if "name" in line}  # the last counts
-        same = {name for name in self._lines if self._unchanged(name)}
-        self.kept = {row.name for row in self._store.videos} & same
-        aside = same & self._files.keys() - self.kept
-        self.known = {name: self._lines[name]["set_aside"] for name in sorted(aside)}
+        files = self._files
+        same = [
+            name
+            for name, line in self._lines.items()
+            if name not in files or _stamp(files[name]).items() <= line.items()
+        ]
+        self.kept = {row.name for row in self._old.videos} & set(same)
+        aside = [name for name in same if name in files and name not in self.kept]
+        self.set_aside = {name: self._lines[name]["set_aside"] for name in aside}
         return head
-
-    def _unchanged(self, name: str) -> bool:
-        """Whether a file is as it was when its line was written, or gone."""
-        if name not in self._files:
-            return True
-        line, stat = self._lines[name], self._files[name].stat()
-        mode = "set_aside" not in line or line["mode"] == stat.st_mode
-        return mode and line["bytes"] == stat.st_size
 
     def start(self, writer: StoreWriter, head: Mapping[str, Any]) -> list[str]:
         """Copy what an earlier run finished into a new store, with the labels of now; returns the
         names that are to be extracted."""
         self._writer = writer
         self._line(head)
-        for name in self._lines:
-            if name in self.kept or name in self.known:
-                self._line(self._lines[name])
-        for i, row in enumerate(self._store.videos if self._store else ()):
+        for i, row in enumerate(self._old.videos if self._old else ()):
             if row.name in self.kept:
-                codes, segments = tuple(row.label.split("-")), tuple(self._store.segments(i))
+                codes, segments = tuple(row.label.split("-")), tuple(self._old.segments(i))
                 truth = self._truth.get(row.name, Truth(codes, row.split, segments))
                 own = {"name": row.name, "crop": row.crop, "source": row.source}
-                self._row(truth, *self._store.uncut(i), self._store.audio_mask(i), **own)
+                self._row(truth, *self._old.uncut(i), self._old.audio_mask(i), **own)
         self.kept = {n for n in self._files if all((n, crop) in writer for crop in self._crops)}
-        return [name for name in self._files if name not in self.kept | self.known.keys()]
+        return [name for name in self._files if name not in self.kept | self.set_aside.keys()]
 
     def _line(self, entry: Mapping[str, Any]) -> None:
         with (self._writer.partial / EXTRACTION).open("a", encoding="utf-8") as file:
@@ -350,20 +351,22 @@ class ResultLog:
         without a line would be worse than a line without its row."""
         path = self._files[name]
         file = name if name.endswith(path.suffix) else name + path.suffix
-        entry = {"name": name, "file": file, "bytes": path.stat().st_size}
-        entry |= {"mode": path.stat().st_mode}
+        entry = {"name": name, "file": file, **_stamp(path)}
         if isinstance(result, str):
-            entry["set_aside"] = result
-        else:
-            entry |= {"frames": result.frames, "snippets": result.snippets, "sound": result.sound}
-            entry |= {"seconds": round(result.seconds, 6), "notes": result.notes}
-        self._line(entry)
-        self._entries.append(entry)
-        if not isinstance(result, str):
-            mask = (result.audio_coverage > 0) & (result.audio is not None)
-            for crop, video in zip(self._crops, result.video, strict=True):
-                own = {"name": name, "crop": crop, "source": file}
-                self._row(self._truth[name], video, result.audio, mask, **own)
+            self.set_aside[name] = result
+            self._line(entry | {"set_aside": result})
+            return
+        entry |= {"frames": result.frames, "snippets": result.snippets, "sound": result.sound}
+        self._line(entry | {"seconds": round(result.seconds, 6), "notes": result.notes})
+        self.done.append(name)
+        self.sounds[result.sound] += 1
+        self.hours += result.seconds / 3600
+        if result.notes:
+            self.notes[name] = result.notes
+        mask = (result.audio_coverage > 0) & (result.audio is not None)
+        for crop, video in zip(self._crops, result.video, strict=True):
+            own = {"name": name, "crop": crop, "source": file}
+            self._row(self._truth[name], video, result.audio, mask, **own)
 
     def _row(
         self,
@@ -376,23 +379,6 @@ class ResultLog:
         if (own["name"], own["crop"]) not in self._writer:
             own |= {"label": truth.codes, "split": truth.split, "segments": truth.segments}
             self._writer.add(video=video, audio=audio, flags={AUDIO_PRESENT: mask}, **own)
-
-    def summary(self, out: Path, remarks: Sequence[str]) -> Summary:
-        """What this run did."""
-        failed = {e["name"]: e["set_aside"] for e in self._entries if "set_aside" in e}
-        done = {e["name"]: e for e in self._entries if "set_aside" not in e}
-        kept = [name for name in self._files if name in self.kept]
-        return Summary(
-            store=out,
-            done=tuple(done),
-            kept=tuple(kept),
-            set_aside=self.known | failed,
-            notes={name: entry["notes"] for name, entry in done.items() if entry["notes"]},
-            remarks=tuple(remarks),
-            sounds=dict(Counter(entry["sound"] for entry in done.values())),
-            unlabelled=sum(self._truth[name].split == UNLABELLED for name in [*kept, *done]),
-            hours=sum(entry["seconds"] for entry in done.values()) / 3600,
-        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -413,8 +399,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_encoder_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """Options that decide what features are, shared by ``extract`` and ``score``;
-    ``encoder_choices`` reads them."""
+    """Options that decide what features are, shared by ``extract`` and ``score``."""
     add = parser.add_argument
     of = default or "that of the detector"
     add("--encoder", choices=["soundstage", "clip"], default=default, help=f"({of})")
@@ -428,22 +413,14 @@ def add_encoder_arguments(parser: argparse.ArgumentParser, default: str | None =
     add_device_argument(parser)
 
 
-def encoder_choices(args: argparse.Namespace) -> dict[str, Any]:
-    """What the options of ``add_encoder_arguments`` say, by the names that the functions know."""
-    names = ("encoder", "weights", "crops", "picture", "stride", "batch", "device")
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+def given(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that were given or have a default, by the names that the functions know."""
+    return {name: value for name, value in vars(args).items() if value is not None}
 
 
 def main(args: argparse.Namespace) -> int:
     """Extract and print the summary. Status 1 if a file was set aside; bad input raises."""
-    own = ("labels", "annotations", "split", "jobs", "backend", "address")
-    summary = extract_folder(
-        args.folder,
-        args.out,
-        classes=CLASS_SETS[args.classes],
-        progress=sys.stderr.isatty(),
-        **{name: getattr(args, name) for name in own},
-        **encoder_choices(args),
-    )
-    print(summary)
-    return 1 if summary.set_aside else 0
+    args.classes = CLASS_SETS[args.classes]
+    log = extract_folder(progress=sys.stderr.isatty(), **given(args))
+    print(log)
+    return 1 if log.set_aside else 0

@@ -7,14 +7,13 @@ time; while an event lasts, its class and score stand at the top.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
-from itertools import chain
+from itertools import chain, tee
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from avadclip_lite.video.reader import Sound, VideoReader, mux
+from avadclip_lite.video.reader import Sound, VideoReader, write_video
 
 __all__ = ["Label", "Overlay", "write_overlay"]
 
@@ -85,7 +84,6 @@ class Overlay:
 def write_overlay(
     path: str | Path,
     out: Path,
-    *,
     times: np.ndarray,
     confidence: np.ndarray,
     threshold: float,
@@ -101,16 +99,16 @@ def write_overlay(
     scale = -(-LEGIBLE // height)  # a whole multiple, and even, as H.264 in its common form needs
     size = tuple(max(2, side * scale // 2 * 2) for side in (width, height))
     overlay = Overlay(size, times, confidence, threshold, labels)
-    drawn = ((s.start, overlay.draw(s.pictures[0], s.start)) for s in chain([first], snippets))
-    form = {"rate": Fraction(reader.rate).limit_denominator(1001), "options": ENCODER}
+    shown, timed = tee(chain([first], snippets))
+    form = {"times": (snippet.start for snippet in timed), "options": ENCODER}
     form |= {"sound_rate": SOUND_RATE, "layout": "stereo", "aspect": reader.aspect}
     with Sound(path, rate=SOUND_RATE, channels=2) as sound:
-
-        def samples(low: int, high: int) -> np.ndarray:
-            return sound.window(*(reader.origin + n / SOUND_RATE for n in (low, high)))[0]
-
+        if sound.present:
+            at = lambda n: reader.origin + n / SOUND_RATE  # noqa: E731
+            form["wave"] = lambda low, high: sound.window(at(low), at(high))[0]
         try:
-            mux(half, drawn, samples if sound.present else None, **form)
+            pictures = (overlay.draw(snippet.pictures[0], snippet.start) for snippet in shown)
+            write_video(half, pictures, rate=reader.rate, **form)
             half.replace(out)
         finally:
             half.unlink(missing_ok=True)

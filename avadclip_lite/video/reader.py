@@ -5,13 +5,9 @@
     Sound("film.mp4").window(2.0, 2.5)                  # exactly the samples of these seconds
     frames, rate, wave = read_clip("clip.mp4")          # a short clip as a whole
 
-Time is the container's presentation time, so that a stream that starts late, a frame rate that
-varies and an edit list all mean here what they mean to a player. Recordings joined end to end,
-whose time stamps start anew, go on where the one before ended. Pictures and sound are read by two
-readers of one file that only move forward: how the file interleaves them does not matter, and
-neither keeps more than what it was asked for last.
-
-What cannot be read raises ``BrokenVideo`` with one sentence that names the file.
+Late streams, varying frame rates and edit lists mean here what they mean to a player. Recordings
+joined end to end, whose time stamps start anew, go on where the one before ended. Pictures and
+sound are read apart, forward only, and neither keeps more than what it was asked for last.
 """
 
 from __future__ import annotations
@@ -22,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 
 import av
@@ -37,7 +34,6 @@ GAP = 0.02  # seconds; a larger jump between sound time stamps is a gap, a small
 FALLBACK_RATE = 25.0  # frames a second of a stream that has neither time stamps nor a rate
 PAUSE = 0.5  # seconds without a new picture that are told
 BACK, FORWARD = 0.1, 10.0  # seconds that time stamps jump where recordings were joined
-LOOK_BACK = (0.0, 2.0, 10.0, 60.0)  # seconds before a wanted picture at which to look for a key
 CANCELLED = 0.01  # share of the loudest channel's energy below which a mix has lost the sound
 # what a channel adds to mono, as ITU-R BS.775 mixes down; those not named here add 0.5
 MIX = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "LFE": 0.0}
@@ -50,8 +46,7 @@ class BrokenVideo(ValueError):
 
 
 def printable(path: str | Path) -> str:
-    """A path as text that can be printed and stored: bytes of a name that are not UTF-8 (archives
-    made elsewhere) become ``\\xNN``."""
+    """A path as text: bytes that are not UTF-8 (names from archives) become ``\\xNN``."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -64,20 +59,17 @@ def clock(seconds: float) -> str:
 class Media:
     """A file opened for decoding: its moving picture and the sound track that a player takes.
 
-    ``damaged`` counts what could not be decoded whole, ``joins`` the places where time stamps start
-    anew; ``track`` says which of several sound tracks is read. Raises ``FileNotFoundError``, or
+    ``damaged`` counts what could not be decoded whole, ``joins`` where time stamps start anew;
+    ``track`` says which of several sound tracks is read. Raises ``FileNotFoundError``, or
     ``BrokenVideo`` for what cannot be opened.
     """
 
     def __init__(self, path: str | Path, *, threads: int = 0) -> None:
         self.name = printable(path)
         self._container = _open(Path(path), self.name)
-        moving = (
-            stream
-            for stream in self._container.streams.video
-            if not stream.disposition & Disposition.attached_pic
-        )
-        self._picture, self.sound = next(moving, None), self._container.streams.best("audio")
+        streams, cover = self._container.streams, Disposition.attached_pic
+        self._picture = next((s for s in streams.video if not s.disposition & cover), None)
+        self.sound = streams.best("audio")
         if self.sound is not None and self.sound.codec_context is None:
             self.sound = None
         if self._picture is not None and self._picture.codec_context is not None:
@@ -87,7 +79,7 @@ class Media:
         self.damaged = self.joins = 0
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file; its streams must not be asked any more."""
         self._container.close()
 
     @property
@@ -118,13 +110,6 @@ class Media:
                 continue
             self.damaged += packet.is_corrupt or any(frame.is_corrupt for frame in frames)
             yield from frames
-        try:
-            rest = wanted.decode(None)
-        except av.FFmpegError:
-            rest = []
-        for frame in rest:
-            frame.time_base = wanted.time_base  # which only a packet would have told
-            yield frame
 
     def _on_one_clock(self, wanted: av.stream.Stream) -> Iterator[av.Packet]:
         """The packets of a stream. Where time stamps jump as those of joined recordings do, they
@@ -166,7 +151,7 @@ class Media:
             try:
                 for packet in self._container.demux(streams):
                     failures = 0
-                    if packet.size:  # an empty one would end the decoder
+                    if packet.size or packet.dts is None:  # an empty picture is not the end
                         yield packet
                 return
             except av.FFmpegError:
@@ -203,10 +188,8 @@ def _track(container: av.container.InputContainer, taken: av.AudioStream | None)
     tracks = [stream.index for stream in container.streams.audio]
     if taken is None or len(tracks) < 2:
         return ""
-    language = taken.metadata.get("language", "und")
-    named = "" if language == "und" else f" ({language})"
-    place = tracks.index(taken.index) + 1
-    return f"sound track {place} of {len(tracks)}{named} is taken, as players do"
+    which = f"sound track {tracks.index(taken.index) + 1} of {len(tracks)}"
+    return f"{which} ({taken.metadata.get('language', 'und')}) is taken, as players do"
 
 
 def _declared_end(stream: av.stream.Stream) -> float | None:
@@ -218,64 +201,51 @@ def _declared_end(stream: av.stream.Stream) -> float | None:
 
 
 def upright(frame: av.VideoFrame) -> np.ndarray:
-    """A decoded frame of any pixel format as uint8 (H, W, 3), turned and mirrored as its display
-    matrix says."""
+    """A decoded frame of any pixel format as uint8 (H, W, 3), turned and mirrored as marked."""
     image = frame.to_ndarray(format="rgb24")
-    a, b, c, d = _display(frame)
-    if _turned(frame):
-        image, a, d = image.swapaxes(0, 1), c, b
-    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+    turned, x, y = _display(frame)
+    return np.ascontiguousarray((image.swapaxes(0, 1) if turned else image)[::y, ::x])
 
 
-def _display(frame: av.VideoFrame) -> tuple[float, float, float, float]:
-    """a, b, c, d: a point (x, y) is shown at (a x + c y, b x + d y)."""
+def _display(frame: av.VideoFrame) -> tuple[bool, int, int]:
+    """Whether width and height are exchanged, then -1 where x and where y is mirrored."""
     marks = frame.side_data.get(Type.DISPLAYMATRIX)
     if marks is None:
-        return 1.0, 0.0, 0.0, 1.0
+        return False, 1, 1
+    # a point (x, y) is shown at (a x + c y, b x + d y)
     a, b, _, c, d = np.frombuffer(bytes(marks), np.int32)[:5].astype(float)
-    return a, b, c, d
-
-
-def _turned(frame: av.VideoFrame) -> bool:
-    """Whether it is shown with width and height exchanged."""
-    a, b, c, d = map(abs, _display(frame))
-    return b + c > a + d
+    turned = abs(b) + abs(c) > abs(a) + abs(d)
+    x, y = (c, b) if turned else (a, d)
+    return turned, -1 if x < 0 else 1, -1 if y < 0 else 1
 
 
 def pictures_at(path: str | Path, times: Sequence[float], *, seek: bool = True) -> list[np.ndarray]:
     """The pictures that a player shows at these container times (seconds), upright uint8
-    (H, W, 3), in the order asked for; the nearest there is where the file begins later or ends
-    before. ``seek=False`` reads the file from its start, for joined recordings, whose times no
-    index knows."""
+    (H, W, 3), in the order asked for; the nearest there is before the first. ``seek=False`` is for
+    joined recordings, whose times no index knows."""
     found: dict[float, np.ndarray] = {}
-    wanted = sorted(set(times))
-    media = Media(path)
-    # formats without an index of key frames may go on behind the one that is needed: look farther
-    for back in LOOK_BACK if seek else ():
-        for time in wanted:
-            if time not in found:
-                found |= _shown(media, [time], max(time - back, 0.0))
-    media.close()
-    if left := [time for time in wanted if time not in found]:
+    for start in (True, False) if seek else (False,):
         media = Media(path)
-        found |= _shown(media, left, None)
+        left = [time for time in sorted(set(times)) if time not in found]
+        for some in [[time] for time in left] if start else [left]:
+            found |= _shown(media, some, seek=start)
         media.close()
-    if not found.keys() >= set(wanted):
+    if not found.keys() >= set(times):
         raise BrokenVideo(f"{media.name} holds no picture that can be decoded")
     return [found[time] for time in times]
 
 
-def _shown(media: Media, times: list[float], start: float | None) -> dict[float, np.ndarray]:
-    """The picture shown at each of the rising ``times``, looking from ``start`` on. From the start
-    of the file (None) the first picture serves for what is before it."""
+def _shown(media: Media, times: list[float], *, seek: bool) -> dict[float, np.ndarray]:
+    """The picture shown at each of the rising ``times``; nothing where seeking came out behind it,
+    as in formats without an index of key frames."""
     found, shown, left = {}, None, deque(times)
-    for frame in media.frames(media.picture, start):
+    for frame in media.frames(media.picture, times[0] if seek and times else None):
         while left and (frame.time or 0.0) > left[0] + 1e-6:
-            if shown is None and start is not None:
+            if seek and shown is None:
                 return found
             found[left.popleft()] = upright(shown or frame)
         if not left:
-            return found
+            break
         shown = frame
     return found if shown is None else found | {time: upright(shown) for time in left}
 
@@ -290,19 +260,16 @@ class Snippet:
 
 
 class VideoReader:
-    """The pictures of a file, in snippets of ``stride`` frames.
-
-    Snippet k covers the frames [k x stride, (k + 1) x stride). As in the released features the
+    """The pictures of a file, in snippets of ``stride`` frames. As in the released features the
     frames after the last full snippet are left out; only a video shorter than one snippet becomes
     a (short) snippet of its own.
 
-    ``picks``: which frames of a snippet are converted, as offsets below ``stride``.
-    ``convert``: what is kept of a picked frame, an upright uint8 (H, W, 3).
-    ``threads``: of the decoder, 0 for as many as there are cores.
+    ``picks``: which frames of a snippet are converted, as offsets. ``convert``: what is kept of an
+    upright uint8 (H, W, 3). ``threads``: of the decoder, 0 for one a core.
 
     ``rate``: frames a second on average. After the first snippet: ``origin`` (container time of
     the first frame, seconds), ``aspect`` (of a pixel, width by height). After reading: ``frames``
-    (all decoded), ``end``, ``joins``, ``notes()``.
+    (all decoded), ``end``, ``notes()``.
     """
 
     def __init__(
@@ -314,11 +281,9 @@ class VideoReader:
         convert: Callable[[np.ndarray], np.ndarray] = lambda image: image,
         threads: int = 0,
     ) -> None:
-        if stride < 1 or not picks or not all(0 <= pick < stride for pick in picks):
-            raise ValueError(f"picks must be offsets in 0..{stride - 1}, got {tuple(picks)}")
         self.stride, self.picks, self._convert = stride, tuple(sorted(picks)), convert
-        self._media = Media(path, threads=threads)
-        stream = self._media.picture
+        self.media = Media(path, threads=threads)
+        stream = self.media.picture
         self.rate = float(stream.average_rate or stream.guessed_rate or FALLBACK_RATE)
         self.aspect = Fraction(stream.codec_context.sample_aspect_ratio or 1)
         # a closed file's streams cannot be asked; 0 and None: the container does not say
@@ -340,10 +305,10 @@ class VideoReader:
                 pictures.append(self._convert(upright(frame)))
             self.frames += 1
             held = frame if self.frames < self.stride else None
-        self._media.close()
+        self.media.close()
         if not self.frames:
             raise BrokenVideo(
-                f"{self._media.name} holds a video stream but no picture that can be decoded"
+                f"{self.media.name} holds a video stream but no picture that can be decoded"
             )
         if held is not None:
             missing = len(self.picks) - len(pictures)
@@ -356,19 +321,14 @@ class VideoReader:
         """When the last decoded frame ends, seconds from the first frame."""
         return self._last + self._step
 
-    @property
-    def joins(self) -> int:
-        """Places where a recording was joined to the one before."""
-        return self._media.joins
-
     def _timed(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Frames with seconds since the first; a missing time stamp is one step after its
         predecessor, one that goes back is as late as it."""
         first: float | None = None
-        for frame in self._media.frames(self._media.picture):
+        for frame in self.media.frames(self.media.picture):
             if first is None:
                 first = self.origin = frame.time or 0.0
-                self.aspect = 1 / self.aspect if _turned(frame) else self.aspect
+                self.aspect = 1 / self.aspect if _display(frame)[0] else self.aspect
             now = self._last + self._step if frame.time is None else frame.time - first
             step = max(now - self._last, 0.0)
             if step > max(PAUSE, 4 * self._step):
@@ -380,60 +340,52 @@ class VideoReader:
 
     def notes(self) -> list[str]:
         """What is out of the ordinary about the pictures, in words."""
-        notes = []
-        count, declared = self._declared[0], (self._declared[1] or 0.0) - self.origin
-        if count - self.frames > 1:  # one off is how containers count
-            notes.append(f"only {self.frames} of {count} frames could be decoded")
-        elif not count and not self.joins and self.end + PAUSE < declared:
+        notes, joins = [], self.media.joins
+        told, declared = self._declared[0], (self._declared[1] or 0.0) - self.origin
+        if told - self.frames > 1:  # one off is how containers count
+            notes.append(f"only {self.frames} of {told} frames could be decoded")
+        elif not told and not joins and self.end + PAUSE < declared:
             notes.append(f"the pictures end after {self.end:.1f} of {declared:.1f} s")
-        elif self._media.damaged:
-            notes.append(f"the pictures are damaged in {self._media.damaged} places")
+        elif self.media.damaged:
+            notes.append(f"the pictures are damaged in {self.media.damaged} places")
         if self._pauses:
             length, start = max(self._pauses)
             times = f" {len(self._pauses)} times, longest" if len(self._pauses) > 1 else ""
             notes.append(f"no new picture{times} for {length:.1f} s at {clock(start)}")
-        if self.joins:
-            notes.append(f"time stamps start anew {self.joins} times: joined recordings")
+        if joins:
+            notes.append(f"time stamps start anew {joins} times: joined recordings")
         return notes
 
 
 class Sound:
     """The sound of a file, mono at 16 kHz unless asked otherwise (``channels=2``: stereo), in
-    windows that only move forward.
+    windows that only move forward. Sample n stands for container time n / rate; where the file has
+    no sound (before it starts, in a gap, after its end) a window is zero.
 
-    Sample n stands for container time n / rate; where the file has no sound (before it starts, in
-    a gap, after its end) a window is zero.
-
-    Attributes: ``present``, ``track`` (which of several, in words), ``declared_end`` (container
-    time in seconds at which the track ends as the file says, or None); after reading ``first`` and
-    ``last`` (container times in seconds of what was decoded; None before any), ``over`` (there is
-    no more of it), ``peak`` (largest magnitude), ``damaged`` (places), ``cancels`` (channels that
-    cancel each other were met).
+    ``present``, ``declared_end`` (container time in seconds as the file says, or None); after
+    reading ``first`` and ``last`` (container times of what was decoded; None before any), ``over``
+    (there is no more of it), ``peak`` (largest magnitude), ``cancels`` (channels that cancel each
+    other were met).
     """
 
     def __init__(self, path: str | Path, *, rate: int = SAMPLE_RATE, channels: int = 1) -> None:
         self.rate, self.channels = rate, channels
-        self._media = Media(path)
-        self._stream = self._media.sound
-        self.present, self.track = self._stream is not None, self._media.track
+        self.media = Media(path)
+        self._stream = self.media.sound
+        self.present = self._stream is not None
         self.declared_end = _declared_end(self._stream) if self.present else None
         self.first = self.last = None
         self.peak, self.cancels, self.over = 0.0, False, not self.present
         self._loudest = 0  # the channel that stands for all where they cancel
         self._pieces: deque[tuple[int, np.ndarray]] = deque()  # (first sample, (channels, n))
         self._source = self._decode()
-        self._end = 0  # sample after the last piece
+        self._end = self._place = 0  # samples after the last piece read, and the last decoded
 
     def __enter__(self) -> Sound:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._media.close()
-
-    @property
-    def damaged(self) -> int:
-        """Places that could not be decoded whole."""
-        return self._media.damaged
+        self.media.close()
 
     def window(self, start: float, end: float) -> tuple[np.ndarray, float]:
         """The samples (n,) of container time [start, end), (2, n) in stereo, and the share of them
@@ -467,45 +419,37 @@ class Sound:
             self.peak = max(self.peak, float(np.abs(piece).max()))
 
     def _decode(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Pieces (first sample, samples) one after the other.
-
-        Samples are counted, not placed by each frame's time stamp, which containers round; only a
-        jump of more than ``GAP`` starts counting anew.
-        """
-        resampler, form = None, None
-        place, due = 0, 0.0  # next sample to come out; time at which the next frame should start
-        for frame in self._media.frames(self._stream):
+        """Pieces (first sample, samples) one after the other. Samples are counted, not placed by
+        each frame's time stamp, which containers round; only a jump of more than ``GAP`` starts
+        counting anew."""
+        resampler, form, due = None, None, 0.0  # due: when the next frame should start
+        for frame in self.media.frames(self._stream):
             now = (frame.format.name, frame.layout.name, frame.sample_rate)
             time = due if frame.time is None else frame.time
-            jump = resampler is None or abs(time - due) > GAP
+            jump = resampler is None or time > due + GAP or time < due - BACK
             if jump or now != form:
-                for piece in self._resample(resampler, None):
-                    yield place, piece
-                    place += piece.shape[1]
+                yield from self._resample(resampler, None)
                 # channels stay apart for mono: FFmpeg's own mix is 3 dB louder for codecs that
                 # decode to floating point than for those that decode to integers
                 layout = "stereo" if self.channels == 2 else None
                 resampler = av.AudioResampler(format="fltp", layout=layout, rate=self.rate)
                 form = now
                 if jump:
-                    place, due = round(time * self.rate), time
+                    self._place, due = round(time * self.rate), time
             due += frame.samples / frame.sample_rate
             frame.pts = None  # the resampler need not know
-            for piece in self._resample(resampler, frame):
-                yield place, piece
-                place += piece.shape[1]
-        for piece in self._resample(resampler, None):
-            yield place, piece
-            place += piece.shape[1]
+            yield from self._resample(resampler, frame)
+        yield from self._resample(resampler, None)
 
     def _resample(
         self, resampler: av.AudioResampler | None, frame: av.AudioFrame | None
-    ) -> Iterator[np.ndarray]:
-        """What comes out for a frame, or at the end (None): (channels, n)."""
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """What comes out for a frame, or at the end (None)."""
         for out in resampler.resample(frame) if resampler is not None else ():
             if out.samples:
                 wave = out.to_ndarray()
-                yield wave if self.channels == 2 else self._mono(wave, out.layout)
+                yield self._place, wave if self.channels == 2 else self._mono(wave, out.layout)
+                self._place += out.samples
 
     def _mono(self, wave: np.ndarray, layout: av.AudioLayout) -> np.ndarray:
         """(c, n) -> (1, n): the mean of two channels, the usual mix of more. Where the mix has
@@ -539,42 +483,28 @@ def write_video(
     frames: Iterable[np.ndarray],
     *,
     rate: Fraction | float,
-    wave: np.ndarray | None = None,
+    wave: np.ndarray | Callable[[int, int], np.ndarray] | None = None,
     options: Mapping[str, str] | None = None,
-) -> Path:
-    """Write an MP4 (H.264, AAC) that any player shows: pictures uint8 (H, W, 3) with even sides,
-    ``rate`` a second, and ``wave (samples,)`` at 16 kHz from the first picture on. ``options`` of
-    the picture encoder; by default nearly lossless."""
-    rate = Fraction(rate).limit_denominator(1001)
-    pictures = ((k / rate, image) for k, image in enumerate(frames))
-    options = options or {"crf": "12"}
-    if wave is None:
-        return mux(path, pictures, rate=rate, options=options)
-    wave = np.atleast_2d(np.asarray(wave, np.float32))
-    return mux(path, pictures, lambda low, high: wave[:, low:high], rate=rate, options=options)
-
-
-def mux(
-    path: str | Path,
-    pictures: Iterable[tuple[float, np.ndarray]],
-    sound: Callable[[int, int], np.ndarray] | None = None,
-    *,
-    rate: Fraction,
-    options: Mapping[str, str],
+    times: Iterable[float] | None = None,
     sound_rate: int = SAMPLE_RATE,
     layout: str = "mono",
     aspect: Fraction = Fraction(1),
 ) -> Path:
-    """Write an MP4 from pictures with their times in seconds, and from ``sound(low, high)``, the
-    samples (channels, n) of that range, asked for in rising order up to one picture after the
-    last; fewer end the sound."""
+    """Write an MP4 (H.264, AAC) that any player shows: pictures uint8 (H, W, 3) with even sides,
+    ``rate`` a second or at their own ``times``, and ``wave (samples,)`` from the first picture on,
+    or a function of a range of samples that gives them (channels, n), fewer at its end. ``options``
+    of the picture encoder; by default nearly lossless."""
+    rate = Fraction(rate).limit_denominator(1001)
+    flat = None if wave is None or callable(wave) else np.atleast_2d(np.asarray(wave, np.float32))
+    sound = wave if flat is None else lambda low, high: flat[:, low:high]
+    times = (k / rate for k in count()) if times is None else times
     # a file opened here: a name may hold a colon, or be no UTF-8
     with open(path, "wb") as file, av.open(file, "w", format="mp4") as out:
-        picture = out.add_stream("libx264", rate=rate, options=dict(options))
+        picture = out.add_stream("libx264", rate=rate, options=dict(options or {"crf": "12"}))
         picture.pix_fmt, picture.codec_context.time_base = "yuv420p", Fraction(1, TICKS)
         track = out.add_stream("aac", rate=sound_rate, layout=layout) if sound else None
         stamp, written = -1, 0
-        for time, image in pictures:
+        for image, time in zip(frames, times, strict=False):
             if stamp < 0:
                 picture.height, picture.width = image.shape[:2]
                 picture.codec_context.sample_aspect_ratio = aspect

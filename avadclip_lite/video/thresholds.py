@@ -1,17 +1,13 @@
 """False alarms per hour against recall: which threshold a detector should be used with.
 
-AP says how well snippets are ranked; whoever is to look at the alarms asks something else: how
-often will it call me for nothing, and how much will it miss?
-
 - An event is *found* if any of its snippets reaches the threshold; recall is the share found.
 - A *false alarm* is a run of neighbouring snippets that reach the threshold where there is no
   event. Within ``TOLERANCE`` snippets of an event nothing is false: edges are not annotated that
   finely. An alarm that begins with an event and goes on long after it is a false alarm as well;
   otherwise a low threshold would look good because everything is one long alarm.
 
-Scores are the classification branch's anomaly logits, which still tell snippets apart where
-confidences have all become 1. Every score that occurs is a level of the curve: what is wanted may
-lie among the highest few of a hundred thousand.
+Scores are anomaly logits, which still tell snippets apart where confidences have all become 1, and
+every score that occurs is a level: what is wanted may lie among the highest few of 100,000.
 
 Two limits. False alarms run together when the threshold is very low, so their number falls again;
 ``AlarmCurve.pick`` therefore comes from above and stops where the rate first exceeds what is

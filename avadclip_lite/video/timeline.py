@@ -23,14 +23,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image, ImageChops
+from PIL import Image
 from tqdm import tqdm
 
 from avadclip_lite.config import find_device, soundstage_path
 from avadclip_lite.encoders import load_encoders
 from avadclip_lite.video import folder
 from avadclip_lite.video.detect import DetectorSet, Event, Scores, score_video
-from avadclip_lite.video.extract import LOUDNESS_BINS, checked_crops, checked_picks
+from avadclip_lite.video.extract import checked_crops, checked_picks
 from avadclip_lite.video.overlay import write_overlay
 from avadclip_lite.video.reader import clock, pictures_at, printable
 from avadclip_lite.viz import plots
@@ -44,14 +44,9 @@ def timeline_figure(scores: Scores) -> Figure:
     """Confidence over time with the threshold and the events, the class map, and the sound.
 
     Time runs evenly along the axis, whatever the frame rate does."""
-    seconds, starts = float(scores.times[-1]), scores.times[1:-1]
-    count = len(scores.logits)
+    seconds, count = float(scores.times[-1]), len(scores.logits)
     even = (np.arange(count) + 0.5) * seconds / count
-    place = np.searchsorted(starts, even, side="right")
-    fine = (np.arange(count * LOUDNESS_BINS) + 0.5) * seconds / (count * LOUDNESS_BINS)
-    spot = np.searchsorted(starts, fine, side="right")
-    share = (fine - scores.times[spot]) / np.diff(scores.times)[spot]
-    within = np.minimum((share * LOUDNESS_BINS).astype(int), LOUDNESS_BINS - 1)
+    place = np.searchsorted(scores.times[1:-1], even, side="right")
     fig = plots.timeline(
         {scores.role.replace("_", "-"): scores.confidence[place]},
         [],
@@ -59,8 +54,8 @@ def timeline_figure(scores: Scores) -> Figure:
         seconds=seconds,
         names=dict(zip(scores.classes.codes, scores.classes.words, strict=True)),
         probabilities=None if scores.probabilities is None else scores.probabilities[place],
-        wave=scores.loudness[spot, within] if scores.sound != "absent" else None,
-        rate=len(fine) / seconds,
+        wave=scores.loudness[place] if scores.sound != "absent" else None,
+        rate=count / seconds,
         # two dollar signs in a name would be a formula
         title=f"{printable(scores.source.name)}\n{scores.why}".replace("$", r"\$"),
     )
@@ -106,21 +101,14 @@ def timeline_picture(scores: Scores) -> Image.Image:
         figure = make(scores)
         with io.BytesIO() as file, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands in the title
-            figure.savefig(file, format="png")
-            parts.append(_without_margins(Image.open(file).convert("RGB")))
+            figure.savefig(file, format="png", bbox_inches="tight")
+            parts.append(Image.open(file).convert("RGB"))
         plt.close(figure)
     size = max(part.width for part in parts), sum(part.height for part in parts)
     whole = Image.new("RGB", size, "white")
     for k, part in enumerate(parts):
         whole.paste(part, (0, sum(above.height for above in parts[:k])))
     return whole
-
-
-def _without_margins(picture: Image.Image, margin: int = 6) -> Image.Image:
-    """Cut white rows off above and below."""
-    _, top, _, bottom = ImageChops.invert(picture).getbbox()
-    low = min(bottom + margin, picture.height)
-    return picture.crop((0, max(top - margin, 0), picture.width, low))
 
 
 def write_scores(
@@ -137,14 +125,17 @@ def write_scores(
         timeline_picture(scores).save(made[-1])
     if overlay:
         made.append(stem.with_name(stem.name + folder.OVERLAY))
-        colours = [plots.colour_of(e.code) for e in scores.events]
         labels = [
-            (e.start, e.end, f"{e.label} {e.score:.2f}", colour)
-            for e, colour in zip(scores.events, colours, strict=True)
+            (
+                event.start,
+                event.end,
+                f"{event.label} {event.score:.2f}",
+                plots.colour_of(event.code),
+            )
+            for event in scores.events
         ]
-        drawn = {"times": scores.times, "confidence": scores.confidence}
-        drawn |= {"threshold": scores.threshold, "labels": labels}
-        write_overlay(scores.source, made[-1], **drawn)
+        drawn = (scores.times, scores.confidence, scores.threshold, labels)
+        write_overlay(scores.source, made[-1], *drawn)
     return made
 
 
@@ -164,14 +155,12 @@ def score(
     progress: bool = False,
     **choices: Any,
 ) -> tuple[list[Scores], dict[Path, str]]:
-    """Score videos (files, or folders of them) and write the results into ``out``.
+    """Score videos (files, or folders of them) and write the results into ``out``; returns the
+    scores, and for each file that could not be scored the reason.
 
     ``models``: see ``DetectorSet.load``; none: those that ship. ``encoder``: by default the one
     that the detectors were trained with. ``tell`` receives lines for the reader. ``choices`` go to
-    ``FeatureReader``: crops, picture, stride, batch.
-
-    Returns the scores, and for each file that could not be scored the reason. Raises ``ValueError``
-    or ``FileNotFoundError`` for detectors or choices that are wrong for all.
+    ``FeatureReader``. Raises ``ValueError`` or ``FileNotFoundError`` for what is wrong for all.
     """
     where = find_device(device)
     if threshold is not None and not 0 <= threshold <= 1:
@@ -179,10 +168,7 @@ def score(
     detectors = DetectorSet.load(models or [_shipped(tell)], where)
     which = encoder or detectors.encoder
     if which not in ("soundstage", "clip"):
-        raise ValueError(
-            f"the detector was trained on features of encoder {which!r}, which is not one of ours; "
-            "name the one that made them with --encoder"
-        )
+        raise ValueError(f"no encoder of ours is called {which!r}, the detector's; name --encoder")
     encoders = load_encoders(which, weights=weights, device=where)
     width = next(iter(detectors.detectors.values())).settings.model.dim
     if encoders.dim != width:
@@ -212,16 +198,12 @@ def score(
 
 
 def _shipped(tell: Callable[[str], None]) -> Path:
-    models = soundstage_path() / "models"
+    models, none = soundstage_path() / "models", "no --model was given"
     if not models.is_dir():
-        raise FileNotFoundError(
-            f"no --model was given, and the detectors that ship are not at {models}; name the "
-            "folder of one that `train` made"
-        )
-    tell(
-        f"no --model was given: the detectors in {models} are used, which know Soundstage's "
-        "synthetic world only; what they say of other videos means little"
-    )
+        where = f"the detectors that ship are not at {models}"
+        raise FileNotFoundError(f"{none}, and {where}; name the folder of one that `train` made")
+    which = f"the detectors in {models} are used, which know Soundstage's synthetic world only"
+    tell(f"{none}: {which}; what they say of other videos means little")
     return models
 
 
@@ -248,18 +230,16 @@ def _line(what: str, event: Event) -> str:
 
 
 def _report(scores: Scores, made: Sequence[Path], tell: Callable[[str], None]) -> None:
-    events = scores.events
-    tell(f"  {scores.why}")
-    for note in scores.notes:
-        tell(f"  note: {note}")
-    tell(
-        f"  {clock(float(scores.times[-1]))}, {len(scores.logits)} snippets, "
-        f"{len(events)} event{'s' * (len(events) != 1)} at threshold {scores.threshold:.3g}"
-    )
-    if not scores.streamed:
-        for event in events:
-            tell(f"  {clock(event.start)} to {clock(event.end)}  {event.label} {event.score:.2f}")
-    tell(f"  wrote {', '.join(printable(path.name) for path in made)}")
+    events = [] if scores.streamed else scores.events
+    for line in (
+        scores.why,
+        *(f"note: {note}" for note in scores.notes),
+        f"{clock(float(scores.times[-1]))}, {len(scores.logits)} snippets, "
+        f"{len(scores.events)} events at threshold {scores.threshold:.3g}",
+        *(f"{clock(e.start)} to {clock(e.end)}  {e.label} {e.score:.2f}" for e in events),
+        f"wrote {', '.join(printable(path.name) for path in made)}",
+    ):
+        tell(f"  {line}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -271,28 +251,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("videos", nargs="+", type=Path, help="video files, or folders of them")
     several = "folder of a trained detector, or of several (teacher, student); may be repeated; "
     shipped = "default: the two that ship, which know Soundstage's synthetic world only"
-    add("--model", action="append", default=[], type=Path, help=several + shipped)
+    add("--model", dest="models", action="append", type=Path, help=several + shipped)
     add("--out", type=Path, default="scores", help="folder for the results (%(default)s)")
     add("--threshold", type=float, help="instead of the one that `thresholds` saved")
     add("--overlay", "--annotate", action="store_true", help="also a copy with scores drawn in")
-    add("--no-timeline", action="store_true", help="write no PNG")
+    add("--no-timeline", dest="timeline", action="store_false", help="write no PNG")
     add("--stream", action="store_true", help="print events while decoding")
     folder.add_encoder_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Score and print. Status 1 if a file could not be scored; bad input raises."""
-    results, failed = score(
-        args.videos,
-        models=args.model,
-        out=args.out,
-        threshold=args.threshold,
-        timeline=not args.no_timeline,
-        overlay=args.overlay,
-        stream=args.stream,
-        progress=sys.stderr.isatty(),
-        **folder.encoder_choices(args),
-    )
+    results, failed = score(progress=sys.stderr.isatty(), **folder.given(args))
     if failed:
         print(f"{len(results)} videos scored, {len(failed)} not (see above)")
     return 1 if failed else 0

@@ -21,8 +21,8 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,8 @@ from data.make_soundstage.encoders import (
 )
 from data.make_soundstage.render import frame, wave
 from data.make_soundstage.sample import sample_scene
-from data.make_soundstage.world import FPS, SNIPPET_SAMPLES, Scene, World
+from data.make_soundstage.timelines import NORMAL_SHARES
+from data.make_soundstage.world import FPS, SNIPPET_SAMPLES, WORLDS, Scene, World
 
 PRETRAIN_SEED, HELD_OUT_SEED = 1, 2  # of captioned snippets
 TRAIN_SCENES = range(100_000, 100_400)  # seeds of the videos: what ships ...
@@ -82,7 +83,11 @@ def encode(
     return video, None if waves is None else encoders.encode_audio(waves).numpy()
 
 
-def _render_seed(seed: int, world: World) -> tuple[Scene, np.ndarray, np.ndarray | None]:
+def _render_seed(
+    split: str, seed: int, world: World
+) -> tuple[Scene, np.ndarray, np.ndarray | None]:
+    if world.time_scale:
+        world = replace(world, normal_share=NORMAL_SHARES[split])
     scene = sample_scene(seed, world=world)
     return scene, *render_scene(scene)
 
@@ -94,11 +99,12 @@ def build_store(
     world: World,
     workers: int,
     inputs: str = "",
+    watch: Callable[[Scene, np.ndarray, np.ndarray | None], None] | None = None,
 ) -> None:
     """Render and encode the videos of each split (seeds) and write them as a feature store. Each
     row's source is ``scene:SEED``, so that anyone can render the video again and play it.
     ``inputs`` names what the features are made with; an interrupted build of the same inputs
-    goes on where it stopped."""
+    goes on where it stopped. ``watch`` gets every video as rendered: scene, frames, waves."""
     jobs = [(split, seed) for split, seeds in splits.items() for seed in seeds]
     with StoreWriter(
         path,
@@ -112,9 +118,11 @@ def build_store(
     ) as writer:
         todo = jobs[writer.resumed :]
         drawn = Parallel(workers, batch_size=2, return_as="generator")(
-            delayed(_render_seed)(seed, world) for _, seed in todo
+            delayed(_render_seed)(split, seed, world) for split, seed in todo
         )
         for (split, seed), (scene, frames, waves) in zip(todo, drawn, strict=True):
+            if watch is not None:
+                watch(scene, frames, waves)
             video, audio = encode(encoders, frames, waves)
             writer.add(
                 name=f"soundstage_{len(writer) + 1:04d}_label_{label_of(scene)}",
@@ -128,6 +136,11 @@ def build_store(
         writer.finish()
 
 
+def digest_of(weights: Path) -> str:
+    """SHA-256 of the encoders in the folder ``weights``."""
+    return hashlib.sha256((weights / SOUNDSTAGE_FILE).read_bytes()).hexdigest()
+
+
 def label_of(scene: Scene) -> str:
     """Weak label as XD-Violence writes it: three codes, missing ones ``0``; a lone ``A``."""
     labels = scene.labels
@@ -138,18 +151,26 @@ def label_of(scene: Scene) -> str:
 
 
 def parse_world(choices: Sequence[str]) -> World:
-    """``name=value`` (pairs as ``low,high``) over the world that ships."""
-    kinds = {item.name: getattr(World(), item.name) for item in fields(World)}
-    values = {}
+    """The name of a world and ``field=value`` (pairs as ``low,high``) over it; without a name over
+    the world that ships."""
+    world = World()
     for choice in choices:
-        name, _, text = choice.partition("=")
-        if name not in kinds:
-            raise SystemExit(f"unknown World field {name!r}; known: {', '.join(kinds)}")
-        if isinstance(kinds[name], tuple):
-            values[name] = tuple(type(kinds[name][0])(part) for part in text.split(","))
+        name, given, text = choice.partition("=")
+        if not given:
+            if name not in WORLDS:
+                raise SystemExit(f"unknown world {name!r}; known: {', '.join(WORLDS)}")
+            world = WORLDS[name]
+            continue
+        known = [item.name for item in fields(World)]
+        if name not in known:
+            raise SystemExit(f"unknown World field {name!r}; known: {', '.join(known)}")
+        now = getattr(world, name)
+        if isinstance(now, tuple):
+            value = tuple(type(now[0])(part) for part in text.split(","))
         else:
-            values[name] = type(kinds[name])(text)
-    return World(**values)
+            value = type(now)(text)
+        world = replace(world, **{name: value})
+    return world
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -197,9 +218,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.calibration:
             train = CALIBRATION_SCENES[: options.train]
             test = CALIBRATION_SCENES[options.train : options.train + options.test]
-        made_with = hashlib.sha256((weights / SOUNDSTAGE_FILE).read_bytes()).hexdigest()
         splits = {"train": train, "test": test}
-        build_store(options.out, encoders, splits, world, options.workers, made_with)
+        build_store(options.out, encoders, splits, world, options.workers, digest_of(weights))
         print(f"feature store written to {options.out}, {time.time() - start:.0f} s", flush=True)
 
 

@@ -127,6 +127,94 @@ _EMPTY = {
 _NORMAL = ("a normal {there}", "a photo of a normal {there}", "normal", "nothing happens {at}")
 
 
+# Harmless events and quiet places, without the word "normal".
+_EVERYDAY: dict[str, tuple[str, ...]] = {
+    "thunder": ("thunder and lightning over a {place}", "a storm with lightning {at}"),
+    "fireworks": ("fireworks over a {place}", "an evening with fireworks {at}"),
+    "horn": ("a car honking its horn {at}", "a honking car {at}"),
+    "door_slam": ("a slamming door {at}", "a closing door {at}"),
+    "cheering": ("a cheering crowd {at}", "happy people cheering {at}"),
+    "camera_flash": ("people taking a photo with a flash {at}", "a camera flash {at}"),
+    "headlights": ("the headlights of a car {at}", "a car with bright headlights {at}"),
+    "hugging": ("two people hugging {at}", "friends hugging {at}"),
+    "dancing": ("people dancing {at}", "a dance with music {at}"),
+    "street": ("people walking {at}", "cars driving {at}", "a {there}", "nothing happens {at}"),
+    "road": ("cars driving {at}", "traffic {at}", "a {there}", "nothing happens {at}"),
+    "square": ("people walking {at}", "people {at}", "a {there}", "nothing happens {at}"),
+    "stadium": (
+        "people playing football {at}",
+        "a match {at}",
+        "a {there}",
+        "nothing happens {at}",
+    ),
+    "corridor": ("people walking {at}", "an empty corridor", "a {there}", "nothing happens {at}"),
+}
+
+# What web captions are like: they say plainly what is seen, and seldom use the class's word for it;
+# and the same word as often means something harmless.
+_PLAIN: dict[str, tuple[str, ...]] = {
+    "fighting": (
+        "people hitting each other {at}",
+        "two men with fists {at}",
+        "a punch in the face {at}",
+        "a kick {at}",
+    ),
+    "shooting": (
+        "a man with a gun {at}",
+        "a gun firing {at}",
+        "a man with a rifle {at}",
+        "a bullet and a falling man {at}",
+    ),
+    "riot": (
+        "an angry crowd {at}",
+        "a crowd throwing bottles {at}",
+        "burning tyres {at}",
+        "hooded people with sticks {at}",
+    ),
+    "abuse": (
+        "a man beating a person {at}",
+        "a person hurt on the ground {at}",
+        "a man with a stick {at}",
+        "a crying person {at}",
+    ),
+    "car accident": (
+        "two crashed cars {at}",
+        "a crash {at}",
+        "a burning wreck {at}",
+        "broken glass and a damaged car {at}",
+    ),
+    "explosion": (
+        "a fireball {at}",
+        "a huge fire {at}",
+        "fire and black smoke {at}",
+        "a blast {at}",
+    ),
+}
+_AMBIGUOUS: dict[str, tuple[str, ...]] = {
+    "camera_flash": ("a photo shooting {at}",),
+    "fireworks": ("an explosion of colours {at}",),
+    "thunder": ("an explosion of light over a {place}",),
+    "cheering": ("a riot of colours {at}",),
+    "dancing": ("a riot of dance {at}",),
+    "hugging": ("friends fighting for fun {at}",),
+    "horn": ("a horn and almost a car accident {at}",),
+    "headlights": ("a car and no accident, car accident film {at}",),
+    "door_slam": ("abuse of a door {at}",),
+}
+
+
+def _wild_templates(kind: str | None, world: World, rng: np.random.Generator) -> tuple[str, ...]:
+    """Caption templates as the web would have them, the class's word in few."""
+    normal, own, other = rng.random(3)
+    if normal < world.normal_word:
+        return _NORMAL[:3]
+    if kind in _PLAIN:
+        return _CAPTIONS[kind] if own < world.class_word else _PLAIN[kind]
+    if kind in _AMBIGUOUS and other < world.class_word_of_distractor:
+        return _AMBIGUOUS[kind]
+    return _EVERYDAY[kind]
+
+
 def _caption(scene: Scene, kind: str | None, rng: np.random.Generator) -> str:
     """Caption of ``kind`` (None: nothing special) in the setting of ``scene``; now and then without
     the light and the weather, or without the place."""
@@ -136,7 +224,10 @@ def _caption(scene: Scene, kind: str | None, rng: np.random.Generator) -> str:
     at = f"{_PREPOSITION.get(scene.place, 'on a')} {there}"
     if rng.random() < 0.12:
         at = ""
-    templates = _NORMAL + _EMPTY[scene.place] if kind is None else _CAPTIONS[kind]
+    if scene.world.class_word < 1:
+        templates = _wild_templates(kind or scene.place, scene.world, rng)
+    else:
+        templates = _NORMAL + _EMPTY[scene.place] if kind is None else _CAPTIONS[kind]
     return choice(rng, templates).format(at=at, there=there, place=scene.place).strip()
 
 

@@ -165,36 +165,16 @@ class Pose(NamedTuple):
 
 def walk(p: float) -> Pose:
     s, c = math.sin(p), math.cos(p)
-    return Pose(
-        0.04,
-        0.01,
-        0.5 * s,
-        0.5 * s - 0.45 * max(0, c),
-        -0.5 * s,
-        -0.5 * s - 0.45 * max(0, -c),
-        -0.45 * s,
-        -0.45 * s + 0.3,
-        0.45 * s,
-        0.45 * s + 0.3,
-    )
+    return Pose(0.04, 0.01, 0.5 * s, 0.5 * s - 0.45 * max(0, c), -0.5 * s,
+                -0.5 * s - 0.45 * max(0, -c), -0.45 * s, -0.45 * s + 0.3, 0.45 * s,
+                0.45 * s + 0.3)  # fmt: skip
 
 
 def run(p: float) -> Pose:
     s, c = math.sin(p), math.cos(p)
-    return Pose(
-        0.28,
-        0.03,
-        0.95 * s,
-        0.95 * s - 0.9 * max(0.1, c),
-        -0.95 * s,
-        -0.95 * s - 0.9 * max(0.1, -c),
-        -0.9 * s,
-        -0.9 * s + 1.4,
-        0.9 * s,
-        0.9 * s + 1.4,
-        0,
-        0.02 * abs(c),
-    )
+    return Pose(0.28, 0.03, 0.95 * s, 0.95 * s - 0.9 * max(0.1, c), -0.95 * s,
+                -0.95 * s - 0.9 * max(0.1, -c), -0.9 * s, -0.9 * s + 1.4, 0.9 * s,
+                0.9 * s + 1.4, 0, 0.02 * abs(c))  # fmt: skip
 
 
 STAND = Pose(0.0, 0.0, -0.1, -0.1, 0.12, 0.08, 0.1, 0.25, -0.05, 0.15)
@@ -208,18 +188,8 @@ def aim(recoil: float) -> Pose:
 
 
 def punch(reach: float) -> Pose:
-    return Pose(
-        0.12 + 0.25 * reach,
-        0.03,
-        -0.45 - 0.1 * reach,
-        -0.6,
-        0.5,
-        0.2,
-        0.6,
-        2.1,
-        0.9 + 0.65 * reach,
-        2.2 - 0.6 * reach,
-    )
+    return Pose(0.12 + 0.25 * reach, 0.03, -0.45 - 0.1 * reach, -0.6, 0.5, 0.2, 0.6,
+                2.1, 0.9 + 0.65 * reach, 2.2 - 0.6 * reach)  # fmt: skip
 
 
 def kick(reach: float) -> Pose:
@@ -239,45 +209,14 @@ def hug(sway: float) -> Pose:
 def dance(p: float, style: int) -> Pose:
     s, c = math.sin(p), math.cos(p)
     if style % 3 == 0:  # both arms wave overhead
-        return Pose(
-            0.12 * s,
-            0.03 * abs(c),
-            -0.25 + 0.2 * s,
-            -0.3 * c,
-            0.25 + 0.2 * s,
-            0.3 * s,
-            2.7 + 0.4 * s,
-            3.0 + 0.6 * s,
-            3.3 + 0.4 * s,
-            3.2 + 0.6 * s,
-        )
+        return Pose(0.12 * s, 0.03 * abs(c), -0.25 + 0.2 * s, -0.3 * c,
+                    0.25 + 0.2 * s, 0.3 * s, 2.7 + 0.4 * s, 3.0 + 0.6 * s,
+                    3.3 + 0.4 * s, 3.2 + 0.6 * s)  # fmt: skip
     if style % 3 == 1:  # a knee up, arms wide
-        return Pose(
-            -0.1 * s,
-            0.0,
-            1.2 * max(0, s),
-            -0.3,
-            1.2 * max(0, -s),
-            -0.3,
-            1.9,
-            2.5 + s,
-            -1.9,
-            -2.5 + s,
-            0,
-            0.03 * abs(s),
-        )
-    return Pose(
-        0.15 * s,
-        0.05 * abs(s),
-        -0.3,
-        0.3 * s,
-        0.35,
-        -0.3 * s,
-        1.2 + 0.8 * s,
-        2.6,
-        1.2 - 0.8 * s,
-        2.6,
-    )
+        return Pose(-0.1 * s, 0.0, 1.2 * max(0, s), -0.3, 1.2 * max(0, -s), -0.3,
+                    1.9, 2.5 + s, -1.9, -2.5 + s, 0, 0.03 * abs(s))  # fmt: skip
+    return Pose(0.15 * s, 0.05 * abs(s), -0.3, 0.3 * s, 0.35, -0.3 * s,
+                1.2 + 0.8 * s, 2.6, 1.2 - 0.8 * s, 2.6)  # fmt: skip
 
 
 def cheer(p: float) -> Pose:

@@ -14,6 +14,7 @@ is a function of the frame's index alone, so frames render in any order.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -22,6 +23,7 @@ from avadclip_lite.config import SAMPLE_RATE
 from data.make_soundstage import sounds
 from data.make_soundstage.captions import CaptionedSnippet
 from data.make_soundstage.figures import Canvas
+from data.make_soundstage.inserts import insert, look
 from data.make_soundstage.painters import PAINTERS, Cue
 from data.make_soundstage.places import (
     LAYOUTS,
@@ -88,6 +90,13 @@ def _grain(size: int) -> np.ndarray:
     return rng.standard_normal((2 * size, 2 * size, 3), dtype=np.float32)
 
 
+@lru_cache(maxsize=6)
+def _other_view(scene: Scene) -> Scene:
+    """What a cutaway shows: the place from elsewhere, where nothing happens."""
+    seed = (scene.seed ^ 0x7C07A) + 1
+    return replace(scene, seed=seed, events=(), faults=(), occluder=None, dark_corner=None)
+
+
 def _draw(scene: Scene, index: int, size: int) -> np.ndarray:
     """Frame number ``index`` of ``scene``, (size, size, 3) uint8."""
     if size < 8:
@@ -99,6 +108,10 @@ def _draw(scene: Scene, index: int, size: int) -> np.ndarray:
     faults = {f.kind for f in scene.faults if f.start <= index < f.end}
     if "black_frames" in faults:
         return np.clip(4 + 2 * grain, 0, 255).astype(np.uint8)
+    if "insert" in faults:
+        start = max(f.start for f in scene.faults if f.kind == "insert" and f.start <= index)
+        return _finish(scene, insert(scene.seed + start, (index - start) / FPS, size))
+    source, scene = scene, _other_view(scene) if "cutaway" in faults else scene
 
     back = background(scene, size)
     place = LAYOUTS[scene.place]
@@ -164,4 +177,11 @@ def _draw(scene: Scene, index: int, size: int) -> np.ndarray:
         out = out[rows.clip(0, size - 1)][:, columns.clip(0, size - 1)]
     if scene.seed % 2:  # half of the cameras look from the other side
         out = out[:, ::-1]
-    return (np.clip(out, 0, 1) * np.float32(255)).astype(np.uint8)
+    return _finish(source, out)
+
+
+def _finish(scene: Scene, picture: np.ndarray) -> np.ndarray:
+    """The look of the whole video over a picture in [0, 1] -> uint8."""
+    if scene.world.grading:
+        picture = look(picture, scene.seed, scene.world.grading)
+    return (np.clip(picture, 0, 1) * np.float32(255)).astype(np.uint8)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from avadclip_lite.config import XD_CLASSES, XD_STRIDE
+from data.make_soundstage import timelines
 from data.make_soundstage.world import (
     ANOMALIES,
     AUDIO_DISTRACTORS,
@@ -79,15 +80,16 @@ def sample_scene(
     snippets for them.
     """
     world = world or World()
+    if world.time_scale:
+        return _footage(seed, snippets, world, labels)
     rng = np.random.default_rng((SCENE_SPACE, seed))
     low, high = world.snippets
     count = int(rng.integers(low, high + 1))
-    count = snippets if snippets is not None else count
-    frames = count * XD_STRIDE
     kinds = _draw_classes(rng, world)
     if labels is not None:
-        wanted = [XD_CLASSES.index(code) for code in labels]
-        kinds = [XD_CLASSES.words[c] for c in wanted if c > 0]
+        kinds = _kinds(labels)
+    count = snippets if snippets is not None else count
+    frames = count * XD_STRIDE
 
     stages = [p for p in PLACES if all(p in STAGES[kind] for kind in kinds)]
     if not stages:
@@ -108,26 +110,8 @@ def sample_scene(
     events: list[Event] = []
     faults: list[Fault] = []
     swells: list[tuple[int, int]] = []
-    share = float(rng.uniform(*world.positive_share))
-    queue = [kinds[k] for k in rng.permutation(len(kinds))]
-    filled = 0
-    while queue or (kinds and filled < share * frames):
-        kind = queue.pop() if queue else choice(rng, kinds)
-        forced = kind not in {event.kind for event in events}
-        taken = [(e.start, e.end) for e in events]
-        length = _length(rng, world.event_snippets, frames)
-        if forced:  # every class must fit, even in a short video
-            length = min(length, frames // (2 * len(kinds)))
-        if filled + length > (share + 0.08) * frames and not forced:
-            break
-        start = _free_spot(rng, taken, length, frames, XD_STRIDE // 2)
-        while start is None and forced and length > 2:
-            length = max(2, length * 2 // 3)
-            start = _free_spot(rng, taken, length, frames, 1)
-        if start is None:
-            break
-        filled += length
-        event = _senses(rng, world, kind, start, length, occluder, dark_corner, missing_audio)
+    for kind, start, end in _spans(rng, world, kinds, frames):
+        event = _senses(rng, world, kind, start, end - start, occluder, dark_corner, missing_audio)
         events.append(event)
         around = (max(0, start - int(rng.integers(4, 20))), min(frames, event.end + 12))
         if event.unheard == "loud":
@@ -178,6 +162,130 @@ def sample_scene(
     )
 
 
+def _kinds(labels: Sequence[str]) -> list[str]:
+    """Class words of label codes, without normal."""
+    wanted = [XD_CLASSES.index(code) for code in labels]
+    return [XD_CLASSES.words[c] for c in wanted if c > 0]
+
+
+def _footage(seed: int, snippets: int | None, world: World, labels: Sequence[str] | None) -> Scene:
+    """A scene with XD-Violence's timeline. Setting, timeline, senses, distractors, sensors and edit
+    draw from streams of their own, so that changing one parameter changes nothing else: worlds are
+    compared on the same videos."""
+
+    def stream(*number: int) -> np.random.Generator:
+        return np.random.default_rng((SCENE_SPACE, seed, *number))
+
+    rng = stream(1)
+    kinds = _draw_classes(rng, world) if labels is None else _kinds(labels)
+    count = snippets or timelines.draw_snippets(rng, kinds, world.time_scale)
+    frames = count * XD_STRIDE
+    stages = [p for p in PLACES if all(p in STAGES[kind] for kind in kinds)]
+    if not stages:
+        raise ValueError(f"no place of Soundstage can stage {', '.join(kinds)} in one video")
+    rng = stream(2)
+    place = choice(rng, stages)
+    light = choice(rng, ("day", "day", "dusk", "night", "night"))
+    chances, corner = rng.random(4), rng.integers(3, size=3)
+    weather = ("rain", "fog", "snow")[corner[0]] if chances[0] < world.bad_weather else "clear"
+    if place == "corridor":
+        light, weather = "day", "clear"
+    occluder = (0.16, 0.84)[corner[1] % 2] if chances[1] < world.occluder else None
+    dark_corner = None
+    if light == "night" and place != "stadium" and chances[2] < 0.5:
+        dark_corner = (0.16, 0.84)[corner[2] % 2]
+        dark_corner = 1.0 - dark_corner if dark_corner == occluder else dark_corner
+    missing_audio = chances[3] < world.missing_audio
+
+    events: list[Event] = []
+    faults: list[Fault] = []
+    swells: list[tuple[int, int]] = []
+    spans = timelines.draw_events(stream(3), kinds, frames) if kinds else []
+    for k, (kind, start, end) in enumerate(spans):
+        rng = stream(4, k)
+        event = _senses(rng, world, kind, start, end - start, occluder, dark_corner, missing_audio)
+        events.append(event)
+        around = (max(0, start - int(rng.integers(4, 20))), min(frames, event.end + 12))
+        if event.unheard == "loud":
+            swells.append(around)
+        elif event.unheard == "muted":
+            faults.append(Fault(kind="silent_microphone", start=around[0], end=around[1]))
+
+    rate = world.distractors_abnormal if kinds else world.distractors_normal
+    for k in range(int(stream(5).poisson(rate * count / 60))):
+        rng, taken = stream(6, k), [(e.start, e.end) for e in events]
+        length = _length(rng, world.distractor_snippets, frames)
+        start = _free_spot(rng, taken, length, frames, XD_STRIDE // 2)
+        if start is not None:
+            events.append(_distractor(rng, world, place, light, start, length, occluder))
+
+    rng = stream(7)
+    for _ in range(int(rng.poisson(world.swells * count / 60))):
+        length = _length(rng, world.event_snippets, frames)
+        start = int(rng.integers(0, frames - length + 1))
+        if not any(e.code and e.start < start + length and start < e.end for e in events):
+            swells.append((start, start + length))
+    for kind in ("black_frames", "low_light", "clipped_microphone", "silent_microphone"):
+        chance, seconds, where = rng.random(3)
+        length = min(int((1 + 7 * seconds) * FPS), frames // 2)
+        start = int(where * (frames - length))
+        if chance < getattr(world, kind):
+            faults.append(Fault(kind=kind, start=start, end=start + length))
+    if missing_audio:
+        faults.append(Fault(kind="missing_audio", start=0, end=frames))
+    for k, (kind, length) in enumerate(
+        (
+            ("cutaways", world.cutaway_frames),
+            ("music", world.soundtrack_frames),
+            ("talk", world.soundtrack_frames),
+            ("inserts", world.cutaway_frames),
+        )
+    ):
+        name = kind.removesuffix("s")
+        faults.extend(_bursts(stream(8, k), name, getattr(world, kind), length, frames))
+    return Scene(
+        seed=draw_seed(stream(9)),
+        place=place,
+        light=light,
+        weather=weather,
+        snippets=count,
+        events=tuple(events),
+        faults=tuple(faults),
+        swells=tuple(swells),
+        occluder=occluder,
+        dark_corner=dark_corner,
+        world=world,
+    )
+
+
+def _spans(
+    rng: np.random.Generator, world: World, kinds: list[str], frames: int
+) -> Iterator[tuple[str, int, int]]:
+    """(class word, first frame, end frame) of a video's events."""
+    spans: list[tuple[str, int, int]] = []
+    share = float(rng.uniform(*world.positive_share))
+    queue = [kinds[k] for k in rng.permutation(len(kinds))]
+    filled = 0
+    while queue or (kinds and filled < share * frames):
+        kind = queue.pop() if queue else choice(rng, kinds)
+        forced = kind not in {kind for kind, _, _ in spans}
+        taken = [(a, b) for _, a, b in spans]
+        length = _length(rng, world.event_snippets, frames)
+        if forced:  # every class must fit, even in a short video
+            length = min(length, frames // (2 * len(kinds)))
+        if filled + length > (share + 0.08) * frames and not forced:
+            break
+        start = _free_spot(rng, taken, length, frames, XD_STRIDE // 2)
+        while start is None and forced and length > 2:
+            length = max(2, length * 2 // 3)
+            start = _free_spot(rng, taken, length, frames, 1)
+        if start is None:
+            break
+        filled += length
+        spans.append((kind, start, start + length))
+        yield spans[-1]
+
+
 def _bursts(
     rng: np.random.Generator, kind: str, share: float, length: tuple[int, int], frames: int
 ) -> list[Fault]:
@@ -196,6 +304,9 @@ def _draw_classes(rng: np.random.Generator, world: World) -> list[str]:
     normal = rng.random() < world.normal_share
     count = 1 + int(rng.choice(3, p=world.label_counts))
     order = [ANOMALIES[k] for k in rng.permutation(len(ANOMALIES))]
+    if world.time_scale:
+        names, odds = zip(*timelines.CLASS_SHARES.items(), strict=True)
+        order = rng.choice(names, len(names), replace=False, p=odds).tolist()
     if normal:
         return []
     kinds: list[str] = []

@@ -531,6 +531,40 @@ def _ambience(scene: Scene, rng: Rng, n: int) -> np.ndarray:
     return bed
 
 
+def _talk(rng: Rng, seconds: float) -> np.ndarray:
+    """A narrator: sentences of gliding vowels with pauses, about four syllables a second."""
+    wave = np.zeros(_count(seconds), dtype=np.float32)
+    pitch, t = rng.uniform(105, 230), float(rng.uniform(0, 0.4))
+    while t < seconds:
+        for _ in range(int(rng.integers(5, 14))):  # a sentence
+            length = rng.uniform(0.12, 0.26)
+            start, end = pitch * rng.uniform(0.85, 1.25, 2)
+            vowel = ("ah", "oh", "ee")[int(rng.integers(3))]
+            _put(wave, t, _voice(rng, length, start, end, vowel, 0.2), float(rng.uniform(0.5, 1.0)))
+            t += length + rng.uniform(0.0, 0.08)
+        t += rng.uniform(0.3, 1.2)
+    return wave
+
+
+def _soundtrack(kind: str, rng: Rng, seconds: float) -> np.ndarray:
+    """Music or a voice of ``seconds``, laid over what happens."""
+    if kind == "talk":
+        wave = 0.16 * _talk(rng, seconds)
+    else:
+        beats = tuple(np.arange(0.0, seconds, rng.uniform(0.4, 0.75)))
+        wave = 0.3 * _music(rng, seconds, beats, float(rng.uniform(0.3, 1.0)))
+    return wave * _arch(len(wave), 0.3, 0.3)
+
+
+def _equalise(track: np.ndarray, seed: int, spread: float) -> np.ndarray:
+    """A video's own sound: a gain drawn for each of six bands, smooth in between."""
+    gains = np.random.default_rng((seed, 0xE9)).normal(0, spread, 6)
+    spectrum = np.fft.rfft(track)
+    octave = np.log2(np.maximum(np.fft.rfftfreq(len(track), 1 / SAMPLE_RATE), 20.0) / 60.0)
+    spectrum *= 10 ** (np.interp(octave, np.linspace(0, 7, 6), gains) / 20)
+    return np.fft.irfft(spectrum, len(track)).astype(np.float32)
+
+
 def _gain(decibel: float) -> float:
     return 10.0 ** (decibel / 20.0)
 
@@ -573,6 +607,16 @@ def mix(scene: Scene) -> np.ndarray:
             level -= 2.0  # it is a little farther away
         gain = np.float32(0.85 * _gain(level + event.level))
         _put(track, event.start / fps, _event(event, fps), gain)
+    for fault in scene.faults:
+        if fault.kind not in ("music", "talk"):
+            continue
+        a, b = (max(0, round(frame / fps * SAMPLE_RATE)) for frame in (fault.start, fault.end))
+        own = np.random.default_rng((scene.seed, fault.start, 0x3051C))
+        over = _soundtrack(fault.kind, own, (fault.end - fault.start) / fps)
+        track[a:b] *= np.float32(_gain(-world.ducking))
+        _put(track, fault.start / fps, over, _gain(world.soundtrack_level))
+    if world.equaliser:
+        track = _equalise(track, scene.seed, world.equaliser)
     track += np.float32(0.0012) * _noise(rng, n, (2500, 2.0, 1.0))  # the microphone's own hiss
     # soft limit: linear to 0.5, then bending towards 0.97
     size = np.abs(track)

@@ -23,6 +23,7 @@ from typing import Literal
 import numpy as np
 
 from avadclip_lite.config import XD_CLASSES, XD_STRIDE
+from data.make_soundstage.timelines import LABEL_COUNTS
 
 FPS = 24.0
 SNIPPET_SECONDS = XD_STRIDE / FPS
@@ -86,6 +87,7 @@ class World:
     """Every probability and level of Soundstage. The defaults are the world that ships."""
 
     # timelines
+    time_scale: float = 0.0  # of XD-Violence's lengths; 0: the ranges that follow
     snippets: tuple[int, int] = (24, 96)  # shortest and longest video
     normal_share: float = 0.42  # of the videos
     label_counts: tuple[float, float, float] = (0.62, 0.28, 0.10)  # abnormal: 1, 2 or 3 classes
@@ -115,6 +117,25 @@ class World:
     picture_static: float = 0.30
     sound_static: float = 0.30
     static_frames: tuple[int, int] = (10, 32)  # length of one burst
+    # the edit: share of the time in which the picture shows another view of the place, or something
+    # else, and in which music or a voice lies over the sound; how far each video has a look and a
+    # sound of its own
+    cutaways: float = 0.0
+    inserts: float = 0.0
+    cutaway_frames: tuple[int, int] = (12, 64)  # length of one shot
+    grading: float = 0.0  # of the picture, 0 to 1
+    equaliser: float = 0.0  # dB, standard deviation in each of six bands
+    music: float = 0.0
+    talk: float = 0.0
+    soundtrack_frames: tuple[int, int] = (96, 480)  # length of one piece
+    soundtrack_level: float = 0.0  # dB
+    ducking: float = 9.0  # dB taken off what lies under it
+    # captions of the encoders' pretraining: how often a class word stands in one of its anomaly, in
+    # one of its distractor, and "normal" in any; 1 and 0: always and never, "normal" in half of
+    # the others
+    class_word: float = 1.0
+    class_word_of_distractor: float = 0.0
+    normal_word: float = 0.0
     # the air and the lens
     bad_weather: float = 0.35
     occluder: float = 0.25  # something big stands in the picture
@@ -139,18 +160,43 @@ class World:
             "event_snippets",
             "distractor_snippets",
             "static_frames",
+            "cutaway_frames",
+            "soundtrack_frames",
         ):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"World.{name} must be (low, high), got {(low, high)}")
-        if max(self.picture_static, self.sound_static) >= 1:
-            raise ValueError("World.picture_static and sound_static are shares below 1")
+        for name in ("picture_static", "sound_static", "cutaways", "inserts", "music", "talk"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"World.{name} is a share below 1, got {getattr(self, name)}")
         if self.both + self.heard_only > 1:
             shares = f"{self.both} + {self.heard_only}"
             raise ValueError(f"World.both + heard_only must be at most 1, got {shares}")
         for name in ("label_counts", "unheard"):
             if abs(sum(getattr(self, name)) - 1) > 1e-6:
                 raise ValueError(f"World.{name} must sum to 1, got {getattr(self, name)}")
+
+
+# What the encoders learn from: stock pictures, close, clean and bright, one subject each, whose
+# captions seldom use a class's word for it. And what the detector gets: footage.
+STOCK = World(
+    figure_scale=1.3,
+    sensor_noise=2.0,
+    bad_weather=0.15,
+    occluder=0.05,
+    class_word=0.01,
+    class_word_of_distractor=0.03,
+    normal_word=0.01,
+)
+FOOTAGE = World(
+    time_scale=0.3,
+    label_counts=LABEL_COUNTS,
+    both=0.46,
+    heard_only=0.06,
+    picture_static=0.0,
+    sound_static=0.0,
+)
+WORLDS = {"stock": STOCK, "footage": FOOTAGE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +251,8 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A sensor that fails from frame ``start`` to ``end`` (exclusive)."""
+    """From frame ``start`` to ``end`` (exclusive) a sensor fails, or the edit shows or plays
+    something else (cutaway, insert, music, talk)."""
 
     kind: Literal[
         "black_frames",
@@ -215,6 +262,10 @@ class Fault:
         "silent_microphone",
         "sound_static",
         "missing_audio",
+        "cutaway",
+        "insert",
+        "music",
+        "talk",
     ]
     start: int
     end: int
@@ -310,6 +361,8 @@ class Scene:
         marks = {name: np.zeros(self.frames, dtype=bool) for name in names}
         silent = np.zeros(self.frames, dtype=bool)
         for fault in self.faults:
+            if fault.kind in ("cutaway", "insert", "music", "talk"):
+                continue
             video = fault.kind in ("black_frames", "low_light", "picture_static")
             marks["corrupted_video" if video else "corrupted_audio"][fault.start : fault.end] = True
             if fault.kind in ("silent_microphone", "sound_static", "missing_audio"):
@@ -332,6 +385,6 @@ class Scene:
     def _black(self) -> np.ndarray:
         black = np.zeros(self.frames, dtype=bool)
         for fault in self.faults:
-            if fault.kind in ("black_frames", "picture_static"):
+            if fault.kind in ("black_frames", "picture_static", "cutaway", "insert"):
                 black[fault.start : fault.end] = True
         return black
