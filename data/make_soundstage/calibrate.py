@@ -165,7 +165,9 @@ def probes(train: Split, test: Split) -> dict[str, float]:
             x, z = (
                 np.concatenate([view(v) for v in getattr(part, sense)]) for part in (train, test)
             )
-            model = LogisticRegression(C=0.1, solver="newton-cholesky").fit(x, train.flag("anomalous"))
+            model = LogisticRegression(C=0.1, solver="newton-cholesky").fit(
+                x, train.flag("anomalous")
+            )
             score = average_precision_score(test.flag("anomalous"), model.decision_function(z))
             out[f"{sense}, {name}"] = 100 * float(score)
     return out
