@@ -4,6 +4,7 @@
 # make notebooks  for authors: write NN_name.ipynb from NN_name.py and execute it (NB="00 06")
 # make workshop   learner's copies with blank exercises, and a page for the teacher
 # make doctor     what of this machine is ready, and what to do about the rest
+# make bench      how long training takes here, at the size of XD-Violence
 #
 # Each makes .venv first if it is not there or pyproject.toml is newer.
 # PYTHON=/path/to/python3.12 chooses the Python; ARGS="--only 06" reaches `make run`, ARGS="-k fusion"
@@ -24,7 +25,7 @@ $(shell rm -f $(STAMP))
 endif
 endif
 
-.PHONY: run test lint lab notebooks workshop doctor clean
+.PHONY: run test lint lab notebooks workshop doctor bench clean
 run: $(STAMP)
 	$(PY) -m avadclip_lite run $(ARGS)
 
@@ -48,6 +49,9 @@ workshop: $(STAMP)
 
 doctor: $(STAMP)
 	$(PY) -m avadclip_lite doctor
+
+bench: $(STAMP)
+	$(PY) -m avadclip_lite bench $(ARGS)
 
 clean:
 	rm -rf .venv runs

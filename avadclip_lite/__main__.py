@@ -15,34 +15,23 @@ from types import ModuleType
 
 COMMANDS = {  # name: (module with add_arguments and main, what it does)
     "run": ("experiments.run", "run all notebooks in order, gather their numbers, write a report"),
-    "import": (
-        "features.import_release",
-        "make a feature store from the release's feature files",
-    ),
+    "import": ("features.import_release", "make a feature store from released feature files"),
+    "import-checkpoint": ("compare.release", "make a run's folder of one of the authors' models"),
     "extract": ("video.folder", "make a feature store from a folder of videos"),
-    "train": ("train", "train a detector on a feature store"),
+    "train": ("experiments.train_command", "train a detector on a feature store"),
     "study": ("experiments.study", "train the variants of the ablation studies over several seeds"),
-    "assess": ("experiments.assess", "score a trained detector on a feature store"),
+    "evaluate": ("experiments.score_files", "score a trained detector, or anybody's score files"),
     "score": ("video.timeline", "find anomalies in videos with a trained detector"),
-    "alarms": ("video.thresholds", "false alarms per hour against recall, and thresholds to use"),
-    "evaluate": (
-        "experiments.score_files",
-        "score anybody's detector from files of scores",
-    ),
+    "thresholds": ("video.thresholds", "false alarms per hour against recall; thresholds to use"),
     "bench": ("tools/bench.py", "time training steps at the size of XD-Violence"),
-    "doctor": (
-        "tools/doctor.py",
-        "say what of this machine is ready, and how to mend the rest",
-    ),
+    "doctor": ("tools/doctor.py", "what of this machine is ready, and how to mend the rest"),
 }
-
-
-def usage() -> str:
-    rows = "\n".join(f"  {name:10s}{text}" for name, (_, text) in COMMANDS.items())
-    return (
-        f"usage: python -m avadclip_lite COMMAND [options]\n\n{rows}\n\n"
-        "python -m avadclip_lite COMMAND --help says more about one."
-    )
+RENAMED = {"alarms": "thresholds", "assess": "evaluate --run RUN --data STORE"}
+OF_DETECTORS = ("train", "study", "evaluate", "score", "thresholds")
+USAGE = "usage: python -m avadclip_lite COMMAND [options]\n\n{}\n\n{}".format(
+    "\n".join(f"  {name:18s}{text}" for name, (_, text) in COMMANDS.items()),
+    "python -m avadclip_lite COMMAND --help says more about one.",
+)
 
 
 def _module(name: str) -> ModuleType:
@@ -64,31 +53,34 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 failed, 2 bad input, 130 interrupted."""
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] in ("-h", "--help"):
-        print(usage())
+        print(USAGE)
         return 0 if words else 2
-    if words[0] not in COMMANDS:
-        print(f"avadclip_lite: no command {words[0]!r}\n\n{usage()}", file=sys.stderr)
-        return 2
+    name = words[0]
+
+    def complain(text: str, status: int) -> int:
+        print(text, file=sys.stderr)
+        return status
+
+    if name in RENAMED:
+        return complain(f"avadclip_lite {name} is now: avadclip_lite {RENAMED[name]}", 2)
+    if name not in COMMANDS:
+        return complain(f"avadclip_lite: no command {name!r}\n\n{USAGE}", 2)
     try:
-        module = _module(COMMANDS[words[0]][0])
+        if name in OF_DETECTORS:
+            importlib.import_module("avadclip_lite.baselines")  # registers the earlier systems
+        module = _module(COMMANDS[name][0])
     except ImportError as error:
-        print(
-            f"avadclip_lite {words[0]}: {error}; "
-            "see what is missing with: python -m avadclip_lite doctor",
-            file=sys.stderr,
-        )
-        return 1
-    parser = argparse.ArgumentParser(prog=f"python -m avadclip_lite {words[0]}")
+        help_ = "see what is missing with: python -m avadclip_lite doctor"
+        return complain(f"avadclip_lite {name}: {error}; {help_}", 1)
+    parser = argparse.ArgumentParser(prog=f"python -m avadclip_lite {name}")
     module.add_arguments(parser)
     args = parser.parse_args(words[1:])
     try:
         return module.main(args) or 0
     except (ValueError, FileNotFoundError) as error:
-        print(f"avadclip_lite {words[0]}: {error}", file=sys.stderr)
-        return 2
+        return complain(f"avadclip_lite {name}: {error}", 2)
     except KeyboardInterrupt:
-        print("\ninterrupted; run again to go on", file=sys.stderr)
-        return 130
+        return complain("\ninterrupted; run again to go on", 130)
 
 
 if __name__ == "__main__":

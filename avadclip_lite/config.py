@@ -18,7 +18,6 @@ import hashlib
 import json
 import math
 import os
-import types
 import typing
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -28,32 +27,6 @@ if TYPE_CHECKING:
     import argparse
 
     import torch
-
-__all__ = [
-    "CCTV_CLASSES",
-    "CLASS_SETS",
-    "CROPS",
-    "CLIP_DIM",
-    "IOU_THRESHOLDS",
-    "MAX_SNIPPETS",
-    "RESULTS",
-    "SAMPLE_RATE",
-    "TEST_CROP",
-    "XD_CLASSES",
-    "XD_STRIDE",
-    "CCTV_STRIDE",
-    "ClassSet",
-    "Config",
-    "DataConfig",
-    "LossConfig",
-    "ModelConfig",
-    "TrainConfig",
-    "add_device_argument",
-    "find_device",
-    "make_config",
-    "results_path",
-    "soundstage_path",
-]
 
 XD_STRIDE = 16  # frames a snippet, XD-Violence and Soundstage
 CCTV_STRIDE = 4  # frames a snippet, CCTV-Fights_sub
@@ -100,57 +73,51 @@ CCTV_CLASSES = ClassSet(name="CCTV-Fights", codes=("A", "B1"), words=("normal", 
 CLASS_SETS = {"xd": XD_CLASSES, "cctv": CCTV_CLASSES}
 
 
-def _check(section: Any) -> None:
-    """Validate a configuration section against its own annotations, then its own rules."""
-    hints = typing.get_type_hints(type(section))
-    for item in fields(section):
-        value, hint = getattr(section, item.name), hints[item.name]
-        where = f"{type(section).__name__}.{item.name}"
-        _check_type(where, value, hint)
-        low = item.metadata.get("at_least")
-        if low is not None and value is not None:
+@dataclass(frozen=True, kw_only=True)
+class _Section:
+    """A part of the configuration, validated against its own annotations and limits."""
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for item in fields(self):
+            value, limits = getattr(self, item.name), item.metadata
+            wrong = _wrong(value, hints[item.name])
             for entry in value if isinstance(value, tuple) else (value,):
-                if not entry >= low:
-                    raise ValueError(f"{where} must be at least {low}, got {value!r}")
-        high = item.metadata.get("at_most")
-        if high is not None and value is not None and not value <= high:
-            raise ValueError(f"{where} must be at most {high}, got {value!r}")
+                if wrong is None and limits and entry < limits["at_least"]:
+                    wrong = f"at least {limits['at_least']}"
+                if wrong is None and limits and entry > limits["at_most"]:
+                    wrong = f"at most {limits['at_most']}"
+            if wrong is not None:
+                raise ValueError(
+                    f"{type(self).__name__}.{item.name} must be {wrong}, got {value!r}"
+                )
 
 
-def _check_type(where: str, value: Any, hint: Any) -> None:
+def _wrong(value: Any, hint: Any) -> str | None:
+    """What a value of this annotation must be, if it is not; None where it fits."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if origin is Literal:
-        if value not in args:
-            choices = ", ".join(repr(a) for a in args)
-            raise ValueError(f"{where} must be one of {choices}, got {value!r}")
-    elif origin in (typing.Union, types.UnionType):
-        if value is not None:
-            _check_type(where, value, next(a for a in args if a is not type(None)))
-    elif origin is dict:
-        if json.loads(json.dumps(value)) != value:
-            raise ValueError(f"{where} must be plain JSON, got {value!r}")
-    elif origin is tuple:
+        return None if value in args else "one of " + ", ".join(map(repr, args))
+    if origin is dict:
+        return None if json.loads(json.dumps(value)) == value else "plain JSON"
+    if origin is tuple:
         if not isinstance(value, tuple):
-            raise ValueError(f"{where} must be a tuple, got {value!r}")
-        for entry in value:
-            _check_type(where, entry, args[0])
-    elif hint is float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value):
-            raise ValueError(f"{where} must be a finite number, got {value!r}")
-    elif hint is int:
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"{where} must be a whole number, got {value!r}")
-    elif not isinstance(value, hint):
-        raise ValueError(f"{where} must be {hint.__name__}, got {value!r}")
+            return "a tuple"
+        return next((wrong for entry in value if (wrong := _wrong(entry, args[0]))), None)
+    if hint is float:
+        return None if number and math.isfinite(value) else "a finite number"
+    if hint is int:
+        return None if number and isinstance(value, int) else "a whole number"
+    return None if isinstance(value, hint) else hint.__name__
 
 
-def _at_least(low: float, default: Any, at_most: float | None = None) -> Any:
+def _at_least(low: float, default: Any, at_most: float = math.inf) -> Any:
     return field(default=default, metadata={"at_least": low, "at_most": at_most})
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(_Section):
     """What the network computes. Defaults are the paper's form at Soundstage's scale."""
 
     role: Role = "audio_visual"  # the teacher, or the student of one modality
@@ -178,7 +145,7 @@ class ModelConfig:
     missing_audio: Literal["skip", "zeros"] = "skip"  # leave the residual out, or feed zeros
 
     def __post_init__(self) -> None:
-        _check(self)
+        super().__post_init__()
         if self.dim % self.heads or self.dim % self.fusion_heads or self.dim % 2:
             raise ValueError(
                 f"ModelConfig.dim must be even and divisible by heads={self.heads} and "
@@ -187,7 +154,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossConfig:
+class LossConfig(_Section):
     """Which losses are summed, and how. Defaults are the paper's form."""
 
     topk_divisor: int = _at_least(1, 16)  # K = floor(T / 16) + 1
@@ -200,12 +167,9 @@ class LossConfig:
     ukd_weight: float = _at_least(0.0, 1.0)  # 1e-8 in the release
     ukd_mask: bool = True  # mean over valid snippets; the release averages padding too
 
-    def __post_init__(self) -> None:
-        _check(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(_Section):
     """How long, how fast, and which epoch is kept."""
 
     seed: int = _at_least(0, 0)
@@ -222,24 +186,18 @@ class TrainConfig:
     precision: Literal["float32", "bf16"] = "float32"
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
 
-    def __post_init__(self) -> None:
-        _check(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(_Section):
     """How videos become bags."""
 
     resample: Literal["together", "separate"] = "together"  # released treats each alone
     crops: Literal["all", "first"] = "all"  # training rows: every crop in the store, or one a video
     length_aware: bool = True  # cut a batch to its longest video (needs padding="masked")
 
-    def __post_init__(self) -> None:
-        _check(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(_Section):
     """Everything that determines a training run, except the data itself."""
 
     form: Form = "paper"
@@ -252,7 +210,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:
-        _check(self)
+        super().__post_init__()
         if self.data.length_aware and self.model.padding == "leaking":
             raise ValueError(
                 "DataConfig.length_aware=True would change the result with padding='leaking'; "
@@ -266,18 +224,10 @@ class Config:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Config:
         """The inverse of ``to_dict``."""
-        sections = {
-            "model": ModelConfig,
-            "loss": LossConfig,
-            "train": TrainConfig,
-            "data": DataConfig,
-        }
-        built: dict[str, Any] = {}
-        for key, value in data.items():
-            if key in sections:
-                value = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-                value = sections[key](**value)
-            built[key] = value
+        built: dict[str, Any] = dict(data)
+        for name, kind in _SECTIONS.items():
+            values = {k: tuple(v) if isinstance(v, list) else v for k, v in data[name].items()}
+            built[name] = kind(**values)
         return cls(**built)
 
     def digest(self) -> str:
@@ -298,16 +248,8 @@ class Config:
         return replace(self, **sections)
 
 
-_SECTION_OF = {
-    item.name: section
-    for section, kind in (
-        ("model", ModelConfig),
-        ("loss", LossConfig),
-        ("train", TrainConfig),
-        ("data", DataConfig),
-    )
-    for item in fields(kind)
-}
+_SECTIONS = {"model": ModelConfig, "loss": LossConfig, "train": TrainConfig, "data": DataConfig}
+_SECTION_OF = {item.name: name for name, kind in _SECTIONS.items() for item in fields(kind)}
 
 # What form and scale change away from the defaults above. Nothing is set in two places.
 _SCALE: dict[str, dict[str, Any]] = {
@@ -360,16 +302,13 @@ def make_config(
     for name, value, known in (("form", form, _FORM), ("scale", scale, _SCALE)):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-    choices = {**_SCALE[scale], **_FORM[form], "role": role}
-    if role in ("vision", "audio"):
-        choices |= _STUDENT
-    choices |= overrides
+    student = _STUDENT if role in ("vision", "audio") else {}
+    choices = _SCALE[scale] | _FORM[form] | {"role": role} | student | overrides
     # length-aware batches follow the padding unless they were chosen
     if choices.get("padding") == "leaking" and "length_aware" not in overrides:
         choices["length_aware"] = False
-    return Config(form=form, scale=scale, detector=detector, options=options or {}).override(
-        **choices
-    )
+    blank = Config(form=form, scale=scale, detector=detector, options=options or {})
+    return blank.override(**choices)
 
 
 def find_device(name: str) -> torch.device:

@@ -1,7 +1,6 @@
 """The feature store: one folder that holds every feature, label and annotation of a data set.
 
-Whatever the data was (Soundstage, XD-Violence, CCTV-Fights, a user's own folder), it becomes this
-folder, and nothing after the store knows where it came from::
+Whatever the data was, it becomes this folder, and nothing after it knows where it came from::
 
     meta.json        classes, D, stride, encoder, counts, a digest of the content
     manifest.csv     one row a (video, crop): name, label, split, lengths, where its features lie
@@ -23,7 +22,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,51 +32,27 @@ from torch import Tensor
 
 from avadclip_lite.config import MAX_SNIPPETS, ClassSet, Config
 
-__all__ = [
-    "Batch",
-    "FeatureStore",
-    "Row",
-    "Segment",
-    "StoreError",
-    "TrainingSet",
-    "AUDIO_PRESENT",
-    "class_events",
-    "clip_segments",
-    "has_label",
-    "holdout_split",
-    "parse_codes",
-    "parse_label",
-    "film_of",
-    "resample",
-    "shuffled_batches",
-    "truth_events",
-]
-
-
+Array, Indices = np.ndarray, Sequence[int] | np.ndarray
 Segment = tuple[str | None, int, int]  # code (None in the binary form), first frame, end exclusive
 
-LABEL_MARK = "_label_"
-_LABEL_PADDING = "0"
+LABEL_MARK, LABEL_PADDING = "_label_", "0"
 
 FORMAT = 1
 META, MANIFEST, ANNOTATIONS = "meta.json", "manifest.csv", "annotations.csv"
 AUDIO_PRESENT = "audio_present"  # flag: the sound track reaches this snippet
 PARTIAL = ".partial"  # added to the name of a store that is being written
 TEXT_COLUMNS = ("name", "label", "split", "source")
-NUMBER_COLUMNS = (
-    "crop",
-    "snippets",  # T, what video and audio share
-    "frames",  # N = stride x T
-    "stride",  # frames a snippet
-    "video_start",  # first row in video.npy
-    "video_rows",
-    "audio_start",  # first row in audio.npy, -1 without audio
-    "audio_rows",
-)
+NUMBER_COLUMNS = ("crop", "snippets", "frames", "stride")
+# where a row's features lie in video.npy and audio.npy; audio_start is -1 without audio
+NUMBER_COLUMNS += ("video_start", "video_rows", "audio_start", "audio_rows")
 
 
 class StoreError(ValueError):
     """A feature store, or what was to go into one, is not as it must be."""
+
+
+def _damaged(what: str) -> StoreError:
+    return StoreError(f"{what}; import the data again")
 
 
 # ---------------------------------------------------------------------------- labels and events
@@ -85,21 +60,15 @@ class StoreError(ValueError):
 
 def parse_codes(label: str | Iterable[str], classes: ClassSet) -> tuple[str, ...]:
     """The class codes of a label such as ``"B2-G-0"`` or ``("B2", "G")``, in class order, each
-    once.
-
-    Raises ``ValueError`` for an unknown code, for no code at all, and for the normal class
-    together with an anomaly.
-    """
-    parts = label.split("-") if isinstance(label, str) else list(label)
-    indices = sorted(
-        {classes.index(part.strip()) for part in parts if part.strip() != _LABEL_PADDING}
-    )
+    once. Raises ``ValueError`` for an unknown code, for no code at all, and for the normal class
+    together with an anomaly."""
+    parts = map(str.strip, label.split("-") if isinstance(label, str) else label)
+    indices = sorted({classes.index(part) for part in parts if part != LABEL_PADDING})
     if not indices:
         raise ValueError(f"label {label!r} names no class of {', '.join(classes.codes)}")
     if indices[0] == 0 and len(indices) > 1:
-        raise ValueError(
-            f"label {label!r} calls a video normal ({classes.codes[0]}) and anomalous at once"
-        )
+        normal = f"normal ({classes.codes[0]})"
+        raise ValueError(f"label {label!r} calls a video {normal} and anomalous at once")
     return tuple(classes.codes[i] for i in indices)
 
 
@@ -109,16 +78,12 @@ def has_label(name: str) -> bool:
 
 
 def parse_label(name: str, classes: ClassSet) -> tuple[str, ...]:
-    """The class codes in a video's name: ``..._label_B2-G-0`` gives ``("B2", "G")``.
-
-    Raises ``ValueError`` naming the video when it carries no label or an unknown code.
-    """
-    stem = name.removesuffix(".mp4")
-    before, mark, label = stem.rpartition(LABEL_MARK)
+    """The class codes in a video's name: ``..._label_B2-G-0`` gives ``("B2", "G")``. Raises
+    ``ValueError`` naming the video when it carries no label or an unknown code."""
+    _, mark, label = name.removesuffix(".mp4").rpartition(LABEL_MARK)
     if not mark:
-        raise ValueError(
-            f"video name {name!r} carries no label; expected {LABEL_MARK}CODE at its end"
-        )
+        expected = f"expected {LABEL_MARK}CODE at its end"
+        raise ValueError(f"video name {name!r} carries no label; {expected}")
     try:
         return parse_codes(label, classes)
     except ValueError as error:
@@ -126,13 +91,12 @@ def parse_label(name: str, classes: ClassSet) -> tuple[str, ...]:
 
 
 def truth_events(events: list[Segment]) -> list[Segment]:
-    """The events of one video that make its frame truth: those without a code if there are any,
-    else all."""
+    """Those of a video's events that make its frame truth: the codeless if there are any."""
     return [event for event in events if event[0] is None] or events
 
 
 def class_events(events: list[Segment]) -> list[Segment]:
-    """The events of one video by class: those with a code if there are any, else all."""
+    """Those of a video's events that name its classes: with a code if there are any."""
     return [event for event in events if event[0] is not None] or events
 
 
@@ -158,47 +122,39 @@ class FeatureStore:
 
     Attributes: ``path``, ``classes``, ``dim`` (D), ``stride``, ``encoder``, ``videos`` (a list of
     ``Row``), ``snippets`` (R,), ``frames`` (R,), ``has_audio`` (R,), ``video_ids`` (R,) with equal
-    numbers for crops of one video, ``flag_names``, and ``digest``, which changes with any feature,
-    label or annotation.
+    numbers for crops of one video, ``film_ids`` (R,), ``flag_names``, and ``digest``, which changes
+    with any feature, label or annotation.
     """
 
     def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
-        self.path = path
-        kind = meta["classes"]
-        self.classes = ClassSet(
-            name=kind["name"], codes=tuple(kind["codes"]), words=tuple(kind["words"])
-        )
-        self.dim: int = meta["dim"]
-        self.stride: int = meta["stride"]
-        self.encoder: str = meta["encoder"]
-        self.digest: str = meta["digest"]
+        self.path, self.dim, self.stride = path, int(meta["dim"]), int(meta["stride"])
+        self.encoder, self.digest = meta["encoder"], meta["digest"]
+        kind = {k: v if k == "name" else tuple(v) for k, v in meta["classes"].items()}
+        self.classes = ClassSet(**kind)
         self.flag_names: tuple[str, ...] = tuple(meta["flags"])
         self._columns = columns = _read_manifest(path / MANIFEST)
         self.snippets, self.frames = columns["snippets"], columns["frames"]
-        self.has_audio = columns["audio_start"] >= 0
-        fields_of_row = [self.has_audio if f == "has_audio" else columns[f] for f in Row._fields]
-        listed = (c.tolist() if isinstance(c, np.ndarray) else c for c in fields_of_row)
+        self.has_audio = columns["has_audio"] = columns["audio_start"] >= 0
+        listed = (np.asarray(columns[name], object) for name in Row._fields)
         self.videos = [Row(*row) for row in zip(*listed, strict=True)]
-        self._video = _map_array(path / "video.npy", (meta["video_snippets"], self.dim))
-        self._audio = self._flags = None
-        if meta["audio_snippets"]:
-            self._audio = _map_array(path / "audio.npy", (meta["audio_snippets"], self.dim))
-        if self.flag_names:
-            shape = (meta["video_snippets"], len(self.flag_names))
-            self._flags = _map_array(path / "flags.npy", shape)
-        names = columns["name"]
-        self.video_ids, numbers = _numbered(names)
-        self.film_ids, _ = _numbered([film_of(name) for name in names])
+        self.video_ids, numbers = _numbered(columns["name"])
+        self.film_ids, _ = _numbered([film_of(name) for name in columns["name"]])
+        video, audio, flags = meta["video_snippets"], meta["audio_snippets"], len(self.flag_names)
+        self._video = _map_array(path / "video.npy", (video, self.dim))
+        self._audio = _map_array(path / "audio.npy", (audio, self.dim)) if audio else None
+        self._flags = _map_array(path / "flags.npy", (video, flags)) if flags else None
         self._check(meta)
-        self._read_annotations(numbers)
+        events: list[list[Segment]] = [[] for _ in numbers]  # by video
+        with open(path / ANNOTATIONS, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                event = (row["code"] or None, int(row["start"]), int(row["end"]))
+                events[numbers[row["name"]]].append(event)
+        self._truth, self._events = [list(map(f, events)) for f in (truth_events, class_events)]
 
     @classmethod
     def open(cls, path: str | Path) -> FeatureStore:
-        """Open a finished store.
-
-        Raises ``FileNotFoundError`` when there is none, and ``StoreError`` for a store that is
-        half-written, cut short, or not a store at all.
-        """
+        """Open a finished store. Raises ``FileNotFoundError`` when there is none, and
+        ``StoreError`` for one that is half-written, cut short, or not a store at all."""
         path = Path(path)
         half = path if path.name.endswith(PARTIAL) else path.with_name(path.name + PARTIAL)
         if not (path / META).is_file():
@@ -216,15 +172,13 @@ class FeatureStore:
         try:
             meta = json.loads((path / META).read_text(encoding="utf-8"))
             if meta["format"] != FORMAT:
-                raise StoreError(
-                    f"{path} has store format {meta['format']!r} and this package reads format "
-                    f"{FORMAT}; import the data again"
-                )
+                found = f"{path} has store format {meta['format']!r}"
+                raise _damaged(f"{found} and this package reads format {FORMAT}")
             return cls(path, meta)
         except StoreError:
             raise
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path} is damaged ({error!r}); import the data again") from error
+            raise _damaged(f"{path} is damaged ({error!r})") from error
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -237,128 +191,85 @@ class FeatureStore:
 
     def _check(self, meta: Mapping[str, Any]) -> None:
         c = self._columns
-        whole = (
-            len(self) == meta["rows"]
-            and (self.snippets >= 1).all()
-            and (self.frames == self.snippets * self.stride).all()
-            and (c["stride"] == self.stride).all()
-            and (c["video_start"] >= 0).all()
-            and (c["video_start"] + c["video_rows"] <= meta["video_snippets"]).all()
-            and (c["audio_start"] + c["audio_rows"] <= meta["audio_snippets"]).all()
-            and (self.snippets <= c["video_rows"]).all()
-            and (self.snippets <= c["audio_rows"])[self.has_audio].all()
-        )
-        if not whole:
-            raise StoreError(
-                f"{self.path / MANIFEST} and {META} beside it contradict each other; "
-                "import the data again"
-            )
+        fits = (self.snippets >= 1) & (self.snippets <= c["video_rows"]) & (c["video_start"] >= 0)
+        fits &= (self.snippets <= c["audio_rows"]) | ~self.has_audio
+        fits &= (self.frames == self.snippets * self.stride) & (c["stride"] == self.stride)
+        for kind in ("video", "audio"):
+            fits &= c[f"{kind}_start"] + c[f"{kind}_rows"] <= meta[f"{kind}_snippets"]
+        if len(self) != meta["rows"] or not fits.all():
+            raise _damaged(f"{self.path / MANIFEST} and {META} beside it contradict each other")
 
-    def _read_annotations(self, numbers: Mapping[str, int]) -> None:
-        """Events by class, a list for each video, and all frame truth in one array sorted by
-        video: rows ``_first[v] : _first[v + 1]`` of ``_truth`` are video v's starts and ends."""
-        events: list[list[Segment]] = [[] for _ in numbers]
-        with open(self.path / ANNOTATIONS, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                event = (row["code"] or None, int(row["start"]), int(row["end"]))
-                events[numbers[row["name"]]].append(event)
-        truth = [truth_events(own) for own in events]
-        self._events = [class_events(own) for own in events]
-        self._first = np.concatenate([[0], np.cumsum([len(own) for own in truth], dtype=np.int64)])
-        spans = [event[1:] for own in truth for event in own]
-        self._truth = np.array(spans, dtype=np.int64).reshape(-1, 2)
-
-    def indices(self, split: str) -> np.ndarray:
+    def indices(self, split: str) -> Array:
         """Row numbers of a split, in the manifest's order; ``StoreError`` if it has none."""
         splits = self._columns["split"]
-        found = np.array([k for k, s in enumerate(splits) if s == split], np.int64)
-        if not len(found):
+        if split not in splits:
             known = ", ".join(sorted(set(splits)))
             raise StoreError(f"{self.path} has no split {split!r}; it has {known}")
-        return found
+        return np.flatnonzero(np.array(splits) == split)
 
-    def video(self, i: int) -> np.ndarray:
+    def video(self, i: int) -> Array:
         """(T, D) view of row i's video features, cut to the length shared with its audio."""
         return self.uncut(i)[0][: self.snippets[i]]
 
-    def audio(self, i: int) -> np.ndarray | None:
+    def audio(self, i: int) -> Array | None:
         """(T, D) view of row i's audio features, or None when the video has no audio."""
         audio = self.uncut(i)[1]
         return None if audio is None else audio[: self.snippets[i]]
 
-    def uncut(self, i: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Row i's video (Tv, D) and audio (Ta, D) views at the lengths they came with, which may
-        be one snippet apart: what the release works on, each modality alone."""
-        video, audio = (
-            (int(self._columns[f"{kind}_start"][i]), int(self._columns[f"{kind}_rows"][i]))
-            for kind in ("video", "audio")
-        )
-        seen = self._video[video[0] : sum(video)]
-        return seen, self._audio[audio[0] : sum(audio)] if self.has_audio[i] else None
+    def _own(self, kind: str, i: int) -> slice:
+        start = int(self._columns[f"{kind}_start"][i])
+        return slice(start, start + int(self._columns[f"{kind}_rows"][i]))
 
-    def audio_mask(self, i: int) -> np.ndarray:
-        """(Tv,) bool, over the uncut video: which snippets have sound. That is every snippet of a
-        row with audio, less those that the store flags as beyond the reach of the track."""
-        rows = int(self._columns["video_rows"][i])
-        if not self.has_audio[i]:
-            return np.zeros(rows, bool)
-        mask = np.arange(rows) < self._columns["audio_rows"][i]
+    def uncut(self, i: int) -> tuple[Array, Array | None]:
+        """Row i's video (Tv, D) and audio (Ta, D) views at the lengths they came with, which may
+        be one snippet apart: what the release works on."""
+        audio = self._audio[self._own("audio", i)] if self.has_audio[i] else None
+        return self._video[self._own("video", i)], audio
+
+    def audio_mask(self, i: int) -> Array:
+        """(Tv,) bool, over the uncut video: which snippets have sound. Every one of a row with
+        audio, less those that the store flags as beyond the reach of the track."""
+        own = self._own("video", i)
+        rows = self._columns["audio_rows"][i] if self.has_audio[i] else 0
+        mask = np.arange(own.stop - own.start) < rows
         if AUDIO_PRESENT in self.flag_names:
-            start = int(self._columns["video_start"][i])
-            column = self.flag_names.index(AUDIO_PRESENT)
-            mask &= self._flags[start : start + rows, column].astype(bool)
+            mask &= self._flags[own, self.flag_names.index(AUDIO_PRESENT)].astype(bool)
         return mask
 
     def audio_key(self, i: int) -> int:
-        """A number that rows sharing one audio track (crops of a video) have in common, -1
-        without audio."""
+        """A number that rows of one audio track (crops) have in common, -1 without audio."""
         return int(self._columns["audio_start"][i])
 
-    def flags(self, i: int) -> dict[str, np.ndarray]:
+    def flags(self, i: int) -> dict[str, Array]:
         """Per-snippet truth of row i, ``{name: (T,) bool}``; empty for stores without flags."""
         if self._flags is None:
             return {}
-        start = int(self._columns["video_start"][i])
-        block = self._flags[start : start + int(self.snippets[i])].astype(bool)
-        return {name: block[:, k] for k, name in enumerate(self.flag_names)}
+        block = self._flags[self._own("video", i)][: self.snippets[i]].astype(bool)
+        return dict(zip(self.flag_names, block.T, strict=True))
 
-    def labels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    def labels(self, indices: Indices) -> Array:
         """(n, C) float32 multi-hot weak labels; column 0 is 1 for normal videos only."""
-        hot: dict[str, np.ndarray] = {}
-        for label in set(self._columns["label"]):
-            hot[label] = np.zeros(len(self.classes), np.float32)
-            for code in parse_codes(label, self.classes):
-                hot[label][self.classes.index(code)] = 1.0
-        rows = [hot[self._columns["label"][i]] for i in indices]
-        return np.stack(rows) if rows else np.zeros((0, len(self.classes)), np.float32)
+        hot = np.zeros((len(indices), len(self.classes)), np.float32)
+        codes = {label: parse_codes(label, self.classes) for label in set(self._columns["label"])}
+        for row, i in zip(hot, indices, strict=True):
+            row[[self.classes.index(code) for code in codes[self._columns["label"][i]]]] = 1
+        return hot
 
     def segments(self, i: int, frames: int | None = None) -> list[Segment]:
         """Events of row i by class as (code, first frame, end frame), end exclusive, clipped to
         ``frames`` (the row's N); the code is None where only the binary form is known."""
         return clip_segments(self._events[self.video_ids[i]], frames or int(self.frames[i]))
 
-    def frame_truth(
-        self, indices: Sequence[int] | np.ndarray, frames: np.ndarray | None = None
-    ) -> np.ndarray:
+    def frame_truth(self, indices: Indices, frames: Array | None = None) -> Array:
         """(sum N,) uint8: 1 where any event covers the frame, rows one after the other; of
-        ``frames`` (n,) frames each, or of the rows' own N.
-
-        Overlapping events count once. Where a video's events are known in both forms, the binary
-        one counts, as in the release.
-        """
-        indices = np.asarray(indices, dtype=np.int64)
-        frames = self.frames[indices] if frames is None else np.asarray(frames)
-        offset = np.concatenate([[0], np.cumsum(frames)])
-        first = self._first[self.video_ids[indices]]
-        count = self._first[self.video_ids[indices] + 1] - first
-        row = np.repeat(np.arange(len(indices)), count)  # the row that each event belongs to
-        event = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)  # its number there
-        spans = self._truth[event + np.repeat(first, count)]
-        bounds = np.minimum(spans, frames[row, None]) + offset[row, None]
-        steps = np.zeros(offset[-1] + 1, dtype=np.int32)  # +1 where an event starts, -1 at its end
-        np.add.at(steps, bounds[:, 0], 1)
-        np.add.at(steps, bounds[:, 1], -1)
-        return (np.cumsum(steps)[:-1] > 0).astype(np.uint8)
+        ``frames`` (n,) frames each, or of the rows' own N. Where a video's events are known in
+        both forms, the binary one counts, as in the release."""
+        frames = self.frames[np.asarray(indices, np.int64)] if frames is None else frames
+        truth = [np.zeros(n, np.uint8) for n in frames]
+        for row, i in zip(truth, indices, strict=True):
+            for _, start, end in self._truth[self.video_ids[i]]:
+                row[start:end] = 1
+        return np.concatenate([np.zeros(0, np.uint8), *truth])
 
 
 def clip_segments(segments: Iterable[Segment], frames: int) -> list[Segment]:
@@ -372,7 +283,7 @@ def film_of(name: str) -> str:
     return name.partition("__#")[0]
 
 
-def _numbered(names: Sequence[str]) -> tuple[np.ndarray, dict[str, int]]:
+def _numbered(names: Sequence[str]) -> tuple[Array, dict[str, int]]:
     """Equal numbers for equal names, in the order of their first appearance."""
     numbers = {name: k for k, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], dtype=np.int64), numbers
@@ -385,53 +296,45 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     columns = dict(zip(header, zip(*lines, strict=True), strict=True))
     missing = [name for name in TEXT_COLUMNS + NUMBER_COLUMNS if name not in columns]
     if missing:
-        raise StoreError(f"{path} lacks the columns {', '.join(missing)}; import the data again")
+        raise _damaged(f"{path} lacks the columns {', '.join(missing)}")
     numbers = {name: np.array(columns[name], dtype=np.int64) for name in NUMBER_COLUMNS}
     return {name: columns[name] for name in TEXT_COLUMNS} | numbers
 
 
-def _map_array(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    if not path.is_file():
-        raise StoreError(f"{path} is missing from its store; import the data again")
+def _map_array(path: Path, shape: tuple[int, int]) -> Array:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise _damaged(f"{path} is missing from its store") from None
     except (ValueError, OSError) as error:
-        raise StoreError(f"{path} is damaged ({error}); import the data again") from None
+        raise _damaged(f"{path} is damaged ({error})") from None
     if array.shape != shape:
-        raise StoreError(
-            f"{path} holds {array.shape} where {META} beside it says {shape}; import the data again"
-        )
+        raise _damaged(f"{path} holds {array.shape} where {META} beside it says {shape}")
     return array.view(np.ndarray)  # slices of a memmap object cost far more than of its array
 
 
 # ---------------------------------------------------------------------------- bags for training
 
 
-def resample(
-    features: np.ndarray, max_snippets: int = MAX_SNIPPETS, keep: np.ndarray | None = None
-) -> np.ndarray:
+def resample(features: Array, max_snippets: int = MAX_SNIPPETS, keep: Array | None = None) -> Array:
     """(T, D) -> (S, D) float32 with S = min(T, max_snippets).
 
-    A longer video becomes the means over bins of truncated ``linspace(0, T, max_snippets + 1)``,
-    as in the release; a shorter one stays as it is. ``keep`` (T,) bool: only these snippets enter
-    a mean, and a bin without any is zero.
+    A longer video becomes the means over bins of truncated ``linspace(0, T, max_snippets + 1)``, as
+    in the release. ``keep`` (T,) bool: only these enter a mean, and a bin without any is zero.
     """
     features = np.asarray(features)
-    weight = np.ones(len(features), np.float32) if keep is None else keep.astype(np.float32)
+    if keep is not None and not keep.all():
+        share = resample(keep[:, None], max_snippets)  # of each bin
+        return resample(features * keep[:, None], max_snippets) / np.where(share > 0, share, 1)
     if len(features) <= max_snippets:
-        return features.astype(np.float32) if keep is None else features * weight[:, None]
+        return features.astype(np.float32)
     edges = np.linspace(0, len(features), max_snippets + 1).astype(np.int64)
     sizes = np.diff(edges)  # two neighbouring sizes, none empty because T > max_snippets
     means = np.empty((max_snippets, features.shape[1]), np.float32)
     for size in np.unique(sizes):
         bins = np.flatnonzero(sizes == size)
-        place = edges[bins, None] + np.arange(size)
-        rows = features[place].astype(np.float32)  # (bins, size, D)
-        if keep is None:
-            means[bins] = rows.mean(axis=1)
-        else:
-            share = weight[place] / np.maximum(weight[place].sum(axis=1, keepdims=True), 1)
-            means[bins] = (rows * share[..., None]).sum(axis=1)
+        rows = features[edges[bins, None] + np.arange(size)].astype(np.float32)  # (bins, size, D)
+        means[bins] = rows.mean(axis=1)
     return means
 
 
@@ -455,76 +358,66 @@ class Batch:
         return (self.audio if self.video is None else self.video).shape[1]
 
     def to(self, device: torch.device | str) -> Batch:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{k: None if v is None else v.to(device) for k, v in values.items()})
+        moved = {k: None if v is None else v.to(device) for k, v in vars(self).items()}
+        return Batch(**moved)
 
 
 class TrainingSet:
     """Training bags in memory, resampled once; a batch is indexing and nothing else.
 
-    Rows lie packed, one after the other and without padding, with one row of zeros at the end
-    that padding points to; an audio track is held once for all crops of its video. ``lengths``
-    (R,), ``labels`` (R, C) and ``rows`` (R,), the store's row numbers, are open to look at.
+    Rows lie packed without padding, with one row of zeros at the end that padding points to; an
+    audio track is held once for all crops of its video. ``lengths`` (R,), ``labels`` (R, C) and
+    ``rows`` (R,), the store's row numbers, are open to look at.
 
     ``settings.data.resample``: "together" pools video and audio of a snippet into the same bin;
     "separate" resamples each on its own length, as the release does, which misaligns long videos
     whose two lengths differ. ``settings.data.crops``: "first" keeps one row a video.
     """
 
-    def __init__(
-        self, store: FeatureStore, rows: Sequence[int] | np.ndarray, settings: Config
-    ) -> None:
+    def __init__(self, store: FeatureStore, rows: Indices, settings: Config) -> None:
         rows = np.asarray(rows, dtype=np.int64)
         if settings.data.crops == "first":
             # sorted by crop (stable), the first of each video is its lowest crop
-            crop = np.array([store.videos[i].crop for i in rows])
-            order = np.argsort(crop, kind="stable")
+            order = np.argsort([store.videos[i].crop for i in rows], kind="stable")
             _, first = np.unique(store.video_ids[rows[order]], return_index=True)
             rows = rows[np.sort(order[first])]
         if not len(rows):
             raise StoreError(f"no training rows were chosen from {store.path}")
-        self.rows = rows
+        self.rows, self.device = rows, torch.device("cpu")
         self.max_snippets = settings.model.max_snippets
         self.length_aware = settings.data.length_aware
-        self._separate = settings.data.resample == "separate"
         self.labels = torch.from_numpy(store.labels(rows))  # (R, C)
-        self._pack(store)
-        self.device = torch.device("cpu")
+        separate = settings.data.resample == "separate"
+        self._pack(
+            store, [store.uncut(i) if separate else (store.video(i), store.audio(i)) for i in rows]
+        )
 
-    def _pack(self, store: FeatureStore) -> None:
-        def pair(i: int) -> tuple[np.ndarray, np.ndarray | None]:
-            return store.uncut(i) if self._separate else (store.video(i), store.audio(i))
-
-        spans = np.zeros((4, len(self.rows)), np.int64)  # video start, length, audio start, length
-        used = np.zeros(2, np.int64)
-        tracks: dict[tuple[int, int], int] = {}  # a track at a length (crops may cut it) -> start
-        for k, i in enumerate(self.rows):
-            video, audio = pair(i)
-            spans[:2, k] = used[0], min(len(video), self.max_snippets)
-            used[0] += spans[1, k]
+    def _pack(self, store: FeatureStore, bags: list[tuple[Array, Array | None]]) -> None:
+        most, tracks = self.max_snippets, {}  # a track at a length (crops may cut it): its bags
+        spans = np.zeros((4, len(bags)), np.int64)  # video start, length, audio start, length
+        for k, (i, (video, audio)) in enumerate(zip(self.rows, bags, strict=True)):
+            spans[1, k] = min(len(video), most)
             if audio is not None:
-                length = min(len(audio), self.max_snippets)
-                key = store.audio_key(i), len(audio)
-                if key not in tracks:
-                    tracks[key] = int(used[1])
-                    used[1] += length
-                spans[2:, k] = tracks[key], length
-        self._video = torch.zeros(int(used[0]) + 1, store.dim)
-        self._audio = torch.zeros(int(used[1]) + 1, store.dim)
-        self._sounds = torch.zeros(int(used[1]) + 1, dtype=torch.bool)  # this snippet has sound
-        video_out, audio_out, sounds = (x.numpy() for x in (self._video, self._audio, self._sounds))
-        filled = -1
-        for (v, tv, a, ta), i in zip(spans.T, self.rows, strict=True):
-            video, audio = pair(i)
-            video_out[v : v + tv] = resample(video, self.max_snippets)
-            if audio is not None and a > filled:  # starts grow with each new track
-                keep = np.ones(len(audio), bool)
-                mask = store.audio_mask(i)[: len(audio)]
-                keep[: len(mask)] = mask
-                partial = None if keep.all() else keep
-                audio_out[a : a + ta] = resample(audio, self.max_snippets, partial)
-                sounds[a : a + ta] = resample(keep[:, None], self.max_snippets)[:, 0] > 0
-                filled = a
+                spans[3, k] = min(len(audio), most)
+                tracks.setdefault((store.audio_key(i), len(audio)), []).append(k)
+        spans[0, 1:] = np.cumsum(spans[1, :-1])
+        used = 0
+        for sharing in tracks.values():
+            spans[2, sharing] = used
+            used += spans[3, sharing[0]]
+        self._video = torch.zeros(int(spans[1].sum()) + 1, store.dim)
+        self._audio = torch.zeros(int(used) + 1, store.dim)
+        self._sounds = torch.zeros(int(used) + 1, dtype=torch.bool)  # this snippet has sound
+        for (v, tv, _, _), (video, _) in zip(spans.T, bags, strict=True):
+            self._video[v : v + tv] = torch.from_numpy(resample(video, most))
+        for k, *_ in tracks.values():
+            _, _, a, ta = spans[:, k]
+            audio = bags[k][1]
+            keep = np.ones(len(audio), bool)
+            mask = store.audio_mask(self.rows[k])[: len(audio)]
+            keep[: len(mask)] = mask
+            self._audio[a : a + ta] = torch.from_numpy(resample(audio, most, keep))
+            self._sounds[a : a + ta] = torch.from_numpy(resample(keep[:, None], most)[:, 0] > 0)
         self._spans = torch.from_numpy(spans)
         self.lengths = self._host_lengths = self._spans[1]
 
@@ -545,18 +438,13 @@ class TrainingSet:
         return self
 
     def batch(self, index: Tensor) -> Batch:
-        """The bags at positions ``index (B,)`` int64 of ``rows``, on this set's device.
-
-        T is the longest bag's length when ``settings.data.length_aware``, else always
-        ``max_snippets``. Keep ``index`` on the CPU: the length is then known without waiting for
-        the device.
-        """
-        steps = self.max_snippets
-        if self.length_aware:
-            steps = int(self._host_lengths[index.cpu()].max())
+        """The bags at positions ``index (B,)`` int64 of ``rows``, on this set's device. T is the
+        longest bag's length when ``settings.data.length_aware``, else always ``max_snippets``. Keep
+        ``index`` on the CPU: the length is then known without waiting for the device."""
+        longest = self._host_lengths[index.cpu()].max() if self.length_aware else self.max_snippets
         index = index.to(self.device, non_blocking=True)
         video_start, lengths, audio_start, audio_lengths = self._spans[:, index]
-        step = torch.arange(steps, device=self.device)
+        step = torch.arange(int(longest), device=self.device)
 
         def gathered(packed: Tensor, start: Tensor, length: Tensor) -> Tensor:
             return packed[torch.where(step < length[:, None], start[:, None] + step, -1)]
@@ -576,11 +464,9 @@ POOL = 8  # length-aware batches are cut from this many shuffled batches sorted 
 
 
 def shuffled_batches(bags: TrainingSet, size: int, generator: torch.Generator) -> list[Tensor]:
-    """Shuffled positions of an epoch, the last small batch kept.
-
-    Where batches are cut to their longest bag, each pool of ``POOL`` shuffled batches is sorted by
-    length before it is cut, so that little padding is computed; then the batches are shuffled.
-    """
+    """Shuffled positions of an epoch, the last small batch kept. Where batches are cut to their
+    longest bag, each pool of ``POOL`` shuffled batches is sorted by length before it is cut, so
+    that little padding is computed; then the batches are shuffled."""
     order = torch.randperm(len(bags), generator=generator)
     if not bags.length_aware:
         return list(order.split(size))
@@ -591,15 +477,15 @@ def shuffled_batches(bags: TrainingSet, size: int, generator: torch.Generator) -
 
 
 def holdout_split(
-    store: FeatureStore, rows: Sequence[int] | np.ndarray, share: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+    store: FeatureStore, rows: Indices, share: float, seed: int
+) -> tuple[Array, Array]:
     """(kept, held out): a seeded share of the *films* set aside, so that no clip of a film that is
     trained on is judged, nor another crop of its video.
 
     Stratified by weak label: films are sorted by the labels of their clips, shuffled within equal
-    ones, and picked at equal steps, so that every label is held out nearly in proportion, rare
-    combinations together with their neighbours. Films of normal clips alone and others are picked
-    apart, each at least once where there are two or more. Row order is kept.
+    ones, and picked at equal steps, so that every label is held out nearly in proportion. Films of
+    normal clips alone and others are picked apart, each at least once where there are two or more.
+    Row order is kept.
     """
     rows = np.asarray(rows, dtype=np.int64)
     if not 0 <= share < 1:
@@ -609,18 +495,14 @@ def holdout_split(
     labels = np.zeros((len(films), len(store.classes)), np.float32)
     np.maximum.at(labels, film, store.labels(rows))
     labels[:, 0] = labels[:, 1:].sum(axis=1) == 0  # normal: all of its clips are
-    size = np.bincount(film)
     shuffle = rng.permutation(len(films))
-    keys = (size[shuffle], *labels[shuffle].T[::-1])
+    keys = (np.bincount(film)[shuffle], *labels[shuffle].T[::-1])
     order = shuffle[np.lexsort(keys)]  # lexsort is stable
-    held: list[np.ndarray] = []
+    held: list[Array] = []
     for normal in (True, False):
         group = order[(labels[order, 0] > 0) == normal]
-        count = round(share * len(group))
-        if share and len(group) > 1:
-            count = max(count, 1)
-        step = len(group) / max(count, 1)
-        picks = np.floor((np.arange(count) + rng.random()) * step).astype(np.int64)
-        held.append(group[picks])
+        count = max(round(share * len(group)), int(share > 0 and len(group) > 1))
+        steps = (np.arange(count) + rng.random()) * (len(group) / max(count, 1))
+        held.append(group[np.floor(steps).astype(np.int64)])
     out = np.isin(film, np.concatenate(held))
     return rows[~out], rows[out]

@@ -7,30 +7,24 @@
 
     text, prompts = load_text("soundstage", XD_CLASSES.words)   # what the detector trains against
 
-``clip`` is what the paper uses: CLIP ViT-B/16 with OpenAI's weights for frames and words, and
-Wav2CLIP for sound, D = 512, features as the networks give them. ``soundstage`` is a tiny CLIP of
-the same make (a small ``open_clip`` model) and a small audio tower distilled from its image
-tower, D = 64; its image and audio features are L2-normalised and multiplied by sqrt(D), so that
-an entry has root mean square 1, as a detector's first layers expect.
+``clip`` is the paper's: CLIP ViT-B/16 (OpenAI) for frames and words, Wav2CLIP for sound, D = 512,
+features as the networks give them. ``soundstage`` is a tiny ``open_clip`` model and an audio tower
+distilled from its image tower, D = 64; its image and audio features are L2-normalised and
+multiplied by sqrt(D), so that an entry has root mean square 1, as a detector's first layers expect.
+Everything is frozen and in eval mode; a feature never depends on what else is in the call.
 
-Everything here is frozen: no parameter asks for a gradient and nothing ever leaves eval mode. A
-feature never depends on what else is in the call.
-
-Shape letters: n frames, snippets or prompts; P prompts, L token positions, W width of the text
-tower, D feature width, H heads.
+Shape letters: n inputs, P prompts, L token positions, W width of the text tower, D feature width.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import shutil
-import urllib.error
-import urllib.request
 import warnings
-import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import chain, pairwise
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal, NamedTuple
@@ -39,34 +33,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from avadclip_lite.config import CLIP_DIM, SAMPLE_RATE, soundstage_path
 
-__all__ = [
-    "CLASS_TOKENS",
-    "END_TOKEN",
-    "QUICK",
-    "START_TOKEN",
-    "AudioTower",
-    "Encoders",
-    "TextTower",
-    "WordPrompts",
-    "clip_pixels",
-    "load_encoders",
-    "load_text",
-    "quick_gelu",
-    "save_soundstage",
-    "soundstage_clip",
-    "token_ids",
-    "weights_folder",
-]
-
 START_TOKEN, END_TOKEN = 49406, 49407  # of CLIP's byte-pair vocabulary
 
-# CLIP's token ids of the class words, so that training needs no tokenizer. A test compares them
-# with open_clip's.
+# CLIP's token ids of the class words (a test asks open_clip), so that training needs no tokenizer.
 CLASS_TOKENS: dict[str, tuple[int, ...]] = {
     "normal": (5967,),
     "fighting": (4652,),
@@ -77,26 +50,29 @@ CLASS_TOKENS: dict[str, tuple[int, ...]] = {
     "explosion": (13785,),
 }
 
-# CLIP's pixel statistics (the values its authors published; open_clip ships the same).
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
-
 CLIP_MODEL = "ViT-B-16-quickgelu"  # OpenAI trained with the quick GELU
 CLIP_TEXT_HEADS = 8
-CLIP_FILE = "ViT-B-16-openai.safetensors"
+CLIP_FILE, WAV2CLIP_FILE = "ViT-B-16-openai.safetensors", "Wav2CLIP.pt"
 CLIP_URL = (
     "https://huggingface.co/timm/vit_base_patch16_clip_224.openai/"
     "resolve/main/open_clip_model.safetensors"
 )
-CLIP_ARCHIVE = "ViT-B-16.pt"  # OpenAI's own file (TorchScript), read as well where it is present
-WAV2CLIP_FILE = "Wav2CLIP.pt"
 WAV2CLIP_URL = (
     "https://github.com/descriptinc/lyrebird-wav2clip/releases/download/v0.1.0-alpha/Wav2CLIP.pt"
 )
-WAV2CLIP_MIN_SAMPLES = 512  # one analysis window; the package fails at 256 samples and fewer
 
 SOUNDSTAGE_FILE = "encoders.safetensors"
 SOUNDSTAGE_DIM = 64
+MIN_SAMPLES = 512  # one analysis window of both audio towers; Wav2CLIP fails at 256 and fewer
+# Of the text towers: the size that the weights do not tell, and what precedes their names.
+_TEXT: dict[str, dict[str, Any]] = {
+    "clip": {"heads": CLIP_TEXT_HEADS, "prefix": ""},
+    "soundstage": {"heads": 4, "prefix": "text."},
+}
+_USE: dict[str, dict[str, Any]] = {
+    "clip": {"image_size": 224, "normalise": False, "batch_size": 32},
+    "soundstage": {"image_size": 64, "normalise": True, "batch_size": 128},
+}
 # The tiny CLIP, in open_clip's own configuration format. 32 positions hold a caption, and the
 # 24 of a class word between ten learned context vectors on each side.
 SOUNDSTAGE_CLIP: dict[str, Any] = {
@@ -118,153 +94,89 @@ class WordPrompts(NamedTuple):
     end: int
 
 
-QUICK = 1.702  # the factor of CLIP's quick GELU
-
-
 def quick_gelu(x: Tensor) -> Tensor:
-    """CLIP's cheap GELU, x * sigmoid(1.702 x).
-
-    Written with SiLU(z) = z * sigmoid(z), z = 1.702 x, which is one kernel each way.
-    """
-    return F.silu(QUICK * x) / QUICK
+    """CLIP's cheap GELU, x * sigmoid(1.702 x)."""
+    return x * torch.sigmoid(1.702 * x)
 
 
-_ACTIVATIONS = {True: quick_gelu, False: F.gelu}  # by "is it the quick one"
-
-
-class _Attention(nn.Module):
-    """Causal multi-head self-attention with the parameter names of ``nn.MultiheadAttention``."""
+class _Block(nn.Module):
+    """Pre-norm Transformer block over (P, L, W), causal, with CLIP's names of weights."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
+        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        # Only holds the weights: its own forward takes three times the operations.
+        self.attn = nn.MultiheadAttention(width, heads)
+        wide = 4 * width
+        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, wide), "c_proj": nn.Linear(wide, width)})
 
     def forward(self, x: Tensor) -> Tensor:
-        """(P, L, W) -> (P, L, W); position l sees positions 0..l."""
-        p, length, width = x.shape
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = qkv.view(p, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.out_proj(out.transpose(1, 2).reshape(p, length, width))
-
-
-class _Block(nn.Module):
-    """Pre-norm Transformer block with CLIP's names."""
-
-    def __init__(self, width: int, heads: int, activation: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.ln_1 = nn.LayerNorm(width)
-        self.attn = _Attention(width, heads)
-        self.ln_2 = nn.LayerNorm(width)
-        self.mlp = nn.ModuleDict(
-            {"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)}
-        )
-        self.activation = activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.ln_1(x))
-        return x + self.mlp["c_proj"](self.activation(self.mlp["c_fc"](self.ln_2(x))))
+        qkv = F.linear(self.ln_1(x), self.attn.in_proj_weight, self.attn.in_proj_bias)
+        query, key, value = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + self.attn.out_proj(attended.transpose(1, 2).flatten(2))
+        return x + self.mlp["c_proj"](quick_gelu(self.mlp["c_fc"](self.ln_2(x))))
 
 
 class TextTower(nn.Module):
-    """CLIP's causal text Transformer in plain torch, always frozen.
-
-    Gradients still flow *through* it to the embeddings it is given: that is how prompts learn.
-    A tower may know only part of CLIP's vocabulary (``vocabulary`` holds the ids of its rows).
-    """
+    """CLIP's causal text Transformer in plain torch, always frozen. Gradients flow *through* it to
+    the embeddings it is given: that is how prompts learn. A tower may know only part of CLIP's
+    vocabulary (``vocabulary`` holds the ids of its rows)."""
 
     def __init__(
         self,
         *,
-        width: int,
+        width: int,  # W
         heads: int,
         layers: int,
-        positions: int,
+        positions: int,  # longest prompt
         rows: int,
-        dim: int,
-        quick_gelu: bool = True,
+        dim: int,  # D
         vocabulary: Sequence[int] | Tensor | None = None,
     ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"the text tower's width {width} is not divisible by heads={heads}")
+        self.width, self.positions, self.dim = width, positions, dim
+        self.name: str | None = None  # what ``load_text`` knows it by
         self.token_embedding = nn.Embedding(rows, width)
         self.positional_embedding = nn.Parameter(torch.empty(positions, width))
-        activation = _ACTIVATIONS[quick_gelu]
-        blocks = [_Block(width, heads, activation) for _ in range(layers)]
-        self.transformer = nn.ModuleDict({"resblocks": nn.ModuleList(blocks)})
+        blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
+        self.transformer = nn.ModuleDict({"resblocks": blocks})
         self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Parameter(torch.empty(width, dim))
-        if vocabulary is None:
-            vocabulary = torch.arange(rows)
-        vocabulary = torch.as_tensor(vocabulary, dtype=torch.int64)
-        if len(vocabulary) != rows or not bool((vocabulary.diff() > 0).all()):
-            raise ValueError(
-                f"the vocabulary must list the {rows} token ids of the embedding rows in rising "
-                f"order, got {len(vocabulary)} ids"
-            )
-        self.register_buffer("vocabulary", vocabulary, persistent=False)
+        known = torch.as_tensor(range(rows) if vocabulary is None else vocabulary).long()
+        if len(known) != rows or not bool((known.diff() > 0).all()):
+            must = f"the vocabulary must list the {rows} token ids of the embedding rows"
+            raise ValueError(f"{must} in rising order, got {len(known)} ids")
+        self.register_buffer("vocabulary", known, persistent=False)
         self.requires_grad_(False)
         super().train(False)
 
     @classmethod
     def from_state_dict(
-        cls,
-        state: Mapping[str, Tensor],
-        *,
-        heads: int,
-        prefix: str = "",
-        quick_gelu: bool = True,
-        vocabulary: Sequence[int] | Tensor | None = None,
+        cls, state: Mapping[str, Tensor], *, heads: int, prefix: str = ""
     ) -> TextTower:
-        """A tower from CLIP's key names, each preceded by ``prefix``; other keys are ignored.
-
-        ``heads`` is the one size that the weights do not tell (CLIP ViT-B/16: 8). Raises
-        ``ValueError`` naming a key that is missing.
-        """
-        needed = ("token_embedding.weight", "positional_embedding", "text_projection")
-        for key in needed:
-            if prefix + key not in state:
-                raise ValueError(f"these weights hold no text tower: {prefix + key} is missing")
-        rows, width = state[prefix + "token_embedding.weight"].shape
-        stem = f"{prefix}transformer.resblocks."
-        layers = 1 + max(
-            (int(k[len(stem) :].split(".")[0]) for k in state if k.startswith(stem)), default=-1
-        )
-        tower = cls(
-            width=width,
-            heads=heads,
-            layers=layers,
-            positions=state[prefix + "positional_embedding"].shape[0],
-            rows=rows,
-            dim=state[prefix + "text_projection"].shape[1],
-            quick_gelu=quick_gelu,
-            vocabulary=vocabulary,
-        )
-        own = tower.state_dict()
-        missing = [key for key in own if prefix + key not in state]
-        if missing:
-            raise ValueError(f"the text tower's weights lack {prefix + missing[0]}")
-        tower.load_state_dict({key: state[prefix + key].float() for key in own})
+        """A tower from CLIP's key names, each preceded by ``prefix``, and the token ids of its
+        rows if ``vocabulary`` is among them; other keys are ignored. ``heads`` is the one size
+        that the weights do not tell. Raises ``ValueError`` naming a key that is missing."""
+        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        try:
+            tower = cls(
+                width=own["token_embedding.weight"].shape[1],
+                heads=heads,
+                layers=len({k.split(".")[2] for k in own if k.startswith("transformer.resblocks")}),
+                positions=len(own["positional_embedding"]),
+                rows=len(own["token_embedding.weight"]),
+                dim=own["text_projection"].shape[1],
+                vocabulary=own.get("vocabulary"),
+            )
+            tower.load_state_dict({key: own[key].float() for key in tower.state_dict()})
+        except KeyError as error:
+            key = prefix + error.args[0]
+            raise ValueError(f"these weights hold no text tower: {key} is missing") from None
         return tower
-
-    @property
-    def width(self) -> int:
-        """W, the width of token embeddings."""
-        return self.token_embedding.embedding_dim
-
-    @property
-    def positions(self) -> int:
-        """The longest sequence the tower has position embeddings for."""
-        return self.positional_embedding.shape[0]
-
-    @property
-    def dim(self) -> int:
-        """D, the width of what comes out."""
-        return self.text_projection.shape[1]
 
     def train(self, mode: bool = True) -> TextTower:
         """Frozen: stays in eval mode whatever is asked."""
@@ -272,33 +184,25 @@ class TextTower(nn.Module):
 
     def knows(self, ids: Tensor) -> Tensor:
         """Which CLIP token ids the tower has a row for: bool, the shape of ``ids``."""
-        rows = torch.searchsorted(self.vocabulary, ids).clamp_max(len(self.vocabulary) - 1)
-        return self.vocabulary[rows] == ids
+        return torch.isin(ids.to(self.vocabulary.device), self.vocabulary)
 
     def embed_tokens(self, ids: Tensor | Sequence[int]) -> Tensor:
-        """CLIP token ids (...) -> embeddings (..., W).
-
-        Raises ``ValueError`` for an id outside the tower's vocabulary.
-        """
+        """CLIP token ids (...) -> embeddings (..., W); ``ValueError`` for an unknown id."""
         ids = torch.as_tensor(ids, dtype=torch.int64, device=self.vocabulary.device).contiguous()
         known = self.knows(ids)
         if not bool(known.all()):
-            raise ValueError(
-                f"this text tower has {len(self.vocabulary)} tokens and no row for token id "
-                f"{int(ids[~known][0])}; use words of its captions, or CLIP's own tower"
-            )
+            lack = f"{len(self.vocabulary)} tokens and no row for token id {int(ids[~known][0])}"
+            remedy = "use words of its captions, or CLIP's own tower"
+            raise ValueError(f"this text tower has {lack}; {remedy}")
         return self.token_embedding(torch.searchsorted(self.vocabulary, ids))
 
     def forward(self, embeddings: Tensor, end: Tensor) -> Tensor:
-        """Token embeddings (P, L, W) and the position of each end mark (P,) -> (P, D).
-
-        Only the L positions given are computed: attention is causal, so nothing behind the end
-        mark can change the result. Not normalised.
-        """
-        length = embeddings.shape[1]
-        if length > self.positions:
+        """Token embeddings (P, L, W) and the position of each end mark (P,) -> (P, D), not
+        normalised. L may be short: attention is causal, nothing behind an end mark counts."""
+        length, most = embeddings.shape[1], self.positions
+        if length > most:
             raise ValueError(
-                f"a prompt of {length} positions is longer than the text tower's {self.positions}"
+                f"a prompt of {length} positions is longer than the text tower's {most}"
             )
         x = embeddings + self.positional_embedding[:length]
         for block in self.transformer["resblocks"]:
@@ -310,36 +214,32 @@ class TextTower(nn.Module):
 def token_ids(text: str) -> tuple[int, ...]:
     """CLIP's token ids of a text, without start and end mark. The class words need no tokenizer;
     anything else is read with open_clip's."""
-    if text in CLASS_TOKENS:
-        return CLASS_TOKENS[text]
+    return CLASS_TOKENS[text] if text in CLASS_TOKENS else tuple(_tokenizer().encode(text))
+
+
+@cache
+def _tokenizer() -> Any:
+    """Reading the vocabulary takes a good part of a second: once a process."""
     from open_clip.tokenizer import SimpleTokenizer
 
-    global _tokenizer
-    if _tokenizer is None:
-        _tokenizer = SimpleTokenizer()
-    return tuple(_tokenizer.encode(text))
+    return SimpleTokenizer()
 
 
-_tokenizer: Any = None  # reading the vocabulary takes a good part of a second: once a process
-
-
-def _check_words(tower: TextTower, texts: Iterable[str]) -> None:
+def _check_words(tower: TextTower, texts: Sequence[str]) -> None:
     """Refuse a text with a word outside the tower's vocabulary, by that word."""
-    for text in texts:
-        if bool(tower.knows(torch.tensor(token_ids(text))).all()):
-            continue
-        unknown = [
-            word
-            for word in text.split()
-            if not bool(tower.knows(torch.tensor(token_ids(word))).all())
-        ]
+
+    def unknown(text: str) -> bool:
+        return not bool(tower.knows(torch.tensor(token_ids(text))).all())
+
+    for text in filter(unknown, texts):
+        word = next(filter(unknown, text.split()), text)
         raise ValueError(
-            f"the tiny text tower has never read {unknown[0] if unknown else text!r} (in {text!r}):"
-            f" it knows only the {len(tower.vocabulary)} tokens of its captions; use their words, "
-            "or CLIP's text tower"
+            f"the tiny text tower has never read {word!r} (in {text!r}): it knows only the "
+            f"{len(tower.vocabulary)} tokens of its captions; use their words, or CLIP's text tower"
         )
 
 
+@torch.random.fork_rng(devices=[])  # building a module draws weights, loaded or not
 def load_text(
     which: Literal["soundstage", "clip", "random"],
     words: Sequence[str],
@@ -350,202 +250,133 @@ def load_text(
     """The frozen text tower and the token ids of the class words. Needs no open_clip as long as
     the words are the seven of XD-Violence.
 
-    ``random`` has CLIP's architecture (12 layers, width 512, 8 heads, 77 positions) with seeded
-    random weights and rows for these words only: plumbing without the real file, and it warns
-    that it is that. ``dim``: the feature width the caller expects; ``random`` takes any.
-
-    Raises ``FileNotFoundError`` with what to fetch if weights are missing, ``ValueError`` for an
-    unknown ``which``, a width that differs, or a word outside the tiny vocabulary.
+    ``random``: CLIP's architecture with seeded random weights and rows for these words only; it
+    warns that it is that. ``dim``: the feature width expected (``random`` takes any). ``weights``
+    and errors as in ``load_encoders``; also ``ValueError`` for another width or an unknown word.
     """
-    prompts = WordPrompts(tuple(token_ids(word) for word in words), START_TOKEN, END_TOKEN)
+    prompts = _word_prompts(words)
     if which == "random":
-        warnings.warn("the text tower has random weights: class words mean nothing", stacklevel=2)
+        warnings.warn("the text tower has random weights: class words mean nothing", stacklevel=3)
         tower = _random_text(prompts, dim or CLIP_DIM)
-    elif which == "clip":
-        path = _clip_file(weights)
-        state = _read_tensors(path, lambda key: not key.startswith("visual."))
-        tower = TextTower.from_state_dict(state, heads=CLIP_TEXT_HEADS)
-    elif which == "soundstage":
-        tower = _soundstage_text(_read_soundstage(weights, lambda key: key.startswith("text.")))
+    elif which in _TEXT:
+        state = _read_tensors(_weight_file(which, weights), skip=("visual.", "audio."))
+        tower = TextTower.from_state_dict(state, **_TEXT[which])
         _check_words(tower, words)
     else:
         raise ValueError(f"text tower must be one of soundstage, clip, random, got {which!r}")
-    if dim is not None and tower.dim != dim:
-        raise ValueError(
-            f"the {which} text tower gives {tower.dim} numbers a prompt, but {dim} are expected; "
-            "features and text tower must come from the same encoders"
-        )
+    if dim not in (None, tower.dim):
+        gives = f"the {which} text tower gives {tower.dim} numbers a prompt, but {dim} are expected"
+        raise ValueError(f"{gives}; features and text tower must come from the same encoders")
+    tower.name = which
     return tower, prompts
 
 
+@torch.random.fork_rng(devices=[])
+def read_text(path: Path, words: Sequence[str]) -> tuple[TextTower, WordPrompts]:
+    """``load_text`` of a weight file that holds CLIP's text tower and nothing else."""
+    tower = TextTower.from_state_dict(_read_tensors(path), heads=CLIP_TEXT_HEADS)
+    return tower, _word_prompts(words)
+
+
+def _word_prompts(words: Sequence[str]) -> WordPrompts:
+    return WordPrompts(tuple(token_ids(word) for word in words), START_TOKEN, END_TOKEN)
+
+
 def _random_text(prompts: WordPrompts, dim: int) -> TextTower:
-    """CLIP's text architecture, initialised as open_clip does, from a fixed seed."""
-    used = sorted({START_TOKEN, END_TOKEN, *(i for ids in prompts.ids for i in ids)})
-    width, layers = 512, 12
-    tower = TextTower(
-        width=width,
-        heads=CLIP_TEXT_HEADS,
-        layers=layers,
-        positions=77,
-        rows=len(used),
-        dim=dim,
-        vocabulary=used,
-    )
-    std = {
-        "token_embedding.weight": 0.02,
-        "positional_embedding": 0.01,
-        "in_proj_weight": width**-0.5,
-        "out_proj.weight": (2 * layers * width) ** -0.5,
-        "c_fc.weight": (2 * width) ** -0.5,
-        "c_proj.weight": (2 * layers * width) ** -0.5,
-        "text_projection": width**-0.5,
-    }
+    """CLIP's text architecture, with the spread of CLIP's own initialisation, from a fixed seed."""
+    used = sorted({START_TOKEN, END_TOKEN, *chain(*prompts.ids)})
+    size = {"width": 512, "heads": CLIP_TEXT_HEADS, "layers": 12, "positions": 77}
+    tower = TextTower(**size, rows=len(used), dim=dim, vocabulary=used)
+    width, depth = size["width"], 2 * size["layers"]
+    spread = {"token_embedding": 0.02, "positional": 0.01, "c_fc": (2 * width) ** -0.5}
+    spread |= {"in_proj": width**-0.5, "text_projection": width**-0.5}
     generator = torch.Generator().manual_seed(0)
     for name, parameter in tower.named_parameters():
-        scale = next((s for key, s in std.items() if name.endswith(key)), None)
-        if scale is not None:
-            parameter.data.normal_(0.0, scale, generator=generator)
-        elif name.endswith("bias"):
-            parameter.data.zero_()
+        if parameter.ndim == 1:
+            parameter.data.fill_(float(".ln_" in f".{name}" and name.endswith("weight")))
+        else:
+            std = next((s for k, s in spread.items() if k in name), (depth * width) ** -0.5)
+            parameter.data.normal_(0.0, std, generator=generator)
     return tower
 
 
-# ---- images --------------------------------------------------------------------------------------
+# ---- images and sounds ---------------------------------------------------------------------------
 
 
 def clip_pixels(frames: np.ndarray | Tensor, size: int) -> Tensor:
     """CLIP's own preprocessing: frames uint8 (n, H, W, 3) of any size -> float32 (n, 3, S, S).
 
-    The shorter side is resized to S (bicubic, antialiased), the centre S x S cut out, the pixels
-    standardised with CLIP's statistics. Frames that are S x S already are only standardised, so
-    other crops can be cut beforehand. Raises ``ValueError`` for another type or shape.
+    The shorter side is resized to S (bicubic), the centre cut out, the pixels standardised. Frames
+    of S x S are only standardised. Raises ``ValueError`` for another type or shape.
     """
+    from open_clip import image_transform
     from PIL import Image
 
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-        raise ValueError(
-            f"frames must be uint8 of shape (n, height, width, 3), got {frames.dtype} "
-            f"{tuple(frames.shape)}"
-        )
-    height, width = frames.shape[1:3]
-    if (height, width) != (size, size):
-        scale = min(height, width)
-        resized = (size * width // scale, size * height // scale)  # PIL: width first
-        left, top = round((resized[0] - size) / 2), round((resized[1] - size) / 2)
-        box = (left, top, left + size, top + size)
-        frames = np.stack(
-            [
-                np.asarray(Image.fromarray(f).resize(resized, Image.Resampling.BICUBIC).crop(box))
-                for f in frames
-            ]
-        )
-    pixels = torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2).float() / 255
-    mean, std = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
-    return (pixels - mean[:, None, None]) / std[:, None, None]
-
-
-# ---- audio ---------------------------------------------------------------------------------------
-
-
-def _as_waves(waves: np.ndarray | Tensor, minimum: int) -> Tensor:
-    """Mono waveforms (n, samples) as float32, padded with zeros behind to ``minimum`` samples."""
-    waves = torch.as_tensor(np.asarray(waves))
-    if waves.ndim != 2 or not waves.is_floating_point():
-        raise ValueError(
-            f"waves must be floating-point of shape (n, samples) at {SAMPLE_RATE} Hz, got "
-            f"{waves.dtype} {tuple(waves.shape)}"
-        )
-    return F.pad(waves.float(), (0, max(0, minimum - waves.shape[1])))
+        got = f"{frames.dtype} {tuple(frames.shape)}"
+        raise ValueError(f"frames must be uint8 of shape (n, height, width, 3), got {got}")
+    transform = image_transform(size, is_train=False)
+    return torch.stack([transform(Image.fromarray(frame)) for frame in frames])
 
 
 class _Wav2ClipTower(nn.Module):
-    """Wav2CLIP's audio encoder and projection head, with the spectrogram normalised snippet by
-    snippet.
+    """Wav2CLIP's audio encoder and projection head, put together without the package's unsafe load.
 
-    The package standardises the log spectrogram with the mean and standard deviation of the
-    whole batch, so that there a snippet's feature depends on its neighbours in the call. Here
-    each snippet uses its own, which is what the package computes when it is given one snippet
-    at a time.
+    The package normalises spectrograms by the statistics of the whole batch, so that a snippet's
+    feature depends on its neighbours in the call; here each is normalised by its own.
     """
 
-    def __init__(self, extractor: nn.Module) -> None:
+    def __init__(self) -> None:
+        from wav2clip.model.encoder import MLPLayers, ResNetExtractor
+
         super().__init__()
-        self.extractor = extractor
+        self.extractor = ResNetExtractor(scenario="supervise")
+        self.extractor.transform = MLPLayers()
 
     def forward(self, waves: Tensor) -> Tensor:
         """(n, samples) at 16 kHz -> (n, 512)."""
         net = self.extractor.encoder
         x = torch.log(net.spectrogram(waves[:, None]) + 1e-7)  # (n, 1, bins, frames)
         std, mean = torch.std_mean(x, dim=(1, 2, 3), keepdim=True)
-        x = (x - mean) / (std + 1e-9)
-        x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
+        x = net.maxpool(net.relu(net.bn1(net.conv1((x - mean) / (std + 1e-9)))))
         x = net.layer4(net.layer3(net.layer2(net.layer1(x))))
         return self.extractor.transform(net.avgpool(x).flatten(1))
 
 
-def _wav2clip(path: Path | None) -> nn.Module:
-    """The package's own classes, put together as its ``get_model`` does, without its unsafe
-    load (and, for ``None``, with random weights, which the package builds without the head)."""
-    from wav2clip.model.encoder import MLPLayers, ResNetExtractor
-
-    extractor = ResNetExtractor(scenario="supervise")
-    extractor.transform = MLPLayers()
-    if path is not None:
-        state = _read_tensors(path)
-        _fill(extractor.encoder, state, "audio_encoder.", path)
-        _fill(extractor.transform, state, "audio_transform.", path)
-    return _Wav2ClipTower(extractor)
-
-
-def mel_filters(bands: int, n_fft: int, low: float, high: float) -> Tensor:
-    """Triangular mel filters (n_fft // 2 + 1, bands), HTK scale, edges ``low`` to ``high`` Hz."""
-    mel = torch.linspace(
-        2595 * math.log10(1 + low / 700), 2595 * math.log10(1 + high / 700), bands + 2
-    )
-    edges = 700 * (10 ** (mel / 2595) - 1)
-    hertz = torch.linspace(0, SAMPLE_RATE / 2, n_fft // 2 + 1)[:, None]
-    up = (hertz - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    down = (edges[2:] - hertz) / (edges[2:] - edges[1:-1])
-    return torch.minimum(up, down).clamp_min(0)
-
-
 class AudioTower(nn.Module):
-    """The tiny audio tower: log-mel spectrogram with *fixed* statistics, a small CNN, D numbers.
+    """The tiny audio tower: log-mel spectrogram, a small CNN, D numbers. The statistics are those
+    of the pretraining snippets, part of the weights: unlike in Wav2CLIP, loudness survives."""
 
-    Unlike Wav2CLIP's, the statistics come from the pretraining snippets and are part of the
-    weights: loudness survives, and a feature depends on its own samples alone.
-    """
-
-    BANDS, N_FFT, HOP = 48, 512, 160
+    BANDS, N_FFT, HOP = 48, MIN_SAMPLES, 160
 
     def __init__(self, dim: int = SOUNDSTAGE_DIM, width: int = 24) -> None:
+        from torchaudio.functional import melscale_fbanks  # heavy, and only for sound
+
         super().__init__()
-        self.register_buffer("mel_mean", torch.zeros(self.BANDS))
-        self.register_buffer("mel_std", torch.ones(self.BANDS))
-        filters = mel_filters(self.BANDS, self.N_FFT, 40.0, SAMPLE_RATE / 2)
+        edges = {"f_min": 40.0, "f_max": SAMPLE_RATE / 2, "n_mels": self.BANDS}
+        filters = melscale_fbanks(self.N_FFT // 2 + 1, **edges, sample_rate=SAMPLE_RATE)
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("window", torch.hann_window(self.N_FFT), persistent=False)
+        self.register_buffer("mel_mean", torch.zeros(self.BANDS))
+        self.register_buffer("mel_std", torch.ones(self.BANDS))
         sizes = (1, width, 2 * width, 3 * width, 4 * width)
         layers: list[nn.Module] = []
-        for inside, outside in zip(sizes[:-1], sizes[1:], strict=True):
-            layers += [
-                nn.Conv2d(inside, outside, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(outside),
-                nn.ReLU(),
-            ]
+        for inside, outside in pairwise(sizes):
+            convolution = nn.Conv2d(inside, outside, 3, stride=2, padding=1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(outside), nn.ReLU()]
         self.cnn = nn.Sequential(*layers)
         self.head = nn.Linear(2 * sizes[-1], dim)
+
+    def forward(self, waves: Tensor) -> Tensor:
+        """(n, samples) at 16 kHz -> (n, D), not normalised."""
+        return self.from_log_mel(self.log_mel(waves))
 
     def log_mel(self, waves: Tensor) -> Tensor:
         """(n, samples) -> (n, bands, frames), not yet standardised."""
         spectrum = torch.stft(waves, self.N_FFT, self.HOP, window=self.window, return_complex=True)
         power = spectrum.abs().square() / self.window.sum().square()
         return torch.log(self.filters.T @ power + 1e-9)
-
-    def forward(self, waves: Tensor) -> Tensor:
-        """(n, samples) at 16 kHz -> (n, D), not normalised."""
-        return self.from_log_mel(self.log_mel(waves))
 
     def from_log_mel(self, mel: Tensor) -> Tensor:
         """(n, bands, frames) -> (n, D). Mean over time says what lasts, maximum what strikes."""
@@ -557,68 +388,59 @@ class AudioTower(nn.Module):
 # ---- the interface -------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True)
 class Encoders:
-    """Three frozen towers into one space. Features come back as float32 tensors on the CPU.
+    """Three frozen towers into one space. Features come back as float32 tensors on the CPU."""
 
-    Attributes: ``name`` ("soundstage" or "clip"), ``dim`` (D), ``image_size`` (pixels),
-    ``text`` (the ``TextTower``), ``device``.
-    """
+    name: str  # "soundstage" or "clip"
+    text: TextTower
+    image: nn.Module
+    audio: nn.Module
+    image_size: int  # pixels
+    normalise: bool  # to root mean square 1
+    batch_size: int
+    device: torch.device
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        image: nn.Module,
-        image_size: int,
-        text: TextTower,
-        audio: nn.Module,
-        min_samples: int,
-        normalise: bool,
-        batch_size: int,
-        device: str | torch.device,
-    ) -> None:
-        self.name, self.image_size, self.dim = name, image_size, text.dim
-        self.text, self._image, self._audio = text, image, audio
-        self._min_samples, self._normalise = min_samples, normalise
-        self._batch_size, self.device = batch_size, torch.device(device)
-        for tower in (image, text, audio):
+    def __post_init__(self) -> None:
+        for tower in (self.image, self.text, self.audio):
             tower.requires_grad_(False).eval().to(self.device)
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.text.dim
 
     def encode_images(self, frames: np.ndarray | Tensor) -> Tensor:
         """uint8 (n, H, W, 3), any size -> (n, D). See ``clip_pixels``."""
-        frames = np.asarray(frames)
-        return self._encode(frames, lambda part: self._image(self._pixels(part)))
+        return self._encode(self.image, frames, partial(clip_pixels, size=self.image_size))
 
     def encode_audio(self, waves: np.ndarray | Tensor) -> Tensor:
-        """float (n, samples), mono, 16 kHz -> (n, D). Shorter than one analysis window: padded
-        with zeros."""
-        waves = _as_waves(waves, self._min_samples)
-        return self._encode(waves, lambda part: self._audio(part.to(self.device)))
+        """float (n, samples), mono, 16 kHz -> (n, D). Padded with zeros to one analysis window.
+        Raises ``ValueError`` for another type or shape."""
+        waves = torch.as_tensor(np.asarray(waves))
+        if waves.ndim != 2 or not waves.is_floating_point():
+            must = f"waves must be floating-point of shape (n, samples) at {SAMPLE_RATE} Hz"
+            raise ValueError(f"{must}, got {waves.dtype} {tuple(waves.shape)}")
+        missing = max(0, MIN_SAMPLES - waves.shape[1])
+        return self._encode(self.audio, waves, lambda part: F.pad(part.float(), (0, missing)))
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Prompts -> (n, D), as the tower gives them (not normalised).
-
-        Raises ``ValueError`` for a word outside the tiny vocabulary, or a prompt too long.
-        """
+        """Prompts -> (n, D), never normalised. Raises ``ValueError`` for a word outside the tiny
+        vocabulary, or a prompt too long."""
         _check_words(self.text, texts)
-        rows = [(START_TOKEN, *token_ids(text), END_TOKEN) for text in texts]
+        rows = [torch.tensor((START_TOKEN, *token_ids(text), END_TOKEN)) for text in texts]
+        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=END_TOKEN)
         end = torch.tensor([len(row) - 1 for row in rows])
-        ids = torch.full((len(rows), int(end.max()) + 1), END_TOKEN)
-        for row, out in zip(rows, ids, strict=True):
-            out[: len(row)] = torch.tensor(row)
         with torch.no_grad():
             return self.text(self.text.embed_tokens(ids), end).cpu()
 
-    def _pixels(self, frames: np.ndarray) -> Tensor:
-        return clip_pixels(frames, self.image_size).to(self.device)
-
-    def _encode(self, inputs: Any, tower: Callable[[Any], Tensor]) -> Tensor:
-        parts = []
+    def _encode(self, tower: nn.Module, inputs: Any, prepare: Callable[[Any], Tensor]) -> Tensor:
+        out = torch.empty(0, self.dim)
         with torch.no_grad():
-            for start in range(0, len(inputs), self._batch_size):
-                parts.append(tower(inputs[start : start + self._batch_size]).float().cpu())
-        out = torch.cat(parts) if parts else torch.empty(0, self.dim)
-        return F.normalize(out, dim=-1) * math.sqrt(self.dim) if self._normalise else out
+            for at in range(0, len(inputs), self.batch_size):
+                part = prepare(inputs[at : at + self.batch_size]).to(self.device)
+                out = torch.cat([out, tower(part).float().cpu()])
+        return F.normalize(out, dim=-1) * math.sqrt(self.dim) if self.normalise else out
 
 
 def load_encoders(
@@ -631,52 +453,50 @@ def load_encoders(
 
     ``weights``: ``"auto"`` (soundstage: the shipped file; clip: the two files of
     ``weights_folder()``, downloaded into it if they are not there), ``"random"`` (seeded random
-    weights, for shapes and plumbing), or the folder that holds the files.
-
-    Raises ``FileNotFoundError`` saying which file to fetch, from where, and where to put it;
+    weights, for shapes and plumbing), or the folder that holds the files. Raises
+    ``FileNotFoundError`` saying which file to fetch, from where, and where to put it;
     ``ValueError`` for an unknown ``which`` or a damaged file.
     """
-    if which == "clip":
-        return _load_clip(weights, device)
-    if which == "soundstage":
-        return _load_soundstage(weights, device)
-    raise ValueError(f"encoders must be one of soundstage, clip, got {which!r}")
+    if which not in _TEXT:
+        raise ValueError(f"encoders must be one of soundstage, clip, got {which!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        image, audio, state = (_clip_towers if which == "clip" else _soundstage_towers)(weights)
+        towers = {"image": image, "audio": audio}
+        towers["text"] = TextTower.from_state_dict(state, **_TEXT[which])
+    return Encoders(name=which, device=torch.device(device), **towers, **_USE[which])
 
 
-def _bare_clip() -> nn.Module:
-    """ViT-B/16 as open_clip builds it, without its warning that no weights were loaded: they are
-    filled in by our own reader, or are meant to be random."""
+_Towers = tuple[nn.Module, nn.Module, Mapping[str, Tensor]]  # image, audio, weights of the text
+
+
+def _clip_towers(weights: str | Path) -> _Towers:
     import open_clip
 
-    return open_clip.CLIP(**open_clip.get_model_config(CLIP_MODEL))
+    # without create_model's warning that no weights were loaded: they are read below, or random
+    clip = open_clip.CLIP(**open_clip.get_model_config(CLIP_MODEL))
+    audio = _Wav2ClipTower()
+    if weights != "random":
+        path, sound_path = (_weight_file(name, weights) for name in ("clip", "wav2clip"))
+        _fill(clip, _read_tensors(path), "", path)
+        sound = _read_tensors(sound_path)
+        _fill(audio.extractor.encoder, sound, "audio_encoder.", sound_path)
+        _fill(audio.extractor.transform, sound, "audio_transform.", sound_path)
+    return clip.visual, audio, clip.state_dict()
 
 
-def _load_clip(weights: str | Path, device: str | torch.device) -> Encoders:
+def _soundstage_towers(weights: str | Path) -> _Towers:
     if weights == "random":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            clip = _bare_clip()
-            audio = _wav2clip(None)
-    else:
-        clip_path = _clip_file(weights)
-        audio_path = _weight_file(weights, WAV2CLIP_FILE, WAV2CLIP_URL, "Wav2CLIP's weights")
-        clip = _bare_clip()
-        _fill(clip, _read_tensors(clip_path), "", clip_path)
-        audio = _wav2clip(audio_path)
-    return Encoders(
-        name="clip",
-        image=clip.visual,
-        image_size=224,
-        text=TextTower.from_state_dict(clip.state_dict(), heads=CLIP_TEXT_HEADS),
-        audio=audio,
-        min_samples=WAV2CLIP_MIN_SAMPLES,
-        normalise=False,
-        batch_size=32,
-        device=device,
-    )
-
-
-# ---- the tiny trio -------------------------------------------------------------------------------
+        words = torch.tensor(sorted({START_TOKEN, END_TOKEN, *chain(*CLASS_TOKENS.values())}))
+        clip, audio = soundstage_clip(len(words)), AudioTower()
+        state = {f"text.{key}": value for key, value in clip.state_dict().items()}
+        return clip.visual, audio, state | {"text.vocabulary": words}
+    path = _weight_file("soundstage", weights)
+    state = _read_tensors(path)
+    image, audio = soundstage_clip(len(state["text.vocabulary"])).visual, AudioTower()
+    _fill(image, state, "visual.", path)
+    _fill(audio, state, "audio.", path)
+    return image, audio, state
 
 
 def soundstage_clip(rows: int) -> nn.Module:
@@ -684,89 +504,20 @@ def soundstage_clip(rows: int) -> nn.Module:
     are in rising order of their ids, so that the end mark is the last, as open_clip expects."""
     import open_clip
 
-    text = {**SOUNDSTAGE_CLIP["text_cfg"], "vocab_size": rows}
-    return open_clip.CLIP(**{**SOUNDSTAGE_CLIP, "text_cfg": text})
-
-
-def save_soundstage(
-    path: Path, clip: nn.Module, audio: AudioTower, vocabulary: Sequence[int], about: dict
-) -> None:
-    """Write the trio to one safetensors file: matrices as float16, vectors as float32, the ids
-    of the token rows, and ``about`` (plain JSON: how it was made) in the header."""
-    state = {}
-    for name, value in clip.state_dict().items():
-        key = name if name.startswith("visual.") else f"text.{name}"
-        if name != "logit_scale":
-            state[key] = value
-    state |= {f"audio.{name}": value for name, value in audio.state_dict().items()}
-    state = {
-        k: (v.half() if v.is_floating_point() and v.ndim > 1 else v).contiguous()
-        for k, v in state.items()
-    }
-    state["text.vocabulary"] = torch.tensor(vocabulary, dtype=torch.int32)
-    half = path.with_suffix(".part")
-    save_file(state, half, metadata={"about": json.dumps(about)})
-    half.replace(path)
-
-
-def _soundstage_text(state: Mapping[str, Tensor]) -> TextTower:
-    return TextTower.from_state_dict(
-        state,
-        heads=SOUNDSTAGE_CLIP["text_cfg"]["heads"],
-        prefix="text.",
-        quick_gelu=SOUNDSTAGE_CLIP["quick_gelu"],
-        vocabulary=state["text.vocabulary"],
-    )
-
-
-def _soundstage_file(weights: str | Path) -> Path:
-    return (soundstage_path() if weights == "auto" else Path(weights)) / SOUNDSTAGE_FILE
-
-
-def _read_soundstage(
-    weights: str | Path, wanted: Callable[[str], bool] = lambda key: True
-) -> dict[str, Tensor]:
-    path = _soundstage_file(weights)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"the tiny encoders are not at {path}; they ship with the repository, so restore the "
-            "file from it, or build it again with: python -m data.make_soundstage.build"
-        )
-    return _read_tensors(path, wanted)
-
-
-def _load_soundstage(weights: str | Path, device: str | torch.device) -> Encoders:
-    if weights == "random":
-        used = {START_TOKEN, END_TOKEN, *(i for ids in CLASS_TOKENS.values() for i in ids)}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            clip, audio = soundstage_clip(len(used)), AudioTower()
-        text = TextTower.from_state_dict(
-            clip.state_dict(),
-            heads=SOUNDSTAGE_CLIP["text_cfg"]["heads"],
-            quick_gelu=SOUNDSTAGE_CLIP["quick_gelu"],
-            vocabulary=sorted(used),
-        )
-    else:
-        state = _read_soundstage(weights)
-        clip, audio = soundstage_clip(len(state["text.vocabulary"])), AudioTower()
-        _fill(clip.visual, state, "visual.", _soundstage_file(weights))
-        _fill(audio, state, "audio.", _soundstage_file(weights))
-        text = _soundstage_text(state)
-    return Encoders(
-        name="soundstage",
-        image=clip.visual,
-        image_size=SOUNDSTAGE_CLIP["vision_cfg"]["image_size"],
-        text=text,
-        audio=audio,
-        min_samples=AudioTower.N_FFT,
-        normalise=True,
-        batch_size=128,
-        device=device,
-    )
+    text = SOUNDSTAGE_CLIP["text_cfg"] | {"vocab_size": rows}
+    return open_clip.CLIP(**SOUNDSTAGE_CLIP | {"text_cfg": text})
 
 
 # ---- weight files --------------------------------------------------------------------------------
+
+_FETCH = "fetch {} and save it as {}, or set AVADCLIP_WEIGHTS to the folder that holds it"
+_RESTORE = "they ship with the repository, so restore the file from it, or build it again with: "
+_REBUILD = "python -m data.make_soundstage.build"
+_FILES = {  # name, what it holds, where to fetch it, what to do if it is not there
+    "clip": (CLIP_FILE, "CLIP's weights (ViT-B/16, OpenAI)", CLIP_URL, _FETCH),
+    "wav2clip": (WAV2CLIP_FILE, "Wav2CLIP's weights", WAV2CLIP_URL, _FETCH),
+    "soundstage": (SOUNDSTAGE_FILE, "the tiny encoders", None, _RESTORE + _REBUILD),
+}
 
 
 def weights_folder() -> Path:
@@ -775,84 +526,41 @@ def weights_folder() -> Path:
     return Path(os.environ.get("AVADCLIP_WEIGHTS") or Path.home() / ".cache" / "avadclip_lite")
 
 
-def _clip_file(weights: str | Path) -> Path:
-    folder = weights_folder() if weights == "auto" else Path(weights)
-    if (folder / CLIP_ARCHIVE).is_file() and not (folder / CLIP_FILE).is_file():
-        return folder / CLIP_ARCHIVE
-    return _weight_file(weights, CLIP_FILE, CLIP_URL, "CLIP's weights (ViT-B/16, OpenAI)")
-
-
-def _weight_file(weights: str | Path, name: str, url: str, what: str) -> Path:
+def _weight_file(which: str, weights: str | Path) -> Path:
     """The file in its folder; with ``auto`` it is downloaded if it is not there."""
-    folder = weights_folder() if weights == "auto" else Path(weights)
-    path = folder / name
-    if path.is_file():
-        return path
-    why = ""
-    if weights == "auto":
+    name, what, url, remedy = _FILES[which]
+    home = weights_folder() if url else soundstage_path()
+    path, why = (home if weights == "auto" else Path(weights)) / name, ""
+    if weights == "auto" and url and not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _download(url, path)
-            return path
+            torch.hub.download_url_to_file(url, str(path))  # whole, or not at all
         except OSError as error:
             why = f" and could not be downloaded ({getattr(error, 'reason', error)})"
-    raise FileNotFoundError(
-        f"{what} are not at {path}{why}; fetch {url} and save it as {path}, or set "
-        "AVADCLIP_WEIGHTS to the folder that holds it"
-    )
+    if not path.is_file():
+        raise FileNotFoundError(f"{what} are not at {path}{why}; {remedy.format(url, path)}")
+    return path
 
 
-def _download(url: str, path: Path) -> None:
-    """Fetch a file, atomically: a file of that name is always a whole one."""
-    from tqdm import tqdm
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        with urllib.request.urlopen(url, timeout=30) as source, part.open("wb") as target:
-            size = int(source.headers.get("Content-Length") or 0)
-            with tqdm.wrapattr(source, "read", total=size, desc=path.name) as reader:
-                shutil.copyfileobj(reader, target, 1 << 20)
-        if size and part.stat().st_size != size:
-            raise urllib.error.URLError(f"only {part.stat().st_size} of {size} bytes arrived")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _read_tensors(path: Path, wanted: Callable[[str], bool] = lambda key: True) -> dict:
-    """Named tensors of a weight file: safetensors, a TorchScript archive (OpenAI's CLIP), or a
-    plain state dict; never an arbitrary pickle. ``ValueError`` naming the file if damaged."""
+def _read_tensors(path: Path, skip: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """Named tensors of a safetensors file or a plain state dict, without those whose name starts
+    with what to ``skip``; never an arbitrary pickle. ``ValueError`` naming the file if damaged."""
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys() if wanted(key)}
-        if _is_torchscript(path):
-            state = torch.jit.load(path, map_location="cpu").state_dict()
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        return {key: value for key, value in state.items() if wanted(key)}
+                return {k: file.get_tensor(k) for k in file.keys() if not k.startswith(skip)}
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{path} is not a readable weight file ({str(error).splitlines()[0]}); delete it and "
-            "fetch it again"
-        ) from None
+        what = f"{path} is not a readable weight file ({str(error).splitlines()[0]})"
+        raise ValueError(f"{what}; delete it and fetch it again") from None
 
 
 def _fill(part: nn.Module, state: Mapping[str, Tensor], prefix: str, path: Path) -> None:
     """Load a part's weights from the keys with its prefix; keys that it does not have are left
-    alone (OpenAI's archive carries its sizes along), one that is missing or of another shape is
-    a ``ValueError`` naming the file."""
-    own = part.state_dict()
-    for key, value in own.items():
-        found = state.get(prefix + key)
-        if found is None or found.shape != value.shape:
-            what = "lacks" if found is None else f"has another shape ({tuple(found.shape)}) of"
-            raise ValueError(f"{path} {what} {prefix + key}: it holds another model's weights")
-    part.load_state_dict({key: state[prefix + key].to(own[key].dtype) for key in own})
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
+    alone, one that is missing or of another shape is a ``ValueError`` naming the file."""
+    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    for key, value in part.state_dict().items():
+        if key not in own or own[key].shape != value.shape:
+            what = f"{prefix + key} of shape {tuple(value.shape)}"
+            raise ValueError(f"{path} lacks {what}: it holds another model's weights")
+    part.load_state_dict(own, strict=False)

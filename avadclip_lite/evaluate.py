@@ -1,22 +1,23 @@
 """Evaluation: predict videos, then score frames (AP, AUC) and events (temporal mAP).
 
 Every measure is a pure function of arrays, so it scores anybody's detector; ``evaluate`` puts them
-together for a model and a feature store. All results are fractions in [0, 1]; the paper prints
-them times 100.
+together for a model and a feature store. All results are fractions in [0, 1].
 
 Shape letters: V videos, S snippets of all V videos one after another, N frames (N = stride x T),
 C classes (class 0 is normal), I IoU thresholds.
 
-Scores are constant within a snippet, the truth is not (an event may begin in the middle of one),
-so a snippet enters the frame measures as a number of positive and a number of negative frames.
-That gives exactly the values of scores expanded to frames, without expanding them.
+Scores are constant within a snippet, the truth is not, so a snippet enters the frame measures as a
+number of positive and a number of negative frames: the values are those of expanded scores.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress, pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,26 +27,7 @@ from avadclip_lite.config import IOU_THRESHOLDS, ClassSet
 from avadclip_lite.dataset import Batch, FeatureStore, Segment, parse_codes
 from avadclip_lite.model import Detector, Output
 
-__all__ = [
-    "MapResult",
-    "Predictions",
-    "Report",
-    "average_precision",
-    "evaluate",
-    "event_metrics",
-    "frame_metrics",
-    "frame_notes",
-    "name_segments",
-    "pooled_metrics",
-    "predict",
-    "predict_store",
-    "predict_videos",
-    "roc_auc",
-    "score",
-    "snippet_truth",
-    "temporal_map",
-    "with_normal",
-]
+Array = np.ndarray
 
 # The released mAP's constants.
 THRESHOLD_SHARE = 0.6  # threshold = max - share x (max - min), per video and class
@@ -62,26 +44,26 @@ class Predictions:
     """Scores of V videos at snippet level, in the order in which they were asked for."""
 
     names: list[str]
-    lengths: np.ndarray  # (V,) int64, snippets
-    anomaly_logits: np.ndarray  # (S,) float32, classification branch
-    alignment: np.ndarray | None  # (S, C) float32, alignment branch: softmax over classes
+    lengths: Array  # (V,) int64, snippets
+    anomaly_logits: Array  # (S,) float32, classification branch
+    alignment: Array | None  # (S, C) float32, alignment branch: softmax over classes
 
     @property
-    def anomaly(self) -> np.ndarray:
+    def anomaly(self) -> Array:
         """(S,) float32: the confidence, sigmoid of the anomaly logits."""
         return torch.from_numpy(self.anomaly_logits).sigmoid().numpy()
 
     @property
-    def alignment_anomaly(self) -> np.ndarray | None:
+    def alignment_anomaly(self) -> Array | None:
         """(S,) float32: one minus the alignment branch's probability of normal."""
         return None if self.alignment is None else 1 - self.alignment[:, 0]
 
     @property
-    def offsets(self) -> np.ndarray:
+    def offsets(self) -> Array:
         """(V + 1,) int64: video v owns the snippets offsets[v] to offsets[v + 1]."""
         return _offsets(self.lengths)
 
-    def video(self, v: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def video(self, v: int) -> tuple[Array, Array | None]:
         """``anomaly (T,)`` and ``alignment (T, C)`` of one video."""
         own = slice(*self.offsets[v : v + 2])
         return self.anomaly[own], None if self.alignment is None else self.alignment[own]
@@ -94,27 +76,24 @@ class MapResult:
 
     classes: tuple[str, ...]  # codes, normal first
     thresholds: tuple[float, ...]
-    table: np.ndarray  # (I, C) float64
-    truths: np.ndarray  # (C,) int64, annotated segments a class
-    proposals: np.ndarray  # (C,) int64, proposed segments a class
+    table: Array  # (I, C) float64
+    truths: Array  # (C,) int64, annotated segments a class
+    proposals: Array  # (C,) int64, proposed segments a class
 
     @property
-    def anomaly(self) -> np.ndarray:
+    def anomaly(self) -> Array:
         """(I,) mean over the anomaly classes that occur in the truth (six on XD-Violence): what
         the field means by mAP. NaN when none occurs."""
-        shown = self.truths[1:] > 0
-        if not shown.any():
-            return np.full(len(self.thresholds), np.nan)
-        return self.table[:, 1:][:, shown].mean(axis=1)
+        shown = np.flatnonzero(self.truths[1:]) + 1
+        nothing = np.full(len(self.thresholds), np.nan)
+        return self.table[:, shown].mean(axis=1) if len(shown) else nothing
 
     @property
-    def with_normal(self) -> np.ndarray:
+    def with_normal(self) -> Array:
         """(I,) the release's measure: mean over all classes, normal included. A class without
         truth counts 0, and one class without a proposal makes the whole measure 0."""
-        if (self.proposals == 0).any():
-            return np.zeros(len(self.thresholds))
-        table = np.where(self.truths > 0, self.table, 0.0)
-        return np.array([np.mean(row) for row in table])
+        silent = (self.proposals == 0).any()
+        return np.array([0.0 if silent else np.mean(row) for row in np.nan_to_num(self.table)])
 
     @property
     def anomaly_average(self) -> float:
@@ -129,7 +108,7 @@ class MapResult:
     def metrics(self) -> dict[str, float]:
         """Flat names: ``map_anomaly``, ``map_with_normal@0.1``, ``map_B1``, ``map_B1@0.1``, ..."""
         columns = {"anomaly": self.anomaly, "with_normal": self.with_normal}
-        columns |= {code: self.table[:, c] for c, code in enumerate(self.classes)}
+        columns |= dict(zip(self.classes, self.table.T, strict=True))
         out = {}
         for name, values in columns.items():
             out[f"map_{name}"] = float(np.mean(values))
@@ -142,16 +121,13 @@ class MapResult:
 class Report:
     """What ``evaluate`` found. ``metrics`` is flat; its names:
 
-    - ``frame_ap_classification``, ``frame_auc_classification``, and with ``_alignment`` the same of
-      the other branch: frame level, pooled over all videos;
-    - ``frame_ap_abnormal_classification``, ``..._alignment``: AP over the frames of the videos that
-      hold at least one anomalous frame;
+    - ``frame_ap_classification``, ``frame_auc_classification``, ``..._alignment``: of either branch
+      at frame level, pooled over all videos; ``frame_ap_abnormal_...``: AP over the frames of the
+      videos that hold an anomalous frame;
     - ``positive_share``: share of anomalous frames, the AP of a detector that guesses;
     - ``map_anomaly``, ``map_anomaly@0.1`` ...: temporal mAP over the anomaly classes, mean over the
-      IoU thresholds and at each;
-    - ``map_with_normal`` ...: as the release averages, normal included;
-    - ``map_B1`` ...: one class (every code of the class set);
-    - ``videos``, ``snippets``, ``frames``: what was scored.
+      IoU thresholds and at each; ``map_with_normal`` ...: as the release averages; ``map_B1`` ...:
+      one class; and ``videos``, ``snippets``, ``frames``: what was scored.
 
     A measure that the truth does not define is NaN, and ``notes`` says why under the same name.
     Where annotations name no class, ``notes["map"]`` says how many videos are left out of the
@@ -167,57 +143,41 @@ class Report:
 # --- frame level ----------------------------------------------------------------------------------
 
 
-def snippet_truth(
-    truth: np.ndarray, lengths: np.ndarray, stride: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Positive and negative frames of every snippet, both (S,) int64.
-
-    ``truth`` is 0 or 1 per frame, the videos one after another, ``stride x lengths[v]`` frames
-    each. Raises ``ValueError`` when the number of frames is another.
-    """
-    truth = np.asarray(truth)
-    frames = int(np.sum(lengths)) * stride
-    if truth.shape != (frames,):
-        raise ValueError(
-            f"frame truth has shape {truth.shape}, but {int(np.sum(lengths))} snippets of "
-            f"{stride} frames need ({frames},); cut or extend it to the scored snippets"
-        )
+def snippet_truth(truth: Array, lengths: Array, stride: int) -> tuple[Array, Array]:
+    """Positive and negative frames of every snippet, both (S,) int64; ``truth`` is 0 or 1 per
+    frame, the videos one after another. ``ValueError`` for another number of frames."""
+    truth, snippets = np.asarray(truth), int(np.sum(lengths))
+    if truth.shape != (snippets * stride,):
+        need = f"{snippets} snippets of {stride} frames need ({snippets * stride},)"
+        remedy = "cut or extend it to the scored snippets"
+        raise ValueError(f"frame truth has shape {truth.shape}, but {need}; {remedy}")
     positive = truth.reshape(-1, stride).sum(axis=1, dtype=np.int64)
     return positive, stride - positive
 
 
-def _weighted(
-    scores: np.ndarray, positive: np.ndarray, negative: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Each snippet twice, as its positive and as its negative frames: scikit-learn's arguments.
-    Raises ``ValueError`` for unequal shapes or a score that is not finite."""
+def _weighted(scores: Array, positive: Array, negative: Array) -> dict[str, Array]:
+    """Each snippet twice, as its positive and as its negative frames: scikit-learn's arguments."""
     scores, positive, negative = map(np.asarray, (scores, positive, negative))
     if not scores.shape == positive.shape == negative.shape:
-        raise ValueError(
-            f"scores {scores.shape}, positive {positive.shape} and negative {negative.shape} "
-            "frames must have one and the same shape (S,)"
-        )
+        given = f"scores {scores.shape}, positive {positive.shape} and negative {negative.shape}"
+        raise ValueError(f"{given} frames must have one and the same shape (S,)")
     if not np.isfinite(scores).all():
-        bad = int(np.flatnonzero(~np.isfinite(scores))[0])
+        bad = int(np.argmin(np.isfinite(scores)))
         raise ValueError(f"score {scores[bad]} at snippet {bad} is not a finite number")
-    return {
-        "y_true": np.repeat([1, 0], len(scores)),
-        "y_score": np.tile(scores, 2),
-        "sample_weight": np.concatenate([positive, negative]).astype(np.float64),
-    }
+    weight = np.concatenate([positive, negative]).astype(np.float64)
+    y_true = np.repeat([1, 0], len(scores))
+    return {"y_true": y_true, "y_score": np.tile(scores, 2), "sample_weight": weight}
 
 
-def average_precision(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> float:
-    """Average precision of frames.
-
-    ``scores (S,)``, ``positive (S,)`` and ``negative (S,)`` frames of each snippet. NaN when there
-    is no positive frame. Raises ``ValueError`` for unequal shapes or a score that is not finite.
-    """
+def average_precision(scores: Array, positive: Array, negative: Array) -> float:
+    """Average precision of frames; ``scores``, ``positive`` and ``negative`` frames of each
+    snippet, all (S,). NaN when there is no positive frame. Raises ``ValueError`` for unequal
+    shapes or a score that is not finite."""
     frames = _weighted(scores, positive, negative)
     return float(average_precision_score(**frames)) if np.any(positive) else math.nan
 
 
-def roc_auc(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> float:
+def roc_auc(scores: Array, positive: Array, negative: Array) -> float:
     """Area under the ROC curve of frames, arguments as in ``average_precision``. NaN when every
     frame is positive or every frame is negative."""
     frames = _weighted(scores, positive, negative)
@@ -226,14 +186,11 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> f
 
 
 def pooled_metrics(
-    scores: np.ndarray, lengths: np.ndarray, positive: np.ndarray, negative: np.ndarray
+    scores: Array, lengths: Array, positive: Array, negative: Array
 ) -> dict[str, float]:
-    """``frame_ap``, ``frame_auc``, and ``frame_ap_abnormal``: AP over the videos that hold an
-    anomalous frame.
-
-    ``scores (S,)`` of videos of ``lengths (V,)`` snippets; ``positive (S,)`` and ``negative (S,)``
-    frames from ``snippet_truth``. NaN where the truth does not define a measure.
-    """
+    """``frame_ap``, ``frame_auc``, and ``frame_ap_abnormal``, AP over the videos that hold an
+    anomalous frame; of ``scores (S,)`` of videos of ``lengths (V,)`` snippets. NaN where the truth
+    does not define a measure."""
     video = np.repeat(np.arange(len(lengths)), lengths)
     abnormal = np.isin(video, video[np.asarray(positive) > 0])
     theirs = (x[abnormal] for x in (scores, positive, negative))
@@ -244,50 +201,38 @@ def pooled_metrics(
     }
 
 
-def frame_metrics(
-    predictions: Predictions, positive: np.ndarray, negative: np.ndarray
-) -> dict[str, float]:
+def frame_metrics(predicted: Predictions, positive: Array, negative: Array) -> dict[str, float]:
     """``pooled_metrics`` of the branches that there are, the branch's name at the end of each."""
-    branches = {
-        "classification": predictions.anomaly,
-        "alignment": predictions.alignment_anomaly,
-    }
-    return {
-        f"{name}_{branch}": value
-        for branch, scores in branches.items()
-        if scores is not None
-        for name, value in pooled_metrics(scores, predictions.lengths, positive, negative).items()
-    }
+    scores = {"classification": predicted.anomaly, "alignment": predicted.alignment_anomaly}
+    out = {}
+    for branch in (name for name, own in scores.items() if own is not None):
+        own = pooled_metrics(scores[branch], predicted.lengths, positive, negative)
+        out |= {f"{name}_{branch}": value for name, value in own.items()}
+    return out
 
 
-def frame_notes(metrics: Mapping[str, float], positive: np.ndarray) -> dict[str, str]:
+def frame_notes(metrics: Mapping[str, float], positive: Array) -> dict[str, str]:
     """The reason for each NaN among frame metrics: the truth lacks one of its two values."""
     missing = "normal" if np.any(positive) else "anomalous"
-    return {
-        name: f"undefined: no frame of the truth is {missing}"
-        for name, value in metrics.items()
-        if math.isnan(value)
-    }
+    why = f"undefined: no frame of the truth is {missing}"
+    return {name: why for name, value in metrics.items() if math.isnan(value)}
 
 
 # --- events ---------------------------------------------------------------------------------------
 
 
 def with_normal(
-    segments: Sequence[Sequence[Segment]], lengths: np.ndarray, classes: ClassSet, stride: int
+    segments: Sequence[Sequence[Segment]], lengths: Array, classes: ClassSet, stride: int
 ) -> list[list[Segment]]:
     """The truth as the release scores it: a video without an anomalous segment becomes one whole
     segment of the normal class, ``stride x lengths[v]`` frames long."""
-    normal = classes.codes[0]
-    return [
-        list(found) or [(normal, 0, int(length) * stride)]
-        for found, length in zip(segments, lengths, strict=True)
-    ]
+    pairs = zip(segments, lengths, strict=True)
+    return [list(found) or [(classes.codes[0], 0, int(n) * stride)] for found, n in pairs]
 
 
 def temporal_map(
-    probs: np.ndarray,
-    lengths: np.ndarray,
+    probs: Array,
+    lengths: Array,
     segments: Sequence[Sequence[Segment]],
     classes: ClassSet,
     stride: int,
@@ -295,164 +240,106 @@ def temporal_map(
 ) -> MapResult:
     """Mean average precision of temporal detections, as the release computes it.
 
-    Per video and class the threshold is max - 0.6 (max - min); each run of at least two frames
-    above it is a proposal, scored with its maximum + 0.7 x the mean of the video's floor(N / 16)
-    highest frames of that class (a video of fewer frames proposes nothing). From the best score
-    down, a proposal takes the free truth of its video and class with the highest IoU, if that
-    reaches the IoU threshold; AP is the sum of the precisions at the true positives over the
-    number of truths.
+    From the best of a class's ``_proposals`` down, each takes the free truth of its video with the
+    highest IoU, if that reaches the IoU threshold; AP is the sum of the precisions at the true
+    positives over the number of truths.
 
-    Args:
-        probs: (S, C) class probabilities, the videos one after another; float32 for exact
-            equality with the release, whose arithmetic is in that type.
-        lengths: (V,) snippets of each video, at least one.
-        segments: for each video its truth (code, first frame, end frame exclusive), whole-video
-            normal segments included (``with_normal``).
-        classes: the class set, C codes.
-        stride: frames a snippet; 1 for scores that are given per frame.
-        thresholds: IoU thresholds, I of them.
-
-    Raises ``ValueError`` for shapes that do not fit or an unknown code.
+    ``probs (S, C)``: class probabilities, the videos of ``lengths (V,)`` snippets one after
+    another; float32 for exact equality with the release, whose arithmetic is in that type.
+    ``segments``: each video's truth (code, first frame, end frame exclusive), whole-video normal
+    segments included (``with_normal``). ``stride``: frames a snippet; 1 for scores given per
+    frame. Raises ``ValueError`` for shapes that do not fit or an unknown code.
     """
     probs, lengths = np.asarray(probs), np.asarray(lengths, dtype=np.int64)
     if probs.shape != (lengths.sum(), len(classes)):
-        raise ValueError(
-            f"probabilities have shape {probs.shape}, but the lengths and the classes of "
-            f"{classes.name} need ({lengths.sum()}, {len(classes)})"
-        )
+        have, need = f"probabilities have shape {probs.shape}", (int(lengths.sum()), len(classes))
+        raise ValueError(f"{have}, but the lengths and the classes of {classes.name} need {need}")
     if len(segments) != len(lengths):
         raise ValueError(f"truth for {len(segments)} videos, but lengths of {len(lengths)}")
     if len(lengths) and lengths.min() < 1:
         raise ValueError(f"video {int(lengths.argmin())} has {lengths.min()} snippets")
-    code_index = {code: c for c, code in enumerate(classes.codes)}
-    truth = np.array(
-        [
-            (code_index[code] if code in code_index else classes.index(code), v, start, end)
-            for v, found in enumerate(segments)
-            for code, start, end in found
-        ],
-        dtype=np.int64,
-    ).reshape(-1, 4)
-    truth = truth[np.argsort(truth[:, 0], kind="stable")]  # by class, then video, as listed
-    found, scores = _proposals(probs, lengths, stride)
-    table = np.full((len(thresholds), len(classes)), np.nan)
-    class_ids = np.arange(len(classes) + 1)
-    truth_bounds = np.searchsorted(truth[:, 0], class_ids)
-    found_bounds = np.searchsorted(found[:, 0], class_ids)
-    for c in range(len(classes)):
-        of_class = slice(truth_bounds[c], truth_bounds[c + 1])
-        if truth_bounds[c] < truth_bounds[c + 1]:
-            mine = slice(found_bounds[c], found_bounds[c + 1])
-            table[:, c] = _class_ap(found[mine, 1:], scores[mine], truth[of_class, 1:], thresholds)
+    truths: list[dict[int, list]] = [defaultdict(list) for _ in classes.codes]  # by class and video
+    proposals: list[list] = [[] for _ in classes.codes]
+    for v, (start, end) in enumerate(pairwise(_offsets(lengths))):
+        for code, first, last in segments[v]:
+            truths[classes.index(code)][v].append((first, last))
+        for c, *proposal in _proposals(probs[start:end], stride):
+            proposals[c].append((v, *proposal))
+    table = [_class_ap(*own, thresholds) for own in zip(proposals, truths, strict=True)]
     return MapResult(
         classes=classes.codes,
         thresholds=tuple(thresholds),
-        table=table,
-        truths=np.diff(truth_bounds),
-        proposals=np.diff(found_bounds),
+        table=np.stack(table, axis=1),
+        truths=np.array([sum(map(len, videos.values())) for videos in truths]),
+        proposals=np.array([len(found) for found in proposals]),
     )
 
 
-def _proposals(
-    probs: np.ndarray, lengths: np.ndarray, stride: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Proposals (P, 4) as class, video, first frame, end frame, by class, then video, then time;
-    and their scores (P,)."""
-    offsets = _offsets(lengths)
-    top = _top_means(probs, offsets, stride)  # (V, C)
-    high = np.maximum.reduceat(probs, offsets[:-1], axis=0).astype(np.float64)
-    low = np.minimum.reduceat(probs, offsets[:-1], axis=0).astype(np.float64)
-    threshold = high - (high - low) * THRESHOLD_SHARE
-    # The release zeroes a video's class whose top mean is not above 0 (NaN when N < 16): no
-    # frame is then above the threshold.
-    threshold[~(top > 0)] = np.inf
-    above = (probs > np.repeat(threshold, lengths, axis=0)).T  # (C, S)
-    before, after = above.copy(), above.copy()
-    before[:, 1:] &= ~above[:, :-1]
-    before[:, offsets[:-1]] = above[:, offsets[:-1]]  # a run never crosses into the next video
-    after[:, :-1] &= ~above[:, 1:]
-    after[:, offsets[1:] - 1] = above[:, offsets[1:] - 1]
-    c, start = np.nonzero(before)
-    end = np.nonzero(after)[1] + 1
-    video = np.repeat(np.arange(len(lengths)), lengths)[start]
-    by_class = np.ascontiguousarray(probs.T).ravel()
-    edges = np.stack([start, end], axis=1) + c[:, None] * len(probs)
-    # reduceat wants indices inside the array: one sentinel for a run that ends with it
-    peaks = np.maximum.reduceat(np.append(by_class, probs.dtype.type(0)), edges.ravel())[::2]
-    scores = peaks + probs.dtype.type(TOP_WEIGHT) * top[video, c]
-    first = offsets[video]
-    found = np.stack([c, video, (start - first) * stride, (end - first) * stride], axis=1)
-    long = (end - start) * stride >= MIN_FRAMES
-    return found[long], scores[long]
+def _proposals(probs: Array, stride: int) -> list[tuple[int, int, int, float]]:
+    """Class, first frame, end frame and score of what is proposed in a video of probs (T, C).
 
-
-def _top_means(probs: np.ndarray, offsets: np.ndarray, stride: int) -> np.ndarray:
-    """(V, C): mean of the floor(N / 16) highest frames of each video and class, NaN for N < 16.
-
-    Added up frame after frame in the scores' own type, the highest first, so that the rounding is
-    the release's; only the frames that enter the mean are ever expanded.
+    By class the threshold is max - 0.6 (max - min); each run of at least two frames above it is a
+    proposal, scored with its maximum + 0.7 x the mean of the class's floor(N / 16) highest frames.
+    A video of fewer than 16 frames, or with a mean that is not positive, proposes nothing.
     """
-    out = np.full((len(offsets) - 1, probs.shape[1]), np.nan, dtype=probs.dtype)
-    for v, (start, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
-        frames = (end - start) * stride // TOP_DIVISOR
-        if frames:
-            highest = -np.sort(-probs[start:end], axis=0)[: -(-frames // stride)]
-            out[v] = np.mean(np.repeat(highest, stride, axis=0)[:frames], axis=0)
-    return out
+    frames = len(probs) * stride // TOP_DIVISOR
+    if not frames:
+        return []
+    # Added up frame after frame in the scores' own type, the highest first, so that the rounding
+    # is the release's; only the frames that enter the mean are ever expanded.
+    highest = -np.sort(-probs, axis=0)[: -(-frames // stride)]
+    top = np.mean(np.repeat(highest, stride, axis=0)[:frames], axis=0)  # (C,)
+    high, low = probs.max(axis=0).astype(np.float64), probs.min(axis=0).astype(np.float64)
+    above = (probs > high - (high - low) * THRESHOLD_SHARE) & (top > 0)
+    edges = np.argwhere(np.diff(above.T, prepend=False, append=False))  # starts, ends in turn
+    bonus = probs.dtype.type(TOP_WEIGHT) * top
+    return [
+        (c, start * stride, end * stride, float(probs[start:end, c].max() + bonus[c]))
+        for c, start, _, end in edges.reshape(-1, 4).tolist()
+        if (end - start) * stride >= MIN_FRAMES
+    ]
 
 
 def _class_ap(
-    found: np.ndarray, scores: np.ndarray, truth: np.ndarray, thresholds: tuple[float, ...]
-) -> np.ndarray:
-    """AP (I,) of one class; ``found (P, 3)`` and ``truth (G, 3)`` as video, first, end frame, both
-    by video."""
+    found: list[tuple[int, int, int, float]],
+    truths: Mapping[int, Sequence[tuple[int, int]]],
+    thresholds: tuple[float, ...],
+) -> Array:
+    """AP (I,) of one class, NaN without truth; ``found`` as video, first frame, end frame, score;
+    ``truths`` by video."""
+    pairs = []  # of a proposal and a truth of its video: rank, IoU, truth
+    for rank, (v, p_start, p_end, _) in enumerate(sorted(found, key=lambda f: -f[3])):
+        for number, (t_start, t_end) in enumerate(truths.get(v, ())):
+            shared = max(0, min(p_end, t_end) - max(p_start, t_start))
+            iou = shared / ((p_end - p_start) + (t_end - t_start) - shared)
+            pairs.append((rank, -iou, (v, number)))
+    pairs.sort()  # a proposal's truths from the highest IoU down: the first free one is its match
     out = np.zeros(len(thresholds))
-    found = found[np.argsort(-scores, kind="stable")]
-    # every pair of a proposal and a truth of the same video
-    first = np.searchsorted(truth[:, 0], found[:, 0], side="left")
-    count = np.searchsorted(truth[:, 0], found[:, 0], side="right") - first
-    rank = np.repeat(np.arange(len(found)), count)
-    nth = np.arange(len(rank)) - np.repeat(np.cumsum(count) - count, count)
-    which = np.repeat(first, count) + nth
-    (p_start, p_end), (t_start, t_end) = found[rank, 1:].T, truth[which, 1:].T
-    shared = np.clip(np.minimum(p_end, t_end) - np.maximum(p_start, t_start), 0, None)
-    iou = shared / ((p_end - p_start) + (t_end - t_start) - shared)
-    # A proposal's truths from the highest IoU down: the first free one is its match. Only pairs
-    # that reach the lowest threshold are left, so this loop is short.
-    order = np.lexsort((which, -iou, rank))
-    order = order[iou[order] >= min(thresholds)]
-    pairs = list(zip(rank[order].tolist(), which[order].tolist(), iou[order].tolist(), strict=True))
     for i, threshold in enumerate(thresholds):
-        matched: dict[int, int] = {}
-        taken: set[int] = set()
-        for p, t, overlap in pairs:
-            if overlap >= threshold and p not in matched and t not in taken:
-                matched[p] = t
-                taken.add(t)
-        if matched:
-            true = np.zeros(len(found))
-            true[list(matched)] = 1
-            precision = np.cumsum(true) / np.arange(1, len(found) + 1)
-            out[i] = np.sum(precision * true) / len(truth)
-    return out
+        true, taken = np.zeros(len(found)), set()
+        for rank, negative_iou, truth in pairs:
+            if -negative_iou >= threshold and not true[rank] and truth not in taken:
+                true[rank] = 1
+                taken.add(truth)
+        precision = np.cumsum(true) / np.arange(1, len(found) + 1)
+        out[i] = np.sum(precision * true)
+    return out / (sum(map(len, truths.values())) or math.nan)
 
 
-def _offsets(lengths: np.ndarray) -> np.ndarray:
+def _offsets(lengths: Array) -> Array:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 # --- a detector on videos -------------------------------------------------------------------------
 
 # video (T, D), audio (T or less, D) or None, audio_mask (T,) bool or None: where there is sound
-Video = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
+Video = tuple[Array, Array | None, Array | None]
 
 
 @torch.no_grad()
 def predict(model: Detector, batch: Batch, precision: str = "float32") -> Output:
     """What a detector says about a batch in eval mode, logits in float32: the one way from features
-    to scores, of training's choice of an epoch, evaluation, thresholds and files alike.
-
-    ``precision`` "bf16" computes under autocast. The model's mode is the former one afterwards.
+    to scores. ``precision`` "bf16" computes under autocast. The mode is the former one afterwards.
     """
     if precision not in ("float32", "bf16"):
         raise ValueError(f"precision must be 'float32' or 'bf16', got {precision!r}")
@@ -464,12 +351,9 @@ def predict(model: Detector, batch: Batch, precision: str = "float32") -> Output
     finally:
         for module, mode in modes:
             module.training = mode
-    classes = output.alignment_logits
-    return replace(
-        output,
-        anomaly_logits=output.anomaly_logits.float(),
-        alignment_logits=None if classes is None else classes.float(),
-    )
+    names = ("anomaly_logits", "alignment_logits")
+    logits = {name: getattr(output, name) for name in names}
+    return replace(output, **{k: None if v is None else v.float() for k, v in logits.items()})
 
 
 def predict_videos(
@@ -482,109 +366,78 @@ def predict_videos(
 ) -> Predictions:
     """Score videos in full length, where the model is.
 
-    As in the release a video is cut into chunks of at most ``model.max_snippets`` (256), each an
-    own forward pass, and the outputs are joined. Chunks of several videos share a batch, sorted by
-    length, so that little padding is computed; a model of ``fixed_length`` gets every chunk padded
-    to ``max_snippets``, because there padding changes the result.
+    As in the release a video is cut into chunks of at most ``model.max_snippets``, each an own
+    forward pass, and the outputs are joined. Chunks are batched by length, so that little padding
+    is computed; a model of ``fixed_length`` gets every chunk padded to ``max_snippets``, because
+    there padding changes the result.
     """
     device = next(model.parameters()).device
     lengths = np.array([len(video) for video, *_ in videos], dtype=np.int64)
-    offsets = _offsets(lengths)
     most = model.max_snippets or int(lengths.max())
-    pieces = -(-lengths // most)
-    of_video = np.repeat(np.arange(len(videos)), pieces)
-    starts = most * (np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces))
-    sizes = np.minimum(lengths[of_video] - starts, most)
-    anomaly, alignment = np.empty(offsets[-1], np.float32), None
-    order = np.argsort(-sizes, kind="stable")
-    for ids in np.split(order, range(batch_size, len(order), batch_size)):
-        longest = most if model.fixed_length else int(sizes[ids].max())
-        cut = [
-            _cut(videos[v], start, size)
-            for v, start, size in zip(of_video[ids], starts[ids], sizes[ids], strict=True)
-        ]
-        output = predict(model, _padded(cut, longest).to(device), precision)
-        valid = np.arange(longest) < sizes[ids][:, None]  # (B, T)
-        place = ((offsets[of_video[ids]] + starts[ids])[:, None] + np.arange(longest))[valid]
-        anomaly[place] = output.anomaly_logits.cpu().numpy()[valid]
-        if output.class_probabilities is not None:
-            classes = output.class_probabilities.cpu().numpy()
-            if alignment is None:
-                alignment = np.empty((offsets[-1], classes.shape[-1]), np.float32)
-            alignment[place] = classes[valid]
+    starts = [(v, start) for v, n in enumerate(lengths) for start in range(0, n, most)]
+    chunks = [(min(most, int(lengths[v]) - start), v, start) for v, start in starts]
+    chunks.sort(key=lambda chunk: -chunk[0])
+    scored = {}  # of a chunk: (T, 1 + C), its anomaly logits and class probabilities
+    for first in range(0, len(chunks), batch_size):
+        part = chunks[first : first + batch_size]
+        batch = _padded(videos, part, most if model.fixed_length else part[0][0])
+        output = predict(model, batch.to(device), precision)
+        scores, classes = output.anomaly_logits[..., None], output.class_probabilities
+        scores = scores if classes is None else torch.cat([scores, classes], dim=-1)
+        for (size, *chunk), its in zip(part, scores.cpu().numpy(), strict=True):
+            scored[tuple(chunk)] = its[:size]
+    joined = np.concatenate([scored[chunk] for chunk in starts])
     return Predictions(
         names=list(names or map(str, range(len(videos)))),
         lengths=lengths,
-        anomaly_logits=anomaly,
-        alignment=alignment,
+        anomaly_logits=joined[:, 0].copy(),
+        alignment=joined[:, 1:].copy() if joined.shape[1] > 1 else None,
     )
 
 
-def _cut(video: Video, start: int, size: int) -> Video:
-    """A chunk of a video, with an audio mask in any case."""
-    seen, sound, mask = (None if x is None else x[start : start + size] for x in video)
-    if mask is None:
-        mask = np.arange(size) < (0 if sound is None else len(sound))
-    return seen, sound, mask
-
-
-def _padded(chunks: Sequence[Video], longest: int) -> Batch:
-    """Chunks as one batch of ``longest`` snippets, zeros where there is nothing."""
-    dim = chunks[0][0].shape[1]
-    video = np.zeros((len(chunks), longest, dim), np.float32)
+def _padded(videos: Sequence[Video], chunks: Sequence[tuple[int, int, int]], longest: int) -> Batch:
+    """Chunks (size, video, start) as one batch, with zeros where there is nothing."""
+    video = np.zeros((len(chunks), longest, videos[0][0].shape[1]), np.float32)
     audio, audio_mask = np.zeros_like(video), np.zeros(video.shape[:2], bool)
-    for b, (seen, sound, mask) in enumerate(chunks):
-        video[b, : len(seen)] = seen
+    for b, (size, v, start) in enumerate(chunks):
+        seen, sound, mask = (None if x is None else x[start : start + size] for x in videos[v])
+        video[b, :size] = seen
         if sound is not None:
             audio[b, : len(sound)] = sound
-            audio_mask[b, : len(mask)] = mask
+            audio_mask[b, : len(sound if mask is None else mask)] = True if mask is None else mask
     return Batch(
         video=torch.from_numpy(video),
         audio=torch.from_numpy(audio * audio_mask[..., None]),
         audio_mask=torch.from_numpy(audio_mask),
-        lengths=torch.tensor([len(seen) for seen, *_ in chunks]),
+        lengths=torch.tensor([size for size, *_ in chunks]),
     )
 
 
 def predict_store(
-    model: Detector,
-    store: FeatureStore,
-    rows: Sequence[int] | np.ndarray,
-    *,
-    precision: str = "float32",
-    batch_size: int = 32,
+    model: Detector, store: FeatureStore, rows: Sequence[int] | Array, **options: Any
 ) -> Predictions:
-    """``predict_videos`` of rows of a store, V of them; the predictions come in this order. A model
-    that resamples each modality alone, as the release, sees the video's own length, else the length
+    """``predict_videos``, with its options, of V rows of a store, in this order. A model that
+    resamples each modality alone, as the release, sees the video's own length, else the length
     shared with its audio. Raises ``ValueError`` for no rows or another feature width."""
+    dim = model.settings.model.dim
     if not len(rows):
         raise ValueError(f"{store.path}: no rows to score; choose a split that has videos")
-    if model.settings.model.dim != store.dim:
-        raise ValueError(
-            f"the detector takes features {model.settings.model.dim} wide, those in {store.path} "
-            f"are {store.dim} wide"
-        )
+    if dim != store.dim:
+        theirs = f"those in {store.path} are {store.dim} wide"
+        raise ValueError(f"the detector takes features {dim} wide, {theirs}")
     separate = model.settings.data.resample == "separate"
     videos = []
     for i in rows:
         video, audio = store.uncut(i) if separate else (store.video(i), store.audio(i))
         audio = None if audio is None else audio[: len(video)]
         videos.append((video, audio, store.audio_mask(i)[: len(video)]))
-    names = [store.videos[i].name for i in rows]
-    return predict_videos(model, videos, names, precision=precision, batch_size=batch_size)
+    return predict_videos(model, videos, [store.videos[i].name for i in rows], **options)
 
 
-def evaluate(
-    model: Detector,
-    store: FeatureStore,
-    split: str = "test",
-    *,
-    precision: str = "float32",
-    batch_size: int = 32,
-) -> Report:
-    """Predict a split of the store and score it; arguments as in ``predict_store``."""
+def evaluate(model: Detector, store: FeatureStore, split: str = "test", **options: Any) -> Report:
+    """Predict a split of the store and score it; options as in ``predict_videos``."""
     rows = store.indices(split)
-    predictions = predict_store(model, store, rows, precision=precision, batch_size=batch_size)
+    predictions = predict_store(model, store, rows, **options)
     frames = predictions.lengths * store.stride
     segments = [
         name_segments(store.segments(i, n), parse_codes(store.videos[i].label, store.classes))
@@ -602,71 +455,56 @@ def name_segments(segments: Sequence[Segment], codes: Sequence[str]) -> list[Seg
 
 def score(
     predictions: Predictions,
-    truth: np.ndarray,
+    truth: Array,
     segments: Sequence[Sequence[Segment]],
     classes: ClassSet,
     stride: int,
 ) -> Report:
-    """All measures of ``Report`` from predictions and the truth.
-
-    ``truth`` is 0 or 1 per frame, the videos one after another; ``segments`` holds each video's
-    anomalous segments (normal videos none: they become whole normal segments here). A video with
-    a segment of unknown class (None) is left out of the mAP.
-    """
-    positive, negative = snippet_truth(truth, predictions.lengths, stride)
-    metrics = frame_metrics(predictions, positive, negative)
+    """All measures of ``Report`` from predictions and the truth: ``truth`` is 0 or 1 per frame, the
+    videos one after another, ``segments`` each video's anomalous segments. A video with a segment
+    of unknown class (None) is left out of the mAP."""
+    names, lengths, probs = predictions.names, predictions.lengths, predictions.alignment
+    positive, negative = snippet_truth(truth, lengths, stride)
+    metrics, result = frame_metrics(predictions, positive, negative), None
     notes = frame_notes(metrics, positive)
-    events, event_notes, result = {}, {}, None
-    if predictions.alignment is not None:
-        events, event_notes, result = event_metrics(
-            predictions.names, predictions.alignment, predictions.lengths, segments, classes, stride
-        )
-    metrics |= events | {
-        "positive_share": float(positive.sum() / len(truth)),
-        "videos": float(len(predictions.lengths)),
-        "snippets": float(len(predictions.anomaly_logits)),
-        "frames": float(len(truth)),
-    }
-    return Report(
-        metrics=metrics, predictions=predictions, map_result=result, notes=notes | event_notes
-    )
+    if probs is not None:
+        events, why, result = event_metrics(names, probs, lengths, segments, classes, stride)
+        metrics, notes = metrics | events, notes | why
+    counts = {"videos": len(lengths), "snippets": lengths.sum(), "frames": len(truth)}
+    metrics |= {"positive_share": float(np.mean(truth))}
+    metrics |= {name: float(count) for name, count in counts.items()}
+    return Report(metrics=metrics, predictions=predictions, map_result=result, notes=notes)
 
 
 def event_metrics(
     names: Sequence[str],
-    probs: np.ndarray,
-    lengths: np.ndarray,
+    probs: Array,
+    lengths: Array,
     segments: Sequence[Sequence[Segment]],
     classes: ClassSet,
     stride: int,
 ) -> tuple[dict[str, float], dict[str, str], MapResult | None]:
-    """``temporal_map`` under flat names, with a note on every number that needs one; arguments as
-    there, normal videos without segments. Videos with a segment of unknown class are left out."""
+    """``temporal_map`` under flat names, with a note on every number that needs one; normal videos
+    come without segments. Videos with a segment of unknown class are left out."""
     named = np.array([all(code is not None for code, *_ in found) for found in segments])
     notes: dict[str, str] = {}
     if not named.all():
-        left_out = [names[v] for v in np.flatnonzero(~named)]
         notes["map"] = (
-            f"{len(left_out)} videos are left out of the mAP, because their annotations name no "
-            f"class, {left_out[0]} among them; give them in the form NAME CODE start end"
+            f"{(~named).sum()} videos are left out of the mAP, because their annotations name no "
+            f"class, {names[named.argmin()]} among them; give them in the form NAME CODE start end"
         )
         if not named.any():
             return {}, notes, None
-    kept = lengths[named]
-    result = temporal_map(
-        probs[np.repeat(named, lengths)],
-        kept,
-        with_normal([segments[v] for v in np.flatnonzero(named)], kept, classes, stride),
-        classes,
-        stride,
-    )
+    probs, lengths = probs[np.repeat(named, lengths)], lengths[named]
+    segments = with_normal(list(compress(segments, named)), lengths, classes, stride)
+    result = temporal_map(probs, lengths, segments, classes, stride)
     metrics = result.metrics()
-    silent = [code for code, n in zip(result.classes, result.proposals, strict=True) if n == 0]
+    silent = list(compress(result.classes, result.proposals == 0))
     for name, value in metrics.items():
+        code = name.removeprefix("map_").split("@")[0]
         if math.isnan(value):
-            code = name.removeprefix("map_").split("@")[0]
             what = "anomaly class" if code == "anomaly" else f"segment of class {code}"
             notes[name] = f"undefined: the truth holds no {what}"
-        elif silent and name.startswith("map_with_normal"):
+        elif silent and code == "with_normal":
             notes[name] = f"0 as in the release, because nothing was proposed for {silent}"
     return metrics, notes, result

@@ -16,14 +16,6 @@ from torch import Tensor, nn
 from avadclip_lite.config import ModelConfig
 from avadclip_lite.temporal import FeedForward, zero_padding
 
-__all__ = [
-    "AdaptiveFusion",
-    "AddFusion",
-    "ConcatFusion",
-    "CrossAttentionFusion",
-    "build_fusion",
-]
-
 
 class AdaptiveFusion(nn.Module):
     """Vision first, sound as a gated residual (equations 1 to 3): ``x_av = x_v + w * r``.

@@ -21,18 +21,6 @@ from avadclip_lite.temporal import length_mask
 if TYPE_CHECKING:
     from avadclip_lite.model import Output
 
-__all__ = [
-    "MilAlign",
-    "compute",
-    "focal",
-    "label_distribution",
-    "mil_align",
-    "text_contrast",
-    "topk_bce",
-    "topk_mean",
-    "ukd",
-]
-
 
 def topk_mean(scores: Tensor, lengths: Tensor, divisor: int = 16) -> Tensor:
     """Mean of each video's K largest scores, K = floor(length / divisor) + 1, at most its length.

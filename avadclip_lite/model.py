@@ -32,20 +32,6 @@ from avadclip_lite.temporal import (
     zero_padding,
 )
 
-__all__ = [
-    "AVadCLIP",
-    "AnomalyHead",
-    "Context",
-    "Detector",
-    "Enhancement",
-    "FrozenTeacher",
-    "LogVarianceHead",
-    "Output",
-    "build",
-    "register",
-]
-
-
 # --- the seam -------------------------------------------------------------------------------------
 
 
@@ -108,12 +94,9 @@ class Detector(nn.Module):
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """All of them step after every batch. Default: one AdamW over what asks for gradients."""
         train = self.settings.train
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        return [
-            torch.optim.AdamW(
-                parameters, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
-            )
-        ]
+        weights = [p for p in self.parameters() if p.requires_grad]
+        rates = {"lr": train.learning_rate, "weight_decay": train.weight_decay}
+        return [torch.optim.AdamW(weights, **rates, fused=True)]
 
     def batches(self, bags: TrainingSet, generator: torch.Generator) -> list[Tensor]:
         """Positions of the bags of every batch of an epoch. Paired halves go here."""
@@ -133,20 +116,19 @@ class Detector(nn.Module):
     def load_training_state(self, state: dict[str, Tensor]) -> None:
         """The inverse of ``training_state``."""
 
-    def distil_from(self, teacher: Detector) -> None:
-        """Learn from a trained teacher; students only."""
-        raise ValueError(f"a {self.settings.detector} detector cannot learn from a teacher")
+    def distil_from(self, teacher: Detector | None) -> None:
+        """Learn from a trained teacher; ``ValueError`` where one is missing, or of no use."""
+        if teacher is not None:
+            raise ValueError(f"a {self.settings.detector} detector cannot learn from a teacher")
 
     def trainable_state(self) -> dict[str, Tensor]:
         """All weights but the frozen ones, by name."""
         return {k: v for k, v in self.state_dict().items() if not k.startswith(self.frozen)}
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """The inverse of ``trainable_state``.
-
-        Raises ``ValueError`` naming the first key that is missing, unknown or of another shape.
-        """
-        own = self.trainable_state()
+        """The inverse of ``trainable_state``. Raises ``ValueError`` naming the first key that is
+        missing, unknown or of another shape."""
+        own = {name: tuple(value.shape) for name, value in self.trainable_state().items()}
         for key in sorted(own.keys() ^ state.keys()):
             what = "lacks" if key in own else "has the unknown key"
             raise ValueError(
@@ -154,34 +136,30 @@ class Detector(nn.Module):
                 f"{self.settings.model.role} detector"
             )
         for key, value in state.items():
-            if value.shape != own[key].shape:
+            if tuple(value.shape) != own[key]:
                 raise ValueError(
                     f"the checkpoint's {key!r} has shape {tuple(value.shape)}, this detector needs "
-                    f"{tuple(own[key].shape)}"
+                    f"{own[key]}"
                 )
         self.load_state_dict(state, strict=False)
 
 
-_DETECTORS: dict[str, Callable[[Config, Context], Detector]] = {}
+_DETECTORS: dict[str, type[Detector]] = {}
 
 
-def register(name: str) -> Callable:
-    """Class decorator: ``Config.detector`` may say ``name``. What is registered takes settings and
-    a ``Context``."""
+def register(name: str) -> Callable[[type[Detector]], type[Detector]]:
+    """Class decorator: ``Config.detector`` may say ``name``. The class takes settings and a
+    ``Context``."""
 
-    def add(kind: Callable[[Config, Context], Detector]) -> Callable[[Config, Context], Detector]:
+    def add(kind: type[Detector]) -> type[Detector]:
         _DETECTORS[name] = kind
         return kind
 
     return add
 
 
-def needs_text(name: str) -> bool:
-    """Whether a detector is built from a text tower; ``ValueError`` for an unknown name."""
-    return bool(getattr(_kind(name), "needs_text", False))
-
-
-def _kind(name: str) -> Callable[[Config, Context], Detector]:
+def registered(name: str) -> type[Detector]:
+    """What was registered under a name; ``ValueError`` with the known names otherwise."""
     if name not in _DETECTORS:
         raise ValueError(
             f"no detector is registered as {name!r}, only {', '.join(sorted(_DETECTORS))}; import "
@@ -203,7 +181,8 @@ def build(
     ``text`` and ``prompts`` come from ``encoders.load_text``; the tower is copied. Raises
     ``ValueError`` for an unknown name, or a tower that does not fit the features.
     """
-    return _kind(settings.detector)(settings, Context(classes=classes, text=text, prompts=prompts))
+    context = Context(classes=classes, text=text, prompts=prompts)
+    return registered(settings.detector)(settings, context)
 
 
 # --- AVadCLIP -------------------------------------------------------------------------------------
@@ -284,16 +263,8 @@ class FrozenTeacher(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """x_av (B, T, D) of a batch; the heads, which nobody reads, are not computed."""
         assert not any(module.training for module in self.modules()), "the teacher left eval mode"
-        return self.detector.encode(batch).features[:, : batch.snippets]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """A batch after the encoders, over all the rows that are computed."""
-
-    features: Tensor  # (B, T, D)
-    log_variance: Tensor | None  # (B, T, D)
-    mask: Tensor  # (B, T) bool
+        features, _, _ = self.detector.encode(batch)
+        return features[:, : batch.snippets]
 
 
 @register("avadclip")
@@ -301,9 +272,8 @@ class AVadCLIP(Detector):
     """An AVadCLIP detector. ``settings.model.role`` decides which one.
 
     "audio_visual" is the teacher: video encoder, audio branch, fusion. "vision" and "audio" are
-    students: the encoder on the features of their one modality, the enhancement module, and (where
-    the loss is an uncertainty-driven distillation) a head for the log-variance. Both heads and both
-    prompts are the same in all of them.
+    students: the encoder on their one modality, the enhancement module, and (where uncertainty is
+    distilled) a head for the log-variance. Heads and prompts are the same in all of them.
     """
 
     needs_text = True
@@ -346,12 +316,9 @@ class AVadCLIP(Detector):
                     model.dim, bounded=model.variance_head == "bounded"
                 )
         self.anomaly = AnomalyHead(model.dim)
-        self.textual_prompt = TextualPrompt(
-            copy.deepcopy(context.text),
-            context.prompts,
-            before=model.context_before,
-            after=model.context_after,
-        )
+        tower = copy.deepcopy(context.text)
+        around = model.context_before, model.context_after
+        self.textual_prompt = TextualPrompt(tower, context.prompts, *around)
         self.av_prompt = None
         if model.av_prompt != "none":
             self.av_prompt = AudioVisualPrompt(
@@ -365,20 +332,29 @@ class AVadCLIP(Detector):
         self.alpha = nn.Parameter(start) if learned else None  # goes to the focal loss
         self._teacher: list[FrozenTeacher] = []  # in a list: no part of this module's state
 
-    def distil_from(self, teacher: Detector) -> None:
-        """Copy a trained audio-visual detector, whose features are imitated from now on."""
-        device = next(self.parameters()).device
-        self._teacher = [FrozenTeacher(teacher).to(device)]
+    def distil_from(self, teacher: Detector | None) -> None:
+        """Copy a trained audio-visual detector, whose features a student imitates from now on."""
+        model, ukd = self.settings.model, self.settings.loss.ukd
+        student = model.role != "audio_visual" and ukd != "none"
+        if student != (teacher is not None):
+            what = "learns from a teacher: pass teacher=, or set ukd='none'"
+            what = what if student else "has no use for the teacher that was passed"
+            raise ValueError(f"role={model.role!r} with ukd={ukd!r} {what}")
+        if teacher is None:
+            return
+        theirs = teacher.settings.model
+        if theirs.role != "audio_visual" or theirs.dim != model.dim:
+            raise ValueError(
+                f"the teacher is a {theirs.role} detector of dim={theirs.dim}; this student needs "
+                f"an audio_visual one of dim={model.dim}"
+            )
+        self._teacher = [FrozenTeacher(teacher).to(next(self.parameters()).device)]
 
     def forward(self, batch: Batch) -> Output:
-        """Score a batch. A student ignores the other modality.
-
-        With ``padding="leaking"`` the batch is filled with zeros to ``max_snippets`` rows for the
-        computation, as the release always does, and what comes back is cut to T rows again.
-        """
+        """Score a batch. A student ignores the other modality. ``padding="leaking"``: zeros fill
+        the batch up to ``max_snippets`` rows, as in the release, and the output is cut to T."""
         model = self.settings.model
-        encoded = self.encode(batch)
-        features = encoded.features
+        features, log_variance, mask = self.encode(batch)
         anomaly = self.anomaly(features)  # (B, T)
         x_c = self.textual_prompt()  # (C, D)
         prompted = x_c.expand(len(features), -1, -1)
@@ -387,16 +363,15 @@ class AVadCLIP(Detector):
             # Masked padding has zero features and so no part in the vector, whatever its weight.
             prompted = self.av_prompt(x_c, global_vector(features, weights))
         alignment = alignment_map(features, prompted, model.temperature)
-        distils = self.training and self._teacher
-        rows = batch.snippets
+        rows, distils = batch.snippets, self.training and self._teacher
         return Output(
             anomaly_logits=anomaly[:, :rows],
-            mask=encoded.mask[:, :rows],
+            mask=mask[:, :rows],
             alignment_logits=alignment[:, :rows],
             features=features[:, :rows],
             class_embeddings=x_c,
             prompted_embeddings=prompted,
-            log_variance=None if encoded.log_variance is None else encoded.log_variance[:, :rows],
+            log_variance=None if log_variance is None else log_variance[:, :rows],
             teacher_features=self._teacher[0](batch) if distils else None,
         )
 
@@ -406,8 +381,9 @@ class AVadCLIP(Detector):
             output, batch.labels, batch.lengths, self.settings.loss, alpha=self.alpha
         )
 
-    def encode(self, batch: Batch) -> Encoded:
-        """Everything before the heads: encoders, and fusion or enhancement."""
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Everything before the heads, over all the rows that are computed: features (B, T, D), the
+        log-variance of a student that distils, and the mask (B, T)."""
         model = self.settings.model
         video, audio, audio_mask = batch.video, batch.audio, batch.audio_mask
         if model.role != "audio":
@@ -424,8 +400,8 @@ class AVadCLIP(Detector):
         fill = model.max_snippets - main.shape[1]
         if model.padding == "leaking" and fill > 0:
             main = F.pad(main, (0, 0, 0, fill))
-            audio = audio if audio is None else F.pad(audio, (0, 0, 0, fill))
-            audio_mask = audio_mask if audio_mask is None else F.pad(audio_mask, (0, fill))
+            audio = None if audio is None else F.pad(audio, (0, 0, 0, fill))
+            audio_mask = None if audio_mask is None else F.pad(audio_mask, (0, fill))
         mask = length_mask(batch.lengths, main.shape[1])
         keep = mask if model.padding == "masked" else None
 
@@ -439,7 +415,7 @@ class AVadCLIP(Detector):
             features = self.enhancement(encoded, keep)
             if self.log_variance is not None:
                 log_variance = self.log_variance(encoded, keep)
-        return Encoded(features=features, log_variance=log_variance, mask=mask)
+        return features, log_variance, mask
 
 
 def _check_input(name: str, features: Tensor | None, dim: int) -> None:

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from avadclip_lite.encoders import TextTower, WordPrompts
 from avadclip_lite.temporal import FeedForward
 
-__all__ = ["AudioVisualPrompt", "TextualPrompt", "alignment_map", "global_vector"]
-
 
 class TextualPrompt(nn.Module):
     """Learned context vectors around the class word, through the frozen text tower.
@@ -26,13 +24,11 @@ class TextualPrompt(nn.Module):
     reaches stay unused. The tower is causal, so nothing after the end token matters and only the
     first ``before + longest word + after + 2`` positions are computed.
 
-    Without gradients the embeddings are computed once and kept, until the context changes.
-
     Raises ``ValueError`` if a prompt is longer than the tower's position table.
     """
 
     def __init__(
-        self, tower: TextTower, prompts: WordPrompts, *, before: int = 10, after: int = 10
+        self, tower: TextTower, prompts: WordPrompts, before: int = 10, after: int = 10
     ) -> None:
         super().__init__()
         self.tower = tower
@@ -58,18 +54,10 @@ class TextualPrompt(nn.Module):
         self.register_buffer("ends", torch.tensor(ends), persistent=False)
         context = torch.empty(positions, width).normal_(std=0.01) if before + after else None
         self.context = None if context is None else nn.Parameter(context)
-        self._kept: tuple[tuple, Tensor] | None = None
 
     def forward(self) -> Tensor:
         """Class embeddings x_c (C, D), not normalised."""
-        if self.context is not None and self.context.requires_grad and torch.is_grad_enabled():
-            self._kept = None
-            return self.encode()
-        state = self._state()
-        if self._kept is None or self._kept[0] != state:
-            with torch.inference_mode(False), torch.no_grad():
-                self._kept = (state, self.encode())
-        return self._kept[1]
+        return self.tower(self.embed(), self.ends)
 
     def embed(self) -> Tensor:
         """What enters the tower: token embeddings with the context put in, (C, L, W)."""
@@ -77,32 +65,6 @@ class TextualPrompt(nn.Module):
             return self.tokens
         context = self.context[: self.tokens.shape[1]]
         return torch.where(self.learned[..., None], context, self.tokens)
-
-    def encode(self) -> Tensor:
-        """The same as ``forward``, always computed."""
-        return self.tower(self.embed(), self.ends)
-
-    def forget(self) -> None:
-        """Drop the kept embeddings. Needed only after a write that torch does not count: to
-        ``context.data``, or by a fused optimiser after a call without gradients."""
-        self._kept = None
-
-    def _state(self) -> tuple:
-        # Optimisers and load_state_dict write in place, which the version counter sees (fused
-        # optimisers excepted; but the training step's own call has dropped what was kept).
-        kind = self.tokens.device.type
-        cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        if self.context is None:
-            return self.tokens.device, cast
-        return self.tokens.device, cast, self.context._version, self.context.data_ptr()
-
-    def train(self, mode: bool = True) -> TextualPrompt:
-        self.forget()
-        return super().train(mode)
-
-    def _apply(self, *args, **kwargs):  # every move to another device or dtype passes here
-        self.forget()
-        return super()._apply(*args, **kwargs)
 
 
 def global_vector(features: Tensor, weights: Tensor) -> Tensor:

@@ -19,20 +19,6 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from avadclip_lite.encoders import quick_gelu
 
-__all__ = [
-    "CausalBlock",
-    "FeedForward",
-    "GraphConvolution",
-    "TemporalConvNet",
-    "VideoEncoder",
-    "WindowBlock",
-    "WindowedTransformer",
-    "distance_adjacency",
-    "length_mask",
-    "similarity_adjacency",
-    "zero_padding",
-]
-
 
 def length_mask(lengths: Tensor, snippets: int) -> Tensor:
     """True on the first ``lengths[b]`` of ``snippets`` places: (B,) -> (B, T) bool."""
@@ -87,8 +73,11 @@ class WindowBlock(nn.Module):
             .view(windows, length, 3, self.heads, dim // self.heads)
             .permute(2, 0, 3, 1, 4)  # (3, windows, H, W, D/H)
         )
-        allowed = None if keys is None else keys[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+        # Plain products: a window is a handful of snippets, too small for a fused kernel to pay.
+        scores = query @ key.mT / math.sqrt(dim // self.heads)
+        if keys is not None:
+            scores = scores.masked_fill(~keys[:, None, None, :], -torch.inf)
+        mixed = scores.softmax(dim=-1) @ value
         return self.out(mixed.transpose(1, 2).reshape(windows, length, dim))
 
 
@@ -128,8 +117,8 @@ class WindowedTransformer(nn.Module):
         x = x.reshape(-1, window, dim)
         if keys is not None:
             keys = keys.reshape(-1, window)
-            # A softmax over nothing is NaN in some attention kernels: a window without any snippet
-            # attends to its own padding, and the result is dropped below.
+            # A softmax over nothing is NaN: a window without a snippet attends to its own padding,
+            # and the result is dropped below.
             keys = keys | ~keys.any(dim=1, keepdim=True)
         for block in self.blocks:
             x = block(x, keys)

@@ -9,7 +9,7 @@
 # - compute the Top-K loss of a video by hand and point at the snippets that receive its gradient
 # - draw what a snippet sees through windowed attention and through the two graphs
 # - tell from numbers whether padding changes a video's features
-# - compute average precision by hand and use it to measure what temporal context buys
+# - measure what temporal context buys, and what it costs
 #
 # **Prerequisites:** [00](00_orientation.ipynb) (the data), [01](01_encoders.ipynb) (features of
 # snippets); PyTorch, and what attention is
@@ -25,10 +25,10 @@ data: str = ""  # folder of a feature store; empty is Soundstage, which ships
 form: str = "paper"  # the model as the "paper" states it, or as the "released" code runs it
 scale: str = "soundstage"  # sizes of model and batch: soundstage, or xd (XD-Violence)
 seed: int = 0  # of every random number but the trainings'
-seeds: list[int] = [0, 1]  # one training each, in section 9
-epochs: int = 6  # passes over the training videos, section 9
-most_videos: int = 800  # training videos used at most, section 9
-device: str = "auto"  # where section 9 trains: auto, cpu, cuda
+seeds: list[int] = [0, 1]  # one training each, in section 8
+epochs: int = 6  # passes over the training videos, section 8
+most_videos: int = 800  # training videos used at most, section 8
+device: str = "auto"  # where section 8 trains: auto, cpu, cuda
 
 # %% tags=["setup"]
 import math
@@ -42,18 +42,20 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 from torch.testing import assert_close
 
-from avadclip_lite import losses, plots, temporal
-from avadclip_lite.config import make_config
+from avadclip_lite import losses, temporal
+from avadclip_lite.config import find_device, make_config
+from avadclip_lite.dataset import TrainingSet
 from avadclip_lite.encoders import load_text
 from avadclip_lite.evaluate import average_precision, snippet_truth
+from avadclip_lite.experiments.metrics import record
+from avadclip_lite.experiments.parameters import check_parameters
 from avadclip_lite.model import AnomalyHead
 from avadclip_lite.prompts import TextualPrompt
-from avadclip_lite.run import record
-from avadclip_lite.scenes import FPS
-from avadclip_lite.stage import examples, open_stage, scene_of
-from avadclip_lite.store import TrainingSet, chunks
+from avadclip_lite.viz import plots
+from avadclip_lite.viz.lesson import FPS, examples, open_stage
 
 plots.use_style()
+check_parameters(globals())  # plain papermill hands lists over as text
 store = open_stage(data)
 settings = make_config(
     form=form, scale=scale, dim=store.dim, seed=seed, epochs=epochs, alignment="none"
@@ -269,7 +271,7 @@ print(
 # of every snippet; nobody has that in practice, it shows what could be reached.
 #
 # The measure is **AP** (recall from 00: a perfect ranking has 100 %, a random one about the share
-# of anomalous snippets; section 8 goes through one again). Two diagnostics stand beside it: how
+# of anomalous snippets). Two diagnostics stand beside it: how
 # much of the weight vector lies on the first number, the only one that means anything (as a
 # cosine), and the AUC over *bags*, by their pooled scores: how many pairs of an anomalous and a
 # normal bag are in the right order, among the bags trained on and among fresh ones (50 % is a
@@ -369,8 +371,7 @@ for name, video in (("flash", flash), ("fire", fire)):
 #
 # Does it happen on our features? Take each test snippet that lies inside an event which the
 # picture shows, and look for its **twin**: the most similar snippet (by cosine) in all *normal*
-# test videos. For how many is that twin closer than any snippet of another video's events? Then
-# see the closest pair of all, each with its neighbours in time. Frames of an event are marked.
+# test videos. For how many is that twin closer than any snippet of another video's events?
 
 # %%
 test = store.indices("test")
@@ -402,81 +403,20 @@ print(
     "another video is normal"
 )
 
-pair = np.unravel_index(to_calm.argmax(), to_calm.shape)
-frames, captions, marked = [], [], []
-for s in (seen[pair[0]], calm[pair[1]]):
-    scene = scene_of(store, test[video_of[s]])
-    if scene is None:  # other data than Soundstage has no pictures here
-        continue
-    for place in range(max(place_of[s] - 3, 0), place_of[s] + 4):
-        if place < scene.snippets:
-            when = (place + 0.5) * store.stride / FPS
-            frames.append(scene.frame(when, size=96))
-            captions.append(f"{when:.1f} s" + ("  twin" if place == place_of[s] else ""))
-            marked.append(positive_S[s - place_of[s] + place] > store.stride / 2)
 hidden = 1 - flag("visible", True)[negative_S == 0].mean()
 print(f"of all snippets inside events, {hidden:.0%} do not show them")
 print(f"cosine of the closest pair {to_calm.max():.2f}")
-if frames:
-    plots.contact_sheet(frames, captions, marked=marked, columns=7)
-    plt.show()
 
 # %% [markdown]
-# A fight and a hug: two people close together on the same kind of pitch. A frame hardly settles it,
-# and here even the neighbours look alike; a few seconds more help little with such a pair. What
-# time helps with is another case: many snippets inside events show nothing of them at all (the
-# number above). It happens off camera, or a burst of static covers the picture, as in the first
-# frames of the upper row. For those, only the neighbours can speak.
+# What that makes of a single snippet: a fight and a hug are two people close together, and a frame
+# hardly settles which. Time helps even more with another case: many snippets inside events show
+# nothing of them at all (the number above). It happens off camera, or a burst of static covers the
+# picture. For those, only the neighbours can speak.
 #
 # Context is not free. The simplest context is an average over neighbours, and an average does two
-# things: it cancels noise, and it blurs. Which of them wins depends on how clear a single snippet
-# is, and on how long events last. Measure it on noise: videos of 64 numbers, in half of them an
-# event of some length, in which the numbers are raised by some amount, more in one video and less
-# in the next. Average each snippet with its neighbours, the weight falling as $e^{-d/w}$ with the
-# distance $d$, and score the snippets. No training; the only choice is the width $w$. The width
-# $w = e$ is printed because AVadCLIP's distance graph (section 6) uses it; "best w" is of those
-# tried.
-
-
-# %%
-def smoothed_ap(length, strength, width, videos=600, snippets=64):
-    numbers = np.random.default_rng(0)
-    place = np.arange(snippets)
-    start = numbers.integers(0, snippets - length + 1, size=(videos, 1))
-    truth = (place >= start) & (place < start + length)
-    truth[::2] = False  # every other video is normal
-    raised = numbers.uniform(0, 2 * strength, size=(videos, 1)) * truth
-    x = raised + numbers.normal(size=(videos, snippets))
-    weight = np.exp(-np.abs(place[:, None] - place) / max(width, 1e-3))
-    return 100 * average_precision_score(truth.ravel(), (x @ weight).ravel())
-
-
-widths = [0.0, 0.25, 0.5, 1.0, 2.0, math.e, 4.0, 6.0]
-kinds = {
-    "4 snippets, clear": (4, 8.0),
-    "24 snippets, clear": (24, 8.0),
-    "4 snippets, faint": (4, 1.0),
-    "24 snippets, faint": (24, 1.0),
-}
-smoothed = {name: (widths, [smoothed_ap(*kind, w) for w in widths]) for name, kind in kinds.items()}
-for name, (_, values) in smoothed.items():
-    print(
-        f"{name:18}  single snippet {values[0]:3.0f} %   w = e {values[5]:3.0f} %   "
-        f"best w {widths[int(np.argmax(values))]:.2f}"
-    )
-plots.curves(
-    smoothed,
-    xlabel="width w of the average (snippets)",
-    ylabel="AP (%)",
-    ylim=(0, 105),
-    title="An average over neighbours: noise against blur",
-)
-plt.show()
-
-# %% [markdown]
-# Long faint events gain most, and short clear ones lose: once the event is plain in every single
-# snippet, all that an average can still do is to smear it over its neighbours. Keep both in mind
-# until section 9.
+# things: it cancels noise, and it blurs. Long faint events gain most, and short clear ones lose:
+# once the event is plain in every single snippet, all that an average can still do is to smear it
+# over its neighbours. Keep both in mind until section 8.
 #
 # AVadCLIP's video encoder gives each snippet three kinds of context: the neighbours in its
 # **window** (attention), the snippets that **look like it** anywhere in the video (similarity
@@ -735,46 +675,7 @@ assert change["leaking"][-1] > 0.05 > change["leaking"][0]
 # its last snippet. (These are fresh weights.) `form="released"` keeps the leak, because the
 # released checkpoints were trained with it; everything else here is masked.
 #
-# ## 8. Average precision by hand
-#
-# To say whether context helps we need the measure from 00 again, here on ten snippets and then with
-# truth that changes within one. Recall: rank all of them, the highest score first, and walk down
-# the list. At each anomalous item, stop and note the **precision**: which share of everything
-# passed so far was anomalous? **Average precision** (AP) is the mean of these notes.
-
-# %%
-score = np.array([0.95, 0.90, 0.80, 0.70, 0.60, 0.50, 0.40, 0.30, 0.20, 0.10])
-true = np.array([1, 0, 1, 1, 0, 0, 1, 0, 0, 0])  # ten snippets, four of them anomalous
-
-passed, hits, notes = 0, 0, []
-for s, t in sorted(zip(score, true, strict=True), reverse=True):
-    passed, hits = passed + 1, hits + t
-    if t:
-        notes.append(hits / passed)
-        print(f"rank {passed}   score {s:.2f}   precision {hits}/{passed} = {hits / passed:.3f}")
-by_hand = sum(notes) / len(notes)
-print(f"average precision {by_hand:.4f}")
-
-assert math.isclose(by_hand, average_precision_score(true, score))  # scikit-learn
-assert math.isclose(by_hand, average_precision(score, positive=true, negative=1 - true))
-
-# %% [markdown]
-# The benchmarks score *frames*: each snippet's score stands for all of its frames, while the truth
-# may change within a snippet. The package does not expand the scores. It carries two counts a
-# snippet, its anomalous and its normal frames, and gets the same number. Let the last event go on
-# for half a snippet:
-
-# %%
-frames = np.repeat(true, 16)
-frames[7 * 16 : 7 * 16 + 8] = 1
-positive, negative = snippet_truth(frames, lengths=np.array([10]), stride=16)
-frame_ap = average_precision(score, positive, negative)
-print("anomalous frames of each snippet:", positive.tolist())
-print(f"snippet AP {by_hand:.4f}, frame AP {frame_ap:.4f}")
-assert math.isclose(frame_ap, average_precision_score(frames, np.repeat(score, 16)))
-
-# %% [markdown]
-# ## 9. What does context buy?
+# ## 8. What does context buy?
 #
 # Now everything together on the store's video features, which in Soundstage are synthetic (sound
 # comes in notebook 03). Four scorers, each trained with Top-K BCE on the same bags for the same
@@ -817,8 +718,7 @@ scorers = {  # and the learning rate that suits each
     "windows": (lambda: Scorer(new_encoder(settings.model.padding).transformer), rate),
     "windows and graphs": (lambda: Scorer(new_encoder(settings.model.padding)), rate),
 }
-automatic = "cuda" if torch.cuda.is_available() else "cpu"
-where = torch.device(automatic if device == "auto" else device)
+where = find_device(device)
 bags.to(where)
 
 
@@ -840,11 +740,14 @@ def train_scorer(make, learning_rate, seed):
 
 @torch.no_grad()
 def confidences(scorer, row):
-    x, lengths = (torch.from_numpy(a).to(where) for a in chunks(store.video(row)))  # 256 at a time
-    if settings.model.padding == "masked":
-        x = x[:, : int(lengths.max())]  # padding changes nothing, so save its cost
-    mask = temporal.length_mask(lengths, x.shape[1])
-    return torch.sigmoid(scorer(x, mask))[mask].cpu().numpy()
+    most, found = settings.model.max_snippets, []
+    for part_TD in torch.from_numpy(store.video(row).astype(np.float32)).split(most):
+        x_BTD = part_TD[None].to(where)
+        if settings.model.padding == "leaking":  # as the release computes
+            x_BTD = F.pad(x_BTD, (0, 0, 0, most - len(part_TD)))
+        mask_BT = torch.arange(x_BTD.shape[1], device=where)[None] < len(part_TD)
+        found.append(torch.sigmoid(scorer(x_BTD, mask_BT))[mask_BT].cpu().numpy())
+    return np.concatenate(found)
 
 
 for name, (make, _) in scorers.items():
@@ -904,8 +807,8 @@ for name, (make, learning_rate) in scorers.items():
         "Top-K right": np.mean([chosen_right(a) for a in scores[name]]),
     }
     for s, value in zip(seeds, frame_ap, strict=True):
-        what = f"frame AP, %, video only, {name}"
-        record(what, value, dataset=dataset, seed=s, config=settings, device=where)
+        about = dict(dataset=dataset, detector=f"pictures, {name}", split="test", seed=s)
+        record("frame_ap", value / 100, **about, config=settings, device=where)
 
 
 def row_of(score):
@@ -1058,7 +961,7 @@ plt.show()
 #
 # ## Exercises
 #
-# Three, in any order. Nothing after them needs their solutions.
+# Two, in any order. Nothing after them needs their solutions.
 
 # %% [markdown]
 # ### Exercise 1
@@ -1069,7 +972,7 @@ plt.show()
 # a confidence of 0.1 each?
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def noisy_or(confidence_BT, lengths_B):
     """One score a bag, (B,); padding does not count."""
     # BEGIN SOLUTION
@@ -1096,7 +999,7 @@ print(
 # answers a question: with sliding windows, does a second layer see further?
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def sliding_mask(snippets, reach):
     """(T, T) bool: True where snippet i may look at snippet j."""
     # BEGIN SOLUTION
@@ -1117,36 +1020,6 @@ print("one layer, snippet 3 sees ", sliding[3].nonzero().flatten().tolist())
 print("two layers, snippet 3 sees", two_layers.nonzero().flatten().tolist())
 
 # %% [markdown]
-# ### Exercise 3
-#
-# *10 minutes, medium.* Write average precision without a loop, for scores without ties. Then look
-# at what the check prints: one and the same false alarm, at different ranks.
-
-
-# %% tags=["exercise", "solution"]
-def ap_without_loop(score, true):
-    """Average precision of scores (n,) and truth (n,) 0 or 1, both numpy."""
-    # BEGIN SOLUTION
-    # Stumbles: precision is averaged over the ranks of the true ones only; dividing by the
-    # number of all is the usual slip.
-    ranked = true[np.argsort(-score)]
-    precision = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
-    return precision[ranked == 1].mean()
-    # END SOLUTION
-
-
-# %% tags=["check"]
-numbers = np.random.default_rng(0)
-some_score, some_true = numbers.random(200), numbers.integers(0, 2, 200)
-expected = average_precision_score(some_true, some_score)
-assert abs(ap_without_loop(some_score, some_true) - expected) < 1e-9, f"scikit-learn: {expected}"
-descending = -np.arange(5.0)
-for rank in range(5):
-    one_false = np.insert(np.ones(4), rank, 0)
-    value = ap_without_loop(descending, one_false)
-    print(f"four right, a false alarm at rank {rank + 1}: AP {value:.2f}")
-
-# %% [markdown]
 # ## Recap
 #
 # - say what a bag, an instance and a weak label are, and why max is brittle and mean is blurred: a
@@ -1160,10 +1033,9 @@ for rank in range(5):
 #   distance.
 # - tell from numbers whether padding changes a video's features: encode a video alone and padded,
 #   and compare; masked nothing changes, leaking the last snippets do.
-# - compute average precision by hand and use it to measure what temporal context buys: the mean
-#   precision at each anomalous frame; context filled the holes inside events and blurred their
-#   borders and raised the floor; on Soundstage, which is synthetic, the gain in AP outweighed the
-#   cost, and about equalled what a median adds to bare class words.
+# - measure what temporal context buys, and what it costs: context filled the holes inside events
+#   and blurred their borders and raised the floor; on Soundstage, which is synthetic, the gain in
+#   AP outweighed the cost, and about equalled what a median adds to bare class words.
 #
 # One modality has been silent so far. Notebook [03](03_adaptive_fusion.ipynb) asks when the model
 # should listen.

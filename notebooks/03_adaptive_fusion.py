@@ -7,14 +7,13 @@
 #
 # - put sight and sound together in four ways, and say what each of them cannot do
 # - build the gate and the residual of the adaptive fusion, and say what each is for
-# - say what each kind costs in weights and in arithmetic
 # - compare the four kinds over paired seeds without claiming more than the seeds show
 # - watch how much sound a trained detector lets in, and what it does when the microphone fails
 #
 # **Prerequisites:** [01](01_encoders.ipynb) (features of sound and picture),
 # [02](02_temporal_mil.ipynb) (the video encoder, Top-K, AP)
 #
-# **Minutes:** 2 on two idle CPU cores; 30 to teach
+# **Minutes:** 2 on two idle CPU cores; 25 to teach
 #
 # **Reads:** the feature store (Soundstage unless you say otherwise), the ten-seed results that ship
 #
@@ -41,19 +40,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
-from torch.utils.flop_counter import FlopCounterMode
 
-from avadclip_lite import fusion, paper, plots, study, temporal
+from avadclip_lite import fusion, temporal
+from avadclip_lite.compare import paper
 from avadclip_lite.config import SAMPLE_RATE, make_config
-from avadclip_lite.encoders import load_encoders, load_text
-from avadclip_lite.evaluate import average_precision, evaluate, predict, snippet_truth
-from avadclip_lite.model import build
-from avadclip_lite.run import record
-from avadclip_lite.scenes import FPS, Fault
-from avadclip_lite.stage import examples, open_stage, scene_of
-from avadclip_lite.train import trained
+from avadclip_lite.dataset import Batch
+from avadclip_lite.encoders import load_encoders
+from avadclip_lite.evaluate import average_precision, evaluate, predict_store, snippet_truth
+from avadclip_lite.experiments import study
+from avadclip_lite.experiments.cache import train_or_load
+from avadclip_lite.experiments.metrics import record
+from avadclip_lite.experiments.parameters import check_parameters
+from avadclip_lite.viz import plots
+from avadclip_lite.viz.lesson import FPS, examples, open_stage
 
 plots.use_style()
+check_parameters(globals())  # plain papermill hands lists over as text
 warnings.filterwarnings("ignore", message="IProgress not found")  # progress bars; none are shown
 store = open_stage(data)
 running = examples(store)  # the rows of the three videos that go through all notebooks
@@ -169,7 +171,7 @@ print(pd.DataFrame(rows, index=["0 street", "1 bang", "2 fireworks"]).T.to_strin
 # The fourth kind that the paper compares is **cross attention**: each snippet of the video asks
 # (*query*), all snippets of the sound answer (*key*, *value*). There a picture may listen to a
 # sound that was heard some seconds earlier; the other three take the sound of the same snippet
-# only. It is the most general of the four, and the most expensive.
+# only. It is the most general of the four, and the largest.
 #
 # ## 2. All four, built here
 #
@@ -198,45 +200,47 @@ def gelu(x):
 
 
 def my_gate(module, x_v, x_a):  # equation 1
-    return torch.sigmoid(linear(module.weigh, torch.cat([x_v, x_a], dim=-1)))
+    return torch.sigmoid(linear(module.gate_proj, torch.cat([x_v, x_a], dim=-1)))
 
 
 def my_residual(module, x_v, x_a):  # equation 2
-    return linear(module.out, gelu(linear(module.mix, torch.cat([x_v, x_a], dim=-1))))
+    return linear(
+        module.residual_out, gelu(linear(module.residual_in, torch.cat([x_v, x_a], dim=-1)))
+    )
 
 
-def my_adaptive(module, x_v, x_a, heard):  # equation 3
-    return x_v + heard[..., None] * my_gate(module, x_v, x_a) * my_residual(module, x_v, x_a)
+def my_adaptive(module, x_v, x_a, audio_mask):  # equation 3
+    return x_v + audio_mask[..., None] * my_gate(module, x_v, x_a) * my_residual(module, x_v, x_a)
 
 
-def my_addition(module, x_v, x_a, heard):
-    return x_v + heard[..., None] * x_a
+def my_addition(module, x_v, x_a, audio_mask):
+    return x_v + audio_mask[..., None] * x_a
 
 
-def my_concatenation(module, x_v, x_a, heard):
-    return linear(module.project, torch.cat([x_v, heard[..., None] * x_a], dim=-1))
+def my_concatenation(module, x_v, x_a, audio_mask):
+    return linear(module.project, torch.cat([x_v, audio_mask[..., None] * x_a], dim=-1))
 
 
 def heads(module, x):  # (B, T, D) -> (B, H, T, D/H)
     return x.unflatten(-1, (module.heads, -1)).transpose(1, 2)
 
 
-def my_attention(module, x_v, x_a, heard):
+def my_attention(module, x_v, x_a, audio_mask):
     """Who listens to which sound: weights (B, H, T, T), and what the sounds say (B, H, T, D/H)."""
     query = heads(module, linear(module.query, normalised(module.norm_video, x_v)))
     key, value = linear(module.key_value, normalised(module.norm_audio, x_a)).chunk(2, dim=-1)
     scores = query @ heads(module, key).mT / math.sqrt(query.shape[-1])
-    scores = scores.masked_fill(~heard[:, None, None, :], -1e9)  # nobody asks the silent
+    scores = scores.masked_fill(~audio_mask[:, None, None, :], -1e9)  # nobody asks the silent
     return scores.softmax(dim=-1), heads(module, value)
 
 
-def my_cross_attention(module, x_v, x_a, heard):
-    weights, value = my_attention(module, x_v, x_a, heard)
+def my_cross_attention(module, x_v, x_a, audio_mask):
+    weights, value = my_attention(module, x_v, x_a, audio_mask)
     answer = (weights @ value).transpose(1, 2).flatten(2)
     x = x_v + linear(module.out, answer)
-    hidden = linear(module.ffn.widen, normalised(module.norm_ffn, x))
-    x = x + linear(module.ffn.narrow, hidden * torch.sigmoid(1.702 * hidden))
-    return torch.where(heard.any(dim=1)[:, None, None], x, x_v)
+    hidden = linear(module.ffn.fc1, normalised(module.norm_ffn, x))
+    x = x + linear(module.ffn.fc2, hidden * torch.sigmoid(1.702 * hidden))
+    return torch.where(audio_mask.any(dim=1)[:, None, None], x, x_v)
 
 
 BUILT = {
@@ -262,17 +266,17 @@ torch.manual_seed(seed)
 D = settings.model.dim
 x_v, x_a = torch.randn(3, 20, D), torch.randn(3, 20, D)
 everywhere = torch.ones(3, 20, dtype=torch.bool)
-heard = everywhere.clone()
-heard[1, 5:12] = False
-heard[2] = False
+audio_mask = everywhere.clone()
+audio_mask[1, 5:12] = False
+audio_mask[2] = False
 
 modules = {}
 for kind, built in BUILT.items():
-    modules[kind] = fusion.build_fusion(settings.with_(fusion=kind).model)
+    modules[kind] = fusion.build_fusion(settings.override(fusion=kind).model)
     with torch.no_grad():
-        for where in (everywhere, heard):
-            package = modules[kind](x_v, x_a, None, where)
-            assert_close(built(modules[kind], x_v, x_a, where), package, atol=1e-5, rtol=1e-5)
+        for mask in (everywhere, audio_mask):
+            package = modules[kind](x_v, x_a, None, mask)
+            assert_close(built(modules[kind], x_v, x_a, mask), package, atol=1e-5, rtol=1e-5)
         untouched = torch.equal(package[2], x_v[2])
     print(f"{TITLES[kind]:15} agrees; without a track it gives back x_v: {untouched}")
 
@@ -285,130 +289,12 @@ print(f"untrained gate: mean {w.mean():.1f}, from {w.min():.1f} to {w.max():.1f}
 
 # %% [markdown]
 # The gate starts half open. And it is not one tap for the whole sound: there is one **for each
-# snippet and each channel**, $D$ numbers at a time. Keep that in mind for section 8.
+# snippet and each channel**, $D$ numbers at a time. Keep that in mind for section 5.
 #
-# ## 3. The ear, and where it looks
+# ## 3. The four, trained
 #
-# Fusion gets $x_a$, the features of sound *in context*. The paper makes them with "a temporal
-# convolution network" and says no more; the authors' released code has a **causal** one: three
-# blocks of two convolutions each, and every convolution combines the present snippet with *one
-# earlier* snippet, 1, 2 or 4 back. That is quickly built, too. The package has a second version,
-# `audio_context="both"`, which is ours: the second convolution of each block takes a *later*
-# snippet.
-
-
-# %%
-def shifted(x_TD, steps):
-    """Row t becomes row t - steps; zeros where there is none. Negative steps: from the future."""
-    out = torch.zeros_like(x_TD)
-    if steps >= 0:
-        out[steps:] = x_TD[: len(x_TD) - steps]
-    else:
-        out[:steps] = x_TD[-steps:]
-    return out
-
-
-def my_ear(ear, x_TD):
-    for block in ear.blocks:
-        y_TD = x_TD
-        for conv, ahead in ((block.conv1, False), (block.conv2, block.ahead)):
-            left, right = conv.weight.permute(2, 0, 1)  # (D, D) each: earlier and later snippet
-            earlier = y_TD if ahead else shifted(y_TD, block.dilation)
-            later = shifted(y_TD, -block.dilation) if ahead else y_TD
-            y_TD = F.relu(earlier @ left.T + later @ right.T + conv.bias)
-        x_TD = F.relu(y_TD + x_TD)
-    return x_TD
-
-
-sound = torch.randn(1, 40, D, generator=torch.Generator().manual_seed(seed))
-exists = torch.arange(40)[None] < 30  # the video ends after 30 snippets; the rest is padding
-junk = torch.where(exists[..., None], sound, 9.0)
-for context in ("causal", "both"):
-    torch.manual_seed(seed)
-    ear = temporal.TemporalConvNet(
-        D, dilations=settings.model.tcn_dilations, context=context
-    ).eval()
-    sound.requires_grad_()
-    x_ear = ear(sound)
-    assert_close(my_ear(ear, sound[0]), x_ear[0], atol=1e-5, rtol=1e-5)
-    (reach,) = torch.autograd.grad(x_ear[0, 20].sum(), sound)
-    reached = reach[0].any(dim=1).nonzero().flatten().tolist()
-    with torch.no_grad():
-        leaks = not torch.equal(ear(junk)[0, :30], ear(sound)[0, :30])
-        held = torch.equal(ear(junk, exists)[0, :30], ear(sound, exists)[0, :30])
-    print(
-        f"{context:7} snippet 20 hears snippets {reached[0]} to {reached[-1]}; "
-        f"junk behind the end leaks in: without a mask {leaks}, with one {not held}"
-    )
-    assert held and leaks == (context == "both")
-
-# %% [markdown]
-# Why would one look only back in a recording that is there as a whole? The released code has no
-# mask for padding, and an ear that looks only back needs none: what follows the end of a video
-# cannot reach it. That is convenient, and it has a price: what is heard at the *start* of an event
-# is judged without its continuation, and what is heard after its end still holds the event.
-# Detectors with this ear are **late**; [06](06_teacher.ipynb) finds that out from a picture and
-# tells the story. Here the causal ear is used as released, and the other one is a row of the tables
-# in section 6.
-#
-# ## 4. What each kind costs
-#
-# Weights can be counted from the formulas above; $D$ is the width of a feature. For arithmetic,
-# count multiplications: a linear layer from $m$ to $n$ numbers takes $mn$ of them, once for every
-# snippet. Cross attention has two products more whose cost grows with the number of snippets $T$.
-#
-# | kind | weights | multiplications a snippet |
-# |---|---|---|
-# | addition | 0 | 0 |
-# | concatenation | $2D^2 + D$ | $2D^2$ |
-# | adaptive | $5D^2 + 3D$ | $5D^2$ |
-# | cross attention | $12D^2 + 15D$ | $12D^2 + 2TD$ |
-#
-# The cell counts both independently: weights in the package's modules, multiplications by torch's
-# counter running over the functions built above. The last line sets the adaptive fusion beside all
-# that the detector learns, the frozen text tower not counted.
-
-# %%
-T = 64  # snippets of a video
-FORMULA = {
-    "add": lambda D: (0, 0),
-    "concat": lambda D: (2 * D**2 + D, 2 * D**2),
-    "adaptive": lambda D: (5 * D**2 + 3 * D, 5 * D**2),
-    "cross_attention": lambda D: (12 * D**2 + 15 * D, 12 * D**2 + 2 * T * D),
-}
-detector = build(settings, *load_text(store.encoder, store.classes.words, dim=store.dim))
-learned = sum(p.numel() for p in detector.parameters() if p.requires_grad)
-of_fusion = sum(p.numel() for p in detector.fusion.parameters())
-
-rows = []
-for kind, formula in FORMULA.items():
-    for D in (64, 512):
-        module = fusion.build_fusion(settings.with_(dim=D, fusion=kind).model)
-        weights = sum(p.numel() for p in module.parameters())
-        x = torch.randn(1, T, D)
-        counter = FlopCounterMode(display=False)
-        with torch.no_grad(), counter:
-            BUILT[kind](module, x, x, torch.ones(1, T, dtype=torch.bool))
-        products = counter.get_total_flops() // 2 // T  # a multiplication and an addition are two
-        assert (weights, products) == formula(D), f"{kind}: the formula is wrong"
-        rows.append((TITLES[kind], D, f"{weights:,}", f"{products:,}"))
-columns = ["kind", "D", "weights", f"multiplications a snippet, T = {T}"]
-print(pd.DataFrame(rows, columns=columns).to_string(index=False))
-print(
-    f"\nthe adaptive fusion is {of_fusion / learned:.0%} of the {learned:,} weights that the "
-    f"detector of this notebook learns (D = {settings.model.dim})"
-)
-
-# %% [markdown]
-# $D = 64$ is Soundstage's width, $D = 512$ that of CLIP. The gate makes the adaptive fusion two and
-# a half times as expensive as concatenation, and still less than half of cross attention. But none
-# of them is a large part of the detector, which in turn is little beside CLIP. So cost will not
-# decide. What does each buy?
-#
-# ## 5. The four, trained
-#
-# Four detectors that differ in this one part. The other rooms of the house (the prompt of 04, the
-# alignment loss of 05) are those of the paper; [06](06_teacher.ipynb) goes through the whole of it,
+# Four detectors that differ in this one part. The other modules (the prompt of 04, the
+# alignment loss of 05) are those of the paper; [06](06_teacher.ipynb) goes through the whole model,
 # and you need no more of it here than its two answers: the **classification branch** gives a
 # confidence for each snippet, the **alignment branch** a probability for each class, and one minus
 # that of *normal* serves as an anomaly score as well. The table shows the AP (02) of either branch
@@ -416,13 +302,13 @@ print(
 # right place (05).
 #
 # All four train from the same seed, on the same bags in the same order. The last columns look up
-# what the result file of section 6 holds for the same configuration and seed.
+# what the result file of section 4 holds for the same configuration and seed.
 
 # %% tags=["nbval-ignore-output"]
 MEASURES = {
-    "ap_classification": "AP, classification branch",
-    "ap_alignment": "AP, alignment branch",
-    "map_six_avg": "mean mAP, six classes",
+    "frame_ap_classification": "AP, classification branch",
+    "frame_ap_alignment": "AP, alignment branch",
+    "map_anomaly": "mean mAP, six classes",
 }
 
 
@@ -453,34 +339,36 @@ def known_results():
 known = known_results()
 models, reports, rows = {}, {}, {}
 for kind, title in TITLES.items():
-    result = trained(settings_of(kind), store, progress=False)
+    result = train_or_load(settings_of(kind), store, progress=False)
     models[kind] = result.model.cpu()
     reports[kind] = evaluate(models[kind], store)
     metrics = reports[kind].metrics
     rows[title] = {name: 100 * metrics.get(key, np.nan) for key, name in MEASURES.items()}
-    for key, name in MEASURES.items():
+    for key in MEASURES:
         if key in metrics:
             record(
-                f"{name}, %",
-                100 * metrics[key],
+                key,
+                metrics[key],
                 dataset=dataset,
+                detector=f"fusion: {title}",
+                branch="alignment" if key == "map_anomaly" else None,
+                split="test",
                 seed=seed,
                 config=settings_of(kind),
                 device=device,
-                protocol=f"test split, fusion by {title}",
             )
     if known is not None:
-        filed = known[(known.row == title) & (known.config == settings_of(kind).digest())]
-        for key in ("ap_classification", "ap_alignment") if len(filed) else ():
+        filed = known[(known.row == title) & (known.seed == seed)] if usual else ()
+        for key in ("frame_ap_classification", "frame_ap_alignment") if len(filed) else ():
             rows[title][f"file: {MEASURES[key]}"] = 100 * filed[key].item()
             # the same training; another machine rounds differently, and training amplifies it
             distance = abs(100 * filed[key].item() - 100 * metrics[key])
-            assert not usual or distance < (15 if key == "ap_classification" else 8), title
+            assert distance < (15 if key == "frame_ap_classification" else 8), title
 share = 100 * reports["adaptive"].metrics["positive_share"]
 print(f"seed {seed}, %\n\n{pd.DataFrame(rows).to_string(float_format='{:.1f}'.format)}")
 print(f"\n{share:.1f} % of the test frames are anomalous: the AP of a detector that guesses")
 if usual:
-    ap = {kind: report.metrics["ap_alignment"] for kind, report in reports.items()}
+    ap = {kind: report.metrics["frame_ap_alignment"] for kind, report in reports.items()}
     assert min(ap, key=ap.get) == "cross_attention"
 
 # %% [markdown]
@@ -489,20 +377,21 @@ if usual:
 # seed gives other numbers for each row. (A tenth of the training videos is held out, and their
 # weak labels choose the epoch that is kept; 06 explains.)
 #
-# ## 6. Ten seeds
+# ## 4. Ten seeds
 #
 # The package ships a file with the results of ten seeds for each of these configurations (and of
-# many others; notebook 08 is about it). Below are mean and standard deviation over the seeds. Two
-# rows more have the ear that looks both ways (section 3), and at the end stand detectors with one
-# sense only. In a table *of its own*, the paper's numbers for the four kinds. Mind what can be
-# compared: Soundstage is synthetic and the paper's data is XD-Violence, so no number of one table
-# has anything to do with a number of the other. What can be compared is the *order* of the rows.
+# many others; notebook 08 is about it). Below are mean and standard deviation over the seeds. At
+# the end stand detectors with one sense only. In a table *of its own*, the paper's numbers for the
+# four kinds. Mind what can be compared: Soundstage is synthetic and the paper's data is
+# XD-Violence, so no number of one table has anything to do with a number of the other. What can be
+# compared is the *order* of the rows.
 
 # %%
 if known is None:
     print("no study of this data; train it with: python -m avadclip_lite run --seeds 10 --data ...")
 else:
-    table = study.table(known, list(MEASURES)).rename(columns=MEASURES).rename_axis(None)
+    shown = known[known.row.isin([*TITLES.values(), "vision only", "audio only"])]
+    table = study.table(shown, list(MEASURES)).rename(columns=MEASURES).rename_axis(None)
     print(f"{dataset}{'' if data else ' (synthetic)'}, test split, %\n\n{table.to_string()}\n")
 names = {"ap": "AP", "map": "mean mAP"}
 table = pd.DataFrame({row: pair._asdict() for row, pair in paper.FUSION.items()}).T
@@ -519,25 +408,22 @@ print(table.rename(columns=names).to_string(float_format="{:.1f}".format))
 # named is better.
 
 # %%
-# Adaptive fusion against the others, the difference of each of ten paired seeds, and the effect of
-# an ear that looks both ways; bars are 95 % intervals of the mean.
+# Adaptive fusion against the others, the difference of each of ten paired seeds; bars are 95 %
+# intervals of the mean.
 COMPARED = [
     ("adaptive", "cross attention"),
     ("adaptive", "concatenation"),
     ("adaptive", "addition"),
-    ("adaptive, ear both ways", "adaptive"),
-    ("addition, ear both ways", "addition"),
-    ("adaptive, ear both ways", "addition, ear both ways"),
     ("adaptive", "vision only"),
 ]
 if known is not None:
-    fig, axes = plt.subplots(1, 3, figsize=(plots.WIDTH * 1.1, 4.4), sharey=True)
+    fig, axes = plt.subplots(1, 3, figsize=(plots.WIDTH * 1.1, 3.0), sharey=True)
     for ax, (measure, title) in zip(axes, MEASURES.items(), strict=True):
         print(title)
         for place, (row, against) in enumerate(COMPARED):
             found = study.paired(known, row, against, measure)
             print(f"  {found}")
-            if measure == "ap_alignment" and {row, against} <= paper.FUSION.keys():
+            if measure == "frame_ap_alignment" and {row, against} <= paper.FUSION.keys():
                 claimed = paper.FUSION[row].ap - paper.FUSION[against].ap
                 holds = {"higher": "the same order", "lower": "the other way round"}
                 here = holds.get(found.verdict, "no order to be told")
@@ -557,176 +443,19 @@ if known is not None:
 # %% [markdown]
 # Read the verdicts and not the means, and the three panels separately.
 #
-# **Cross attention is last**, in the paper and here. Section 7 looks for the reason.
+# **Cross attention is last**, in the paper and here. Nothing in $x_a$ says *when* a sound was
+# heard, so a picture can ask for *what* it wants to hear and not for *now*. (Neither paper nor
+# release says how their cross attention is built; this is the usual one. One that knows about time
+# might do better.)
 #
-# **The rest is not the paper's order.** There the adaptive fusion has the highest AP. Here, with
-# the ear of the released code, it is behind addition and concatenation, two kinds without a gate.
-# This should not be hidden, and it is not the first time: while Soundstage was being calibrated,
-# addition and concatenation were seen above the adaptive fusion in two of the worlds that were
-# tried and discarded (`data/README.md`). A stage made by hand is no judge of a method, and ten
-# seeds of one data set say nothing about another. But on this data the gate does not pay.
+# **The rest is not the paper's order.** There the adaptive fusion has the highest AP. Here it is
+# behind addition and concatenation, two kinds without a gate. This should not be hidden, and it is
+# not the first time: while Soundstage was being calibrated, addition and concatenation were seen
+# above the adaptive fusion in two of the worlds that were tried and discarded (`data/README.md`). A
+# stage made by hand is no judge of a method, and ten seeds of one data set say nothing about
+# another. But on this data the gate does not pay. What does it do?
 #
-# **The ear matters as much as the fusion.** Compare the third row of the figure with the fourth:
-# in AP, an ear that looks both ways gives the adaptive fusion at least as much, on average, as it
-# lacks beside addition. (Addition gains by it in AP as well, though less, and in mAP it loses
-# something.) And when both kinds have that ear (the last row but one), little is left of the
-# difference; the verdicts above say whether ten seeds can tell it from zero. So what holds the
-# adaptive fusion back here is not, or not mainly, its gate. It does not get along with the ear.
-# Why?
-#
-# ## 7. Which sound do they listen to?
-#
-# An ear that looks only back hears the present snippet and fourteen older ones (section 3). What
-# part of them a trained detector *uses* can be measured. Take a snippet in the middle of an event
-# that can only be heard, and ask for the gradient of its anomaly logit with respect to the sound of
-# every snippet: where a small change of the sound changes the answer much, the detector listens.
-# The figure shows how that attention is shared out over the past, on average over test videos.
-# Which of the four listens to the present?
-
-
-# %% tags=["nbval-ignore-output"]
-def tensors(row, most=settings.model.max_snippets):
-    """Video and audio features of a row, (1, T, D) each, and where it has sound (1, T)."""
-    video = torch.from_numpy(np.array(store.video(row)[:most], np.float32))[None]
-    audio = store.audio(row)
-    heard = torch.full(video.shape[:2], audio is not None)
-    if audio is None:
-        return video, torch.zeros_like(video), heard
-    return video, torch.from_numpy(np.array(audio[:most], np.float32))[None], heard
-
-
-test = store.indices("test")
-REACH = 15  # snippets of the past
-moments = []  # (row, snippet) in the middle of events, heard and not seen where that is known
-for row in test[store.has_audio[test]]:
-    flags = store.flags(row)
-    inside = store.frame_truth([row]).reshape(-1, store.stride).mean(axis=1) > 0.5
-    if flags:
-        inside &= flags["audible"] & ~flags["visible"]
-    snippets = np.flatnonzero(inside)
-    snippets = snippets[(snippets >= REACH) & (snippets < settings.model.max_snippets)]
-    if len(snippets):
-        moments.append((row, int(snippets[len(snippets) // 2])))
-moments = moments[:40]
-
-shares = {}
-for kind, model in models.items():
-    total = np.zeros(REACH)
-    for row, t in moments:
-        video, audio, heard = tensors(row)
-        audio.requires_grad_()
-        output = model(video, audio, torch.tensor([video.shape[1]]), heard)
-        (gradient,) = torch.autograd.grad(output.anomaly_logits[0, t], audio)
-        strength = gradient[0].norm(dim=1).numpy()  # (T,)
-        total += strength[t - REACH + 1 : t + 1][::-1] / strength.sum()
-    shares[kind] = total / max(1, len(moments))
-
-plots.curves(
-    {TITLES[kind]: (np.arange(REACH), 100 * share) for kind, share in shares.items()},
-    xlabel="how old the sound is (snippets)",
-    ylabel="share of the gradient (%)",
-    ylim=(0, None),
-    title="Which sound does the answer depend on?",
-)
-plt.show()
-for kind, share in shares.items():
-    print(
-        f"{TITLES[kind]:15} the present snippet {share[0]:4.0%}, the last five "
-        f"{share[:5].sum():4.0%}, the whole reach of the ear {share.sum():4.0%}"
-    )
-if usual:
-    assert shares["adaptive"][0] < shares["add"][0]
-    assert shares["cross_attention"].sum() < 0.8 < shares["add"].sum()
-
-# %% [markdown]
-# With addition and concatenation the answer depends most on the *present* snippet, less on older
-# ones (the ripples stem from the steps of the ear, which are 1, 2 and 4). The adaptive fusion
-# listens to the present about half as much, and to older sound instead. Why? The gradient does not
-# say. Our guess: with a plain sum the present sound has a straight way through (the ear's residual
-# connections, then the plus sign). In the adaptive fusion all sound first passes a network of its
-# own, and Top-K, which asks for K high snippets *somewhere*, has no reason to prefer the straight
-# way.
-#
-# Cross attention is another matter. About half of what it depends on is not in the reach of the ear
-# at all, but elsewhere in the video, before and after. Its attention can be looked at. Take the
-# five sounds around each of these moments. How much of its weight does a snippet there give them,
-# and how much does a normal snippet of the same video that is at least six snippets away from them?
-
-
-# %% tags=["nbval-ignore-output"]
-def through(model, video, audio, heard):
-    """Output of a detector for one video, and x_v and x_a (1, T, D) as its fusion got them."""
-    given = []
-    hook = model.fusion.register_forward_hook(lambda module, inputs, output: given.append(inputs))
-    with torch.no_grad():
-        output = model(video, audio, torch.tensor([video.shape[1]]), heard)
-    hook.remove()
-    return output, *(x[:, : video.shape[1]] for x in given[0][:2])
-
-
-given_to = {"there": [], "far away": [], "if all sounds counted alike": []}
-for row, t in moments:
-    video, audio, heard = tensors(row)
-    _, x_v, x_a = through(models["cross_attention"], video, audio, heard)
-    with torch.no_grad():
-        weights, _ = my_attention(models["cross_attention"].fusion, x_v, x_a, heard)
-    weights = weights[0].mean(dim=0).numpy()  # (T, T), mean over heads
-    T = len(weights)
-    distance = np.abs(np.arange(T) - t)
-    quiet = store.frame_truth([row]).reshape(-1, store.stride)[:T].max(axis=1) == 0
-    to_the_event = weights[:, distance <= 2].sum(axis=1)  # (T,) of each snippet that asks
-    if (quiet & (distance > 5)).any():
-        given_to["there"].append(to_the_event[t])
-        given_to["far away"].append(to_the_event[quiet & (distance > 5)].mean())
-        given_to["if all sounds counted alike"].append(np.mean(distance <= 2))
-for who, values in given_to.items() if given_to["there"] else ():
-    print(f"{who:28} {np.mean(values):.0%} of the weight on the five sounds of the event")
-assert not usual or np.mean(given_to["far away"]) > 0.6 * np.mean(given_to["there"])
-
-# %% [markdown]
-# It has found out *which* sounds of a video matter: they get several times their share. But a
-# snippet far away listens to them as much as the snippet in which they were heard. Nothing in $x_a$
-# says *when* a sound was heard, so a picture can ask for *what* it wants to hear and not for *now*,
-# and an event is spread over its whole video. (Neither paper nor release says how their cross
-# attention is built; this is the usual one. One that knows about time might do better.)
-#
-# How late does that make them? As in 06, move all scores of a detector *earlier* by a few snippets
-# and compute the AP again: one that is on time has its maximum at zero.
-
-# %% tags=["nbval-ignore-output"]
-lengths = store.snippets[test]
-positive, negative = snippet_truth(store.frame_truth(test), lengths, store.stride)
-offsets = np.concatenate([[0], np.cumsum(lengths)])
-video_of = np.repeat(np.arange(len(test)), lengths)
-
-
-def ap_of(scores, kept=slice(None)):
-    return 100 * average_precision(scores[kept], positive[kept], negative[kept])
-
-
-def earlier(scores, snippets):
-    """Scores moved to the past within each video; at its end the last one is repeated."""
-    place = np.arange(len(scores)) + snippets
-    return scores[np.clip(place, offsets[video_of], offsets[video_of + 1] - 1)]
-
-
-table = {
-    TITLES[kind]: {
-        f"moved by {k}": ap_of(earlier(report.predictions.anomaly, k)) for k in range(-1, 5)
-    }
-    for kind, report in reports.items()
-}
-table = pd.DataFrame(table).T
-print(
-    f"AP, %, classification branch, seed {seed}\n\n{table.to_string(float_format='{:.1f}'.format)}"
-)
-
-# %% [markdown]
-# With this ear all three that listen to their own time would gain by moving, and the adaptive
-# fusion most: that is the older sound. Compare the highest entry of each row, and you see what
-# lateness explains of its distance to addition and concatenation: a part.
-#
-# ## 8. Watching the gate
+# ## 5. Watching the gate
 #
 # Back to the question of the title. The gate is *there* to decide when to listen, and it can be
 # looked at. For our three videos, from top to bottom:
@@ -744,19 +473,39 @@ print(
 # When does it listen? Confidence, gate and added sound over the shaded truth for an event that is
 # only heard, for sounds that lie, and for a microphone that fails half-way (dotted line).
 adaptive = models["adaptive"]
+test = store.indices("test")
+
+
+def batch_of(row, most=settings.model.max_snippets):
+    """A batch of one video; its ``audio_mask`` says which snippets have sound."""
+    video = torch.from_numpy(np.array(store.video(row)[:most], np.float32))[None]
+    sound, audio = store.audio(row), torch.zeros_like(video)
+    if sound is not None:
+        audio = torch.from_numpy(np.array(sound[:most], np.float32))[None]
+    mask = torch.from_numpy(store.audio_mask(row)[: video.shape[1]])[None]
+    lengths = torch.tensor([video.shape[1]])
+    return Batch(video=video, audio=audio, audio_mask=mask, lengths=lengths)
+
+
+def half_way(batch):
+    """The same video, without sound in its second half."""
+    first = torch.arange(batch.snippets) < batch.snippets // 2
+    return replace(batch, audio_mask=batch.audio_mask & first)
 
 
 @torch.no_grad()
-def listen(video, audio, heard):
+def listen(batch):
     """One video through the detector: confidence and what happens in its adaptive fusion."""
-    output, x_v, x_a = through(adaptive, video, audio, heard)
-    x_v, x_a = x_v[0], x_a[0]
+    given = []
+    hook = adaptive.fusion.register_forward_hook(lambda module, inputs, out: given.append(inputs))
+    output = adaptive(batch)
+    hook.remove()
+    x_v, x_a = (x[0, : batch.snippets] for x in given[0][:2])
     w = adaptive.fusion.gate(x_v, x_a)
     r = adaptive.fusion.residual(x_v, x_a)
-    added = w * r * heard[0, :, None]
+    added = w * r * batch.audio_mask[0, :, None]
     return {
         "confidence": output.confidence[0].numpy(),
-        "classes": output.class_probabilities[0].numpy(),
         "gate": w.numpy(),
         "added": (added.norm(dim=-1) / x_v.norm(dim=-1)).numpy(),
         "residual": (r.norm(dim=-1) / x_v.norm(dim=-1)).numpy(),
@@ -764,22 +513,17 @@ def listen(video, audio, heard):
     }
 
 
-def half_way(heard):
-    """The same mask, but no sound in the second half."""
-    return heard & (torch.arange(heard.shape[1]) < heard.shape[1] // 2)
-
-
 fig, axes = plt.subplots(3, 3, figsize=(plots.WIDTH * 1.15, 5.2), sharex="col", sharey="row")
 for column, (role, row) in enumerate(running.items()):
-    video, audio, heard = tensors(row)
+    video = batch_of(row)
     failing = role == "many labels"
-    T = heard.shape[1]
+    T = video.snippets
     time = np.arange(T) * store.stride / FPS  # when each snippet begins
-    with_sound = listen(video, audio, half_way(heard) if failing else heard)
-    without = listen(video, audio, torch.zeros_like(heard))
+    with_sound = listen(half_way(video) if failing else video)
+    without = listen(replace(video, audio_mask=torch.zeros_like(video.audio_mask)))
     top, middle, bottom = axes[:, column]
     if failing:
-        recorded = listen(video, audio, heard)
+        recorded = listen(video)
         top.step(
             time,
             recorded["confidence"],
@@ -826,15 +570,14 @@ axes[0, 1].legend(*axes[0, 2].get_legend_handles_labels(), frameon=False, fontsi
 plt.show()
 
 # %% [markdown]
-# The top row is what one would hope for. On the left sound alone finds the event (and late, section
-# 7); in the middle the liars are not believed. On the right the detector goes on by sight when the
-# microphone is gone, and look at the grey line: it is even *better* off without. As recorded the
-# alarm never comes down after the second event, because old sound still rings; without sound it
-# does.
+# The top row is what one would hope for. On the left sound alone finds the event; in the middle the
+# liars are not believed. On the right the detector goes on by sight when the microphone is gone,
+# and look at the grey line: it is even *better* off without. As recorded the alarm never comes down
+# after the second event; without sound it does.
 #
-# The middle row is the surprise. **The gate hardly moves.** Its mean stays near one half, inside
-# events and outside, and it takes no notice of the failing microphone (which it cannot see: the
-# mask shuts the sound off behind it). The band is wide: some channels are open and others shut.
+# The middle row is the surprise. **The mean of the gate hardly moves.** It stays near one half,
+# inside events and outside, and it takes no notice of the failing microphone (which it cannot see:
+# the mask shuts the sound off behind it). The band is wide: some channels are open and others shut.
 #
 # And yet the detector does know when to listen: the bottom row shows it. What is added grows
 # several times larger in the events that are heard, and stays small with the liars. If it is not
@@ -845,7 +588,7 @@ plt.show()
 # *push* is how far the added sound moves the anomaly logit.
 
 # %% tags=["nbval-ignore-output"]
-watched = [listen(*tensors(row)) for row in test]
+watched = [listen(batch_of(row)) for row in test]
 names = ("gate", "residual", "added", "push")
 columns = {name: np.concatenate([one[name] for one in watched]) for name in names}
 gate = columns["gate"]  # (S, D), all test snippets
@@ -896,8 +639,8 @@ else:
 # The same picture in numbers. Between an event that is only heard and a snippet in which nothing
 # happens the mean of the gate differs by a few hundredths, the residual by a factor. Sounds that
 # lie and broken microphones get no more than quiet moments do: listening *is* decided for each
-# snippet, as it should be. (There is a push in events of which nothing can be heard, too. It may
-# come from sound a few snippets old, as in section 7; the table does not tell.) But single
+# snippet, as it should be. (There is a push in events of which nothing can be heard, too; the
+# table does not tell why.) But single
 # channels of the gate do move in events, some up and some down, so it might still have its part
 # in the decision. There is a test for that. Take the trained detector and replace its gate by
 # constants, which look at nothing: each channel at the mean that it had on training videos; one
@@ -917,9 +660,16 @@ class FixedGate(nn.Module):
         return temporal.zero_padding(x_v + temporal.zero_padding(added, audio_mask), mask)
 
 
+positive, negative = snippet_truth(store.frame_truth(test), store.snippets[test], store.stride)
+
+
+def ap_of(scores, kept=slice(None)):
+    return 100 * average_precision(scores[kept], positive[kept], negative[kept])
+
+
 some = store.indices("train")
 some = some[:: max(1, len(some) // 100)]  # the constants come from training videos
-mean_D = torch.from_numpy(np.concatenate([listen(*tensors(row))["gate"] for row in some]).mean(0))
+mean_D = torch.from_numpy(np.concatenate([listen(batch_of(row))["gate"] for row in some]).mean(0))
 gates = {
     "as trained": None,
     "constant, each channel its mean": mean_D,
@@ -932,7 +682,7 @@ for name, w in gates.items():
     changed = copy.deepcopy(adaptive)
     if w is not None:
         changed.fusion = FixedGate(adaptive.fusion, w)
-    predictions = predict(changed, store, test)
+    predictions = predict_store(changed, store, test)
     rows[name] = {
         "AP, classification branch": ap_of(predictions.anomaly),
         "AP, alignment branch": ap_of(predictions.alignment_anomaly),
@@ -956,123 +706,18 @@ if usual:
 # shows a case in which it would. What does follow is a habit: the name of a part is no evidence of
 # what it does. Plot it, then replace it by a constant.
 #
-# ## 9. When the microphone fails
+# ## 6. When the microphone fails
 #
 # A failing microphone comes in two kinds. Either one *knows* (no audio track, the decoder reports
 # an error): then `audio_mask` says so, and nothing is added. Or one does not, and the encoder gets
-# whatever the microphone delivers. Soundstage can render a scene again with another microphone. So
-# take two of our videos, let the microphone fail half-way in several ways, cut the new sound into
-# snippets, and encode it anew:
+# whatever the microphone delivers:
 #
 # - *silent*: digital zeros, as from a cable pulled out;
 # - *static*: a bad radio link, which training videos have as well (00);
-# - *clipped*: turned up until it is cut off at both ends, also found in training;
-# - *loose plug*: the sound faint, with hiss and random clicks over it. Nothing like it was in
-#   training.
+# - *loose plug*: hiss and random clicks. Nothing like it was in training.
 #
-# As a check that we render and cut as the store did, the first line is compared with the features
-# that ship. In the figure each line is the confidence over time, dark is high; the orange bars on
-# top are the true events, and the microphone fails at the dotted line.
-
-
-# %%
-def cut(track, snippets):
-    """A track (samples,) -> the sound of each snippet (T, samples), zeros behind the end."""
-    samples = -(-store.stride * SAMPLE_RATE // int(FPS))  # rounded up
-    starts = np.round(np.arange(snippets) * store.stride / FPS * SAMPLE_RATE).astype(int)
-    track = np.pad(track, (0, max(0, starts[-1] + samples - len(track))))
-    return np.stack([track[start : start + samples] for start in starts]).astype(np.float32)
-
-
-def clicks(samples, numbers, rate=8):
-    """A loose plug: hiss, and short clicks of either sign at random, ``rate`` of them a second."""
-    out = (0.01 * numbers.normal(size=samples)).astype(np.float32)
-    for start in np.flatnonzero(numbers.random(samples) < rate / SAMPLE_RATE):
-        click = 0.9 * np.exp(-np.arange(min(200, samples - start)) / 40)
-        out[start : start + len(click)] += click * numbers.choice([-1, 1])
-    return out
-
-
-def failing_sounds(scene):
-    """The scene's sound with a microphone that fails half-way, each (T, samples)."""
-    T, half = scene.snippets, scene.snippets // 2
-    when = {"start": half * store.stride, "end": scene.frames}
-    faults = {
-        "silent": "silent_microphone",
-        "static": "sound_static",
-        "clipped": "clipped_microphone",
-    }
-    tracks = {"nothing fails": scene.wave()}
-    for name, kind in faults.items():
-        fault = Fault(kind=kind, **when)
-        tracks[name] = replace(scene, faults=(*scene.faults, fault)).wave()
-    loose, start = scene.wave(), round(half * store.stride / FPS * SAMPLE_RATE)
-    loose[start:] *= 0.1
-    loose[start:] += clicks(len(loose) - start, np.random.default_rng(seed))
-    tracks["loose plug"] = np.clip(loose, -1, 1)
-    return {name: cut(track, T) for name, track in tracks.items()}
-
-
-scenes = {role: scene_of(store, running[role]) for role in ("sound saves", "many labels")}
-rendered = all(scenes.values())
-failures = {}
-for role, scene in scenes.items() if rendered else ():
-    encoders = load_encoders(store.encoder)
-    failures[role] = {
-        name: encoders.encode_audio(waves) for name, waves in failing_sounds(scene).items()
-    }
-    shipped = torch.from_numpy(np.array(store.audio(running[role]), np.float32))
-    assert_close(failures[role]["nothing fails"], shipped, atol=0.01, rtol=0.01)
-    print(f"{role}: the features of the sound as recorded are those that ship")
-if not rendered:
-    print("this store has no scenes that could be rendered again")
-
-# %% [markdown]
-# Now through the adaptive detector, once for each microphone. *Missing* is the one whose failure is
-# known: the features are the first line's, and the mask is off in the second half.
-
-# %% tags=["nbval-ignore-output"]
-if rendered:
-    fig, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 2.6), sharey=True)
-    for ax, (role, sounds) in zip(axes, failures.items(), strict=True):
-        row = running[role]
-        video, _, heard = tensors(row)
-        T = heard.shape[1]
-        confidence = {name: listen(video, a[None], heard) for name, a in sounds.items()}
-        recorded = sounds["nothing fails"][None]
-        confidence["missing (known)"] = listen(video, recorded, half_way(heard))
-        picture = np.stack([one["confidence"] for one in confidence.values()])
-        extent = (0, T * store.stride / FPS, len(picture) - 0.5, -0.5)
-        ax.imshow(picture, cmap="Blues", vmin=0, vmax=1, aspect="auto", extent=extent)
-        ax.set_yticks(range(len(picture)), list(confidence))
-        for _, start, end in store.segments(row):
-            ax.plot([start / FPS, end / FPS], [-0.75, -0.75], color=plots.TRUTH, lw=4)
-        ax.axvline(T // 2 * store.stride / FPS, color=plots.INK, ls=":", lw=1.4)
-        ax.set(title=role, xlabel="time (s)", ylim=(len(picture) - 0.5, -1))
-        later = np.arange(T) >= T // 2
-        event = store.frame_truth([row]).reshape(-1, store.stride).mean(axis=1) > 0.5
-        print(f"{role}: mean confidence after the failure, in events and elsewhere")
-        for name, one in confidence.items():
-            inside, outside = (one["confidence"][later & here].mean() for here in (event, ~event))
-            print(f"  {name:16} {inside:.2f}  {outside:.2f}")
-    plt.show()
-
-# %% [markdown]
-# *Missing*, where the failure is known, is the cleanest: from the dotted line on the detector is a
-# vision-only one. In *sound saves* that loses the event at once, in *many labels* it is a gain.
-#
-# *Silent*, *static* and *clipped* look alike. In *sound saves* the confidence fades within a few
-# snippets, because the ear still holds what it heard before. In *many labels* it stays up through
-# the pause after the second event, in which the one with the known failure sinks; then the third
-# event is seen, and soon after it the confidence fades here as well. Broken sound is *no
-# evidence*, and the detector treats it so. It has met all three in training.
-#
-# The *loose plug* is a disaster. Up to the end everything is an alarm.
-#
-# Two videos prove nothing, so the same for the second half of *every* test video, and for all four
-# kinds of fusion. To keep it cheap the scenes are not rendered again. From the middle of each video
-# on, the features are those of the failure alone: of silence, of static, of hiss with clicks. The
-# AP is that of the second halves.
+# From the middle of each test video on, the features of its sound are replaced by those of the
+# failure alone, for all four kinds of fusion. The AP is that of the second halves.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -1094,10 +739,20 @@ class Failing:
         return audio
 
 
+def clicks(samples, numbers, rate=8):
+    """A loose plug: hiss, and short clicks of either sign at random, ``rate`` of them a second."""
+    out = (0.01 * numbers.normal(size=samples)).astype(np.float32)
+    for start in np.flatnonzero(numbers.random(samples) < rate / SAMPLE_RATE):
+        click = 0.9 * np.exp(-np.arange(min(200, samples - start)) / 40)
+        out[start : start + len(click)] += click * numbers.choice([-1, 1])
+    return out
+
+
 broken_sounds = {"nothing fails": None}
-if rendered:
+if store.encoder == "soundstage":  # other encoders need weights that do not ship
+    encoders = load_encoders(store.encoder)
     numbers = np.random.default_rng(seed)
-    samples, many = cut(np.zeros(1), 1).shape[1], 64
+    samples, many = round(store.stride / FPS * SAMPLE_RATE), 64
     waves = {
         "silent": np.zeros(many * samples),
         "static": 0.12 * numbers.normal(size=many * samples),
@@ -1107,12 +762,13 @@ if rendered:
         wave = wave.reshape(many, samples).astype(np.float32)
         broken_sounds[name] = encoders.encode_audio(wave).numpy()
 
-second = np.concatenate([np.arange(n) >= n // 2 for n in lengths])
+second = np.concatenate([np.arange(n) >= n // 2 for n in store.snippets[test]])
 calm = second & (positive == 0)
 ap_table, false_alarms = {}, {}
 for kind, model in models.items():
     scores = {
-        name: predict(model, Failing(store, sound), test) for name, sound in broken_sounds.items()
+        name: predict_store(model, Failing(store, sound), test)
+        for name, sound in broken_sounds.items()
     }
     for branch, attribute in (("cls", "anomaly"), ("align", "alignment_anomaly")):
         ap_table[TITLES[kind], branch] = {
@@ -1124,7 +780,7 @@ print(pd.DataFrame(ap_table).T.to_string(float_format="{:.1f}".format))
 print("\nmean confidence of the normal snippets there\n")
 print(pd.DataFrame(false_alarms).T.to_string(float_format="{:.2f}".format))
 
-if rendered:
+if store.encoder == "soundstage":
     unit = torch.from_numpy(broken_sounds["loose plug"])
     text = encoders.encode_text(list(store.classes.words))
     nearest = (F.normalize(unit, dim=1) @ F.normalize(text, dim=1).T).argmax(dim=1)
@@ -1163,7 +819,7 @@ if rendered:
 # addition reaches, concatenation *could* have learned.)
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def addition_as_concatenation(D):
     """weight (D, 2D) and bias (D,) of a linear layer that adds the two halves of its input."""
     # BEGIN SOLUTION
@@ -1192,7 +848,7 @@ print("Exercise 1 is solved.")
 # without sound give back $x_v$ whatever stands in $w$ and $r$ there.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def add_where_heard(x_v, w, r, audio_mask):
     """x_v + w * r (B, T, D) where ``audio_mask`` (B, T) is True, x_v elsewhere."""
     # BEGIN SOLUTION
@@ -1215,32 +871,6 @@ assert torch.equal(result[~mask], some_v[~mask]), "without sound x_v comes back 
 print("Exercise 2 is solved.")
 
 # %% [markdown]
-# ### Exercise 3
-#
-# *10 minutes, medium.* Put section 7 into one number. Given the strengths (T,) of the gradient with
-# respect to the sound of each snippet, and the snippet $t$ whose answer was asked for, compute the
-# **mean age** of the sound: the mean of $t$ minus the snippet's place, each weighted by its
-# strength. Sound that comes later than $t$ has a negative age.
-
-
-# %% tags=["exercise", "solution"]
-def mean_age(strength, t):
-    """Weighted mean age, in snippets, of the sound that the answer at snippet t depends on."""
-    # BEGIN SOLUTION
-    # Stumbles: the sign (older is positive), and dividing by the number of snippets where the sum
-    # of the strengths is needed.
-    age = t - np.arange(len(strength))
-    return float((age * strength).sum() / strength.sum())
-    # END SOLUTION
-
-
-# %% tags=["check"]
-assert mean_age(np.array([0.0, 0.0, 5.0]), 2) == 0, "only the present: age 0"
-assert mean_age(np.array([1.0, 0.0, 1.0]), 2) == 1, "half present, half two snippets old"
-assert mean_age(np.array([0.0, 1.0, 3.0]), 1) == -0.75, "the future has a negative age"
-print("Exercise 3 is solved.")
-
-# %% [markdown]
 # ## Recap
 #
 # - put sight and sound together in four ways, and say what each of them cannot do: addition cannot
@@ -1250,13 +880,11 @@ print("Exercise 3 is solved.")
 # - build the gate and the residual of the adaptive fusion, and say what each is for: the residual
 #   says what sound would add, the gate how much of it is let in, for every snippet and channel;
 #   sight passes untouched, and without sound it is all that remains.
-# - say what each kind costs in weights and in arithmetic: none, $2D^2$, $5D^2$ and $12D^2$ and
-#   more, in any case a minor part of the detector.
 # - compare the four kinds over paired seeds without claiming more than the seeds show: here cross
 #   attention is last, as in the paper, but addition and concatenation are ahead of the adaptive
-#   fusion, and in AP the side to which the ear looks matters as much as that.
+#   fusion.
 # - watch how much sound a trained detector lets in, and what it does when the microphone fails: the
-#   residual decides when to listen, the gate hardly moves and can be replaced by constants;
+#   residual decides when to listen, the mean gate hardly moves and can be replaced by constants;
 #   failures known from training are ignored, unknown ones may be taken for events.
 #
 # Fusion decides what the detector perceives. The next notebook asks what it compares that with:

@@ -10,12 +10,12 @@
 # - compute the alignment loss by hand, and say what a perfect answer to three labels still costs
 # - say how far the focal loss can shift the weight from easy videos to hard ones
 # - turn a map into proposals and compute their mAP by hand
-# - say what an mAP hides: normal as a class, a silent class, a random detector
+# - say what an mAP hides: normal as a class, a random detector
 #
 # **Prerequisites:** [02](02_temporal_mil.ipynb) (bags, Top-K, average precision),
 # [04](04_prompts.ipynb) (class embeddings); the trained detector is only called, 06 is about it
 #
-# **Minutes:** 2 on two idle CPU cores; 30 to teach
+# **Minutes:** 2 on two idle CPU cores; 25 to teach
 #
 # **Reads:** the feature store (Soundstage unless you say otherwise), a committed file of results
 # over ten seeds
@@ -40,19 +40,30 @@ import pandas as pd
 import torch
 from torch.testing import assert_close
 
-from avadclip_lite import losses, paper, plots, study
+from avadclip_lite import losses
+from avadclip_lite.compare import paper
 from avadclip_lite.config import CCTV_CLASSES, IOU_THRESHOLDS, make_config
+from avadclip_lite.dataset import Batch, parse_codes
 from avadclip_lite.encoders import load_text
-from avadclip_lite.evaluate import evaluate, name_segments, predict, temporal_map, with_normal
+from avadclip_lite.evaluate import (
+    evaluate,
+    name_segments,
+    predict,
+    predict_store,
+    temporal_map,
+    with_normal,
+)
+from avadclip_lite.experiments import study
+from avadclip_lite.experiments.cache import train_or_load
+from avadclip_lite.experiments.metrics import record
+from avadclip_lite.experiments.parameters import check_parameters
 from avadclip_lite.model import build
 from avadclip_lite.prompts import alignment_map
-from avadclip_lite.run import record
-from avadclip_lite.scenes import FPS
-from avadclip_lite.stage import examples, open_stage
-from avadclip_lite.store import parse_codes
-from avadclip_lite.train import trained
+from avadclip_lite.viz import plots
+from avadclip_lite.viz.lesson import FPS, examples, open_stage
 
 plots.use_style()
+check_parameters(globals())  # plain papermill hands lists over as text
 store = open_stage(data)
 codes, words = store.classes.codes, store.classes.words
 word_of = dict(zip(codes, words, strict=True))
@@ -138,8 +149,13 @@ def run_on(model, row):
     video, sound = torch.from_numpy(store.video(row)[:T].astype(np.float32)), store.audio(row)
     heard = sound is not None
     audio = torch.from_numpy(sound[:T].astype(np.float32)) if heard else torch.zeros_like(video)
-    with torch.no_grad():
-        return model(video[None], audio[None], torch.tensor([T]), torch.full((1, T), heard))
+    batch = Batch(
+        video=video[None],
+        audio=audio[None],
+        audio_mask=torch.from_numpy(store.audio_mask(row)[:T])[None],
+        lengths=torch.tensor([T]),
+    )
+    return predict(model, batch)
 
 
 def truth_of(row):
@@ -151,7 +167,7 @@ def truth_of(row):
     return frames.reshape(-1, store.stride, len(codes)).mean(axis=1)[:T] >= 0.5
 
 
-detector = trained(settings, store, progress=False).model.cpu().eval()
+detector = train_or_load(settings, store, progress=False).model.cpu().eval()
 many = running["many labels"]
 if many not in test:  # other data, where an event of it has no class
     many = int(max(test, key=lambda row: len(events_of(row))))
@@ -522,30 +538,7 @@ for name in chosen:
 # switches "focal loss" on or off also changes the balance between the two branches, by nearly a
 # factor of two. An ablation of the focal loss is an ablation of both. Section 9 comes back to this.
 #
-# ### $p_t$, when several labels are right
-#
-# With one label, $p_t$ is its probability. With several, the release takes $p_t = \sum_c y_c p_c$,
-# and so does the package. What is its highest value?
-
-# %%
-generator = np.random.default_rng(seed)
-print("labels   p_t of the perfect prediction   highest of 100,000 random ones   (1 - p_t)^2")
-for n in (1, 2, 3):
-    y = np.zeros(7)
-    y[1 : 1 + n] = 1 / n
-    perfect = float(y @ y)
-    logits = generator.normal(scale=8, size=(100_000, 7))
-    random = np.exp(logits - logits.max(axis=1, keepdims=True))
-    highest = float((random @ y / random.sum(axis=1)).max())
-    print(f"{n:6} {perfect:31.3f} {highest:32.3f} {(1 - perfect) ** 2:13.3f}")
-    assert math.isclose(perfect, 1 / n) and highest <= 1 / n + 1e-9
-
-# %% [markdown]
-# **$p_t$ has a ceiling of $1/n$.** A mean with weights $1/n$ over probabilities that sum to one
-# cannot be higher. So "already right, weigh less" never comes true for a video of three labels: its
-# weight stays above the last number of its row, however good the prediction, while a one-label
-# video fades to nothing. Multi-label videos count as hard for ever. (The perfect prediction still
-# has gradient zero; the weight matters on the way to it.) Exercise 2 mends it.
+# (With several labels the release takes $p_t = \sum_c y_c p_c$, and so does the package.)
 #
 # Now the whole loss as a loop over videos, and the package's, with masks.
 
@@ -771,7 +764,7 @@ def my_map(probs_SC, segments, propose=my_proposals):
 
 
 segments = with_normal(events, lengths, store.classes, store.stride)
-scores = predict(detector, store, test)
+scores = predict_store(detector, store, test)
 probs = scores.alignment.astype(np.float64)
 mine, how_many = my_map(probs, segments)
 result = temporal_map(probs, lengths, segments, store.classes, store.stride)
@@ -790,17 +783,27 @@ def show(result):
 
 print(f"AP of each class by IoU threshold, %, seed {seed}\n")
 print(show(result).to_string(float_format="{:.1f}".format))
-print("\nmAP, six classes  ", (100 * result.six).round(1), f"mean {100 * result.six_average:.1f}")
-print("mAP, seven classes", (100 * result.seven).round(1), f"mean {100 * result.seven_average:.1f}")
-assert not usual or result.six_average > 0.4
-for name, value in {"six": result.six_average, "seven": result.seven_average}.items():
+print(
+    "\nmAP, six classes  ",
+    (100 * result.anomaly).round(1),
+    f"mean {100 * result.anomaly_average:.1f}",
+)
+print(
+    "mAP, seven classes",
+    (100 * result.with_normal).round(1),
+    f"mean {100 * result.with_normal_average:.1f}",
+)
+assert not usual or result.anomaly_average > 0.4
+for name in ("map_anomaly", "map_with_normal"):
     record(
-        f"mean mAP, {name} classes, %",
-        100 * value,
+        name,
+        result.metrics()[name],
         dataset=dataset,
+        detector="paper",
+        branch="alignment",
+        split="test",
         seed=seed,
         config=settings,
-        protocol="test split, alignment branch, notebook 05",
     )
 
 # %% [markdown]
@@ -842,10 +845,10 @@ print("the truth as a map\n")
 print(show(ideal).to_string(float_format="{:.1f}".format))
 print("\nmean mAP, %       six classes  seven classes")
 for name, one in {"the truth": ideal, "the truth, bent": pleasing}.items():
-    print(f"{name:16} {100 * one.six_average:12.1f} {100 * one.seven_average:14.1f}")
+    print(f"{name:16} {100 * one.anomaly_average:12.1f} {100 * one.with_normal_average:14.1f}")
 if not data:
-    assert ideal.six_average == pleasing.six_average == 1
-    assert ideal.seven_average < 0.9 and pleasing.seven_average == 1
+    assert ideal.anomaly_average == pleasing.anomaly_average == 1
+    assert ideal.with_normal_average < 0.9 and pleasing.with_normal_average == 1
 
 # %% [markdown]
 # **A perfect detector does not reach 100 % under the seven-class measure.** Its *normal* scores
@@ -859,28 +862,6 @@ if not data:
 # little somewhere in every normal video, so that there is a threshold to be above. On Soundstage
 # the seventh class pulls the mean of our detectors down; elsewhere it may flatter. Ask which mean
 # was taken.
-#
-# ### A silent class
-#
-# The release has one more habit. If *one* class has no proposal in the whole test set, its code
-# leaves the computation, and the mAP of everything is zero. The toy of section 5, once more, with a
-# detector that finds both fights and calls every snippet equally normal:
-
-# %%
-constant = toy_probs.copy()
-constant[:, 0] = 0.5
-for name, probs_SC in {"as before": toy_probs, "normal is constant": constant}.items():
-    silent = temporal_map(probs_SC, toy_lengths, toy_segments, CCTV_CLASSES, 8, (0.5,))
-    print(
-        f"{name:19} proposals {silent.proposals.tolist()}; anomaly class {silent.six[0]:.2f}, "
-        f"as the release averages {silent.seven[0]:.2f}"
-    )
-assert silent.six[0] > 0.8 and silent.seven[0] == 0
-
-# %% [markdown]
-# The anomaly class lost nothing and the released measure is zero. That is a trap for weak
-# detectors and for data with a rare class: a zero there may be a crash in disguise. The package
-# computes `seven` as released, says so in a note, and keeps `six` beside it.
 #
 # ## 8. What does chance score?
 #
@@ -912,14 +893,15 @@ dice = {
 chance = {}
 for name, roll in dice.items():
     rolled = [roll(np.random.default_rng(seed + k)) for k in range(draws)]
-    chance[name] = 100 * np.mean([one.six for one in rolled], axis=0)
+    chance[name] = 100 * np.mean([one.anomaly for one in rolled], axis=0)
     average = float(chance[name].mean())
     record(
-        f"mean mAP, six classes, %, random: {name}",
-        average,
+        "map_anomaly",
+        average / 100,
         dataset=dataset,
-        seed=None,
-        protocol=f"test split, mean of {draws} draws",
+        detector=f"random: {name}",
+        split="test",
+        protocol=f"mean of {draws} draws",
     )
 table = pd.DataFrame(chance, index=[f"{i:g}" for i in IOU_THRESHOLDS]).T
 table["mean"] = table.mean(axis=1)
@@ -957,11 +939,11 @@ if not data:
 # %%
 frame = study.results("align")
 MEASURES = {
-    "ap_classification": "AP, classification",
-    "ap_alignment": "AP, alignment",
-    "map_six_avg": "mean mAP, six",
-    "map_seven_avg": "mean mAP, seven",
-    f"map_{codes[0]}_avg": "of it: normal",
+    "frame_ap_classification": "AP, classification",
+    "frame_ap_alignment": "AP, alignment",
+    "map_anomaly": "mean mAP, six",
+    "map_with_normal": "mean mAP, seven",
+    f"map_{codes[0]}": "of it: normal",
 }
 source = dataset if (frame["store"] == store.digest).all() else "Soundstage"
 print(f"{source.replace('Soundstage', 'Soundstage (synthetic)')}, test split, percent\n")
@@ -979,12 +961,12 @@ for measure, title in MEASURES.items():
                 f"{pair.verdict}"
             )
 if usual and frame["seed"].nunique() >= 10:  # what the text below says
-    for measure in ("ap_classification", "ap_alignment"):
+    for measure in ("frame_ap_classification", "frame_ap_alignment"):
         assert verdict["K = T (the mean)", measure] == verdict["K = T/4 + 1", measure] == "lower"
-    assert verdict["K = T (the mean)", f"map_{codes[0]}_avg"] == "higher"
+    assert verdict["K = T (the mean)", f"map_{codes[0]}"] == "higher"
     for row in ("no focal loss", "K = 1 (the maximum)"):
         assert all(verdict[row, measure] == "not distinguishable" for measure in MEASURES)
-    assert verdict["no alignment loss", "ap_classification"] == "lower"
+    assert verdict["no alignment loss", "frame_ap_classification"] == "lower"
 
 # %% [markdown]
 # Read the verdicts, not the means: seeds scatter by several points, and with this many comparisons
@@ -1002,55 +984,6 @@ if usual and frame["seed"].nunique() >= 10:  # what the text below says
 #   hundreds of snippets, as in XD-Violence, the two differ more.
 # - **The focal loss can be told apart from its absence nowhere.** Section 4 expected little.
 #
-# And the classes, because the focal loss is meant for the rare ones. Sorted by the number of
-# training videos, the most frequent at the top: how much does the mean AP of each class change when
-# the focal loss is switched *on* (paper minus no focal loss)? If it mends imbalance, the rare
-# classes at the bottom should gain.
-
-# %%
-train_videos = dict(zip(codes, store.labels(store.indices("train")).sum(axis=0), strict=True))
-by_count = sorted(codes, key=lambda code: -train_videos[code])
-pairs = {}
-if several:
-    pairs = {
-        code: study.paired(frame, "paper", "no focal loss", f"map_{code}_avg")
-        for code in by_count
-        if f"map_{code}_avg" in frame
-    }
-    fig, ax = plt.subplots(figsize=(plots.WIDTH * 0.7, 3.0))
-    for y, (code, pair) in enumerate(pairs.items()):
-        ax.plot([pair.low, pair.high], [y, y], color=plots.colour_of(code), lw=3)
-        ax.plot(pair.mean, y, "o", color=plots.colour_of(code), ms=8)
-        ax.plot(pair.differences, np.full(len(pair.differences), y), "|", color=plots.INK, ms=7)
-    ax.axvline(0, color="#999999", ls=":", lw=1.2)
-    ax.set_yticks(
-        range(len(pairs)), [f"{word_of[code]} ({train_videos[code]:.0f})" for code in pairs]
-    )
-    ax.invert_yaxis()
-    ax.set_xlabel("change of the mean AP by the focal loss (points), 95 % interval")
-    plt.show()
-for code, pair in pairs.items():
-    print(
-        f"{word_of[code]:13} {train_videos[code]:4.0f} training videos   "
-        f"{pair.mean:+5.1f} [{pair.low:+5.1f}, {pair.high:+5.1f}]  {pair.verdict}"
-    )
-outside = sum(pair.verdict != "not distinguishable" for pair in pairs.values())
-print(f"{outside} of {len(pairs)} intervals leave zero out; chance alone: {len(pairs) / 20:.2f}")
-print("\nthe paper's ablation, XD-Violence, other data: AP and mean mAP, %")
-for name in ("+ audio-visual prompt", "+ focal loss"):
-    print(f"{name:22} {paper.ABLATION[name].ap:.2f}  {paper.ABLATION[name].map:.2f}")
-if usual and frame["seed"].nunique() >= 10:
-    assert outside <= 1, "the text says that no class gains"
-
-# %% [markdown]
-# The intervals are wide, because a single class rests on two or three dozen events, and they show
-# no slope from the frequent classes to the rare ones. **On this data the focal loss does not mend
-# imbalance, as far as these seeds can tell.** There is not much to mend: only *normal* stands out,
-# the anomaly classes are nearly even (the numbers in brackets). The paper's ablation, on the real
-# XD-Violence, has the last two printed lines: there the mAP rises and the AP does not. That may
-# well be a gain. But it is one number a row, with the weight of the cross-entropy halved at the
-# same time, and the table cannot tell which of the two changes the gain belongs to.
-#
 # ### In front of your eyes
 #
 # Two of those rows, trained here with one seed, and a third one that the table does not have: the
@@ -1067,23 +1000,25 @@ LIVE = {
 }
 live = {}
 for name, fields in LIVE.items():
-    fitted = trained(settings_of(**fields), store, progress=False)
+    fitted = train_or_load(settings_of(**fields), store, progress=False)
     report = evaluate(fitted.model, store)
     live[name] = {title: 100 * report.metrics.get(k, np.nan) for k, title in MEASURES.items()}
     live[name]["epoch kept"] = fitted.chosen_epoch
     filed = frame[(frame["row"] == name) & (frame["seed"] == seed)]
     if usual and len(filed) and (frame["store"] == store.digest).all():
-        for measure, margin in {"ap_alignment": 6, "map_six_avg": 8}.items():
+        for measure, margin in {"frame_ap_alignment": 6, "map_anomaly": 8}.items():
             apart = abs(live[name][MEASURES[measure]] - 100 * filed[measure].iloc[0])
             assert apart < margin, f"{name}: {measure} is {apart:.1f} points from the file's"
     if name != "paper":
         record(
-            "mean mAP, six classes, %",
-            live[name]["mean mAP, six"],
+            "map_anomaly",
+            report.metrics["map_anomaly"],
             dataset=dataset,
+            detector=name,
+            branch="alignment",
+            split="test",
             seed=seed,
             config=settings_of(**fields),
-            protocol=f"test split, alignment branch, {name}",
         )
 print(f"seed {seed}, %\n")
 print(pd.DataFrame(live).to_string(float_format="{:.1f}".format))
@@ -1095,7 +1030,7 @@ print(pd.DataFrame(live).to_string(float_format="{:.1f}".format))
 #
 # ## Exercises
 #
-# Three, in any order. Nothing after them needs their solutions.
+# Two, in any order. Nothing after them needs their solutions.
 
 # %% [markdown]
 # ### Exercise 1
@@ -1105,7 +1040,7 @@ print(pd.DataFrame(live).to_string(float_format="{:.1f}".format))
 # is predicted exactly right.)
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def learning_entries(snippets, classes, divisor=16):
     """(number of entries with a gradient, their share of the map)."""
     # BEGIN SOLUTION
@@ -1132,46 +1067,13 @@ print(f"Exercise 1 is solved: of a map of 96 snippets, {part:.0%} learn in a ste
 # %% [markdown]
 # ### Exercise 2
 #
-# *10 minutes, medium.* $p_t$ of a three-label video cannot exceed a third. Write a share of *right*
-# that has no such ceiling: for one label it must be the probability of that label, and it must be
-# one exactly when $p = y$. Multiplying by $n$ is not enough: it also calls a prediction perfect
-# that puts everything on one of three right labels.
-
-
-# %% tags=["exercise", "solution"]
-def how_right(p, y):
-    """Predictions p (B, C) and label shares y (B, C), rows sum to one -> (B,) between 0 and 1."""
-    # BEGIN SOLUTION
-    # Stumbles: n times p_t passes the first checks and fails the favourite; a class can only be
-    # credited up to its own share.
-    return torch.minimum(p, y).sum(dim=1)
-    # END SOLUTION
-
-
-# %% tags=["check"]
-single, thirds = torch.tensor([[0.0, 1, 0, 0]]), torch.tensor([[0.0, 1, 1, 1]]) / 3
-guess = torch.tensor([[0.1, 0.7, 0.1, 0.1]])
-assert_close(how_right(guess, single), torch.tensor([0.7]), msg="one label: its probability")
-assert_close(how_right(thirds, thirds), torch.ones(1), msg="p = y must be entirely right")
-favourite = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
-assert how_right(favourite, thirds) < 0.9, "one of three labels is not all of them"
-weights = {
-    "p_t": float((1 - (thirds * thirds).sum()) ** 2),
-    "yours": float((1 - how_right(thirds, thirds)) ** 2),
-}
-for name, weight in weights.items():
-    print(f"focal weight of a perfect three-label prediction, {name:5} {weight:.2f}")
-
-# %% [markdown]
-# ### Exercise 3
-#
 # *10 minutes, medium.* The relative threshold cuts even a curve that never leaves the ground. Try a
 # fixed one: write a rule that proposes the runs above 0.5, of at least two frames, each scored by
 # its maximum alone. Before you run the check, guess what happens to the number of proposals, to the
 # mAP of the anomaly classes, and to *normal*.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def above_half(curve_N):
     """(score, first frame, end frame) of each run above 0.5."""
     # BEGIN SOLUTION
@@ -1208,13 +1110,11 @@ for name, propose in {"relative": my_proposals, "fixed at 0.5": above_half}.item
 #   Top-K, softmax, cross-entropy and focal, averaged; it costs $\ln 3$, with a gradient of
 #   zero.
 # - say how far the focal loss can shift the weight from easy videos to hard ones: by a third at
-#   most inside the mean of equation 8, which also halves the cross-entropy; and for n labels $p_t$
-#   ends at $1/n$.
+#   most inside the mean of equation 8, which also halves the cross-entropy.
 # - turn a map into proposals and compute their mAP by hand: a relative threshold, runs, scores, a
 #   greedy match by IoU; precision at each hit, divided by the number of true segments.
-# - say what an mAP hides: normal as a class, a silent class, a random detector: the truth itself
-#   does not reach 100 % over seven classes, one silent class makes the released measure zero, and
-#   knowing the labels without the times beats every dice.
+# - say what an mAP hides: normal as a class, a random detector: the truth itself does not reach 100
+#   % over seven classes, and knowing the labels without the times beats every dice.
 #
-# All rooms are built. Notebook [06](06_teacher.ipynb) puts them together and asks what the whole
+# All parts are built. Notebook [06](06_teacher.ipynb) puts them together and asks what the whole
 # detector finds.

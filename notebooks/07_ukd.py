@@ -7,15 +7,15 @@
 #
 # - derive the distillation loss from a Gaussian and say what each of its terms does
 # - show on a toy how predicted uncertainty takes weight away from noisy targets
-# - build the three forms of the loss, the variance head and a teacher that stays frozen
+# - build the three forms of the loss and a teacher that stays frozen
 # - read from the gradients of one batch whether a loss of a given weight can do anything
 # - say over seeds what distillation buys a student, and find out where the gain comes from
-# - test what a predicted sigma knows, and what a failing microphone costs teacher and student
+# - test what a predicted sigma knows
 #
 # **Prerequisites:** [06](06_teacher.ipynb) (the teacher), [02](02_temporal_mil.ipynb) (the video
 # encoder); Gaussian density, logarithm, derivative
 #
-# **Minutes:** 2 on two idle CPU cores; 30 to teach
+# **Minutes:** 2 on two idle CPU cores; 25 to teach
 #
 # **Reads:** the feature store (Soundstage unless you say otherwise), the results of ten seeds that
 # ship
@@ -30,38 +30,37 @@ seed: int = 0  # of the detectors that are looked at, and of every other random 
 seeds: list[int] = [0]  # of the control in section 9: up to three trainings each
 epochs: int = 15  # passes over the training videos
 ukd_weight: float = 1.0  # of the distillation term in the students trained here
-shares: list[float] = [0.0, 0.25, 0.5, 0.75, 1.0]  # of the sound that goes missing, section 10
-draws: int = 3  # random choices of what goes missing, for each share
 device: str = "auto"  # where to train: auto, cpu, cuda
 
 # %% tags=["setup"]
 import copy
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import HTML, Audio, display
-from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torch import nn
 from torch.testing import assert_close
 
-from avadclip_lite import losses, plots, study, temporal
-from avadclip_lite.config import SAMPLE_RATE, make_config
+from avadclip_lite import losses
+from avadclip_lite.config import find_device, make_config
+from avadclip_lite.dataset import TrainingSet
 from avadclip_lite.encoders import load_text
-from avadclip_lite.evaluate import average_precision, evaluate, predict, roc_auc, snippet_truth
-from avadclip_lite.model import build
-from avadclip_lite.run import record
-from avadclip_lite.scenes import FPS
-from avadclip_lite.stage import open_stage, scene_of
-from avadclip_lite.store import TrainingSet
-from avadclip_lite.train import FrozenTeacher, trained
+from avadclip_lite.evaluate import average_precision, evaluate, roc_auc, snippet_truth
+from avadclip_lite.experiments import study
+from avadclip_lite.experiments.cache import train_or_load
+from avadclip_lite.experiments.metrics import record
+from avadclip_lite.experiments.parameters import check_parameters
+from avadclip_lite.model import FrozenTeacher, build
+from avadclip_lite.viz import plots
+from avadclip_lite.viz.lesson import open_stage
 
 plots.use_style()
+check_parameters(globals())  # plain papermill hands lists over as text
 store = open_stage(data)
 tower, prompts = load_text(store.encoder, store.classes.words, dim=store.dim)
-automatic = "cuda" if torch.cuda.is_available() else "cpu"
-where = torch.device(automatic if device == "auto" else device)
+where = find_device(device)
 dataset = store.path.name if data else "Soundstage"
 usual = not data and form == "paper" and epochs >= 15 and ukd_weight == 1  # results are asserted
 
@@ -74,8 +73,8 @@ usual = not data and form == "paper" and epochs >= 15 and ukd_weight == 1  # res
 # and everything behind the fusion goes on (03).
 #
 # So there are two plain answers to a missing microphone, and anything cleverer has to beat both:
-# **mute** the teacher, or train a detector that never had ears, the vision-only one of 06. The
-# three of them, on the test split:
+# **mute** the teacher, or train a detector that never heard anything, the vision-only one of 06.
+# The three of them, on the test split:
 
 
 # %% tags=["nbval-ignore-output"]
@@ -107,9 +106,9 @@ class Muted:
 
 
 MEASURES = {
-    "AP, classification": "ap_classification",
-    "AP, alignment": "ap_alignment",
-    "mean mAP, six classes": "map_six_avg",
+    "AP, classification": "frame_ap_classification",
+    "AP, alignment": "frame_ap_alignment",
+    "mean mAP, six classes": "map_anomaly",
 }
 
 
@@ -118,8 +117,8 @@ def percent(report):
     return {shown: 100 * report.metrics.get(name, np.nan) for shown, name in MEASURES.items()}
 
 
-teacher = trained(settings_of(role="audio_visual"), store, progress=False).model
-alone = trained(settings_of(role="vision", ukd="none"), store, progress=False).model
+teacher = train_or_load(settings_of(role="audio_visual"), store, progress=False).model
+alone = train_or_load(settings_of(role="vision", ukd="none"), store, progress=False).model
 reports = {
     "teacher": evaluate(teacher, store),
     "teacher, muted": evaluate(teacher, Muted(store)),
@@ -136,7 +135,7 @@ assert not usual or lost["AP, alignment"] > 4, "silence costs nothing?"
 # The paper's answer is a third one, **distillation**: train a **student** that gets pictures only,
 # and let it imitate the fused features $x_{av}$ of the frozen teacher, which knows what the video
 # sounded like. If the student succeeds, it has learned to see what it should have heard. The
-# student is a smaller house than the teacher: a video encoder, a small **enhancement** module
+# student is a smaller model than the teacher: a video encoder, a small **enhancement** module
 # (a convolution over three snippets with a skip connection) that turns its output into $x_{vs}$,
 # and the same two branches and prompts behind it.
 #
@@ -167,7 +166,7 @@ class MyFrozenTeacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch):
-        return self.detector(batch.video, batch.audio, batch.lengths, batch.audio_mask).features
+        return self.detector(batch).features
 
 
 teacher.cpu()
@@ -180,9 +179,7 @@ asleep = {"mine": MyFrozenTeacher(teacher), "package": FrozenTeacher(teacher)}
 student_with_teacher = nn.ModuleList([*asleep.values()]).train()  # somebody calls train()
 torch.manual_seed(seed)
 with torch.no_grad():
-    first, second = (
-        awake(batch.video, batch.audio, batch.lengths, batch.audio_mask).features for _ in range(2)
-    )
+    first, second = (awake(batch).features for _ in range(2))
 assert not torch.equal(first, second), "dropout should have made a difference"
 print("in training mode the same batch gives two different targets")
 for name, frozen in asleep.items():
@@ -377,50 +374,8 @@ assert errors["with uncertainty"].mean() < 0.5 * errors["MSE"].mean() and quiet 
 #
 # which looks like a skip connection but is also a fence: a ReLU is never negative, so
 # $\theta \le -y$, always. A channel whose $y$ is positive can *never* be called uncertain. The
-# package has both, as `bounded=False` and `bounded=True`. Built here:
-
-
-# %%
-class MyHead(nn.Module):
-    def __init__(self, dim, bounded):
-        super().__init__()
-        self.bounded = bounded
-        self.first = nn.Conv1d(dim, dim, 1)
-        self.middle = nn.Conv1d(dim, dim, 3, padding=1)
-        self.last = nn.Conv1d(dim, dim, 1)
-
-    def forward(self, y_BTD, mask_BT):
-        valid_B1T = mask_BT[:, None]
-        y_BDT = y_BTD.mT * valid_B1T
-        h_BDT = self.first(y_BDT).relu() * valid_B1T  # the bias must not fill the padding
-        h_BDT = self.middle(h_BDT)
-        if self.bounded:
-            theta_BDT = -(y_BDT + self.last(h_BDT).relu())
-        else:
-            theta_BDT = self.last(h_BDT.relu())
-        return (theta_BDT * valid_B1T).mT
-
-
-torch.manual_seed(seed)
-y_toy = torch.randn(2, 9, 16)  # (B, T, D)
-mask_toy = torch.arange(9) < torch.tensor([[9], [5]])
-for bounded in (False, True):
-    package = temporal.LogVarianceHead(16, bounded=bounded)
-    mine = MyHead(16, bounded)
-    mine.load_state_dict(package.state_dict())
-    with torch.no_grad():
-        th = package(y_toy, mask_toy)
-        assert_close(mine(y_toy, mask_toy), th)
-        loud = [nn.Parameter(10 * p) for p in package.parameters()]  # whatever the weights are
-        for p, larger in zip(package.parameters(), loud, strict=True):
-            p.copy_(larger)
-        room = (package(y_toy, mask_toy) + y_toy)[mask_toy].max()
-    name = "bounded" if bounded else "free"
-    verdict = "never above -y" if room <= 0 else "above -y in places"
-    print(f"{name:8} equal to the package; with weights ten times larger theta is {verdict}")
-    assert bool(room <= 0) == bounded
-
-# %% [markdown]
+# package has both, as `bounded=False` and `bounded=True`.
+#
 # ### Three forms of the loss
 #
 # - **mse**: $d^2$, no uncertainty.
@@ -444,6 +399,7 @@ def my_ukd(x_vs, x_av, theta, mask, kind):
 
 
 torch.manual_seed(seed + 1)
+mask_toy = torch.arange(9) < torch.tensor([[9], [5]])
 toy_vs, toy_av, toy_theta = torch.randn(3, 2, 9, 16).unbind()
 for kind in ("mse", "paper", "released"):
     for rows in (mask_toy, None):
@@ -499,15 +455,8 @@ target = asleep["package"](batch)
 
 def student_losses(model, settings, batch, target):
     """(own losses, imitation unweighted, output) of a vision-only student."""
-    output = model(batch.video, None, batch.lengths)
-    parts = losses.compute(
-        output,
-        batch.labels,
-        batch.lengths,
-        settings.loss,
-        teacher_features=target,
-        alpha=model.alpha,
-    )
+    output = replace(model(batch), teacher_features=target)
+    parts = model.loss(output, batch)
     return parts["total"] - settings.loss.ukd_weight * parts["ukd"], parts["ukd"], output
 
 
@@ -562,8 +511,7 @@ assert not usual or start["released"][0] > 1000 * start["paper"][0]
 # by it gives millions, and $\theta \le -y$ forbids the head to raise it there. Only $y$ itself can
 # give way. So a weight of $10^{-8}$ is not so much a small weight as a number that holds an
 # exploding loss down, and what gets through comes from the few channels that explode. (This is
-# measured on Soundstage's small network and its features. On other sizes it will be other numbers;
-# 09 has the real ones.)
+# measured on Soundstage's small network and its features. On other sizes it will be other numbers.)
 #
 # Gradients are a snapshot. So let twelve steps happen on the same batch from the same start, with
 # and without imitation. How far from where it gets without a teacher does the encoder arrive, as a
@@ -586,11 +534,11 @@ def after_steps(name, weight, steps=12):
         (own + weight * imitation).backward()
         optimiser.step()
     way, size = {}, {}
-    for room in ("encoder", "log_variance"):
-        keys = [key for key in before if key.startswith(room + ".")]
+    for part in ("encoder", "log_variance"):
+        keys = [key for key in before if key.startswith(part + ".")]
         old = torch.cat([before[key].flatten() for key in keys]).cpu()
         new = torch.cat([model.get_parameter(key).detach().flatten() for key in keys]).cpu()
-        way[room], size[room] = new - old * (1 - rate * decay) ** steps, old.norm()
+        way[part], size[part] = new - old * (1 - rate * decay) ** steps, old.norm()
     return way, size
 
 
@@ -636,7 +584,7 @@ if not store.has_audio.any():
 models = {"teacher": teacher}
 for name, choice in STUDENTS.items():
     guide = None if choice["ukd"] == "none" else teacher
-    models[name] = trained(settings_of(**choice), store, teacher=guide, progress=False).model
+    models[name] = train_or_load(settings_of(**choice), store, teacher=guide, progress=False).model
     reports[name] = evaluate(models[name], store)
 table = pd.DataFrame({name: percent(report) for name, report in reports.items()}).T
 table["learned numbers"] = [
@@ -650,16 +598,18 @@ print(table.to_string(float_format="{:.1f}".format, formatters=formats))
 
 def keep(name, report, settings, seed=seed):
     """The measures of one detector for metrics.json."""
-    for shown, value in percent(report).items():
-        if np.isfinite(value):
+    for measure in MEASURES.values():
+        if measure in report.metrics:
             record(
-                f"{shown}, %",
-                value,
+                measure,
+                report.metrics[measure],
                 dataset=dataset,
+                detector=name,
+                branch="alignment" if measure == "map_anomaly" else None,
+                split="test",
                 seed=seed,
                 config=settings,
                 device=where,
-                protocol=f"test split, {name}",
             )
 
 
@@ -831,7 +781,7 @@ def imitated(student):
     for index in torch.arange(len(bags)).split(32):
         some = bags.batch(index)
         x_av = asleep["package"](some)
-        output = student.cpu()(some.video, some.audio, some.lengths, some.audio_mask)
+        output = student.cpu()(some)
         found.append([x[output.mask] for x in (x_av, output.features, output.log_variance)])
     return [torch.cat(column) for column in zip(*found, strict=True)]
 
@@ -892,14 +842,15 @@ if truth_known:
             "AUC of the true error": roc_auc(wrong, *place),
             "mean pull": pull[here].mean(),
         }
-        protocol = "AUC, test split, snippets ranked by mean log-variance, vision-only UKD student"
         record(
-            f"sigma ranks: {name}",
+            "snippet_auc",
             rows[name]["AUC of sigma"],
             dataset=dataset,
+            detector="vision, UKD",
+            split="test",
             seed=seed,
             device=where,
-            protocol=protocol,
+            protocol=f"mean log-variance ranks: {name.removeprefix('... ')}",
         )
     rows["nothing happens"] = {
         "snippets": (~anomalous).sum(),
@@ -937,56 +888,6 @@ if truth_known:
 # the student that sees, plain MSE, which forgives nothing, is hard to beat in section 7. This may
 # be why; the experiment that would prove it is not in this notebook.)
 #
-# Look and listen. The upper row shows the snippets with the largest $\sigma$, the lower one those
-# with the smallest, one of each video. Framed ones lie in an event.
-
-# %% tags=["nbval-ignore-output"]
-lengths = store.snippets[looked]
-offsets = np.concatenate([[0], np.cumsum(lengths)])
-video_of = np.repeat(np.arange(len(looked)), lengths)
-moments = []
-for order in (np.argsort(-unsure, kind="stable"), np.argsort(unsure, kind="stable")):
-    _, place = np.unique(video_of[order], return_index=True)
-    moments += order[np.sort(place)[:5]].tolist()  # the first of each video
-scenes = [scene_of(store, looked[video_of[i]]) for i in moments]
-seconds = [(i - offsets[video_of[i]] + 0.5) * store.stride / FPS for i in moments]
-if all(scenes) and truth_known:
-
-    def going_on(i):
-        named = [name for name, here in KINDS.items() if here[i] and name != "an event"]
-        liars = [name for name in flag if name.startswith("distractor_") and flag[name][i]]
-        named += [name.removeprefix("distractor_").replace("_", " ") for name in liars]
-        return "\n".join(name.removeprefix("... ") for name in named) or "nothing"
-
-    captions = [f"sigma {np.exp(unsure[i] / 2):.1f}\n{going_on(i)}" for i in moments]
-    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 80})
-    plots.contact_sheet(
-        [scene.frame(second, size=160) for scene, second in zip(scenes, seconds, strict=True)],
-        captions,
-        marked=[bool(anomalous[i]) for i in moments],
-        columns=5,
-        title="Where the student is least sure, and where it is most sure",
-    )
-    plt.show()
-    set_matplotlib_formats("png")
-    for i, second, caption in zip(moments, seconds, captions, strict=True):
-        name = store.videos[looked[video_of[i]]].name
-        print(f"{name:32} {second:3.0f} s  {', '.join(caption.splitlines())}")
-
-    players = []
-    for which in (0, 1, 2, 5, 6, 7):
-        scene, second = scenes[which], seconds[which]
-        wave = scene.wave(max(second - 0.8, 0), min(second + 0.8, scene.duration))
-        if wave is not None:
-            player = Audio(wave, rate=SAMPLE_RATE, normalize=False)._repr_html_()
-            players.append(f"<td>{captions[which].splitlines()[0]}<br>{player}</td>")
-    display(HTML(f"<table><tr>{'</tr><tr>'.join(players)}</tr></table>"))
-
-# %% [markdown]
-# If $\sigma$ measured broken input, the rows would be the other way round. The student is least
-# sure of the clearest pictures in the set, and most sure of static and of empty places. (Its prices
-# are fair, as the diagonal showed. They are prices for something else.)
-#
 # ## 9. Where the gain comes from
 #
 # The taught students are ahead of those left alone, and it is not because $\sigma$ knows about
@@ -1018,7 +919,7 @@ if truth_known and len(looked) == len(test):
 # %% [markdown]
 # What is only heard stays out of reach, as it must: no picture, no evidence. (What little there
 # is comes from neighbouring snippets.) What got better is what can be *seen*. Mind the teacher's
-# own row, too: with its ears on it is worse than muted at all that can be seen, heard as well or
+# own row, too: with its sound on it is worse than muted at all that can be seen, heard as well or
 # not, for the reason that 06 found: its late alarms.
 #
 # So what was taught, if not sound?
@@ -1036,26 +937,27 @@ def deafened(detector):
     """A copy whose fusion adds nothing to what is seen."""
     deaf = copy.deepcopy(detector)
     with torch.no_grad():
-        deaf.fusion.out.weight.zero_()
-        deaf.fusion.out.bias.zero_()
+        deaf.fusion.residual_out.weight.zero_()
+        deaf.fusion.residual_out.bias.zero_()
     return deaf
 
 
 deaf = deafened(teacher)
 with torch.no_grad():
-    heard = deaf(batch.video, batch.audio, batch.lengths, batch.audio_mask)
-    unheard = deaf(batch.video, 0 * batch.audio, batch.lengths, batch.audio_mask & False)
+    heard = deaf(batch)
+    mute = replace(batch, audio=0 * batch.audio, audio_mask=batch.audio_mask & False)
+    unheard = deaf(mute)
 assert_close(heard.features, unheard.features)  # sound makes no difference to it
 
 found = []
 for s in seeds:
-    alone = trained(settings_of(s, role="vision", ukd="none"), store, progress=False).model
-    hearing = trained(settings_of(s, role="audio_visual"), store, progress=False).model
+    alone = train_or_load(settings_of(s, role="vision", ukd="none"), store, progress=False).model
+    hearing = train_or_load(settings_of(s, role="audio_visual"), store, progress=False).model
     tested = {"vision, left alone": alone, "teacher, muted": hearing}
     guides = {"taught by the teacher": hearing, "taught by a deaf one": deafened(hearing)}
     for name, guide in guides.items():
         settings = settings_of(s, **STUDENTS["vision, UKD"])
-        tested[name] = trained(settings, store, teacher=guide, progress=False).model
+        tested[name] = train_or_load(settings, store, teacher=guide, progress=False).model
     for name, model in tested.items():
         report = evaluate(model, Muted(store))
         found.append({"detector": name, "seed": s} | percent(report))
@@ -1081,112 +983,6 @@ assert not usual or cost["AP, alignment"] < 4, "so it was the sound after all?"
 # The last row puts it into proportion. It is the teacher itself, muted, with no distillation and no
 # student.
 #
-# ## 10. When the microphone fails more and more
-#
-# Microphones rarely vanish altogether; they drop out. The last experiment removes sound from a
-# growing share of the test snippets, in bursts of eight (about five seconds), chosen at random but
-# the same for all detectors. The vision-only students do not care: flat lines. The teacher can take
-# it in two ways, named in the configuration as `missing_audio`:
-#
-# - **skip**: it is told which snippets have no sound, and leaves the residual out there;
-# - **zeros**: nobody tells it, and it gets zeros for features, as in the authors' code.
-#
-# `Patchy` below is a store that loses sound, `Notices` a detector that takes rows of zeros for
-# what they are.
-
-# %%
-BURST = 8  # snippets
-
-
-class Patchy(Muted):
-    """A store that lost a share of its sound, in bursts."""
-
-    def __init__(self, store, share, seed):
-        super().__init__(store)
-        self.share, self.seed = share, seed
-
-    def audio(self, row):
-        sound = self.store.audio(row)
-        if sound is None:
-            return None
-        numbers = np.random.default_rng([self.seed, int(row)])
-        gone = numbers.permutation(-(-len(sound) // BURST)) / -(-len(sound) // BURST) < self.share
-        return np.where(np.repeat(gone, BURST)[: len(sound), None], 0, sound)
-
-
-class Notices(nn.Module):
-    """A detector that treats rows of zeros as missing sound."""
-
-    def __init__(self, detector):
-        super().__init__()
-        self.detector, self.settings = detector, detector.settings
-
-    def forward(self, video, audio, lengths, audio_mask):
-        return self.detector(video, audio, lengths, audio_mask & audio.ne(0).any(dim=-1))
-
-
-test = store.indices("test")
-for share in (0.0, 0.5, 1.0):
-    lost = [(Patchy(store, share, seed).audio(row) == 0).all(axis=1) for row in test[:20]]
-    print(f"share {share:.1f}: {np.concatenate(lost).mean():.2f} of 20 videos' snippets are silent")
-
-# %% [markdown]
-# Where do the blue lines cross the flat ones? That is the share of missing sound from which a
-# student would be the better choice.
-
-# %% tags=["main-figure", "nbval-ignore-output"]
-# What a failing microphone costs: frame AP of the teacher, with either treatment of missing sound,
-# and of the students, against the share of snippets whose sound is gone. Mean over random masks.
-BRANCHES = {"classification": "anomaly", "alignment": "alignment_anomaly"}
-LISTENERS = {
-    "teacher, skip": (Notices(teacher), plots.MODEL, "-", "o"),
-    "teacher, zeros": (teacher, "#56B4E9", "--", "s"),
-    "audio, UKD": (models.get("audio, UKD"), "#009E73", "-.", "^"),
-}
-failing = {}  # (name, branch) -> AP of each share
-for name, (model, *_) in LISTENERS.items():
-    if model is None:
-        continue
-    for share in shares:
-        chances = range(draws if 0 < share < 1 else 1)  # of nothing and of all there is one choice
-        found = [predict(model, Patchy(store, share, draw), test) for draw in chances]
-        for branch, scores in BRANCHES.items():
-            ap = [100 * average_precision(getattr(p, scores), positive, negative) for p in found]
-            failing.setdefault((name, branch), []).append(np.mean(ap))
-
-fig, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 3.6), sharey=True)
-flat = {"vision, UKD": (plots.TRUTH, "-"), "vision, left alone": ("#8C8C8C", ":")}
-rows = {}
-for ax, branch in zip(axes, BRANCHES, strict=True):
-    for name, (_, colour, dash, marker) in LISTENERS.items():
-        if (name, branch) in failing:
-            values = failing[name, branch]
-            ax.plot(shares, values, dash, color=colour, marker=marker, ms=5, label=name)
-            rows[name, branch] = values
-    for name, (colour, dash) in flat.items():
-        value = 100 * reports[name].metrics[f"ap_{branch}"]
-        ax.axhline(value, color=colour, ls=dash, lw=2, label=name)
-        rows[name, branch] = np.full(len(shares), value)
-    ax.set(xlabel="share of sound that is missing", title=f"{branch} branch")
-axes[0].set_ylabel("frame AP (%)")
-axes[0].legend(frameon=False, fontsize="x-small", loc="lower left")
-plt.show()
-table = pd.DataFrame(rows, index=[f"{share:.0%}" for share in shares]).T
-print(f"frame AP, %, seed {seed}, mean over {draws} masks\n")
-print(table.sort_index(level=1, sort_remaining=False).to_string(float_format="{:.1f}".format))
-if usual:
-    for branch in BRANCHES:
-        lossy = failing["teacher, skip", branch]
-        assert branch == "classification" or lossy[0] - lossy[-1] > 4, "silence costs nothing?"
-        assert lossy[-1] > rows["vision, UKD", branch][0] - 5, "a muted teacher is far below it?"
-
-# %% [markdown]
-# The teacher goes down gently, and where the last sound is gone it arrives about where the student
-# has been all along. On this data there is no share of missing sound at which the student would be
-# clearly the better choice. Nor does it matter much whether anybody tells the teacher about the
-# gaps. The green line shows how it looks when a detector *depends* on the sense that fails: the
-# audio-only student is strong as long as every sound is there, and falls to guessing.
-#
 # The paper's table ([08](08_ablations.ipynb) prints it) reads differently: there the vision-only
 # student comes close to the teacher. Two things stand between. On Soundstage many events are
 # heard only, by design, and no student can win them back; in the paper's table the audio-only
@@ -1196,12 +992,10 @@ if usual:
 #
 # What the student does buy is simplicity: fewer numbers to learn and to compute (section 7 printed
 # them), one encoder in place of two, and no microphone to install.
-
-# %% [markdown]
+#
 # ## Exercises
 #
-# The first asks for a formula, the second for a loss, the third for a detector put together from
-# two.
+# The first asks for a formula, the second for a loss.
 
 # %% [markdown]
 # ### Exercise 1
@@ -1211,7 +1005,7 @@ if usual:
 # squared error $d^2$?
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def best_variance(squared: float, k: float) -> float:
     """The sigma^2 that minimises squared / (k sigma^2) + ln sigma^2."""
     # BEGIN SOLUTION
@@ -1237,7 +1031,7 @@ print("Exercise 1 is solved: set the derivative with respect to ln sigma^2 to ze
 # loss as in section 3, with $\theta = \ln b$: elementwise, without constants, no mean.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def laplace_loss(x_vs: torch.Tensor, x_av: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
     """Negative log-likelihood of x_av under a Laplace distribution around x_vs with scale
     b = exp(theta), up to a constant; all of one shape."""
@@ -1258,44 +1052,6 @@ print(f"an error of 3 at scale 1 costs {laplace_loss(one_wild, 0 * one_wild, 0 *
 print("Exercise 2 is solved; the Gaussian would have asked for 4.5.")
 
 # %% [markdown]
-# ### Exercise 3
-#
-# *10 minutes, medium.* If both detectors are at hand, why choose one for the whole video? Write the
-# switch: the teacher's score where a snippet has sound, the student's where it has none. The check
-# tries it on a microphone that fails half of the time. Does it beat the teacher that skips?
-
-
-# %% tags=["exercise", "solution"]
-def switch(with_sound: np.ndarray, without: np.ndarray, has_sound: np.ndarray) -> np.ndarray:
-    """Scores (S,): ``with_sound`` where ``has_sound`` (S,) bool is true, else ``without``."""
-    # BEGIN SOLUTION
-    # Stumbles: expecting the switch to win. The scores of two detectors are not on one scale, and
-    # a teacher that skips is already a good detector without sound.
-    return np.where(has_sound, with_sound, without)
-    # END SOLUTION
-
-
-# %% tags=["check", "nbval-ignore-output"]
-a, b = np.array([0.9, 0.8, 0.1]), np.array([0.2, 0.3, 0.4])
-answer = switch(a, b, np.array([True, False, True]))
-assert np.allclose(answer, [0.9, 0.3, 0.1]), "sound at the first and third: 0.9, 0.3, 0.1"
-half = Patchy(store, 0.5, 0)
-tracks = [half.audio(row) for row in test]
-has_sound = np.concatenate(
-    [
-        np.zeros(int(store.snippets[row]), bool) if track is None else (track != 0).any(axis=1)
-        for row, track in zip(test, tracks, strict=True)
-    ]
-)
-seen, both = reports["vision, UKD"].predictions, predict(Notices(teacher), half, test)
-for branch, scores in BRANCHES.items():
-    pair = getattr(both, scores), getattr(seen, scores)
-    mixed = 100 * average_precision(switch(*pair, has_sound), positive, negative)
-    kept = 100 * average_precision(pair[0], positive, negative)
-    print(f"{branch:15} teacher that skips {kept:.1f} %, switch {mixed:.1f} %")
-print("Exercise 3 is solved.")
-
-# %% [markdown]
 # ## Recap
 #
 # - derive the distillation loss from a Gaussian and say what each of its terms does: the squared
@@ -1304,9 +1060,8 @@ print("Exercise 3 is solved.")
 #   released form).
 # - show on a toy how predicted uncertainty takes weight away from noisy targets: a line that shares
 #   its two numbers among all points is fitted far better when noisy targets weigh next to nothing.
-# - build the three forms of the loss, the variance head and a teacher that stays frozen: equal to
-#   the package's; the released head is fenced in by $\theta \le -y$, and the teacher refuses to
-#   leave eval mode.
+# - build the three forms of the loss and a teacher that stays frozen: equal to the package's; the
+#   released head is fenced in by $\theta \le -y$, and the teacher refuses to leave eval mode.
 # - read from the gradients of one batch whether a loss of a given weight can do anything: at
 #   $10^{-8}$ the paper's form does nothing, to trunk or head; the released one lives off the few
 #   channels behind its fence.
@@ -1314,9 +1069,8 @@ print("Exercise 3 is solved.")
 #   students gain on those left alone, but for the one that sees plain MSE does as well, and UKD
 #   is not clearly ahead of its own placebo; events that are only heard stay lost, and in the one
 #   seed tried a deaf teacher taught about as well, which fits dense targets and not sound.
-# - test what a predicted sigma knows, and what a failing microphone costs teacher and student:
-#   sigma is an honest size of error, high at visible events and low at static, blind for what is
-#   only heard; the teacher loses its lead step by step and, muted, ends level with the student.
+# - test what a predicted sigma knows: it is an honest size of error, high at visible events and low
+#   at static, blind for what is only heard.
 #
 # The next notebook, [08](08_ablations.ipynb), asks of every part of the detector what this one
 # asked of distillation: what it buys, over seeds, with error bars.

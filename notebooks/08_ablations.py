@@ -9,13 +9,13 @@
 # - say which of the paper's orderings appear on this data and which do not
 # - read many intervals at once without fishing in them
 # - say how many seeds a difference of one point needs
-# - run the study again, on your machines and your data, with a row of your own
+# - repeat rows of the study, and run all of it on your machines and your data
 #
 # **Prerequisites:** [06](06_teacher.ipynb) (both branches, all measures); the parts themselves are
 # built in [03](03_adaptive_fusion.ipynb), [04](04_prompts.ipynb), [05](05_mil_align.ipynb) and
 # [07](07_ukd.ipynb)
 #
-# **Minutes:** 1 on two CPU cores; 30 to teach
+# **Minutes:** 1 on two CPU cores; 25 to teach
 #
 # **Reads:** the result file of ten paired seeds that ships, the feature store (Soundstage unless
 # you say otherwise)
@@ -38,16 +38,18 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from avadclip_lite import paper, plots, study
+from avadclip_lite.compare import paper
 from avadclip_lite.encoders import load_text
-from avadclip_lite.evaluate import average_precision, evaluate, snippet_truth
+from avadclip_lite.experiments import study
+from avadclip_lite.experiments.metrics import record
+from avadclip_lite.experiments.parameters import check_parameters
+from avadclip_lite.features.parallel import parallel_map
 from avadclip_lite.model import build
-from avadclip_lite.run import record
-from avadclip_lite.stage import examples, open_stage, scene_of
-from avadclip_lite.train import trained
-from avadclip_lite.workers import each
+from avadclip_lite.viz import plots
+from avadclip_lite.viz.lesson import open_stage
 
 plots.use_style()
+check_parameters(globals())  # plain papermill hands lists over as text
 store = open_stage(data)
 everything = study.results(protocol="")  # every line of the result file
 per_seed = everything.groupby("seed").variant.nunique()
@@ -80,7 +82,7 @@ usual = not data and n_seeds == 10 and epochs == 15  # the run whose results are
 # which tenth of the training videos is held out to choose the epoch. None of this is a merit of
 # the part. So we trained every configuration ten times, once with each of the seeds 0 to 9, and
 # wrote every result into one file, which ships with the package. `study.results` reads it;
-# section 10 says how it was made.
+# section 8 says how it was made.
 
 # %%
 lines = everything[everything.protocol == "chosen"]
@@ -88,10 +90,10 @@ print(f"{lines.variant.nunique()} configurations, {n_seeds} seeds, {len(lines)} 
 print(f"each line: {len(everything.columns)} columns, among them")
 print("  about   ", ", ".join(everything.columns[:5]))
 print("  measures", ", ".join(c for c in everything.columns if c.startswith(("ap_", "auc_"))))
-print("          ", ", ".join(c for c in everything.columns if c.startswith("map_six")))
+print("          ", ", ".join(c for c in everything.columns if c.startswith("map_anomaly")))
 if not measured_here:
     print("\nThe file was made on OTHER data than the store that is open: what follows until")
-    print("section 8 is about that data. Section 9 says how to make the file for yours.")
+    print("section 8 is about that data. Section 8 says how to make the file for yours.")
 
 # %% [markdown]
 # Take three rows of it: the detector with the paper's fusion, then with the audio-visual prompt
@@ -102,10 +104,10 @@ if not measured_here:
 
 # %%
 MEASURES = {  # as they are called in the file, and here
-    "ap_classification": "AP, classification branch",
-    "ap_alignment": "AP, alignment branch",
-    "map_six_avg": "mean mAP, six classes",
-    "map_seven_avg": "mean mAP, seven classes",
+    "frame_ap_classification": "AP, classification branch",
+    "frame_ap_alignment": "AP, alignment branch",
+    "map_anomaly": "mean mAP, six classes",
+    "map_with_normal": "mean mAP, seven classes",
 }
 parts = results("parts")
 
@@ -126,12 +128,12 @@ def slopes(ax, frame, rows, measure):
 
 steps = ["+ adaptive fusion", "+ audio-visual prompt", "+ focal loss"]
 fig, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 3.6))
-for ax, measure in zip(axes, ("ap_alignment", "map_six_avg"), strict=True):
+for ax, measure in zip(axes, ("frame_ap_alignment", "map_anomaly"), strict=True):
     slopes(ax, parts, steps, measure)
 axes[0].set_ylabel("%")
 plt.show()
 
-for measure in ("ap_alignment", "map_six_avg"):
+for measure in ("frame_ap_alignment", "map_anomaly"):
     d = column(parts, steps[2], measure) - column(parts, steps[1], measure)
     print(f"{MEASURES[measure]}: what the focal loss adds, points, seed by seed")
     print("  " + " ".join(f"{value:+5.1f}" for value in d))
@@ -220,8 +222,8 @@ for frame, row, against in (
     (parts, "+ focal loss", "+ audio-visual prompt"),
     (ukd, "vision only, UKD x 1", "vision only"),
 ):
-    package = study.paired(frame, row, against, "ap_alignment")
-    one, other = (column(frame, name, "ap_alignment") for name in (row, against))
+    package = study.paired(frame, row, against, "frame_ap_alignment")
+    one, other = (column(frame, name, "frame_ap_alignment") for name in (row, against))
     mine = interval((one - other).to_numpy())
     np.testing.assert_allclose(mine, [package.mean, package.low, package.high], rtol=1e-9)
     s = package.differences.std(ddof=1)
@@ -249,10 +251,10 @@ for frame, row, against in (
 # Two more things to know before you read it.
 #
 # - **The baseline.** The paper does not say what its baseline is made of. There are two readings:
-#   no fusion because there is no sound (*sight alone*), or both senses joined in the plainest way
+#   no fusion because there is no sound (*vision only*), or both senses joined in the plainest way
 #   (*concatenation*, a single linear layer). We trained both. Neither has the audio-visual prompt
 #   or the focal loss. So do not take them for the rows of section 4 that sound alike: *vision
-#   only* is the student of 07, a smaller house, and *concatenation* has prompt and focal loss
+#   only* is the student of 07, a smaller model, and *concatenation* has prompt and focal loss
 #   there.
 # - **The branch.** The paper does not say from which of the two branches its AP is, nor over how
 #   many classes its mAP is averaged. We print all of it.
@@ -262,7 +264,7 @@ PAPER = {  # study -> (table, row -> what the paper prints: AP and mean mAP, per
     "parts": (
         "Table 4",
         {
-            "sight alone": paper.ABLATION["baseline"],  # one baseline in the paper,
+            "vision only": paper.ABLATION["baseline"],  # one baseline in the paper,
             "concatenation": paper.ABLATION["baseline"],  # ... our two readings of it
             "+ adaptive fusion": paper.ABLATION["+ fusion"],
             "+ audio-visual prompt": paper.ABLATION["+ audio-visual prompt"],
@@ -312,7 +314,7 @@ def differences(name, row, against, measures=tuple(MEASURES)):
         )
 
 
-differences("parts", "+ adaptive fusion", "sight alone")
+differences("parts", "+ adaptive fusion", "vision only")
 differences("parts", "+ adaptive fusion", "concatenation")
 differences("parts", "+ audio-visual prompt", "+ adaptive fusion")
 differences("parts", "+ focal loss", "+ audio-visual prompt")
@@ -368,7 +370,8 @@ for other in ("cross attention", "addition", "concatenation"):
 # One ordering is the paper's, and by a wide margin: cross attention is last. The others are not.
 # Addition, which has no parameter at all, and concatenation, which has one layer, are both *above*
 # the adaptive fusion, in AP on every single seed. (In mAP concatenation is above it in the paper,
-# too.) Section 9 finds a good part of the reason, and it is not in the fusion.
+# too.) (06 found a good part of the reason, and it is not in the fusion: with the other audio
+# branch the adaptive fusion gains more than addition does.)
 #
 # The third table is about the students of 07, which have one sense at test time. *Without* is a
 # student that learns from labels alone; *UKD x 1* also imitates the audio-visual detector of the
@@ -405,7 +408,7 @@ for row, against in (
 
 # %%
 CLAIMS = [  # study, row, against: the comparisons that the paper's tables make
-    ("parts", "+ adaptive fusion", "sight alone"),
+    ("parts", "+ adaptive fusion", "vision only"),
     ("parts", "+ adaptive fusion", "concatenation"),
     ("parts", "+ audio-visual prompt", "+ adaptive fusion"),
     ("parts", "+ focal loss", "+ audio-visual prompt"),
@@ -511,7 +514,7 @@ for label, count in zip(("single intervals", "joint intervals"), joint.T, strict
 # %% tags=["main-figure"]
 # What each part buys on Soundstage (synthetic): paired differences over ten seeds with 95 %
 # intervals, each for itself (thick) and all of them together (thin).
-SHOWN = ("ap_classification", "ap_alignment", "map_six_avg")
+SHOWN = ("frame_ap_classification", "frame_ap_alignment", "map_anomaly")
 pairs = {(c, m): study.paired(frames[c[0]], c[1], c[2], m) for c in CLAIMS for m in SHOWN}
 together = joint_factor(np.array([p.differences for p in pairs.values()]))
 COLOURS = {"joint": plots.MODEL, "single": plots.BASELINE, "neither": "#8C8C8C"}
@@ -587,7 +590,9 @@ print(pd.DataFrame(rows, index=["s"] + [f"{n} seeds" for n in counts]).T.to_stri
 # *did* find something, how large did the effect seem on average?
 
 # %%
-s = np.median([p.differences.std(ddof=1) for (_, m), p in pairs.items() if m == "ap_alignment"])
+s = np.median(
+    [p.differences.std(ddof=1) for (_, m), p in pairs.items() if m == "frame_ap_alignment"]
+)
 dice = np.random.default_rng(2)
 print(f"true effect 1.0 point, s = {s:.1f} points (AP, alignment branch)")
 for n in counts:
@@ -631,7 +636,7 @@ chosen_by.index.name = None
 print(chosen_by.T.to_string())
 print()
 for against in ("chosen", "last"):
-    for measure in ("ap_classification", "ap_alignment", "map_six_avg"):
+    for measure in ("frame_ap_classification", "frame_ap_alignment", "map_anomaly"):
         p = study.paired(epochs_of, "best on test", against, measure)
         print(f"{MEASURES[measure]:25} {p}")
 
@@ -666,7 +671,7 @@ tasks = [
     for seed in again
     for variant in ALONE
 ]
-repeated = [line for lines in each(study.repeat, tasks, jobs=jobs) for line in lines]
+repeated = [line for lines in parallel_map(study.repeat, tasks, jobs=jobs) for line in lines]
 MARGIN = 3.0  # points
 
 filed = everything[everything.protocol == "chosen"].set_index(["variant", "seed"])
@@ -674,20 +679,22 @@ rows, furthest = [], 0.0
 for line in repeated:
     key = line["variant"], line["seed"]
     about = {"row": f"{key[0]} only, seed {key[1]}"}
-    for measure in ("ap_classification", "ap_alignment"):
+    for measure in ("frame_ap_classification", "frame_ap_alignment"):
         about[f"{MEASURES[measure]}: here"] = f"{100 * line[measure]:.2f}"
         if measured_here and key in filed.index:
             then = 100 * filed.loc[key, measure]
             about[f"{MEASURES[measure]}: file"] = f"{then:.2f}"
             furthest = max(furthest, abs(100 * line[measure] - then))
         record(
-            f"frame {MEASURES[measure]}, %",
-            100 * line[measure],
+            measure,
+            line[measure],
             dataset="Soundstage" if not data else store.path.name,
+            detector=key[0],
+            split="test",
             seed=key[1],
             config=line["config"],
             device=device,
-            protocol=f"test split, {key[0]} only, trained again",
+            protocol="trained again",
         )
     rows.append(about)
 print(pd.DataFrame(rows).set_index("row").T.to_string())
@@ -695,202 +702,18 @@ print(f"\nfurthest from the file: {furthest:.2f} points")
 assert not usual or furthest < MARGIN, "these trainings are not those of the file"
 
 # %% [markdown]
-# ## 9. What is not in the paper's tables
-#
-# An ablation answers the questions that its rows ask. Two questions came up in 06 that no row of
-# the paper's tables asks, and both have uncomfortable answers. It is good practice to print them
-# with the same care as what was hoped for.
-#
-# **The ear.** The released audio branch is causal, and 06 found that it makes the detector late.
-# It compared the two ears of the adaptive fusion on three seeds, then on the ten of the file.
-# Here is the table in full: the second convolution of each audio block looks ahead, nothing else
-# differs (`audio_context="both"`). And since the choice among kinds of fusion was made with the
-# causal ear, addition gets the other ear as well.
-
-# %%
-fusion = frames["fusion"]
-EARS = [
-    ("fusion", "adaptive, ear both ways", "adaptive"),
-    ("fusion", "addition, ear both ways", "addition"),
-    ("fusion", "adaptive, ear both ways", "addition, ear both ways"),
-]
-shown = ["adaptive", "addition", "adaptive, ear both ways", "addition, ear both ways"]
-ears = study.table(fusion[fusion.row.isin(shown)], list(MEASURES)).rename(columns=MEASURES)
-ears.index.name = None
-print(ears.to_string())
-print()
-for claim in EARS:
-    differences(*claim)
-
-# %% [markdown]
-# What 06 found for the adaptive fusion holds in AP for either kind of fusion; after sound itself,
-# no part of section 3 brings as much AP. It is not a gain throughout: with addition the mAP over
-# six classes falls a little. Now look at the third comparison. With this ear the adaptive fusion
-# is level with addition in the classification branch, and close behind it in the other.
-#
-# How much a part is worth may depend on the company it keeps: an **interaction**. It can be
-# measured like everything else, seed by seed: what the ear gives to adaptive fusion, minus what it
-# gives to addition.
-
-# %%
-for measure in MEASURES:
-    gain = {
-        kind: column(fusion, f"{kind}, ear both ways", measure) - column(fusion, kind, measure)
-        for kind in ("adaptive", "addition")
-    }
-    mean, low, high = interval((gain["adaptive"] - gain["addition"]).to_numpy())
-    print(f"{MEASURES[measure]:27} {mean:+5.1f} [{low:+5.1f}, {high:+5.1f}]")
-
-# %% [markdown]
-# The adaptive fusion gains more from the other ear than addition does. So a good part of what the
-# second table held against the adaptive fusion goes with an ear that comes late. An ablation that
-# changes one part at a time measures that part *in the company of the others*, and its verdict
-# holds in that company.
-#
-# **The cheap rival.** 06 compared the audio-visual detector with *late fusion*: take the
-# confidences of a vision-only and of an audio-only detector, and believe the higher. It needs no
-# fusion module, no gate and no joint training. The two detectors were trained in section 8, so
-# their late fusion costs one line. The rows of the same seeds from the file stand beside it.
-
-# %% tags=["nbval-ignore-output"]
-test = store.indices("test")
-lengths = store.snippets[test]
-positive, negative = snippet_truth(store.frame_truth(test), lengths, store.stride)
-predictions = {}
-for seed in again:
-    for variant in ALONE:
-        settings = study.VARIANTS[variant].settings(
-            scale=scale, seed=seed, epochs=epochs, dim=store.dim, device=device
-        )
-        model = trained(settings, store, progress=False).model
-        predictions[variant, seed] = evaluate(model, store).predictions
-
-rivals = {}
-if len(ALONE) == 2:
-    for seed in again:
-        both = [predictions[variant, seed].anomaly for variant in ALONE]
-        ap = {
-            "vision only": both[0],
-            "audio only": both[1],
-            "late fusion, the higher": np.maximum(*both),
-        }
-        column_of = {
-            name: 100 * average_precision(one, positive, negative) for name, one in ap.items()
-        }
-        for name in ("addition", "adaptive", "adaptive, ear both ways"):
-            if measured_here and seed in whole:
-                column_of[f"{name} (file)"] = column(fusion, name, "ap_classification")[seed]
-        rivals[f"seed {seed}"] = column_of
-        record(
-            "frame AP, classification branch, %",
-            column_of["late fusion, the higher"],
-            dataset="Soundstage" if not data else store.path.name,
-            seed=seed,
-            device=device,
-            protocol="test split, late fusion: the higher of both confidences",
-        )
-    print("frame AP, %, classification branch\n")
-    print(pd.DataFrame(rivals).to_string(float_format="{:.1f}".format))
-    for seed, ap in rivals.items():
-        assert not usual or ap["late fusion, the higher"] > ap["vision only"] + 2, seed
-
-# %% [markdown]
-# Two seeds are an anecdote, as section 1 said, so no interval here; 06 has a third. But the picture
-# is the same in both: believing the more alarmed of two single-sense detectors is ahead of the
-# audio-visual detector as published, ahead of addition, and about level with what the other ear
-# reaches. On this stage,
-# where many events reach one sense only, that rule has an easy life. It belongs in the table all
-# the same. A reader who is shown only relatives of one's own method cannot know what the method is
-# worth.
-#
-# Late fusion can be looked at, too. Here it is on the video of the three running examples in which
-# sound saves the day: green is what the audio-only detector says, amber the vision-only one, and
-# blue whichever is higher.
-
-# %% tags=["nbval-ignore-output"]
-row = examples(store)["sound saves"]
-place = int(np.flatnonzero(test == row)[0])
-if len(ALONE) == 2:
-    seen, heard = (predictions[variant, again[0]].video(place)[0] for variant in ALONE)
-    scene = scene_of(store, row)
-    plots.timeline(
-        {"the higher": np.maximum(seen, heard), "vision only": seen, "audio only": heard},
-        store.segments(row),
-        fps=24,
-        seconds=store.frames[row] / 24,
-        names=dict(zip(store.classes.codes, store.classes.words, strict=True)),
-        wave=scene.wave() if scene else None,
-        sound=scene is not None,
-        title="sound saves: late fusion",
-    )
-    plt.show()
-    event = store.frame_truth([row]).reshape(-1, store.stride).mean(axis=1) > 0.5
-    for name, a in {"vision only": seen, "audio only": heard}.items():
-        print(f"{name}: mean confidence in the event {a[event].mean():.2f}", end="")
-        print(f", elsewhere {a[~event].mean():.2f}")
-
-# %% [markdown]
-# The event is off camera, so amber has nothing to say, and blue lies on green. Late fusion needs no
-# training to do that; what it cannot do is weigh one sense by the other.
-#
-# None of this makes the adaptive gate a bad idea. It makes it an idea that has been tested on one
-# synthetic stage, in one company, with ten seeds, and did not win there. A result of that kind is
-# worth as much as one that came out as hoped, provided that it is as carefully made; and it is
-# worth more to the next person, who will otherwise try the same.
-#
-# ## 10. How the file was made, and a row of your own
+# The whole file came out of one command, and for data of your own, or for XD-Violence (09), it is
+# the same one with another store:
 #
 #     python -m avadclip_lite study --out data/studies/soundstage.csv --seeds 10 --jobs 2
-#
-# trains whatever the file lacks, one line after the other, and may be interrupted at any time. Each
-# line carries the digest of its configuration, of the data and of the package's sources, so that a
-# line which no longer belongs can be told. The cell adds up what it cost, by the clock on the wall:
-# the two cores had other work to do as well, so undisturbed it takes less.
-
-# %%
-once = everything.drop_duplicates(["variant", "seed"])
-hours = once.seconds.sum() / 3600
-print(f"{len(once)} trainings with their tests, {hours:.1f} hours one after the other")
-print(f"median {once.seconds.median():.0f} s, longest {once.seconds.max():.0f} s")
-print("columns that say where a line is from:", ", ".join(everything.columns[4:8]))
-assert everything.groupby(["variant", "seed", "protocol"]).size().max() == 1, "a line stands twice"
-
-# %% [markdown]
-# Trainings do not need each other (but for students, which need their teacher), so they spread over
-# whatever you have. joblib does the spreading; the backend is a word on the command line:
-#
-# | you have | you add |
-# |---|---|
-# | one machine with 16 cores | `--jobs 16` |
-# | a Dask cluster | `--backend dask --address tcp://10.0.0.7:8786` |
-# | a Ray cluster | `--backend ray --address ray://10.0.0.7:10001` |
-#
-# On data of your own, or on XD-Violence (09), the same tables come out of
-#
 #     python -m avadclip_lite run --data STORE --scale xd --seeds 5 --jobs 4 --out runs/xd
 #
-# which first makes such a file and then runs the notebooks on it, this one included. `--studies
-# fusion parts` trains less. Three seeds are little, as section 7 showed; it is better to ask one
-# question with twenty seeds than ten questions with two.
+# It trains whatever the file lacks and may be interrupted at any time. `--jobs`, or `--backend
+# dask` or `ray` with an `--address`, spreads trainings over what you have. The second command first
+# makes such a file and then runs the notebooks on it, this one included. Three seeds are little, as
+# section 7 showed; it is better to ask one question with twenty seeds than ten questions with two.
 #
-# A row of your own is a name in `study.VARIANTS` and a label in `study.STUDIES`. A variant names
-# the fields of the configuration (`config.py`) that differ from the detector in the paper's form;
-# everything else, the seed included, stays what it is. For instance, an open question of this
-# notebook: the audio-visual prompt costs mAP in the company of the causal ear. And with the other
-# one? That takes one more variant, and it is not in the file.
-
-# %%
-mine = study.Variant(fields={"audio_context": "both", "av_prompt": "none"})
-reference = study.VARIANTS["paper"].settings(scale="soundstage", seed=3).to_dict()
-changed = mine.settings(scale="soundstage", seed=3).to_dict()
-for section in ("model", "loss", "train", "data"):
-    for name, value in changed[section].items():
-        if value != reference[section][name]:
-            print(f"{section}.{name}: {reference[section][name]} becomes {value}")
-print("\nrows of the file that differ from the paper's detector by a single field:")
-for name, variant in study.VARIANTS.items():
-    if variant.form == "paper" and variant.role == "audio_visual" and len(variant.fields) == 1:
-        print(f"  {name:20} {dict(variant.fields)}")
+# ## Exercises
 
 # %% [markdown]
 # ### Exercise 1
@@ -904,7 +727,7 @@ for name, variant in study.VARIANTS.items():
 # because it need not assume independence.)
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def unpaired(a, b):
     """Ends (low, high) of the 95 % interval of mean(a) - mean(b), seeds not paired; a, b (n,)."""
     # BEGIN SOLUTION
@@ -945,7 +768,7 @@ for line in changed:
 # the difference is distinguishable; the check tells whether that agrees with the intervals.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def sign_flip(d):
     """Share of sign patterns under which |mean| is at least that of the differences d (n,)."""
     # BEGIN SOLUTION
@@ -971,7 +794,7 @@ print(f"Exercise 2 is solved. Both ways of judging agree on {agree} of {len(pair
 # asked for. The check applies it to every comparison of the forest plot.
 
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def seeds_for(points, s):
     """The smallest number of seeds whose 95 % interval is at most ± points wide."""
     # BEGIN SOLUTION
@@ -1004,16 +827,16 @@ print("Exercise 3 is solved.")
 #   stories.
 # - say which of the paper's orderings appear on this data and which do not: sound helps, cross
 #   attention is last, both students gain; adaptive fusion is behind addition and concatenation,
-#   much of it by the causal ear that it came with, and the prompt costs mAP; the focal loss cannot
-#   be told from nothing.
+#   much of it by the causal audio branch that it came with, and the prompt costs mAP; the focal
+#   loss cannot be told from nothing.
 # - read many intervals at once without fishing in them: of forty intervals two may exclude zero by
 #   chance; the max-t factor, from flipping signs, says which differences stand up to being picked
 #   out.
 # - say how many seeds a difference of one point needs: from the spread of the paired differences;
 #   few seeds miss small effects, and when they do find one they exaggerate it.
-# - run the study again, on your machines and your data, with a row of your own: `study` trains what
-#   a result file lacks, on as many cores or machines as there are, and a variant is a handful of
-#   configuration fields.
+# - repeat rows of the study, and run all of it on your machines and your data: two rows trained
+#   here came out as in the file; `study` trains what a result file lacks, on as many cores or
+#   machines as there are.
 #
 # All of this was a synthetic stage. Notebook [09](09_xd_violence.ipynb) takes the same tables to
 # real XD-Violence features and to the authors' checkpoints.

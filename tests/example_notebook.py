@@ -34,14 +34,17 @@ seeds: list[int] = [0, 1]  # of nothing, several times
 import matplotlib.pyplot as plt
 
 from avadclip_lite.config import make_config
-from avadclip_lite.experiments.run import record
+from avadclip_lite.experiments.metrics import record
+from avadclip_lite.experiments.parameters import check_parameters
+
+check_parameters(globals())
 
 # %% [markdown]
 # We add, because a sum of ones is easily checked by hand: $1 + 1 = 2$.
 
 # %%
 total = sum([1] * epochs)
-record("sum", total, dataset="ones", seed=seed, config=make_config(seed=seed))
+record("events", total, dataset="ones", seed=seed, config=make_config(seed=seed))
 print(total, object() is not None)
 
 # %% [markdown]
@@ -57,7 +60,7 @@ plt.show()
 #
 # *2 minutes, easy.* Write a function that gives the double of a number.
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def double(x):
     # BEGIN SOLUTION
     # Stumbles: the double is taken for the square, which is the same at two
@@ -73,7 +76,7 @@ assert double(2) == 4, "twice two is four"
 #
 # *3 minutes, hard.* Write a function that gives the half of a number.
 
-# %% tags=["exercise", "solution"]
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def half(x):
     # BEGIN SOLUTION
     # Stumbles: a whole-number division loses the half

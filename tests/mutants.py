@@ -1,4 +1,4 @@
-"""Ten small faults, one at a time, in a copy of the package; each must be noticed by a named test.
+"""Small faults, one at a time, in a copy of the package; each must be noticed by a named test.
 
     python tests/mutants.py            # all, as a table
     python tests/mutants.py "K off"    # those whose name holds these words
@@ -78,8 +78,8 @@ MUTANTS = [
     Mutant(
         "sigmoid left out",
         "fusion.py",
-        "return torch.sigmoid(self.weigh(torch.cat([x_v, x_a], dim=-1)))",
-        "return self.weigh(torch.cat([x_v, x_a], dim=-1))",
+        "return torch.sigmoid(self.gate_proj(torch.cat([x_v, x_a], dim=-1)))",
+        "return self.gate_proj(torch.cat([x_v, x_a], dim=-1))",
         "tests/test_fusion.py::test_adaptive_fusion_by_hand",
     ),
     Mutant(
@@ -98,7 +98,7 @@ MUTANTS = [
     ),
     Mutant(
         "the teacher left in training mode",
-        "train.py",
+        "model.py",
         "        return super().train(False)\n",
         "        return super().train(mode)\n",
         "tests/test_train.py::test_the_frozen_teacher_cannot_be_unfrozen",
@@ -113,9 +113,187 @@ MUTANTS = [
     Mutant(
         "audio shifted by a snippet",
         "dataset.py",
-        "audio = self._gather(self._audio, audio_start, audio_lengths, step)",
-        "audio = self._gather(self._audio, audio_start, audio_lengths, step).roll(1, dims=1)",
+        "audio=gathered(self._audio, audio_start, audio_lengths)",
+        "audio=gathered(self._audio, audio_start, audio_lengths).roll(1, dims=1)",
         "tests/test_store.py::test_a_batch_equals_a_loop",
+    ),
+    Mutant(
+        "a loss that stops at NaN",
+        "losses.py",
+        "torch.where(p <= 0, -100.0,",
+        "torch.where(~(p > 0), -100.0,",
+        "tests/test_train.py::test_a_loss_that_is_not_finite_is_reported",
+    ),
+    Mutant(
+        "means of losses unweighted",
+        "train.py",
+        "part.detach() * len(index)\n            seen += len(index)",
+        "part.detach()\n            seen += 1",
+        "tests/test_train.py::test_losses_are_means_over_videos_not_over_batches",
+    ),
+    Mutant(
+        "batches left sorted",
+        "dataset.py",
+        "return [batches[i] for i in torch.randperm(len(batches), generator=generator)]",
+        "return batches",
+        "tests/test_train.py::test_length_aware_batches_see_every_bag_once_with_less_padding",
+    ),
+    Mutant(
+        "hold-out judged by all crops",
+        "train.py",
+        'self.settings.override(crops="first")',
+        "self.settings",
+        "tests/test_train.py::test_held_out_videos_are_judged_by_one_crop_in_float32",
+    ),
+    Mutant(
+        "hold-out judged in bf16",
+        "train.py",
+        "output = predict(model, batch)",
+        "output = predict(model, batch, model.settings.train.precision)",
+        "tests/test_train.py::test_held_out_videos_are_judged_by_one_crop_in_float32",
+    ),
+    Mutant(
+        "watch called in training mode",
+        "train.py",
+        "watch(self.model.eval())",
+        "watch(self.model)",
+        "tests/test_train.py::test_watch_sees_the_epochs_weights_in_eval_mode",
+    ),
+    Mutant(
+        "the guard for fully masked windows gone",
+        "temporal.py",
+        "keys = keys | ~keys.any(dim=1, keepdim=True)",
+        "keys = keys.clone()",
+        "tests/test_model.py::test_padding_never_reaches_a_valid_snippet",
+    ),
+    Mutant(
+        "weights written before the state",
+        "train.py",
+        "        _write(folder / STATE, _packed(tensors, scalars=scalars))\n"
+        "        if self.chosen_epoch == self.epoch:\n"
+        "            self.save_weights(folder)\n",
+        "        if self.chosen_epoch == self.epoch:\n"
+        "            self.save_weights(folder)\n"
+        "        _write(folder / STATE, _packed(tensors, scalars=scalars))\n",
+        "tests/test_train.py::test_a_kill_between_the_writes_of_an_epoch_leaves_one_choice",
+    ),
+    Mutant(
+        "the state beside the weights ignored",
+        "train.py",
+        'if told is not None and _header(weights).get("epoch") != str(told):',
+        "if False:",
+        "tests/test_train.py::test_a_kill_between_the_writes_of_an_epoch_leaves_one_choice",
+    ),
+    Mutant(
+        "the teacher's heads computed for nobody",
+        "model.py",
+        "features, _, _ = self.detector.encode(batch)",
+        "features = self.detector(batch).features",
+        "tests/test_train.py::test_the_teacher_of_a_student_computes_no_heads",
+    ),
+    Mutant(
+        "the head in bfloat16",
+        "model.py",
+        "with torch.autocast(x.device.type, enabled=False):\n            x = x.float()",
+        "if True:",
+        "tests/test_train.py::test_bf16_does_not_round_confidences",
+    ),
+    Mutant(
+        "the text tower shared between detectors",
+        "model.py",
+        "copy.deepcopy(context.text)",
+        "context.text",
+        "tests/test_model.py::test_detectors_own_their_weights",
+    ),
+    Mutant(
+        "clips of a film on both sides of the hold-out",
+        "dataset.py",
+        'return name.partition("__#")[0]',
+        "return name",
+        "tests/test_dataset.py::test_clips_of_one_film_are_held_out_together",
+    ),
+    Mutant(
+        "the last snippet cut where sound is shorter, as released too",
+        "evaluate.py",
+        'separate = model.settings.data.resample == "separate"',
+        "separate = False",
+        "tests/test_dataset.py::test_sound_that_is_one_snippet_shorter_cuts_the_paper_form_alone",
+    ),
+    Mutant(
+        "partial sound not masked in evaluation",
+        "evaluate.py",
+        "store.audio_mask(i)[: len(video)]))",
+        "None))",
+        "tests/test_dataset.py::test_partial_sound_is_masked_by_one_rule_everywhere",
+    ),
+    Mutant(
+        "partial sound not masked in training",
+        "dataset.py",
+        "mask &= self._flags",
+        "mask | self._flags",
+        "tests/test_dataset.py::test_partial_sound_is_masked_by_one_rule_everywhere",
+    ),
+    Mutant(
+        "a device of another kind accepted",
+        "config.py",
+        'if device.type not in ("cpu", "cuda"):',
+        "if False:",
+        "tests/test_train.py::test_settings_that_do_not_fit_are_refused",
+    ),
+    Mutant(
+        "pseudo labels lost with an interruption",
+        "train.py",
+        'self.model.load_training_state(under("hooks."))',
+        "pass",
+        "tests/test_seam.py::test_an_interrupted_two_stage_training_goes_on_exactly",
+    ),
+    Mutant(
+        "a detector's own batches ignored",
+        "train.py",
+        "self.model.batches(bags, self.shuffling)",
+        "Detector.batches(self.model, bags, self.shuffling)",
+        "tests/test_seam.py::test_paired_batches_hold_as_many_normal_as_anomalous_bags",
+    ),
+    *(
+        Mutant(
+            f"{field} not wired through",
+            file,
+            old,
+            new,
+            f"tests/test_every_field.py::test_two_values_of_a_field_give_two_trainings[{field}]",
+        )
+        for field, file, old, new in (
+            ("heads", "model.py", "heads=model.heads", "heads=1"),
+            (
+                "similarity_threshold",
+                "model.py",
+                "threshold=model.similarity_threshold",
+                "threshold=0.7",
+            ),
+            ("tcn_dilations", "model.py", "dilations=model.tcn_dilations", "dilations=(1, 2)"),
+            ("tcn_dropout", "model.py", "dropout=model.tcn_dropout", "dropout=0.1"),
+            ("audio_context", "model.py", "context=model.audio_context", 'context="causal"'),
+            (
+                "prompt_temperature",
+                "model.py",
+                "temperature=model.prompt_temperature",
+                "temperature=1.0",
+            ),
+            ("temperature", "model.py", "prompted, model.temperature)", "prompted)"),
+            (
+                "fusion_heads",
+                "fusion.py",
+                "(settings.dim, settings.fusion_heads)",
+                "(settings.dim)",
+            ),
+            ("focal_gamma", "losses.py", "gamma=settings.focal_gamma", "gamma=2.0"),
+            ("focal_alpha", "losses.py", "alpha=settings.focal_alpha if", "alpha=0.25 if"),
+            ("topk_divisor", "losses.py", "divisor = settings.topk_divisor", "divisor = 16"),
+            ("ukd_mask", "losses.py", "output.mask if settings.ukd_mask else None", "output.mask"),
+            ("grad_clip", "train.py", "if train.grad_clip:", "if False:"),
+            ("milestones", "train.py", 'group["lr"] = rate * decay', 'group["lr"] = rate'),
+            ("max_steps", "train.py", "if self.step == train.max_steps:", "if False:"),
+        )
     ),
 ]
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jupytext
+from authoring import CARRIED
 
 from avadclip_lite.experiments.report import markdown, title_and_question
-from avadclip_lite.experiments.run import cell_source, cell_tags, parse_parameters, read_notebook
+from avadclip_lite.experiments.run import cell_tags, read_notebook
 
 SIZE_LIMIT = 3 * 2**20  # bytes of a committed notebook
 TAGS = {
@@ -28,6 +30,7 @@ TAGS = {
     "main-figure",  # goes to the report's front page; opens with a comment, its caption
     "nbval-ignore-output",  # what training, timing or the machine decides
 }
+TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool}  # of a parameter
 PARTS = ("type", "source", "tags")  # of a cell, what the two halves share
 LABELS = (
     "Question",
@@ -40,13 +43,18 @@ LABELS = (
 ABSOLUTE = re.compile(r"(?<![\w.~/:])(/(home|Users|root|tmp|work|mnt|opt|usr|var)/\w|[A-Z]:\\\w)")
 
 
+def cell_source(cell: Mapping[str, Any]) -> str:
+    """A notebook file stores source as a string or as a list of lines."""
+    return "".join(cell["source"])
+
+
 @dataclass(frozen=True)
 class Page:
     """A notebook and its script, as they lie on disk."""
 
     path: Path
 
-    @property
+    @cached_property
     def cells(self) -> list[dict[str, Any]]:
         return read_notebook(self.path)["cells"]
 
@@ -205,19 +213,28 @@ def parameters(page: Page) -> Iterator[str]:
     number, cell = tagged[0]
     if page.code and page.code[0][0] != number:
         yield "a code cell stands before the parameters"
-    try:
-        found = parse_parameters(cell_source(cell), where=page.path.name)
-    except (SyntaxError, ValueError) as error:
-        yield str(error)
-        return
-    for name, parameter in found.items():
-        if not parameter.help:
+    lines = cell_source(cell).splitlines()
+    for node in ast.parse("\n".join(lines)).body:
+        if not isinstance(node, ast.AnnAssign) or node.value is None:
+            yield (
+                "the parameters cell may only hold lines `name: type = value  # comment`, found: "
+                f"{ast.unparse(node)}"
+            )
+            continue
+        name, kind = ast.unparse(node.target), ast.unparse(node.annotation)
+        if kind not in TYPES and not re.fullmatch(r"list\[(int|float|str)\]", kind):
+            yield f"parameter {name} has type {kind}; use int, float, str, bool or a list of these"
+            continue
+        try:
+            default = ast.literal_eval(node.value)
+        except ValueError:
+            yield f"the default of {name} is no plain literal"
+            continue
+        if "#" not in lines[node.end_lineno - 1][node.end_col_offset :]:
             yield f"parameter {name} has no comment on its line"
-        plain = {"int": int, "float": (int, float), "str": str, "bool": bool}
-        wanted = plain.get(parameter.type, list)
-        default = parameter.default
+        wanted = TYPES.get(kind, list)
         if not isinstance(default, wanted) or (wanted is int and isinstance(default, bool)):
-            yield f"parameter {name}: the default {default!r} is no {parameter.type}"
+            yield f"parameter {name}: the default {default!r} is no {kind}"
 
 
 @rule
@@ -248,6 +265,8 @@ def exercises(page: Page) -> Iterator[str]:
             yield f"cell {number}: the prompt before it does not open with `### Exercise {count}`"
         if cell["cell_type"] != "code" or "solution" not in tags:
             yield f"cell {number}: an exercise is a code cell tagged `exercise` and `solution`"
+        if not cell["metadata"].get("jupyter", {}).get("source_hidden"):
+            yield f'cell {number}: a solution is folded: jupyter={{"source_hidden": true}}'
         lines = [line.strip() for line in cell_source(cell).splitlines()]
         marks = [line for line in lines if line in ("# BEGIN SOLUTION", "# END SOLUTION")]
         if marks != ["# BEGIN SOLUTION", "# END SOLUTION"]:
@@ -310,13 +329,14 @@ def no_absolute_paths(page: Page) -> Iterator[str]:
 
 @rule
 def only_our_metadata(page: Page) -> Iterator[str]:
-    """Nothing of the author's machine or editor: the kernel is `python3`, cells carry tags only."""
+    """Nothing of the author's machine or editor: the kernel is `python3`, cells carry what both
+    halves can say."""
     notebook = read_notebook(page.path)
     if set(notebook["metadata"]) != {"kernelspec"}:
         yield f"notebook metadata holds {', '.join(sorted(notebook['metadata']))}"
     elif notebook["metadata"]["kernelspec"]["name"] != "python3":
         yield f"the kernel is {notebook['metadata']['kernelspec']['name']!r}, not 'python3'"
     for number, cell in enumerate(notebook["cells"]):
-        odd = set(cell["metadata"]) - {"tags", "jupyter"}
+        odd = set(cell["metadata"]) - set(CARRIED)
         if odd:
             yield f"cell {number} carries metadata {', '.join(sorted(odd))}"

@@ -6,7 +6,15 @@ import pytest
 
 from avadclip_lite.config import CCTV_CLASSES, XD_CLASSES
 from avadclip_lite.dataset import class_events, has_label, parse_codes, parse_label, truth_events
-from avadclip_lite.features.annotations import read_annotations
+from avadclip_lite.features.annotations import (
+    is_hidden,
+    match_names,
+    read_annotations,
+    read_table,
+    read_text,
+    some,
+    video_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -107,5 +115,148 @@ def test_bad_lines_are_refused_with_their_number(tmp_path, line, message):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="annotation file .*none.txt does not exist"):
+    with pytest.raises(FileNotFoundError, match="none.txt does not exist"):
         read_annotations(tmp_path / "none.txt", XD_CLASSES)
+
+
+# ---------------------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("a_label_A", "a_label_A"),
+        ("a_label_A.mp4", "a_label_A"),
+        ("test/a_label_A.MKV", "test/a_label_A"),
+        (r"test\sub\a.mp4", "test/sub/a"),
+        ("./a.avi ", "a"),
+        ("A.Film.1999", "A.Film.1999"),  # no suffix of a video
+        (".mp4", ".mp4"),
+        ("Cafe\u0301.mp4", "Caf\u00e9"),  # as macOS writes it
+    ],
+)
+def test_names_are_compared_in_one_form(given, name):
+    assert video_name(given) == name == video_name(name)
+
+
+def test_names_match_by_their_last_part_and_folders_choose():
+    videos = ["test/one_label_G", "two", "a/clip", "b/clip", "clip", "film.mp4", "film.mkv"]
+    listed = ["one_label_G.mp4", "/home/x/two.avi", "b/clip", "clip.mp4", "nobody", "film.mkv"]
+    found, unmatched = match_names(listed, videos)
+    assert found == {
+        "test/one_label_G": "one_label_G.mp4",
+        "two": "/home/x/two.avi",
+        "b/clip": "b/clip",
+        "clip": "clip.mp4",
+        "film.mkv": "film.mkv",
+    }
+    assert unmatched == ["nobody"]
+    assert match_names([r"C:\films\a\clip.MP4"], ["a/clip", "b/clip"])[0] == {
+        "a/clip": r"C:\films\a\clip.MP4"
+    }
+    assert match_names(["Caf\u00e9"], ["x/Cafe\u0301"])[0] == {"x/Cafe\u0301": "Caf\u00e9"}
+    assert match_names([], ["a"]) == ({}, []) and match_names(["a"], []) == ({}, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("listed", "videos", "message"),
+    [
+        (["clip"], ["a/clip", "b/clip"], "'clip' could be 'a/clip' or 'b/clip'; write it as one"),
+        (["x/clip.mp4"], ["a/clip", "b/clip"], "'x/clip.mp4' could be 'a/clip' or"),
+        (["one", "t/one"], ["t/one"], "'one' and 't/one' are both names of video 't/one'; keep"),
+    ],
+)
+def test_names_that_could_be_two_are_refused(listed, videos, message):
+    with pytest.raises(ValueError, match=message):
+        match_names(listed, videos)
+
+
+@pytest.mark.parametrize("name", ["._a.mp4", "x/.DS_Store", "Thumbs.db", r"desktop.ini", ".a.npy"])
+def test_files_of_other_systems_are_hidden(name):
+    assert is_hidden(name) and not is_hidden("x/a.mp4") and not is_hidden("thumbs.mp4")
+
+
+def test_many_names_are_counted_and_some_named():
+    assert some(["a"]) == "1 video: a" and some(list("abc"), "file") == "3 files: a, b, c"
+    assert some([str(k) for k in range(1250)]) == "1,250 videos: 0, 1, 2 and 1,247 more"
+
+
+# ---------------------------------------------------------------------------- text and tables
+
+
+CAFE = "Caf\u00e9.1999__#1_label_B1-0-0 1 5\n"
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "latin-1"]
+)
+def test_encodings_are_told_apart(tmp_path, encoding):
+    path, remarks = tmp_path / "annotations.txt", []
+    text = CAFE.encode(encoding)
+    if encoding == "utf-16":
+        path.write_bytes(b"\xfe\xff" + CAFE.encode("utf-16-be"))  # the other order
+        assert read_annotations(path, XD_CLASSES, remarks)
+    path.write_bytes(text)
+    assert read_annotations(path, XD_CLASSES, remarks) == {CAFE.split()[0]: [(None, 1, 5)]}
+    guessed = encoding in ("cp1252", "latin-1")
+    assert len(remarks) == guessed
+    if guessed:
+        assert f"{path} is not in UTF-8 and was read as Windows-1252" in remarks[0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "\u76d1\u63a7\u8d70\u5eca 1 5".encode("gbk") + b"\x81\x8d",
+        b"\xff\xfea",  # half a character
+        b"PK\x03\x04\x14\x00\x06\x00\x08\x00\x00\x00!\x00\xa4\xdd\x00\xd8\xd9",  # a spreadsheet
+    ],
+)
+def test_what_is_no_known_text_is_refused(tmp_path, data):
+    (tmp_path / "list").write_bytes(data)
+    with pytest.raises(ValueError, match="list is not text in UTF-8, UTF-16 or Windows-1252; save"):
+        read_text(tmp_path / "list")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name,label\nx y,A\n",
+        "NAME;Label;\n\nx y ; A;\n",
+        "\ufeffName\tLABEL\r\nx y\tA\r\n",
+        '"name","label"\r"x y","A"\r',
+        "label,Name\nA,x y\n,\n",
+    ],
+)
+def test_tables_of_other_programs(tmp_path, text):
+    path = tmp_path / "list.csv"
+    path.write_bytes(text.encode())
+    ((where, cells),) = read_table(path, {"name": "", "label": ""})
+    assert (cells["name"], cells["label"]) == ("x y", "A")
+    assert where.startswith(f"{path}, line ")
+
+
+def test_bad_tables_are_refused(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("Name;Class\na;b\nc;d;e\n")
+    with pytest.raises(ValueError, match="list.csv, line 3: wrong number of cells; .*';'"):
+        read_table(path, {"name": "add it"})
+    with pytest.raises(ValueError, match="list.csv has no column 'label', only 'name, class'; add"):
+        read_table(path, {"label": "add it"})
+    path.write_text("")
+    with pytest.raises(ValueError, match="list.csv has no column 'label', only ''; add it"):
+        read_table(path, {"label": "add it"})
+
+
+def test_a_file_of_each_form_in_one_call(tmp_path):
+    one, other = tmp_path / "one.txt", tmp_path / "other.txt"
+    one.write_text("a_label_B1 1 5\n")
+    other.write_text("a_label_B1.mp4 B1 1 4\nb_label_G G 2 3\n")
+    assert read_annotations([one, other], XD_CLASSES) == {
+        "a_label_B1": [(None, 1, 5), ("B1", 1, 4)],
+        "b_label_G": [("G", 2, 3)],
+    }
+    with pytest.raises(
+        ValueError, match="one.txt, line 1: video 'a_label_B1' has two lines of one"
+    ):
+        read_annotations([one, other, one], XD_CLASSES)

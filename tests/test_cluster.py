@@ -33,7 +33,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(tmp_path, mon
     extract_folder(films, tmp_path / "alone", **choices)
 
     killed: list[int] = []
-    real = folders._Book.add
+    real = folders.ResultLog.add
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
     ) as cluster:
@@ -44,7 +44,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(tmp_path, mon
                 killed.append(next(iter(cluster.workers.values())).pid)
                 os.kill(killed[0], signal.SIGKILL)
 
-        monkeypatch.setattr(folders._Book, "add", add)
+        monkeypatch.setattr(folders.ResultLog, "add", add)
         summary = extract_folder(
             films,
             tmp_path / "cluster",

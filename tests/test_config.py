@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import avadclip_lite
 from avadclip_lite import config
 from avadclip_lite.config import (
     CCTV_CLASSES,
@@ -138,7 +141,10 @@ def test_padding_that_leaks_is_never_cut() -> None:
         ({"temperature": 0.0}, "ModelConfig.temperature must be at least 1e-06, got 0.0"),
         ({"milestones": [3]}, r"TrainConfig.milestones must be a tuple, got \[3\]"),
         ({"milestones": (3, 0)}, r"TrainConfig.milestones must be at least 1, got \(3, 0\)"),
-        ({"milestones": (3, "x")}, "TrainConfig.milestones must be a whole number, got 'x'"),
+        (
+            {"milestones": (3, "x")},
+            r"TrainConfig.milestones must be a whole number, got \(3, 'x'\)",
+        ),
         ({"ukd_mask": 1}, "LossConfig.ukd_mask must be bool, got 1"),
         ({"device": 0}, "TrainConfig.device must be str, got 0"),
         ({"holdout_share": 0.6}, "TrainConfig.holdout_share must be at most 0.5, got 0.6"),
@@ -265,3 +271,17 @@ def test_the_shipped_data_can_be_elsewhere(monkeypatch: pytest.MonkeyPatch) -> N
     assert config.soundstage_path() == Path(__file__).resolve().parents[1] / "data" / "soundstage"
     monkeypatch.setenv("AVADCLIP_DATA", "elsewhere")
     assert config.soundstage_path() == Path("elsewhere") / "soundstage"
+
+
+def test_every_place_of_the_map_exists() -> None:
+    """The package's docstring sends readers from equations to functions."""
+    text = avadclip_lite.__doc__
+    assert all(f"({n})" in text for n in range(1, 12))
+    table = text.split("====\n")[1] if "====\n" in text else ""
+    places = re.findall(r"``([a-z_]+\.[A-Za-z_.]+)``", table)
+    assert len(places) > 20
+    for place in places:
+        module, *names = place.split(".")
+        found = importlib.import_module(f"avadclip_lite.{module}")
+        for name in names:
+            found = getattr(found, name)

@@ -5,6 +5,7 @@ The script that makes ``.venv`` is tried with a fake Python, so nothing is insta
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -42,25 +43,58 @@ def test_the_reason_for_the_pins_stands_beside_them_in_both() -> None:
     assert comments[0] == comments[1] and "torchaudio" in comments[0]
 
 
+# what we import that comes with a dependency of ours, and names that differ from the package's
+BELONGS = {"PIL": "pillow", "sklearn": "scikit-learn", "open_clip": "open-clip-torch"} | {
+    "IPython": "ipykernel",
+    "jinja2": "nbconvert",
+    "jsonschema": "nbformat",
+    "jupyter_client": "ipykernel",
+    "matplotlib_inline": "ipykernel",
+    "packaging": "pytest",
+    "scipy": "scikit-learn",
+    "yaml": "papermill",
+}
+BY_PATH = {"fill"}  # beside the reference files that a benchmark is given
+
+
 def test_every_import_is_a_dependency() -> None:
     """What our code imports is installed because we ask for it, not because someone else does."""
-    distributions = {"PIL": "pillow", "sklearn": "scikit-learn", "open_clip": "open-clip-torch"}
-    distributions |= {"yaml": "papermill", "scipy": "scikit-learn", "IPython": "ipykernel"}
-    distributions |= {"jupyter_client": "ipykernel", "matplotlib_inline": "ipykernel"}
-    # the last five come with what they stand for
-    wanted = {
-        re.split(r"[=<>\[ ]", d)[0].lower().replace("_", "-") for d in project()["dependencies"]
+    asked = project()["dependencies"] + sum(project()["optional-dependencies"].values(), [])
+    wanted = {re.split(r"[=<>\[ ]", text)[0].lower().replace("_", "-") for text in asked}
+    local = {
+        path.stem for pattern in ("*/*.py", "tests/benchmarks/*.py") for path in ROOT.glob(pattern)
     }
-    local = {p.stem for p in ROOT.glob("*/*.py")} | {"avadclip_lite", "tools", "tests", "data"}
-    local |= {p.stem for p in ROOT.glob("tests/benchmarks/*.py")}
+    local |= {"avadclip_lite", "tools", "tests", "data"} | BY_PATH
     missing = set()
     for folder in ("avadclip_lite", "tests", "tools", "data", "notebooks"):
         for path in (ROOT / folder).rglob("*.py"):
-            found = re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.M)
-            for name in set(found) - set(sys.stdlib_module_names) - local:
-                if distributions.get(name, name).lower().replace("_", "-") not in wanted:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            found = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+            found |= {
+                node.module or ""
+                for node in ast.walk(tree)
+                if isinstance(node, ast.ImportFrom) and not node.level
+            }
+            for name in {f.split(".")[0] for f in found} - set(sys.stdlib_module_names) - local:
+                if BELONGS.get(name, name).lower().replace("_", "-") not in wanted:
                     missing.add(f"{path.relative_to(ROOT)} imports {name}")
     assert not missing
+
+
+def test_one_version_everywhere() -> None:
+    version = project()["version"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    newest = re.search(r"^## (\S+) \((\S+)\)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert cited["version"] == version == newest[1]
+    assert cited["date-released"] == newest[2]
+    assert f'__version__ = "{version}"' in (ROOT / "avadclip_lite" / "__init__.py").read_text()
+
+
+def test_what_is_cited_is_the_paper() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    paper = cited["preferred-citation"]
+    assert paper["title"].startswith("AVadCLIP: ") and "2504.04495" in paper["url"]
+    assert len(paper["authors"]) == 7 and cited["license"] == project()["license"]["text"]
 
 
 # --- making .venv --------------------------------------------------------------------------------

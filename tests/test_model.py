@@ -257,21 +257,6 @@ def test_without_the_audio_visual_prompt_every_video_gets_the_class_embeddings()
         torch.testing.assert_close(out.prompted_embeddings[row], out.class_embeddings)
 
 
-def test_class_embeddings_are_kept_between_calls_without_gradients():
-    model = detector()
-    calls = []
-    model.textual_prompt.tower.register_forward_hook(lambda *_: calls.append(1))
-    with torch.no_grad():
-        before = call(model, *batch(LENGTHS)).alignment_logits
-        after = call(model, *batch(LENGTHS)).alignment_logits
-    assert len(calls) == 1 and torch.equal(before, after)
-    model.load_trainable_state(detector(seed=5).trainable_state())
-    with torch.no_grad():
-        other = call(model, *batch(LENGTHS)).alignment_logits
-    assert len(calls) == 2
-    torch.testing.assert_close(other, call(detector(seed=5), *batch(LENGTHS)).alignment_logits)
-
-
 @pytest.mark.parametrize("role", ROLES)
 def test_trainable_state_goes_round(role):
     model, other = detector(role=role), detector(role=role, seed=9)
@@ -304,6 +289,20 @@ def test_wrong_widths_are_refused_with_both_numbers():
         call(detector(), video, audio[..., :12], lengths)
     with pytest.raises(ValueError, match=r"video \(4, 21, 16\) and audio \(4, 20, 16\)"):
         call(detector(), video, audio[:, :20], lengths)
+
+
+def test_detectors_own_their_weights():
+    """Two detectors of one text tower: what one suffers does not reach the other."""
+    text = text_tower()
+    before = {k: v.clone() for k, v in text.state_dict().items()}
+    one, other = (build(settings(), text, WORDS).eval() for _ in range(2))
+    expected = call(other, *batch(LENGTHS)).class_embeddings
+    one.to("meta")
+    one.to_empty(device="cpu")
+    assert {p.device.type for p in other.parameters()} == {"cpu"}
+    assert torch.equal(call(other, *batch(LENGTHS)).class_embeddings, expected)
+    other.textual_prompt.tower.text_projection.data.add_(1)
+    assert all(torch.equal(value, before[name]) for name, value in text.state_dict().items())
 
 
 def test_seeded_builds_are_equal():

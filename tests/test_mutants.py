@@ -25,8 +25,8 @@ def test_fault_is_noticed(copy: Path, mutant: Mutant) -> None:
     assert mutant.source(copy) == before  # and it is gone again
 
 
-def test_there_are_ten_different_faults() -> None:
-    assert len({(m.file, m.old, m.new) for m in MUTANTS}) == len({m.name for m in MUTANTS}) == 10
+def test_the_faults_are_different() -> None:
+    assert len({(m.file, m.old, m.new) for m in MUTANTS}) == len({m.name for m in MUTANTS}) >= 35
 
 
 def test_what_changes_nothing_survives(copy: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_test_that_is_not_there_kills_nothing(copy: Path) -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
 def test_fault_still_has_its_place(mutant: Mutant) -> None:
-    file, _, test = mutant.killer.partition("::")
+    file, _, test = mutant.killer.partition("[")[0].partition("::")
     assert mutant.source() and f"def {test}(" in (mutants.ROOT / file).read_text()
 
 

@@ -7,6 +7,7 @@ executed once, with one thing changed.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import authoring
+import jupytext.cli
 import pytest
 from example_notebook import SCRIPT, write_script
 from notebook_rules import RULES, SIZE_LIMIT, Page, broken_rules
@@ -39,13 +41,29 @@ def test_every_notebook_has_its_script() -> None:
 
 
 def test_parameters_have_one_type_everywhere() -> None:
-    from avadclip_lite.experiments.run import read_parameters
+    from avadclip_lite.experiments.parameters import read_parameters
 
     types: dict[str, set[str]] = {}
     for script in SCRIPTS:
         for name, parameter in read_parameters(script.with_suffix(".ipynb")).items():
             types.setdefault(name, set()).add(parameter.type)
     assert {name: found for name, found in types.items() if len(found) > 1} == {}
+
+
+@pytest.mark.parametrize("newer", [".py", ".ipynb"])
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_sync_changes_nothing(script: Path, newer: str, tmp_path: Path) -> None:
+    """``jupytext --sync`` on a fresh clone, whichever half it takes to be the newer one."""
+    halves = [script, script.with_suffix(".ipynb")]
+    for path in (*halves, script.with_name("jupytext.toml")):
+        shutil.copy(path, tmp_path)
+    copies = [tmp_path / path.name for path in halves]
+    for path in copies:
+        now = path.stat().st_mtime + (10 if path.suffix == newer else 0)
+        os.utime(path, (now, now))
+    jupytext.cli.jupytext(["--sync", "--quiet", str(copies[0])])
+    for path, copy_ in zip(halves, copies, strict=True):
+        assert copy_.read_text() == path.read_text(), f"jupytext rewrites {path.name}"
 
 
 # --- each rule fires -----------------------------------------------------------------------------
@@ -144,6 +162,7 @@ BREAKS: list[tuple[str, str, Callable[[Cells], None]]] = [
     ("exercises", "1 exercises", lambda cells: [_tag(i)(cells) for i in (11, 12)]),
     ("exercises", "prompt", _replace(10, "### Exercise 2", "### Another")),
     ("exercises", "`exercise` and `solution`", _tag(8, "exercise")),
+    ("exercises", "folded", _set(8, metadata={"tags": ["exercise", "solution"]})),
     ("exercises", "BEGIN SOLUTION", _replace(8, "# END SOLUTION", "")),
     ("exercises", "no `check`", _tag(9)),
     ("exercises", "no `check`", _replace(9, "assert ", "")),

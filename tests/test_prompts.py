@@ -1,6 +1,5 @@
 """Textual and audio-visual prompts, and the alignment map."""
 
-import copy
 import math
 
 import pytest
@@ -81,66 +80,6 @@ def counted(module: TextualPrompt) -> list[int]:
     calls: list[int] = []
     module.tower.register_forward_hook(lambda *_: calls.append(1))
     return calls
-
-
-def test_without_gradients_the_embeddings_are_computed_once():
-    module = prompt().eval()
-    calls = counted(module)
-    with torch.no_grad():
-        first = module()
-        assert module() is first
-    with torch.inference_mode():
-        assert module() is first
-    assert len(calls) == 1
-
-
-CHANGES = {
-    "in place": lambda m: m.context.add_(1.0),
-    "optimiser": lambda m: torch.optim.SGD([m.context], lr=1.0).step(),
-    "load_state_dict": lambda m: m.load_state_dict(
-        m.state_dict() | {"context": m.context.detach() + 1.0}
-    ),
-    "new parameter": lambda m: setattr(m, "context", nn.Parameter(m.context + 1.0)),
-    "data, then train and eval": lambda m: (m.context.data.add_(1.0), m.train(), m.eval()),
-    "data, then forget": lambda m: (m.context.data.add_(1.0), m.forget()),
-    "another precision": lambda m: m.double(),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_whatever_changes_the_context_drops_the_kept_embeddings(change):
-    module = prompt().eval()
-    module.context.grad = torch.ones_like(module.context)
-    with torch.no_grad():
-        before = module()
-        CHANGES[change](module)
-        after = module()
-        assert after is not before
-        torch.testing.assert_close(after, module.encode())
-
-
-@pytest.mark.parametrize("kind", ["foreach", "fused"])
-def test_a_training_step_drops_the_kept_embeddings(kind):
-    """A fused optimiser writes behind the version counter's back."""
-    module = prompt().eval()
-    optimiser = torch.optim.AdamW([module.context], lr=1.0, **{kind: True})
-    with torch.no_grad():
-        before = module()
-    module().square().sum().backward()
-    optimiser.step()
-    with torch.no_grad():
-        assert not torch.allclose(module(), before)
-        torch.testing.assert_close(module(), module.encode())
-
-
-def test_a_copy_does_not_share_what_was_kept():
-    module = prompt().eval()
-    with torch.no_grad():
-        module()
-        twin = copy.deepcopy(module)
-        twin.context.add_(1.0)
-        assert not torch.allclose(twin(), module())
-        torch.testing.assert_close(twin(), twin.encode())
 
 
 def test_training_after_inference_still_gets_gradients():

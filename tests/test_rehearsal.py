@@ -18,8 +18,8 @@ from sklearn.metrics import average_precision_score
 from avadclip_lite.compare.fake_release import build_standin
 from avadclip_lite.compare.release import load_teacher
 from avadclip_lite.config import CLIP_DIM, XD_CLASSES
-from avadclip_lite.dataset import FeatureStore
-from avadclip_lite.experiments.run import settle_parameters
+from avadclip_lite.dataset import Batch, FeatureStore
+from avadclip_lite.experiments.parameters import settle_parameters
 from avadclip_lite.features.import_release import import_xd
 from avadclip_lite.features.writer import StoreWriter
 
@@ -175,12 +175,10 @@ def test_checkpoints_are_found_and_scored(wide, tmp_path, monkeypatch, capsys):
     state = {k: v.half() for k, v in filled(release_shapes("teacher")).items()}
     torch.save(state, tmp_path / "model_xd_t.pth")
     names = run_cells(
-        "def watch(model):",
+        "audit = {}",
         data=str(wide.path),
         checkpoints=str(tmp_path),
         scale="xd",
-        forms=["paper"],
-        students=False,
         device="cpu",
     )
     text = capsys.readouterr().out
@@ -201,7 +199,7 @@ def test_checkpoints_are_found_and_scored(wide, tmp_path, monkeypatch, capsys):
                 for read in (wide.video, wide.audio)
             )
             with torch.no_grad():
-                out = teacher(video, audio, torch.tensor([stop - start]))
+                out = teacher(Batch(video=video, audio=audio, lengths=torch.tensor([stop - start])))
             normal = out.alignment_logits[0].softmax(-1)[:, 0]
             scores["classification"].append(out.anomaly_logits[0].sigmoid().repeat_interleave(16))
             scores["alignment"].append((1 - normal).repeat_interleave(16))
@@ -209,26 +207,27 @@ def test_checkpoints_are_found_and_scored(wide, tmp_path, monkeypatch, capsys):
     assert 0 < truth.mean() < 1
     for branch, parts in scores.items():
         expected = average_precision_score(truth, torch.cat(parts).numpy())
-        assert found["audio_visual"].metrics[f"ap_{branch}"] == pytest.approx(expected, abs=1e-4)
+        assert found["audio_visual"].metrics[f"frame_ap_{branch}"] == pytest.approx(
+            expected, abs=1e-4
+        )
 
 
 def test_a_folder_without_checkpoints_is_said_so(wide, tmp_path, monkeypatch):
     monkeypatch.setenv("AVADCLIP_RECORDS", str(tmp_path / "records.jsonl"))
     monkeypatch.setenv("MPLBACKEND", "Agg")
     with pytest.raises(FileNotFoundError, match="holds neither of model_xd_t.pth, model_xd_s.pth"):
-        run_cells("def watch(model):", checkpoints=str(tmp_path))
+        run_cells("audit = {}", checkpoints=str(tmp_path))
 
 
 def test_the_runner_takes_the_rehearsal(wide):
     """What ``run --only 09 --scale xd`` is asked with on real features."""
-    words = [("max_steps", "60"), ("forms", "paper"), ("students", "false"), ("epochs", "10")]
+    words = [("max_steps", "60"), ("seed", "3"), ("epochs", "10")]
     notebook = NOTEBOOK.with_suffix(".ipynb")
     given = settle_parameters([notebook], scale="xd", data=wide.path, extra=words)
     assert given == {
         "09_xd_violence": {
             "max_steps": 60,
-            "forms": ["paper"],
-            "students": False,
+            "seed": 3,
             "epochs": 10,
             "scale": "xd",
             "data": str(wide.path),

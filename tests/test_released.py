@@ -10,11 +10,16 @@ import numpy as np
 import pytest
 import torch
 from reference_fill import filled, release_shapes
+from release_state import to_release_state
 from tiny_models import WORDS, detector
 
+from avadclip_lite import __main__ as command_line
 from avadclip_lite import losses
-from avadclip_lite.compare.release import load_student, load_teacher, release_key, to_release_state
+from avadclip_lite.compare.release import load_student, load_teacher, release_key
+from avadclip_lite.config import XD_CLASSES
+from avadclip_lite.dataset import Batch
 from avadclip_lite.encoders import TextTower
+from avadclip_lite.train import load_run
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -46,8 +51,8 @@ def outputs(reference, states):
     teacher, student = load_teacher(states["teacher"]), load_student(states["student"])
     with torch.no_grad():
         return {
-            "teacher": (teacher, teacher(video, audio, lengths)),
-            "student": (student, student(video, None, lengths)),
+            "teacher": (teacher, teacher(Batch(video=video, audio=audio, lengths=lengths))),
+            "student": (student, student(Batch(video=video, audio=audio, lengths=lengths))),
         }
 
 
@@ -72,7 +77,8 @@ def test_a_batch_that_is_not_filled_up_gives_the_same(reference, outputs):
     teacher, out = outputs["teacher"]
     lengths = torch.from_numpy(reference["lengths"])
     with torch.no_grad():
-        short = teacher(padded(reference, "video", 37), padded(reference, "audio", 37), lengths)
+        video, audio = (padded(reference, name, 37) for name in ("video", "audio"))
+        short = teacher(Batch(video=video, audio=audio, lengths=lengths))
     assert short.alignment_logits.shape == (2, 37, 7)
     torch.testing.assert_close(
         short.alignment_logits, out.alignment_logits[:, :37], atol=1e-5, rtol=1e-5
@@ -232,4 +238,25 @@ def test_our_names_and_the_releases():
     assert release_key("encoder.transformer.blocks.1.qkv.weight") == (
         "temporal.resblocks.1.attn.in_proj_weight"
     )
-    assert release_key("av_prompt.ffn.narrow.weight") == "mlp1.c_proj.weight"
+    assert release_key("av_prompt.ffn.fc2.weight") == "mlp1.c_proj.weight"
+
+
+@pytest.mark.parametrize("which", ["teacher", "student"])
+def test_a_checkpoint_becomes_a_run_folder(tmp_path, states, outputs, which, capsys):
+    """What ``evaluate`` and ``score`` load is the released detector, its own text tower included,
+    with nothing of CLIP on this machine; and nothing in the folder is a pickle."""
+    torch.save(states[which], tmp_path / "model.pth")
+    words = ["import-checkpoint", str(tmp_path / "model.pth"), "--out", str(tmp_path / "run")]
+    assert command_line.main(words) == 0
+    assert {"teacher": "audio_visual", "student": "vision"}[which] in capsys.readouterr().out
+    found = load_run(tmp_path / "run")
+    assert found.encoder == "clip" and found.classes == XD_CLASSES
+    expected = outputs[which][0]
+    assert found.detector.settings == expected.settings
+    theirs = found.detector.state_dict()
+    for key, value in expected.state_dict().items():
+        assert torch.equal(theirs[key], value), key
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"config.json", "text.safetensors", "weights.safetensors"}
+    assert command_line.main(words) == 2
+    assert "run is not empty; choose another folder" in capsys.readouterr().err

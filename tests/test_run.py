@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import math
 import os
 import re
 import signal
@@ -14,13 +12,11 @@ import time
 from pathlib import Path
 
 import authoring
-import numpy as np
 import pytest
 from example_notebook import SCRIPT, write_script
 
 from avadclip_lite import __main__ as command_line
-from avadclip_lite.config import make_config
-from avadclip_lite.experiments import report, run
+from avadclip_lite.experiments import parameters, report, run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,78 +30,39 @@ def write_notebook(folder: Path, name: str, text: str = SCRIPT) -> Path:
     return script.with_suffix(".ipynb")
 
 
-# --- numbers -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("AVADCLIP_RECORDS", str(tmp_path / "deep" / "records.jsonl"))
-    monkeypatch.setenv("AVADCLIP_NOTEBOOK", "06_teacher")
-    return tmp_path / "deep" / "records.jsonl"
-
-
-def test_record_says_where_a_number_comes_from(records: Path) -> None:
-    settings = make_config(seed=3)
-    run.record("AP, %", np.float32(81.5), dataset="Soundstage", seed=3, config=settings)
-    assert json.loads(records.read_text()) == {
-        "notebook": "06_teacher",
-        "name": "AP, %",
-        "value": 81.5,
-        "dataset": "Soundstage",
-        "seed": 3,
-        "config": settings.digest(),
-        "device": "cpu",
-        "protocol": "",
-    }
-
-
-def test_record_keeps_whole_numbers_whole(records: Path) -> None:
-    run.record("steps", 60, dataset="XD", seed=None)
-    assert '"value": 60,' in records.read_text()
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, "many"])
-def test_record_refuses_what_is_no_number(records: Path, value: float) -> None:
-    with pytest.raises(ValueError, match=str(value)):
-        run.record("AP", value, dataset="Soundstage", seed=0)
-    assert not records.exists()
-
-
-def test_record_refuses_a_nameless_number(records: Path) -> None:
-    with pytest.raises(ValueError, match="name and a dataset"):
-        run.record(" ", 1.0, dataset="Soundstage", seed=0)
-
-
-def test_record_without_a_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AVADCLIP_RECORDS", "AVADCLIP_NOTEBOOK"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("JPY_SESSION_NAME", "/somewhere/notebooks/02_temporal_mil.ipynb")
-    monkeypatch.setattr(run, "ROOT", tmp_path)
-    run.record("AP", 1.0, dataset="Soundstage", seed=0)
-    line = json.loads((tmp_path / "runs/interactive/metrics.jsonl").read_text())
-    assert line["notebook"] == "02_temporal_mil"
-
-
-def test_the_last_word_on_a_number_counts() -> None:
-    first = {"name": "AP", "seed": 0, "value": 1.0}
-    other = {"name": "AP", "seed": 1, "value": 2.0}
-    again = {"name": "AP", "seed": 0, "value": 3.0}
-    assert run.gather_metrics([first, other, again]) == [other, again]
-
-
 # --- parameters ----------------------------------------------------------------------------------
 
 
-def test_parameters_are_read_with_their_comments() -> None:
-    found = run.parse_parameters(
-        'epochs: int = 3  # passes\nname: str = "a # b"\nrates: list[float] = [0.1]  # tried',
-        where="x",
+def parameters_of(folder: Path, cell: str) -> dict[str, parameters.Parameter]:
+    """What is read of a notebook with this parameters cell."""
+    a, b = SCRIPT.index("epochs: int"), SCRIPT.index('# %% tags=["setup"]')
+    return parameters.read_parameters(
+        write_notebook(folder, "01_x", SCRIPT[:a] + cell + "\n\n" + SCRIPT[b:])
+    )
+
+
+def test_parameters_are_read_with_their_comments(tmp_path: Path) -> None:
+    found = parameters_of(
+        tmp_path,
+        'epochs: int = 3  # passes\nname: str = "a b"\nrates: list[float] = [0.1]  # tried',
     )
     assert [(p.name, p.type, p.default, p.help) for p in found.values()] == [
         ("epochs", "int", 3, "passes"),
-        ("name", "str", "a # b", ""),
+        ("name", "str", "a b", ""),
         ("rates", "list[float]", [0.1], "tried"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("x: dict = {}", "01_x.ipynb: parameter x has type dict; use int"),
+        ("x: int = 1 + y", "01_x.ipynb: the default of x is no plain literal"),
+    ],
+)
+def test_parameters_that_no_command_line_can_give(tmp_path: Path, cell: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parameters_of(tmp_path, cell)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +81,7 @@ def test_parameters_are_read_with_their_comments() -> None:
     ],
 )
 def test_words_become_values(kind: str, text: str, value: object) -> None:
-    found = run.Parameter(name="x", type=kind, default=None).convert(text)
+    found = parameters.Parameter(name="x", type=kind, default=None).convert(text)
     assert found == value and type(found) is type(value)
 
 
@@ -136,7 +93,7 @@ def test_words_become_values(kind: str, text: str, value: object) -> None:
 def test_words_of_another_type_are_refused(kind: str, text: str) -> None:
     word = text.split(",")[-1]
     with pytest.raises(ValueError, match=re.escape(f"parameter x wants {kind}, got {word!r}")):
-        run.Parameter(name="x", type=kind, default=None).convert(text)
+        parameters.Parameter(name="x", type=kind, default=None).convert(text)
 
 
 @pytest.fixture
@@ -152,7 +109,9 @@ def two(tmp_path: Path) -> list[Path]:
 
 
 def test_a_notebook_gets_what_it_declares(two: list[Path]) -> None:
-    given = run.settle_parameters(two, form="released", extra=[("factor", "2"), ("seed", "5")])
+    given = parameters.settle_parameters(
+        two, form="released", extra=[("factor", "2"), ("seed", "5")]
+    )
     assert given == {
         "01_first": {"factor": 2.0, "seed": 5},
         "02_second": {"form": "released", "seed": 5},
@@ -175,7 +134,7 @@ def test_a_notebook_gets_what_it_declares(two: list[Path]) -> None:
 )
 def test_bad_parameters_are_refused(two: list[Path], options: dict, message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        run.settle_parameters(two, **options)
+        parameters.settle_parameters(two, **options)
 
 
 def test_a_store_must_have_the_width_of_the_scale(tmp_path: Path) -> None:
@@ -191,31 +150,75 @@ def test_a_store_must_have_the_width_of_the_scale(tmp_path: Path) -> None:
     store = tmp_path / "store"
     tiny_store(store)
     with pytest.raises(ValueError, match="are 8 wide, but --scale xd expects 512"):
-        run.settle_parameters([path], data=store, scale="xd")
-    given = run.settle_parameters([path], data=store, extra=[("dim", "8")])
+        parameters.settle_parameters([path], data=store, scale="xd")
+    given = parameters.settle_parameters([path], data=store, extra=[("dim", "8")])
     assert given == {"01_first": {"data": str(store), "dim": 8}}
     (store / "manifest.csv").unlink()
     with pytest.raises((ValueError, FileNotFoundError), match="store"):
-        run.settle_parameters([path], data=store, extra=[("dim", "8")])
+        parameters.settle_parameters([path], data=store, extra=[("dim", "8")])
 
 
-def test_papermill_reads_the_same_parameters(two: list[Path]) -> None:
-    """So `papermill --help-notebook` shows what we check."""
+def declared(**values: object) -> dict[str, object]:
+    """Names of a notebook after its parameters cell and papermill's."""
+    names: dict[str, object] = {}
+    cell = "seeds: list[int] = [0]\nrate: float = 0.5\nname: str = 'a'\nfast: bool = True"
+    exec(compile(cell, "cell", "exec", dont_inherit=True), names)  # annotations are types there
+    return names | values
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ({"seeds": "0,1"}, [0, 1]),  # papermill -p seeds 0,1
+        ({"seeds": "[0, 1]"}, [0, 1]),
+        ({"seeds": 3}, [3]),
+        ({"seeds": [2, 3]}, [2, 3]),
+        ({"rate": 2}, 2.0),
+        ({"name": 2024}, "2024"),
+        ({"name": "a, b"}, "a, b"),
+        ({"fast": False}, False),
+    ],
+)
+def test_what_plain_papermill_gave_becomes_what_is_declared(given: dict, value: object) -> None:
+    names = declared(**given)
+    parameters.check_parameters(names)
+    (name,) = given
+    assert names[name] == value and type(names[name]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seeds": "two"}, r"seeds wants list\[int\], got 'two'"),
+        ({"seeds": [1.5]}, r"seeds wants list\[int\], got '1.5'"),
+        ({"rate": "fast"}, "rate wants float, got 'fast'"),
+        ({"fast": 7}, "fast wants bool, got '7'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_runs(given: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parameters.check_parameters(declared(**given))
+
+
+def test_papermill_itself_may_give_lists_as_text(two: list[Path], tmp_path: Path) -> None:
+    """`papermill -p seeds 4,5`: the notebook has a list, or says in its setup that it must be."""
     import papermill
 
-    for path in two:
-        theirs = papermill.inspect_notebook(str(path))
-        ours = run.read_parameters(path)
-        assert list(ours) == list(theirs)
-        for name, parameter in ours.items():
-            assert parameter.type == theirs[name]["inferred_type_name"]
-            assert parameter.default == ast.literal_eval(theirs[name]["default"])
-            assert parameter.help == theirs[name]["help"]
+    def execute(seeds: str) -> object:
+        with run.environment(run.kernel_environment(records=tmp_path / "r.jsonl")):
+            return papermill.execute_notebook(
+                str(two[0]), str(tmp_path / "o.ipynb"), {"seeds": seeds}, progress_bar=False
+            )
+
+    execute("4,5")
+    with pytest.raises(papermill.PapermillExecutionError, match="seeds wants list") as failure:
+        execute("four")
+    assert failure.value.exec_count == 3  # parameters, papermill's own, setup
 
 
 def test_an_option_that_no_chosen_notebook_reads_is_refused(two: list[Path]) -> None:
     with pytest.raises(ValueError, match="no chosen notebook has a parameter 'form'"):
-        run.settle_parameters(two[:1], form="paper")
+        parameters.settle_parameters(two[:1], form="paper")
 
 
 def test_nothing_starts_when_a_parameter_is_bad(two: list[Path], tmp_path: Path) -> None:
@@ -237,7 +240,7 @@ def test_a_folder_without_notebooks_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_notebook_is_refused(tmp_path: Path) -> None:
     (tmp_path / "01_x.ipynb").write_text("{}")
     with pytest.raises(ValueError, match="01_x.ipynb is not a notebook"):
-        run.read_parameters(tmp_path / "01_x.ipynb")
+        parameters.read_parameters(tmp_path / "01_x.ipynb")
 
 
 # --- what is up to date --------------------------------------------------------------------------
@@ -264,15 +267,13 @@ def test_the_key_covers_source_tags_parameters_and_surroundings(two: list[Path])
     assert len({key, *others}) == 6
 
 
-def test_digests_follow_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "PACKAGE", tmp_path)
+def test_digests_follow_the_files(tmp_path: Path) -> None:
     seen = set()
-    for name, text in (("a.py", "1"), ("a.py", "2"), ("b.py", "1"), ("c.txt", "1")):
+    for name, text in (("a.py", "1"), ("a.py", "2"), ("b.py", "1"), ("c.txt", "1"), ("d.pyc", "")):
         (tmp_path / name).write_text(text)
-        seen.add((run.package_digest(), run.folder_digest(tmp_path)))
-    assert len({package for package, _ in seen}) == 3  # c.txt is no source
-    assert len({folder for _, folder in seen}) == 4
-    assert run.folder_digest(tmp_path / "nowhere") == ""
+        seen.add((run.folder_digest(tmp_path, run.SOURCES), run.folder_digest(tmp_path)))
+    assert len({package for package, _ in seen}) == 4  # a .pyc is no source
+    assert len({folder for _, folder in seen}) == 5
 
 
 def test_a_large_file_counts_by_size_and_time(
@@ -361,7 +362,7 @@ def test_a_run_from_first_to_last(
         ("01_one", 4),
         ("02_two", 5),
     ]
-    monkeypatch.setattr(run, "package_digest", lambda: "another package")
+    monkeypatch.setattr(run, "PACKAGE", folder)
     run.run(out=out, folder=folder, only=["02"], extra=[("epochs", "5")])
     metrics = json.loads((out / "metrics.json").read_text())
     assert [n["current"] for n in metrics["notebooks"]] == [False, True]
@@ -435,28 +436,33 @@ def test_the_kernel_is_this_python_whatever_a_user_installed(
 
 
 def line(value: float, seed: int | None, **others: object) -> dict:
-    same = {"notebook": "06_teacher", "name": "AP, %", "dataset": "Soundstage", "config": "abc"}
+    same = {"notebook": "06_teacher", "measure": "frame_ap", "dataset": "Soundstage"}
+    same |= {"detector": "paper", "branch": "alignment", "split": "test", "config": "abc"}
     return {**same, "device": "cpu", "protocol": "", "value": value, "seed": seed, **others}
 
 
 def test_seeds_become_mean_and_standard_deviation() -> None:
     rows = report.results_table(
         [
-            line(80.0, 0, config="a"),
-            line(82.0, 1, config="b"),
-            line(84.0, 2),
-            line(1.0, None, name="x"),
+            line(0.80, 0, config="a"),
+            line(0.82, 1, config="b"),
+            line(0.84, 2),
+            line(12, None, measure="events"),
         ]
     )
-    assert [(r["name"], r["mean"], r["spread"], r["seeds"], r["config"]) for r in rows] == [
-        ("AP, %", 82.0, 2.0, [0, 1, 2], ""),  # deviations -2, 0, 2: sqrt(8 / 2)
-        ("x", 1.0, None, [], "abc"),
+    keys = ("measure", "seeds", "config", "shown")
+    assert [[row[k] for k in keys] for row in rows] == [
+        ["frame_ap", [0, 1, 2], "", "82.00 ± 2.00 %"],  # deviations -2, 0, 2: sqrt(8 / 2)
+        ["events", [], "abc", "12"],
     ]
+    assert rows[0]["mean"] == pytest.approx(0.82) and rows[0]["spread"] == pytest.approx(0.02)
 
 
-@pytest.mark.parametrize("what", ["device", "protocol", "dataset", "notebook"])
+@pytest.mark.parametrize(
+    "what", ["device", "protocol", "dataset", "notebook", "detector", "branch", "split"]
+)
 def test_numbers_of_different_origin_stay_apart(what: str) -> None:
-    assert len(report.results_table([line(1.0, 0), line(2.0, 1, **{what: "other"})])) == 2
+    assert len(report.results_table([line(0.1, 0), line(0.2, 1, **{what: "other"})])) == 2
 
 
 def test_title_and_question_of_a_header() -> None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
+import os
+import signal
 import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,9 +21,10 @@ from tiny import DIM, tiny_store, tiny_text
 from avadclip_lite import train
 from avadclip_lite.compare import paper
 from avadclip_lite.config import RESULTS, make_config, results_path
-from avadclip_lite.dataset import FeatureStore
+from avadclip_lite.dataset import FeatureStore, TrainingSet
 from avadclip_lite.evaluate import evaluate
 from avadclip_lite.experiments import study
+from avadclip_lite.experiments.cache import train_or_load
 
 SMALL = {
     "dim": DIM,
@@ -102,7 +109,7 @@ def test_what_is_written_is_what_training_and_evaluating_by_hand_gives(store, tm
         watch=lambda model: seen.append(evaluate(model, store).metrics) or {},
     )
     chosen = evaluate(result.model, store).metrics
-    best = max(range(2), key=lambda e: (seen[e]["ap_alignment"], -e))
+    best = max(range(2), key=lambda e: (seen[e]["frame_ap_alignment"], -e))
     by_hand = {
         "chosen": (result.chosen_epoch, chosen),
         "last": (2, seen[-1]),
@@ -111,7 +118,12 @@ def test_what_is_written_is_what_training_and_evaluating_by_hand_gives(store, tm
     for line in mine:
         epoch, metrics = by_hand[line["protocol"]]
         assert int(line["epoch"]) == epoch
-        for name in ("ap_alignment", "auc_classification", "map_seven_avg", "map_six@0.3"):
+        for name in (
+            "frame_ap_alignment",
+            "frame_auc_classification",
+            "map_with_normal",
+            "map_anomaly@0.3",
+        ):
             assert float(line[name]) == pytest.approx(metrics[name], abs=1e-6)
 
 
@@ -153,32 +165,189 @@ def test_an_interrupted_study_goes_on_and_a_finished_one_trains_nothing(
     run(store, out, studies=["parts"], seeds=range(2))
     assert len(calls) == 3 + 8
 
-    def without_time(lines):
-        return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
-
-    assert without_time(read(out)) == without_time(whole)
+    assert same(read(out)) == same(whole)
     run(store, out, studies=["parts"], seeds=range(2))
     assert len(calls) == 3 + 8
-    # another configuration is another training
-    run(store, out, studies=["parts"], seeds=[0], epochs=1)
-    assert len(calls) == 3 + 8 + 5
 
 
 def test_only_teachers_are_kept_and_nothing_lies_beside_the_file(store, tmp_path) -> None:
     out = run(store, tmp_path / "s.csv", studies=["parts", "protocols"])
     kept = sorted(path.name for path in (tmp_path / "cache").iterdir() if path.is_dir())
     assert [name.rpartition("-")[0] for name in kept] == [
-        "paper-audio_visual",
-        "released-audio_visual",
+        "avadclip-paper-audio_visual",
+        "avadclip-released-audio_visual",
     ]
-    assert {path.name for path in tmp_path.iterdir()} == {out.name, "cache"}
+    assert {p.name for p in tmp_path.iterdir() if p.name[0] != "."} == {out.name, "cache"}
 
 
 def test_a_teacher_that_somebody_trained_without_looking_is_trained_again(store, tmp_path) -> None:
-    train.trained(make_config(**SMALL), store, cache=tmp_path / "cache", progress=False)
+    train_or_load(make_config(**SMALL), store, cache=tmp_path / "cache", progress=False)
     again = read(run(store, tmp_path / "s.csv", studies=["protocols"]))
     fresh = read(run(store, tmp_path / "other" / "s.csv", studies=["protocols"]))
-    assert [line["ap_alignment"] for line in again] == [line["ap_alignment"] for line in fresh]
+    assert same(again) == same(fresh)
+
+
+def test_a_training_that_was_watched_in_part_is_no_dead_end(store, tmp_path, monkeypatch) -> None:
+    """Killed after its first epoch and finished by somebody who does not look, a notebook or an
+    earlier version's student: later epochs lack the numbers, and every later run died of it."""
+    real = train.TrainingRun.save
+    monkeypatch.setattr(
+        train.TrainingRun, "save", lambda self, folder: real(self, folder) or _interrupt()
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run(store, tmp_path / "s.csv")
+    monkeypatch.setattr(train.TrainingRun, "save", real)
+    result = train_or_load(make_config(**SMALL), store, cache=tmp_path / "cache", progress=False)
+    looked = [any(key.startswith("test_of_epoch") for key in entry) for entry in result.history]
+    assert looked == [True, False]
+    try:
+        again = read(run(store, tmp_path / "s.csv"))
+    except KeyError as error:
+        raise AssertionError(f"the study can never be finished: KeyError {error}") from None
+    assert same(again) == same(read(run(store, tmp_path / "other" / "s.csv")))
+
+
+def _interrupt():
+    raise KeyboardInterrupt
+
+
+def same(lines) -> list[dict[str, str]]:
+    """All but what no two runs share."""
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+# --- what does not belong together ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seeds", [range(2), range(2, 4)])
+def test_another_configuration_is_never_averaged_in(store, tmp_path, seeds) -> None:
+    """Two seeds of two epochs and two of one epoch are not four seeds."""
+    out = run(store, tmp_path / "s.csv", studies=["parts"], seeds=range(2))
+    before, said = out.read_text(), ""
+    try:
+        run(store, out, studies=["parts"], seeds=seeds, epochs=1)
+    except ValueError as error:
+        said = str(error)
+    frame = study.results("parts", path=out)
+    assert list(frame.groupby("row").size()) == [2] * 5, "lines of two configurations averaged"
+    assert "holds results of another configuration" in said and "choose another file" in said
+    assert out.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 1}, "mixes results of more than one configuration"),
+        ({"store": 26}, "mixes results of more than one data"),
+    ],
+)
+def test_files_put_together_by_hand_are_refused(store, tmp_path, change, message) -> None:
+    one = run(store, tmp_path / "one.csv", studies=["parts"], seeds=[0])
+    data = store
+    if "store" in change:
+        data = tiny_store(tmp_path / "data", train=change.pop("store"))
+    other = run(data, tmp_path / "two" / "two.csv", studies=["parts"], seeds=[1], **change)
+    one.write_text(one.read_text() + other.read_text().partition("\n")[2])
+    for use in (
+        lambda: study.results("parts", path=one),
+        lambda: run(store, one, studies=["parts"], seeds=range(2)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use()
+
+
+def test_other_sources_are_told_and_force_nothing(store, tmp_path, monkeypatch, capsys) -> None:
+    out = run(store, tmp_path / "s.csv", studies=["parts"])
+    monkeypatch.setattr(study, "source_digest", lambda: "changed")
+    monkeypatch.setattr(study, "repeat", lambda task: pytest.fail("trained again"))
+    study.run_study(
+        out, studies=["parts"], data=store.path, seeds=range(1), overrides=SMALL, progress=True
+    )
+    assert "lines are kept that earlier sources" in capsys.readouterr().err
+
+
+# --- kills ----------------------------------------------------------------------------------------
+
+KILLED = """
+import sys, time
+sys.path[:0] = [{tests!r}, {root!r}]
+from avadclip_lite import train
+from avadclip_lite.experiments import study
+import test_study, tiny
+real = study.repeat
+
+def repeat(task):  # travels to the workers
+    train.load_text = lambda *args, **kwargs: tiny.tiny_text()
+    if task.variant == {slow!r}:
+        time.sleep(600)
+    return real(task)
+
+study.repeat = repeat
+if __name__ == "__main__":
+    study.run_study({out!r}, studies={studies!r}, data={data!r}, seeds=range(2), jobs={jobs},
+                    overrides=test_study.SMALL, cache={cache!r}, progress=False)
+"""
+
+
+def start(store, out, *, studies=("protocols",), jobs=1, slow="") -> subprocess.Popen:
+    """A study in a process of its own, in a group that can be killed."""
+    tests = Path(__file__).parent
+    script = out.with_suffix(".py")
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(
+        KILLED.format(
+            tests=str(tests),
+            root=str(tests.parent),
+            slow=slow,
+            out=str(out),
+            studies=list(studies),
+            data=str(store.path),
+            jobs=jobs,
+            cache=str(out.parent / "cache"),
+        )
+    )
+    return subprocess.Popen([sys.executable, str(script)], start_new_session=True)
+
+
+def kill(process: subprocess.Popen) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_what_a_worker_has_finished_survives_a_kill(store, tmp_path) -> None:
+    """The first training takes for ever; those behind it finish, and are in the file."""
+    out = tmp_path / "s.csv"
+    process = start(store, out, studies=["parts"], jobs=2, slow="paper")
+    try:
+        give_up = time.monotonic() + 120
+        while not (out.is_file() and len(read(out)) >= 3) and time.monotonic() < give_up:
+            assert process.poll() is None
+            time.sleep(0.2)
+    finally:
+        kill(process)
+    finished = {(line["variant"], line["seed"]) for line in read(out)} if out.is_file() else set()
+    assert len(finished) >= 3, f"finished trainings are lost with a kill: only {finished} are filed"
+
+
+def test_kills_at_random_moments_lose_nothing(store, tmp_path) -> None:
+    whole = same(read(run(store, tmp_path / "whole" / "s.csv", seeds=range(2))))
+    out = tmp_path / "s.csv"
+    moments = np.random.default_rng(0).uniform(4.0, 9.0, size=3)
+    known: set[tuple[str, ...]] = set()
+    for moment in moments:
+        process = start(store, out)
+        try:
+            process.wait(timeout=float(moment))
+        except subprocess.TimeoutExpired:
+            kill(process)
+        lines = {tuple(line.values()) for line in read(out)} if out.is_file() else set()
+        assert known <= lines, "a result was lost"
+        known = lines
+    assert start(store, out).wait(timeout=120) == 0
+    assert same(read(out)) == whole
+
+
+# --- other data -----------------------------------------------------------------------------------
 
 
 def test_results_of_other_data_are_refused(store, tmp_path) -> None:
@@ -192,7 +361,7 @@ def test_bad_input_is_refused(store, tmp_path) -> None:
     with pytest.raises(ValueError, match="unknown study 'part'; there are parts, fusion"):
         run(store, tmp_path / "s.csv", studies=["part"])
     (tmp_path / "foreign.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="no result file of a study: it lacks the column"):
+    with pytest.raises(ValueError, match="no result file of a study, .*: it lacks the column"):
         run(store, tmp_path / "foreign.csv", studies=["parts"])
     with pytest.raises(FileNotFoundError, match="make it with: python -m avadclip_lite study"):
         study.results("parts", path=tmp_path / "none.csv")
@@ -222,6 +391,46 @@ def test_the_paired_interval_is_students_t_by_hand_and_scipys() -> None:
     assert found.wins == 3 and found.verdict == "not distinguishable"
 
 
+def test_what_two_trainings_have_in_common_is_told(store, tmp_path, monkeypatch) -> None:
+    """Which videos a training sees, in which order, is taken from the trainings themselves."""
+    seen: dict[str, list] = {}
+    real_batch = TrainingSet.batch
+
+    def spy(self, index):
+        seen.setdefault(current[-1], []).append(self.rows[index].tolist())
+        return real_batch(self, index)
+
+    current: list[str] = []
+    monkeypatch.setattr(TrainingSet, "batch", spy)
+    for name in ("paper", "vision", "fusion", "released", "released, vision"):
+        current.append(name)
+        study.repeat(
+            study.Task(
+                variant=name,
+                seed=3,
+                data=str(store.path),
+                scale="soundstage",
+                overrides=SMALL,
+                cache=str(tmp_path),  # a student finds its teacher trained
+                keep=False,
+            )
+        )
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        [
+            {"row": v, "variant": v, "seed": seed, "protocol": "chosen", "ap": rng.random()}
+            for v in seen
+            for seed in range(3)
+        ]
+    )
+    for one in seen:
+        for other in seen:
+            if one < other:
+                found = study.paired(frame, one, other, "ap")
+                told = "trained on other videos, in another order" not in str(found)
+                assert told == (seen[one] == seen[other]), f"{one} and {other}"
+
+
 def test_verdicts_and_seeds_that_only_one_row_has() -> None:
     frame = frame_of(a=[0.80, 0.82, 0.81, 0.9], b=[0.70, 0.71, 0.72])
     assert study.paired(frame, "a", "b", "ap").verdict == "higher"
@@ -248,7 +457,7 @@ def test_results_are_those_of_the_named_file(store, tmp_path, monkeypatch) -> No
     frame = study.results("parts")
     assert list(frame["row"]) == list(study.STUDIES["parts"])
     assert set(study.results(protocol="")["protocol"]) == set(study.PROTOCOLS)
-    assert np.isfinite(frame["ap_alignment"]).all()
+    assert np.isfinite(frame["frame_ap_alignment"]).all()
 
 
 # --- the paper ------------------------------------------------------------------------------------

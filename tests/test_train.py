@@ -16,13 +16,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
 from tiny import DIM, tiny_settings, tiny_store, tiny_text
 
 from avadclip_lite import train as train_module
 from avadclip_lite.dataset import FeatureStore, TrainingSet, shuffled_batches
-from avadclip_lite.evaluate import evaluate
+from avadclip_lite.evaluate import evaluate, predict, predict_store
+from avadclip_lite.experiments import train_command
 from avadclip_lite.losses import compute, topk_mean
 from avadclip_lite.model import FrozenTeacher, build
 from avadclip_lite.train import fit, load, video_level
@@ -99,6 +101,57 @@ def test_the_loop_is_adamw_on_the_sum_of_losses(store) -> None:
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
 
 
+def test_losses_are_means_over_videos_not_over_batches(store, monkeypatch) -> None:
+    """24 bags in batches of 10, 10 and 4: the small batch counts as its four videos."""
+    totals = []
+    original = train_module.TrainingRun.one_step
+
+    def spy(self, batch):
+        parts = original(self, batch)
+        totals.append((len(batch), parts["total"].item()))
+        return parts
+
+    monkeypatch.setattr(train_module.TrainingRun, "one_step", spy)
+    entry = run(store, selection="last", batch_size=10, epochs=1).history[0]
+    assert sorted(n for n, _ in totals) == [4, 10, 10]
+    assert entry["total"] == pytest.approx(sum(n * x for n, x in totals) / 24, rel=1e-6)
+    assert entry["total"] != pytest.approx(np.mean([x for _, x in totals]), rel=1e-4)
+
+
+def test_watch_sees_the_epochs_weights_in_eval_mode(store) -> None:
+    seen = []
+
+    def watch(model):
+        seen.append((model.training, {k: v.clone() for k, v in model.trainable_state().items()}))
+        return {"watched": float(len(seen))}
+
+    text, prompts = tiny_text()
+    settings = tiny_settings(selection="last")
+    result = fit(settings, store, text=text, prompts=prompts, watch=watch)
+    assert [training for training, _ in seen] == [False] * 3
+    assert [entry["watched"] for entry in result.history] == [1.0, 2.0, 3.0]
+    last = result.model.trainable_state()
+    assert all(torch.equal(value, last[name]) for name, value in seen[-1][1].items())
+
+
+def test_held_out_videos_are_judged_by_one_crop_in_float32(store, monkeypatch) -> None:
+    crops, precisions = [], []
+    original = TrainingSet.__init__
+
+    def spy(self, its_store, its_rows, settings):
+        crops.append((len(its_rows), settings.data.crops))
+        original(self, its_store, its_rows, settings)
+
+    def judge(model, batch, precision="float32"):
+        precisions.append(precision)
+        return predict(model, batch, precision)
+
+    monkeypatch.setattr(TrainingSet, "__init__", spy)
+    monkeypatch.setattr(train_module, "predict", judge)
+    run(store, holdout_share=0.25, epochs=1, precision="bf16")
+    assert crops == [(6, "first"), (18, "all")] and set(precisions) == {"float32"}
+
+
 def test_a_seed_decides_everything_and_the_callers_random_state_stays(store) -> None:
     (text, prompts), before = tiny_text(), torch.get_rng_state()
     one = fit(tiny_settings(seed=5), store, text=text, prompts=prompts)
@@ -130,6 +183,8 @@ def test_length_aware_batches_see_every_bag_once_with_less_padding(store) -> Non
         batches = shuffled_batches(bags, 3, generator)
         assert sorted(torch.cat(batches).tolist()) == list(range(24))
         padded[aware] = sum(int(bags.lengths[b].max()) * len(b) for b in batches)
+        longest = [int(bags.lengths[b].max()) for b in batches]
+        assert longest != sorted(longest) and longest != sorted(longest, reverse=True)
         again = shuffled_batches(bags, 3, generator)
         assert [b.tolist() for b in again] != [b.tolist() for b in batches]
     real = int(bags.lengths.sum())
@@ -190,6 +245,16 @@ def test_bf16_trains_to_nearly_the_same_loss(store) -> None:
     assert half.history[-1]["total"] != full.history[-1]["total"]
 
 
+def test_bf16_does_not_round_confidences(store, teacher) -> None:
+    """Logits on the grid of bfloat16 would make neighbouring confidences equal, and rank them by
+    chance."""
+    rows = store.indices("train")
+    logits = torch.from_numpy(predict_store(teacher, store, rows, precision="bf16").anomaly_logits)
+    assert (logits.bfloat16().float() != logits).float().mean() > 0.9
+    exact = predict_store(teacher, store, rows).anomaly_logits
+    assert np.abs(logits.numpy() - exact).max() > 0  # it was bf16
+
+
 # --- the teacher of a student ---------------------------------------------------------------------
 
 
@@ -205,6 +270,17 @@ def test_the_frozen_teacher_cannot_be_unfrozen(store, teacher) -> None:
     frozen.detector.audio_encoder.train()
     with pytest.raises(AssertionError, match="left eval mode"):
         frozen(batch)
+
+
+def test_the_teacher_of_a_student_computes_no_heads(store, teacher) -> None:
+    frozen = FrozenTeacher(teacher)
+    calls = []
+    for part in (frozen.detector.anomaly, frozen.detector.textual_prompt):
+        part.register_forward_hook(lambda module, *_: calls.append(type(module).__name__))
+    batch = TrainingSet(store, store.indices("train"), tiny_settings()).batch(torch.arange(4))
+    with torch.no_grad():
+        assert torch.equal(frozen(batch), teacher(batch).features)
+    assert calls == []
 
 
 def test_distillation_does_not_depend_on_the_mode_of_the_teacher_nor_change_it(
@@ -233,8 +309,8 @@ def test_a_student_of_mse_comes_closer_to_its_teacher(store, teacher) -> None:
     ("overrides", "give_teacher", "message"),
     [
         ({"role": "vision"}, False, "role='vision' with ukd='paper' learns from a teacher"),
-        ({"role": "vision", "ukd": "none"}, True, "has no use for it"),
-        ({}, True, "role='audio_visual'.* has no use for it"),
+        ({"role": "vision", "ukd": "none"}, True, "has no use for the teacher that was passed"),
+        ({}, True, "role='audio_visual'.* has no use for the teacher"),
         ({"dim": 16}, False, "features of width 8.*dim=16; set dim=8"),
         ({"device": "gpu7"}, False, "device='gpu7' is no device"),
         ({"device": "mps"}, False, "device='mps' is not supported; use 'auto', 'cpu' or 'cuda'"),
@@ -473,6 +549,45 @@ def test_a_kill_while_writing_leaves_the_old_checkpoint(store, tmp_path, monkeyp
     assert (out / "state.safetensors").read_bytes() == before["state.safetensors"]
 
 
+@pytest.mark.parametrize("writes", [1, 2])
+def test_a_kill_between_the_writes_of_an_epoch_leaves_one_choice(
+    store, tmp_path, monkeypatch, writes
+) -> None:
+    """Wherever the second epoch's files are cut off, what is loaded is the epoch that the state
+    calls chosen, and going on gives what an uninterrupted run gives."""
+    whole, states = run(store, epochs=3), {}
+    monkeypatch.setattr(train_module, "video_level", lambda *_: {"holdout_criterion": 0.5})
+    original, count = train_module._write, []
+
+    class Killed(Exception):
+        pass
+
+    def write(path, content):
+        if path.name == "config.json":
+            return original(path, content)
+        count.append(path.name)
+        if len(count) == 2 + writes:  # two writes an epoch, as every epoch is chosen
+            raise Killed
+        return original(path, content)
+
+    def note(self, entry):
+        states[self.epoch] = {k: v.clone() for k, v in self.model.trainable_state().items()}
+
+    monkeypatch.setattr(train_module.TrainingRun, "report", note)
+    monkeypatch.setattr(train_module, "_write", write)
+    with pytest.raises(Killed):
+        run(store, out=tmp_path / "run", epochs=3)
+    assert len(set(count)) == 2
+    with safe_open(tmp_path / "run" / "state.safetensors", framework="pt") as file:
+        chosen = json.loads(file.metadata()["scalars"])["chosen_epoch"]
+    text, prompts = tiny_text()
+    found = load(tmp_path / "run", text=text, prompts=prompts).trainable_state()
+    assert all(torch.equal(value, states[chosen][name]) for name, value in found.items())
+    monkeypatch.setattr(train_module, "_write", original)
+    assert run(store, out=tmp_path / "run", epochs=3).chosen_epoch == whole.settings.train.epochs
+    assert load_file(tmp_path / "run" / "weights.safetensors").keys() == found.keys()
+
+
 def test_load_gives_the_chosen_weights_in_eval_mode(store, tmp_path) -> None:
     result = run(store, out=tmp_path / "run")
     text, prompts = tiny_text()
@@ -571,11 +686,11 @@ def test_the_command_trains_scores_and_takes_a_teacher(
 
     def call(*words) -> str:
         parser = argparse.ArgumentParser()
-        train_module.add_arguments(parser)
+        train_command.add_arguments(parser)
         small = {"dim": 8, "fusion_heads": 2, "epochs": 1, "context_before": 1, "context_after": 1}
         sets = [str(word) for pair in small.items() for word in ("-s", *pair)]
         args = parser.parse_args(["--data", str(store.path), *map(str, words), *sets])
-        assert train_module.main(args) == 0
+        assert train_command.main(args) == 0
         return capsys.readouterr().out
 
     said = call("--out", tmp_path / "teacher", "-s", "milestones", "[1, 2]")

@@ -29,6 +29,9 @@ from nbclient.exceptions import CellExecutionError  # noqa: E402
 
 from avadclip_lite.experiments.run import QUIET_KERNEL, environment, kernel_environment  # noqa: E402
 
+# of a cell's metadata, what jupytext keeps in both halves: tags, folded solutions, and the blank
+# lines that a formatter wants before a function
+CARRIED = ("tags", "jupyter", "lines_to_next_cell")
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 SOLUTION = re.compile(r"^([ \t]*)# BEGIN SOLUTION\n.*?^[ \t]*# END SOLUTION\n?", re.M | re.S)
 
@@ -49,15 +52,13 @@ def blank(source: str) -> str:
 
 def from_script(script: Path) -> nbformat.NotebookNode:
     """The notebook that a percent script describes, not executed, in the one form we commit: ids
-    that follow from place and source, no metadata but tags, solutions folded."""
+    that follow from place and source, no metadata but what ``CARRIED`` names."""
     notebook = jupytext.read(script, fmt="py:percent")
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     for number, cell in enumerate(notebook.cells):
-        tags = list(cell.metadata.get("tags", []))
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
-        if "solution" in tags:
-            cell.metadata["jupyter"] = {"source_hidden": True}
+        carried = {key: cell.metadata[key] for key in CARRIED if key in cell.metadata}
+        cell.metadata = nbformat.from_dict(carried)
         cell.id = f"{number:02d}-{hashlib.sha256(cell.source.encode()).hexdigest()[:8]}"
     return notebook
 

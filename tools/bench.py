@@ -1,96 +1,197 @@
-"""``python -m avadclip_lite bench``: how fast training runs here, at the size of XD-Violence.
+"""``python -m avadclip_lite bench``: how long training takes here, at the size of XD-Violence.
 
-Features, lengths and labels are synthetic (nothing is read from disk), but their number and their
-lengths are those of XD-Violence's training list: 3,954 videos in ten crops, 39,540 bags, lengths
-with a mean near 182 and a median near 128 snippets, cut at 256. The steps are those of ``train``:
-the same batches, losses and optimiser.
+Features and labels are synthetic; the lengths of videos, their crops and their clips of one film
+are as in XD-Violence's training list: 3,954 videos in ten crops, lengths with a mean near 182 and a
+median near 128 snippets, cut at 256. Two things are measured:
 
-The achieved rate is counted operations over measured seconds, and stands beside the rate of a large
-matrix product measured on the same device in the same run: nothing made of matrix products can be
-faster than that.
+- *steps*: those of ``train``, on its own batches. The achieved rate is counted operations over
+  measured seconds, beside the rate of a large matrix product on the same device in the same run:
+  nothing made of matrix products can be faster than that.
+- *fit*: what a user waits for, from an open store to the best weights on the disk: packing the
+  store into bags, steps, judging the epochs on the held-out videos, checkpoints. On a CPU a small
+  share of the videos for one epoch, and beside it what follows for all of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
-import sys
+import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
-from avadclip_lite.config import CROPS, XD_CLASSES, Config, make_config
-from avadclip_lite.dataset import TrainingSet
-from avadclip_lite.encoders import load_text
-from avadclip_lite.model import build
-from avadclip_lite.train import FrozenTeacher, TrainingRun, shuffled_batches
+from avadclip_lite import train
+from avadclip_lite.config import (
+    CROPS,
+    XD_CLASSES,
+    XD_STRIDE,
+    Config,
+    add_device_argument,
+    find_device,
+    make_config,
+)
+from avadclip_lite.dataset import FeatureStore, TrainingSet
+from avadclip_lite.encoders import TextTower, WordPrompts, load_text
+from avadclip_lite.features.writer import StoreWriter
+from avadclip_lite.model import Detector, build
+from avadclip_lite.train import TrainingRun, fit
 
-__all__ = ["Timing", "add_arguments", "main", "matmul_rate", "measure", "synthetic_bags"]
+__all__ = [
+    "FitTiming",
+    "StepTiming",
+    "add_arguments",
+    "main",
+    "matmul_rate",
+    "measure_fit",
+    "measure_steps",
+    "synthetic_bags",
+    "synthetic_store",
+    "training_run",
+]
 
 XD_TRAIN_VIDEOS = 3_954
+XD_EPOCHS = 10
 MEAN_LENGTH, MEDIAN_LENGTH = 182, 128  # snippets, of XD-Violence's test videos
-COUNTED_STEPS = 4
+CLIPS_A_FILM = 2  # of the training videos: 65 % share a film with another
+WARM_UP, COUNTED = 3, 4  # steps before the timed ones, steps whose operations are counted
+KINDS = (("paper", "bf16"), ("paper", "float32"), ("released", "float32"))
+ROLES = {"audio_visual": "teacher", "vision": "student"}
 
 
-class _Bags(TrainingSet):
-    """Training bags that never were in a store."""
+# --- synthetic features ---------------------------------------------------------------------------
 
-    def __init__(self, settings: Config, videos: int, crops: int, device: torch.device) -> None:
-        rng = np.random.default_rng(0)
-        dim, most = settings.model.dim, settings.model.max_snippets
-        spread = math.sqrt(2 * math.log(MEAN_LENGTH / MEDIAN_LENGTH))
-        lengths = rng.lognormal(math.log(MEDIAN_LENGTH), spread, videos).astype(np.int64)
-        lengths = lengths.clip(1, most)
-        audio_start = np.cumsum(lengths) - lengths
-        spans = np.empty((4, videos * crops), np.int64)
-        spans[1] = spans[3] = lengths.repeat(crops)
-        spans[0] = np.cumsum(spans[1]) - spans[1]
-        spans[2] = audio_start.repeat(crops)
-        self.rows = np.arange(videos * crops)
-        self.max_snippets, self.length_aware = most, settings.data.length_aware
-        labels = np.eye(len(XD_CLASSES), dtype=np.float32)[rng.integers(0, len(XD_CLASSES), videos)]
-        self.labels = torch.from_numpy(labels.repeat(crops, axis=0)).to(device)
-        generator = torch.Generator(device).manual_seed(0)
 
-        def packed(count: int) -> torch.Tensor:
-            out = torch.randn(count + 1, dim, generator=generator, device=device)
-            out[-1] = 0.0
-            return out
+def synthetic_store(folder: Path, *, videos: int, crops: int, dim: int) -> FeatureStore:
+    """A store of ``videos`` training videos, each in ``crops`` crops; features are windows of one
+    long noise (snippets, ``dim``), because drawing all of them would take longer than a training.
+    """
+    rng = np.random.default_rng(0)
+    spread = math.sqrt(2 * math.log(MEAN_LENGTH / MEDIAN_LENGTH))
+    lengths = rng.lognormal(math.log(MEDIAN_LENGTH), spread, videos).astype(np.int64) + 1
+    noise = rng.standard_normal((2 * int(lengths.max()) + 1024, dim), np.float32).astype(np.float16)
 
-        self._video, self._audio = packed(int(spans[1].sum())), packed(int(lengths.sum()))
-        self._spans = torch.from_numpy(spans).to(device)
-        self._host_lengths = torch.from_numpy(spans[1])
-        self.lengths = self._spans[1]
-        self.device = device
+    def window(length: int) -> np.ndarray:
+        start = int(rng.integers(0, len(noise) - length))
+        return noise[start : start + length]
+
+    with StoreWriter(
+        folder, classes=XD_CLASSES, dim=dim, stride=XD_STRIDE, encoder="random", dtype="float16"
+    ) as writer:
+        for number, length in enumerate(lengths.tolist()):
+            code = XD_CLASSES.codes[int(rng.integers(0, len(XD_CLASSES)))]
+            name = f"Film{number // CLIPS_A_FILM}__#{number}_label_{code}"
+            audio = window(length)
+            for crop in range(crops):
+                writer.add(
+                    name=name,
+                    label=code,
+                    split="train",
+                    crop=crop,
+                    video=window(length),
+                    audio="shared" if crop else audio,
+                )
+        writer.finish()
+    return FeatureStore.open(folder)
 
 
 def synthetic_bags(
-    settings: Config, *, videos: int = XD_TRAIN_VIDEOS, crops: int = CROPS, device: str = "cpu"
+    settings: Config, *, videos: int, crops: int, device: str = "cpu"
 ) -> TrainingSet:
-    """Random features as a ``TrainingSet`` on ``device``; crops of a video share its audio."""
-    return _Bags(settings, videos, crops, torch.device(device))
+    """The bags of a synthetic store, packed for ``settings`` and moved to ``device``."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = synthetic_store(
+            Path(folder) / "store", videos=videos, crops=crops, dim=settings.model.dim
+        )
+        return TrainingSet(store, store.indices("train"), settings).to(device)
+
+
+def _text(settings: Config, name: str = "random") -> tuple[TextTower, WordPrompts]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # random text weights: nothing here means anything
+        return load_text(name, XD_CLASSES.words, dim=settings.model.dim)
+
+
+def _teacher(settings: Config, text: tuple[TextTower, WordPrompts]) -> Detector | None:
+    """An untrained teacher, which costs what a trained one does; None where there is none."""
+    if settings.model.role == "audio_visual" or settings.loss.ukd == "none":
+        return None
+    fields = {"dim": settings.model.dim, "fusion_heads": settings.model.fusion_heads}
+    return build(make_config(form=settings.form, scale=settings.scale, **fields), *text)
+
+
+def training_run(settings: Config, device: torch.device, *, text: str = "random") -> TrainingRun:
+    """A run that is about to take its first step on ``device``."""
+    torch.manual_seed(settings.train.seed)
+    tower = _text(settings, text)
+    model = build(settings, *tower).to(device)
+    teacher = _teacher(settings, tower)
+    if teacher is not None:
+        model.distil_from(teacher)
+    model.train()
+    return TrainingRun(settings, model, device)
+
+
+# --- measuring ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timing:
+class StepTiming:
     """What one kind of training step costs."""
 
     name: str
     step_ms: float  # median over the timed steps
-    steps_per_second: float
-    tflop_per_step: float  # counted, mean of a few steps
+    tflop: float  # a step, counted, mean of a few
     tflop_per_second: float
     ceiling_tflop_per_second: float  # of a large matrix product in the same precision
     waiting_share: float  # of the time, for the next batch
     peak_gib: float  # device memory, features included; NaN on a CPU
-    epochs_seconds: float  # of the configured epochs
-    epochs_measured: bool  # else: extrapolated from the median step
+
+    def line(self) -> str:
+        return (
+            f"{self.name:26s}{self.step_ms:9.1f}{self.tflop:8.3f}{self.tflop_per_second:9.2f}"
+            f"{self.ceiling_tflop_per_second:9.2f}{100 * self.waiting_share:8.1f}%"
+            f"{self.peak_gib:7.2f}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitTiming:
+    """Seconds of one ``fit``, from the open store to the best weights in the run's folder."""
+
+    name: str
+    videos: int
+    epochs: int
+    seconds: float
+    parts: dict[str, float]  # seconds of each of ``PARTS``
+    extrapolated_seconds: float  # to all of XD-Violence and ten epochs
+
+    def line(self) -> str:
+        parts = "".join(f"{self.parts[name]:12.1f}" for name in PARTS)
+        rest = self.seconds - sum(self.parts.values())
+        return (
+            f"{self.name:26s}{self.seconds:9.1f}{parts}{rest:8.1f}"
+            f"{self.videos:8d}{self.epochs:8d}{self.extrapolated_seconds:10.0f}"
+        )
+
+
+PARTS = {  # what fit's seconds go into: (owner, attribute)
+    "packing": (train, "TrainingSet"),
+    "moving": (train, "_resident"),
+    "training": (TrainingRun, "one_epoch"),
+    "holdout": (train, "video_level"),
+    "checkpoints": (TrainingRun, "save"),
+}
 
 
 def _wait(device: torch.device) -> None:
@@ -113,136 +214,168 @@ def matmul_rate(device: torch.device, precision: str, size: int = 0) -> float:
     return 2 * size**3 / best / 1e12
 
 
-def measure(
-    name: str,
-    settings: Config,
-    bags: TrainingSet,
-    *,
-    steps: int,
-    warm_up: int = 3,
-    full: bool = False,
-) -> Timing:
-    """Time training steps of ``settings`` on ``bags``, wherever those are.
-
-    A student learns from an untrained teacher, which costs what a trained one does. ``full`` runs
-    all of the configured epochs after the timed steps and reports their wall time.
-    """
+def measure_steps(name: str, settings: Config, bags: TrainingSet, *, steps: int) -> StepTiming:
+    """Time training steps of ``settings`` on ``bags``, wherever those are."""
     device = bags.device
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # random text weights: nothing here means anything
-        text, prompts = load_text("random", XD_CLASSES.words, dim=settings.model.dim)
-    torch.manual_seed(settings.train.seed)
-    teacher = None
-    if settings.model.role != "audio_visual" and settings.loss.ukd != "none":
-        audio_visual = make_config(form=settings.form, scale=settings.scale)
-        teacher = FrozenTeacher(build(audio_visual, text, prompts)).to(device)
-    run = TrainingRun(settings, build(settings, text, prompts).to(device), device)
-    run.model.train()
-    queue = shuffled_batches(bags, settings.train.batch_size, run.shuffling)
-    while len(queue) < warm_up + steps + COUNTED_STEPS:
-        queue += shuffled_batches(bags, settings.train.batch_size, run.shuffling)
+    run = training_run(settings, device)
+    queue = run.model.batches(bags, run.shuffling)
+    while len(queue) < WARM_UP + COUNTED + steps:
+        queue += run.model.batches(bags, run.shuffling)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    for index in queue[:warm_up]:
-        run.one_step(bags.batch(index), teacher)
-    counted = queue[warm_up : warm_up + COUNTED_STEPS]
+    for index in queue[:WARM_UP]:
+        run.one_step(bags.batch(index))
     with FlopCounterMode(display=False) as counter:
-        for index in counted:
-            run.one_step(bags.batch(index), teacher)
-    tflop = counter.get_total_flops() / len(counted) / 1e12
-
-    timed = queue[warm_up + COUNTED_STEPS : warm_up + COUNTED_STEPS + steps]
+        for index in queue[WARM_UP : WARM_UP + COUNTED]:
+            run.one_step(bags.batch(index))
+    tflop = counter.get_total_flops() / COUNTED / 1e12
     took, waited = [], []
-    for index in timed:
+    for index in queue[WARM_UP + COUNTED :][:steps]:
         _wait(device)
         began = time.perf_counter()
         batch = bags.batch(index)
         _wait(device)
         waited.append(time.perf_counter() - began)
-        run.one_step(batch, teacher)
+        run.one_step(batch)
         _wait(device)
         took.append(time.perf_counter() - began)
-    per_epoch = -(-len(bags) // settings.train.batch_size)
-    seconds = float(np.median(took)) * per_epoch * settings.train.epochs
-    if full:
-        _wait(device)
-        began = time.perf_counter()
-        for _ in range(settings.train.epochs):
-            run.one_epoch(bags, teacher, tqdm(disable=True))
-        _wait(device)
-        seconds = time.perf_counter() - began
-    peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else math.nan
-    step = seconds / per_epoch / settings.train.epochs if full else float(np.median(took))
-    return Timing(
+    step = float(np.median(took))
+    return StepTiming(
         name=name,
         step_ms=1e3 * step,
-        steps_per_second=1 / step,
-        tflop_per_step=tflop,
+        tflop=tflop,
         tflop_per_second=tflop / step,
         ceiling_tflop_per_second=matmul_rate(device, settings.train.precision),
         waiting_share=sum(waited) / sum(took),
-        peak_gib=peak,
-        epochs_seconds=seconds,
-        epochs_measured=full,
+        peak_gib=torch.cuda.max_memory_allocated(device) / 2**30
+        if device.type == "cuda"
+        else math.nan,
     )
 
 
+@contextlib.contextmanager
+def _clocked(device: torch.device) -> Iterator[dict[str, float]]:
+    """Seconds spent in each of ``PARTS`` while this is open."""
+    spent = dict.fromkeys(PARTS, 0.0)
+
+    def clocked(name: str, call: Any) -> Any:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                _wait(device)
+                spent[name] += time.perf_counter() - began
+
+        return timed
+
+    with contextlib.ExitStack() as stack:
+        for name, (owner, attribute) in PARTS.items():
+            call = getattr(owner, attribute)
+            stack.enter_context(mock.patch.object(owner, attribute, clocked(name, call)))
+        yield spent
+
+
+def measure_fit(name: str, settings: Config, store: FeatureStore) -> FitTiming:
+    """Time one ``fit`` of ``settings`` on a synthetic store, checkpoints included."""
+    device = find_device(settings.train.device)
+    tower, prompts = _text(settings)
+    teacher = _teacher(settings, (tower, prompts))
+    with tempfile.TemporaryDirectory() as folder, _clocked(device) as parts:
+        began = time.perf_counter()
+        result = fit(
+            settings, store, text=tower, prompts=prompts, teacher=teacher, out=Path(folder) / "run"
+        )
+        seconds = time.perf_counter() - began
+    videos, epochs = len(set(store.video_ids)), len(result.history)
+    scale = XD_TRAIN_VIDEOS * CROPS / len(store)
+    each_epoch = (parts["training"] + parts["holdout"]) * scale + parts["checkpoints"]
+    once = (parts["packing"] + parts["moving"]) * scale + seconds - sum(parts.values())
+    return FitTiming(
+        name=name,
+        videos=videos,
+        epochs=epochs,
+        seconds=seconds,
+        parts=parts,
+        extrapolated_seconds=once + each_epoch * XD_EPOCHS / epochs,
+    )
+
+
+# --- command line ---------------------------------------------------------------------------------
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Time training steps at the size of XD-Violence on synthetic features."
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
-    parser.add_argument("--steps", type=int, default=20, help="timed steps of each kind")
-    parser.add_argument("--videos", type=int, default=XD_TRAIN_VIDEOS, help="training videos")
-    parser.add_argument("--crops", type=int, default=CROPS, help="crops a video")
+    parser.description = "Time training at the size of XD-Violence on synthetic features."
+    add_device_argument(parser)
+    parser.add_argument("--steps", type=int, default=20, help="timed steps of each kind; 0: none")
     parser.add_argument(
-        "--full", action="store_true", help="run all ten epochs, do not extrapolate"
+        "--videos", type=int, help=f"training videos of a fit (a GPU {XD_TRAIN_VIDEOS}, a CPU 40)"
+    )
+    parser.add_argument("--crops", type=int, default=CROPS, help="crops a video (%(default)s)")
+    parser.add_argument(
+        "--epochs", type=int, help=f"of a fit; 0: no fit (a GPU {XD_EPOCHS}, a CPU 1)"
     )
     parser.add_argument(
         "--only", nargs="*", default=[], help="kinds to time, by part of their name"
     )
-    parser.add_argument("--json", help="write the numbers to this file as well")
+    parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the table; raises ``ValueError`` for a device that is not there."""
-    name = args.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {name}: torch finds no GPU here; try --device cpu")
-    device = torch.device(name)
-    rows = []
-    for form, precision in (("paper", "bf16"), ("paper", "float32"), ("released", "float32")):
-        bags = None
-        for role, label in (("audio_visual", "teacher"), ("vision", "student")):
-            title = f"{form} {precision} {label}"
-            if args.only and not any(part in title for part in args.only):
-                continue
-            settings = make_config(form=form, scale="xd", role=role, precision=precision)
-            if bags is None:
-                bags = synthetic_bags(
-                    settings, videos=args.videos, crops=args.crops, device=str(device)
-                )
-            rows.append(measure(title, settings, bags, steps=args.steps, full=args.full))
-            print(_line(rows[-1]), file=sys.stderr)
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    """Print the tables; raises ``ValueError`` for a device that is not there."""
+    device = find_device(args.device)
+    cuda = device.type == "cuda"
+    videos = args.videos or (XD_TRAIN_VIDEOS if cuda else 40)
+    epochs = (XD_EPOCHS if cuda else 1) if args.epochs is None else args.epochs
+    kinds = {
+        f"{form} {precision} {label}": {"form": form, "precision": precision, "role": role}
+        for form, precision in KINDS
+        for role, label in ROLES.items()
+    }
+    chosen = {n: k for n, k in kinds.items() if not args.only or any(w in n for w in args.only)}
+    settings = {
+        name: make_config(scale="xd", device=str(device), epochs=max(1, epochs), **fields)
+        for name, fields in chosen.items()
+    }
+    where = torch.cuda.get_device_name(device) if cuda else "CPU"
     print(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(
-        f"{'':26s}{'ms/step':>9s}{'steps/s':>9s}{'TFLOP':>8s}{'TFLOP/s':>9s}{'ceiling':>9s}"
-        f"{'waiting':>9s}{'GiB':>7s}{'epochs':>10s}"
-    )
-    for row in rows:
-        print(_line(row))
-    print("* extrapolated from the median step" if not args.full else "epochs: measured")
+    steps, fits = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        store = None
+        if settings:
+            dim = next(iter(settings.values())).model.dim
+            store = synthetic_store(
+                Path(folder) / "store", videos=videos, crops=args.crops, dim=dim
+            )
+        if args.steps and store is not None:
+            print(
+                f"\n{'a step':26s}{'ms':>9s}{'TFLOP':>8s}{'TFLOP/s':>9s}{'ceiling':>9s}"
+                f"{'waiting':>9s}{'GiB':>7s}"
+            )
+            rows = store.indices("train")[: 4000 if cuda else 400]
+            for name, config in settings.items():
+                bags = TrainingSet(store, rows, config).to(device)
+                steps.append(measure_steps(name, config, bags, steps=args.steps))
+                print(steps[-1].line(), flush=True)
+        if epochs and store is not None:
+            heads = "".join(f"{part:>12s}" for part in PARTS)
+            print(
+                f"\n{'a fit, seconds':26s}{'all':>9s}{heads}{'rest':>8s}{'videos':>8s}"
+                f"{'epochs':>8s}{'XD':>10s}"
+            )
+            for name, config in settings.items():
+                config = config.override(selection="holdout", reload_best=False)
+                fits.append(measure_fit(name, config, store))
+                print(fits[-1].line(), flush=True)
+            print(
+                f"XD: extrapolated to {XD_TRAIN_VIDEOS} videos, {CROPS} crops, {XD_EPOCHS} epochs"
+            )
     if args.json:
-        with open(args.json, "w") as file:
-            json.dump([asdict(row) for row in rows], file, indent=1)
+        numbers = {
+            "device": where,
+            "torch": torch.__version__,
+            "steps": [asdict(row) for row in steps],
+            "fits": [asdict(row) for row in fits],
+        }
+        args.json.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
     return 0
-
-
-def _line(row: Timing) -> str:
-    mark = " " if row.epochs_measured else "*"
-    return (
-        f"{row.name:26s}{row.step_ms:9.1f}{row.steps_per_second:9.2f}{row.tflop_per_step:8.3f}"
-        f"{row.tflop_per_second:9.2f}{row.ceiling_tflop_per_second:9.2f}"
-        f"{100 * row.waiting_share:8.1f}%{row.peak_gib:7.2f}{row.epochs_seconds:9.0f}s{mark}"
-    )

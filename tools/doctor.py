@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
+import importlib.metadata
 import json
 import os
+import re
 import shutil
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +27,6 @@ __all__ = ["Finding", "add_arguments", "examine", "main"]
 
 ROOT = Path(__file__).resolve().parents[1]
 DISK_NEEDED = 2 * 2**30  # bytes, for a run on Soundstage with its checkpoints and pages
-IMPORTED = (  # the name to import of everything that the notebooks and the runner use
-    "numpy torchvision torchaudio open_clip wav2clip av joblib safetensors scipy sklearn pandas "
-    "seaborn matplotlib PIL tqdm ipykernel jupyterlab jupytext papermill nbconvert nbval "
-    "latex2mathml"
-).split()
 
 
 @dataclass(frozen=True)
@@ -95,12 +92,25 @@ def _torch() -> Iterator[Finding]:
     yield Finding(f"torch {torch.__version__}, {device}", True)
 
 
+def dependencies() -> list[str]:
+    """What must be installed: the distributions that ``pyproject.toml`` names, torch aside, which
+    is looked at on its own."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = (re.split(r"[=<>~!;\[ ]", text)[0] for text in project["dependencies"])
+    return [name for name in names if name != "torch"]
+
+
 def _libraries() -> Iterator[Finding]:
-    missing = [name for name in IMPORTED if importlib.util.find_spec(name) is None]
+    wanted, missing = dependencies(), []
+    for name in wanted:
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
     if missing:
         yield Finding(f"missing: {', '.join(missing)}", False, "install again: make run")
     else:
-        yield Finding(f"all {len(IMPORTED)} libraries are installed", True)
+        yield Finding(f"all {len(wanted)} libraries are installed", True)
 
 
 def _kernel() -> Iterator[Finding]:
@@ -162,17 +172,17 @@ def _weights() -> Iterator[Finding]:
         )
     folder = encoders.weights_folder()
     wanted = (
-        ("CLIP", (encoders.CLIP_FILE, encoders.CLIP_ARCHIVE), encoders.CLIP_URL),
-        ("Wav2CLIP", (encoders.WAV2CLIP_FILE,), encoders.WAV2CLIP_URL),
+        ("CLIP", encoders.CLIP_FILE, encoders.CLIP_URL),
+        ("Wav2CLIP", encoders.WAV2CLIP_FILE, encoders.WAV2CLIP_URL),
     )
-    for name, files, url in wanted:
-        if any((folder / file).is_file() for file in files):
+    for name, file, url in wanted:
+        if (folder / file).is_file():
             yield Finding(f"{name}'s weights in {folder}", True)
         else:
             yield Finding(
                 f"{name}'s weights, for real videos only (notebook 10)",
                 False,
-                f"downloaded on first use; without a network fetch {url} to {folder / files[0]}",
+                f"downloaded on first use; without a network fetch {url} to {folder / file}",
                 needed=False,
             )
 

@@ -10,43 +10,49 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import matplotlib
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import matplotlib  # noqa: E402
 
 matplotlib.use("Agg")
 
-import numpy as np
+import numpy as np  # noqa: E402
 
-from avadclip_lite.config import make_config
-from avadclip_lite.evaluate import predict
-from avadclip_lite.train import trained
-from avadclip_lite.viz import plots
-from avadclip_lite.viz.lesson import EXAMPLES, open_stage, row_of
-from data.make_soundstage.captions import setting
-from data.make_soundstage.render import wave
-from data.make_soundstage.sample import sample_scene
-from data.make_soundstage.world import FPS
+from avadclip_lite.config import make_config  # noqa: E402
+from avadclip_lite.evaluate import predict_store  # noqa: E402
+from avadclip_lite.experiments.cache import train_or_load  # noqa: E402
+from avadclip_lite.video.reader import read_clip  # noqa: E402
+from avadclip_lite.viz import plots  # noqa: E402
+from avadclip_lite.viz.lesson import EXAMPLES, FPS, clip_path, open_stage, row_of  # noqa: E402
 
-plots.use_style()
-store = open_stage()
-row = row_of(store, EXAMPLES["sound saves"])
-scene = sample_scene(int(store.videos[row].source.removeprefix("scene:")))
-curves, probabilities = {}, None
-for label, role in (("audio-visual", "audio_visual"), ("vision only", "vision")):
-    model = trained(make_config(role=role, ukd="none"), store, progress=False).model
-    found = predict(model, store, np.array([row]))
-    curves[label] = found.anomaly
-    probabilities = found.alignment if probabilities is None else probabilities
-figure = plots.timeline(
-    curves,
-    store.segments(row),
-    fps=FPS,
-    seconds=scene.duration,
-    names=dict(zip(store.classes.codes, store.classes.words, strict=True)),
-    probabilities=probabilities,
-    wave=wave(scene),
-    title=f"Soundstage (synthetic): {setting(scene)}, an accident off camera",
-)
-target = Path(sys.argv[1])
-target.parent.mkdir(exist_ok=True)
-figure.savefig(target, dpi=110)
-print(store.videos[row].name, {k: np.round(v, 2).tolist() for k, v in curves.items()})
+
+def main(target: Path) -> None:
+    """Draw the figure into ``target`` and print the confidences that it shows."""
+    plots.use_style()
+    store = open_stage()
+    row = row_of(store, EXAMPLES["sound saves"])
+    frames, _, wave = read_clip(clip_path(store.videos[row].name))
+    curves, probabilities = {}, None
+    for label, role in (("audio-visual", "audio_visual"), ("vision only", "vision")):
+        model = train_or_load(make_config(role=role, ukd="none"), store, progress=False).model
+        found = predict_store(model, store, [row])
+        curves[label] = found.anomaly
+        probabilities = found.alignment if probabilities is None else probabilities
+    figure = plots.timeline(
+        curves,
+        store.segments(row),
+        fps=FPS,
+        seconds=len(frames) / FPS,
+        names=dict(zip(store.classes.codes, store.classes.words, strict=True)),
+        probabilities=probabilities,
+        wave=wave,
+        title="Soundstage (synthetic): a street at dusk, an accident off camera",
+    )
+    target.parent.mkdir(exist_ok=True)
+    figure.savefig(target, dpi=110)
+    print(store.videos[row].name, {k: np.round(v, 2).tolist() for k, v in curves.items()})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

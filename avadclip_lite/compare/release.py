@@ -1,7 +1,7 @@
-"""The authors' release: its checkpoints in our modules, and our weights in its key format.
+"""The authors' release: its checkpoints in our modules.
 
-    teacher = load_teacher("model_t.pth")     # or an already loaded state dict
-    output = teacher(video, audio, lengths)   # (B, T, 512) each
+    teacher = load_teacher("model_t.pth")  # or an already loaded state dict
+    python -m avadclip_lite import-checkpoint model_t.pth --out RUN   # a run folder of it
 
 The release saves bare state dicts with the whole frozen CLIP inside. What it computes is form
 "released" at D = 512: every batch is filled with zeros to 256 snippets and the padding takes part.
@@ -9,15 +9,20 @@ The release saves bare state dicts with the whole frozen CLIP inside. What it co
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from avadclip_lite.config import CLIP_DIM, XD_CLASSES, Role, make_config
+from avadclip_lite import train
+from avadclip_lite.config import CLIP_DIM, XD_CLASSES, make_config
 from avadclip_lite.encoders import (
     CLIP_TEXT_HEADS,
     END_TOKEN,
@@ -26,143 +31,102 @@ from avadclip_lite.encoders import (
     WordPrompts,
     token_ids,
 )
-from avadclip_lite.model import Detector, build
-
-__all__ = ["load_student", "load_teacher", "release_key", "to_release_state"]
+from avadclip_lite.model import AVadCLIP, build
 
 CLIP_PREFIX = "clipmodel."
 _UNUSED_CLIP = re.compile(r"clipmodel\.(visual\..+|logit_scale)")
 # Second names that the release's audio branch gives its convolutions, inside nn.Sequential.
 _ALIAS = re.compile(r"(temporalconvnet\.network\.\d+)\.net\.([04])\.(.+)")
 _ALIAS_OF = {"0": "conv1", "4": "conv2"}
-_SIGMA = "disAdj.sigma"  # saved by the release, used nowhere
-_SIGMA_START = 0.1
+SIGMA = "disAdj.sigma"  # saved by the release, used nowhere
 
-# Our names to the release's, applied in this order.
-_RENAME = tuple(
-    (re.compile(pattern), name)
-    for pattern, name in (
-        (r"^encoder\.transformer\.positions$", "frame_position_embeddings.weight"),
-        (r"^encoder\.transformer\.blocks\.", "temporal.resblocks."),
-        (r"\.norm_attention\.", ".ln_1."),
-        (r"\.norm_ffn\.", ".ln_2."),
-        (r"\.qkv\.(weight|bias)$", r".attn.in_proj_\1"),
-        (r"^(temporal\.resblocks\.\d+)\.out\.", r"\1.attn.out_proj."),
-        (r"^(temporal\.resblocks\.\d+)\.ffn\.", r"\1.mlp."),
-        (r"^encoder\.similarity\.0\.", "gc1."),
-        (r"^encoder\.similarity\.1\.", "gc2."),
-        (r"^encoder\.distance\.0\.", "gc3."),
-        (r"^encoder\.distance\.1\.", "gc4."),
-        (r"^encoder\.project\.", "linear."),
-        (r"^audio_encoder\.blocks\.", "temporalconvnet.network."),
-        (r"\.parametrizations\.weight\.original0$", ".weight_g"),
-        (r"\.parametrizations\.weight\.original1$", ".weight_v"),
-        (r"^fusion\.weigh\.", "temporalgatedresidual.gate_proj.0."),
-        (r"^fusion\.mix\.", "temporalgatedresidual.residual_proj.0."),
-        (r"^fusion\.out\.", "temporalgatedresidual.residual_proj.2."),
-        (r"^enhancement\.convs\.(\d+)\.", r"fe_net.conv.\1.conv.0."),
-        (r"^log_variance\.first\.", "fe_net.theta.theta.0."),
-        (r"^log_variance\.middle\.", "fe_net.theta.theta.2."),
-        (r"^log_variance\.last\.", "fe_net.theta.theta.3."),
-        (r"^anomaly\.ffn\.", "mlp2."),
-        (r"^anomaly\.score\.", "classifier."),
-        (r"^av_prompt\.ffn\.", "mlp1."),
-        (r"\.widen\.", ".c_fc."),
-        (r"\.narrow\.", ".c_proj."),
-        (r"^textual_prompt\.context$", "text_prompt_embeddings.weight"),
-    )
-)
+_RENAME = {  # our names to the release's, applied in this order
+    r"^encoder\.transformer\.positions$": "frame_position_embeddings.weight",
+    r"^encoder\.transformer\.blocks\.": "temporal.resblocks.",
+    r"\.norm_attention\.": ".ln_1.",
+    r"\.norm_ffn\.": ".ln_2.",
+    r"\.qkv\.(weight|bias)$": r".attn.in_proj_\1",
+    r"^(temporal\.resblocks\.\d+)\.out\.": r"\1.attn.out_proj.",
+    r"^(temporal\.resblocks\.\d+)\.ffn\.": r"\1.mlp.",
+    r"^encoder\.similarity\.0\.": "gc1.",
+    r"^encoder\.similarity\.1\.": "gc2.",
+    r"^encoder\.distance\.0\.": "gc3.",
+    r"^encoder\.distance\.1\.": "gc4.",
+    r"^encoder\.project\.": "linear.",
+    r"^audio_encoder\.blocks\.": "temporalconvnet.network.",
+    r"\.parametrizations\.weight\.original0$": ".weight_g",
+    r"\.parametrizations\.weight\.original1$": ".weight_v",
+    r"^fusion\.gate_proj\.": "temporalgatedresidual.gate_proj.0.",
+    r"^fusion\.residual_in\.": "temporalgatedresidual.residual_proj.0.",
+    r"^fusion\.residual_out\.": "temporalgatedresidual.residual_proj.2.",
+    r"^enhancement\.convs\.(\d+)\.": r"fe_net.conv.\1.conv.0.",
+    r"^log_variance\.first\.": "fe_net.theta.theta.0.",
+    r"^log_variance\.middle\.": "fe_net.theta.theta.2.",
+    r"^log_variance\.last\.": "fe_net.theta.theta.3.",
+    r"^anomaly\.ffn\.": "mlp2.",
+    r"^anomaly\.score\.": "classifier.",
+    r"^av_prompt\.ffn\.": "mlp1.",
+    r"\.fc1\.": ".c_fc.",
+    r"\.fc2\.": ".c_proj.",
+    r"^textual_prompt\.context$": "text_prompt_embeddings.weight",
+}
 
 
 def release_key(name: str) -> str:
-    """The release's name of one of our trainable weights: ``encoder.project.bias`` is
-    ``linear.bias``."""
-    for pattern, replacement in _RENAME:
-        name = pattern.sub(replacement, name)
+    """The release's name of a trainable weight of ours: ``linear.bias`` for
+    ``encoder.project.bias``."""
+    for pattern, replacement in _RENAME.items():
+        name = re.sub(pattern, replacement, name)
     return name
 
 
-def load_teacher(source: str | Path | Mapping[str, Tensor]) -> Detector:
+def load_teacher(source: str | Path | Mapping[str, Tensor]) -> AVadCLIP:
     """The release's audio-visual teacher, in eval mode on the CPU, from a file or a state dict.
 
     Raises ``FileNotFoundError`` for a missing file, and ``ValueError`` naming the key for a key
     that is missing, unexpected or of another shape.
     """
-    return _load(source, "audio_visual")
+    return _load(*_read(source), "audio_visual")
 
 
-def load_student(source: str | Path | Mapping[str, Tensor]) -> Detector:
+def load_student(source: str | Path | Mapping[str, Tensor]) -> AVadCLIP:
     """The release's vision-only student; otherwise like ``load_teacher``."""
-    return _load(source, "vision")
+    return _load(*_read(source), "vision")
 
 
-def to_release_state(detector: Detector, clip_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A detector's weights under the release's key names, as its code would load them.
-
-    ``clip_state`` is the CLIP the detector was trained against, with or without the prefix
-    ``clipmodel.``; it is copied in whole. A focal weight that was not learned is written as the
-    constant it was. The release computes form "released": weights trained in another form load
-    there, but are not run in the way they were trained.
-
-    Raises ``ValueError`` naming a part that the release does not have, or lacks in the detector.
-    """
-    settings = detector.settings
-    state = {release_key(k): v.detach().clone() for k, v in detector.trainable_state().items()}
-    tower, prompts = detector.textual_prompt.tower, detector.textual_prompt.prompts
-    template = _template(settings.model.role, settings.model.dim, tower, prompts)
-    state.setdefault("alpha", torch.full((len(prompts.ids),), settings.loss.focal_alpha))
-    state[_SIGMA] = torch.full((1,), _SIGMA_START)
-    _check_keys(state, _release_shapes(template), "this detector")
-    for key in [k for k in state if k.startswith("temporalconvnet.")]:
-        stem, conv, rest = re.match(r"(.+)\.(conv[12])\.(.+)", key).groups()
-        state[f"{stem}.net.{0 if conv == 'conv1' else 4}.{rest}"] = state[key]
-    clip = {
-        key if key.startswith(CLIP_PREFIX) else CLIP_PREFIX + key: value
-        for key, value in clip_state.items()
-    }
-    for key, value in tower.state_dict().items():
-        other = clip.get(CLIP_PREFIX + key)
-        if other is None or not torch.equal(other.float().cpu(), value.cpu()):
-            raise ValueError(
-                f"clip_state's {key} is missing or not the one this detector was trained against; "
-                "give the CLIP weights that the text tower came from"
-            )
-    return state | clip
-
-
-def _load(source: str | Path | Mapping[str, Tensor], role: Role) -> Detector:
-    state, where = _read(source)
-    state = _without_aliases(state, where)
+def _load(state: dict[str, Tensor], where: str, role: str) -> AVadCLIP:
     text = {k: v for k, v in state.items() if k.startswith(CLIP_PREFIX)}
     text = {k: v for k, v in text.items() if not _UNUSED_CLIP.fullmatch(k)}
     own = {k: v for k, v in state.items() if not k.startswith(CLIP_PREFIX)}
-    _check_keys(text, _clip_text_shapes(), where)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # the text tower of CLIP ViT-B/16
+        shape = {"width": CLIP_DIM, "dim": CLIP_DIM, "layers": 12, "positions": 77}
+        expected = TextTower(heads=CLIP_TEXT_HEADS, rows=END_TOKEN + 1, **shape).state_dict()
+        check_keys(text, {CLIP_PREFIX + k: tuple(v.shape) for k, v in expected.items()}, where)
         tower = TextTower.from_state_dict(text, prefix=CLIP_PREFIX, heads=CLIP_TEXT_HEADS)
     words = tuple(token_ids(word) for word in XD_CLASSES.words)
-    detector = _template(role, CLIP_DIM, tower, WordPrompts(words, START_TOKEN, END_TOKEN))
-    _check_keys(own, _release_shapes(detector), where)
+    detector = template(role, CLIP_DIM, tower, WordPrompts(words, START_TOKEN, END_TOKEN))
+    check_keys(own, release_shapes(detector), where)
     detector.load_trainable_state(
         {key: own[release_key(key)].float() for key in detector.trainable_state()}
     )
     return detector.eval()
 
 
-def _template(role: Role, dim: int, tower: TextTower, prompts: WordPrompts) -> Detector:
+def template(role: str, dim: int, tower: TextTower, prompts: WordPrompts) -> AVadCLIP:
     """The release's own architecture, freshly built, without touching the global generator."""
     with torch.random.fork_rng(devices=[]):
         settings = make_config(form="released", scale="xd", role=role, dim=dim)
         return build(settings, tower, prompts)
 
 
-def _release_shapes(detector: Detector) -> dict[str, tuple[int, ...]]:
+def release_shapes(detector: AVadCLIP) -> dict[str, tuple[int, ...]]:
     """The release's trainable keys and shapes, from a detector of its architecture."""
     shapes = {release_key(k): tuple(v.shape) for k, v in detector.trainable_state().items()}
-    return shapes | {_SIGMA: (1,)}
+    return shapes | {SIGMA: (1,)}
 
 
 def _read(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """A state dict and how to call it in messages."""
+    """A state dict without second names, and how to call it in messages."""
     where = "the state dict"
     if isinstance(source, (str, Path)):
         where = str(source)
@@ -181,24 +145,19 @@ def _read(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
         raise ValueError(
             f"{where} is not a bare state dict (names to tensors), which is what the release saves"
         )
-    return dict(source), where
-
-
-def _without_aliases(state: dict[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Second names folded into the first; ``ValueError`` if the two hold different values."""
-    folded = {k: v for k, v in state.items() if not _ALIAS.fullmatch(k)}
-    for key in state.keys() - folded.keys():
+    folded = {k: v for k, v in source.items() if not _ALIAS.fullmatch(k)}
+    for key in source.keys() - folded.keys():
         stem, place, rest = _ALIAS.fullmatch(key).groups()
         first = f"{stem}.{_ALIAS_OF[place]}.{rest}"
-        if not torch.equal(folded.setdefault(first, state[key]), state[key]):
+        if not torch.equal(folded.setdefault(first, source[key]), source[key]):
             raise ValueError(
                 f"{where}: {key} and {first} are two names of one tensor but hold different "
                 "values; keep one of them"
             )
-    return folded
+    return folded, where
 
 
-def _check_keys(state: Mapping[str, Tensor], expected: Mapping[str, tuple], where: str) -> None:
+def check_keys(state: Mapping[str, Tensor], expected: Mapping[str, tuple], where: str) -> None:
     for key in sorted(expected.keys() - state.keys()):
         raise ValueError(f"{where} lacks {key}, which the release's model has")
     for key in sorted(state.keys() - expected.keys()):
@@ -211,30 +170,44 @@ def _check_keys(state: Mapping[str, Tensor], expected: Mapping[str, tuple], wher
             )
 
 
-def _clip_text_shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the text tower of CLIP ViT-B/16, prefix included."""
-    w = CLIP_DIM
-    shapes = {
-        "positional_embedding": (77, w),
-        "text_projection": (w, w),
-        "token_embedding.weight": (END_TOKEN + 1, w),
-        "ln_final.weight": (w,),
-        "ln_final.bias": (w,),
+# --- as a run -------------------------------------------------------------------------------------
+
+
+def import_checkpoint(source: str | Path, out: str | Path) -> AVadCLIP:
+    """Write a run's folder of a checkpoint, teacher or student, whose text tower is its own: what
+    ``evaluate``, ``score`` and ``train.load`` take. Raises what ``load_teacher`` does, and
+    ``ValueError`` for a folder that is not empty."""
+    out = Path(out)
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty; choose another folder")
+    state, where = _read(source)
+    student = any(key.startswith("fe_net.") for key in state)  # only students enhance
+    detector = _load(state, where, "vision" if student else "audio_visual")
+    prompt = detector.textual_prompt
+    identity = {
+        "format": train.FORMAT,
+        "settings": detector.settings.to_dict(),
+        "store": {"path": str(source), "digest": None, "encoder": "clip"},
+        "classes": asdict(XD_CLASSES),
+        "text": {"name": None, "digest": train.text_digest(prompt.tower, prompt.prompts)},
+        "teacher": None,
     }
-    block = {
-        "attn.in_proj_weight": (3 * w, w),
-        "attn.in_proj_bias": (3 * w,),
-        "attn.out_proj.weight": (w, w),
-        "attn.out_proj.bias": (w,),
-        "ln_1.weight": (w,),
-        "ln_1.bias": (w,),
-        "mlp.c_fc.weight": (4 * w, w),
-        "mlp.c_fc.bias": (4 * w,),
-        "mlp.c_proj.weight": (w, 4 * w),
-        "mlp.c_proj.bias": (w,),
-        "ln_2.weight": (w,),
-        "ln_2.bias": (w,),
-    }
-    for layer in range(12):
-        shapes |= {f"transformer.resblocks.{layer}.{k}": v for k, v in block.items()}
-    return {CLIP_PREFIX + key: shape for key, shape in shapes.items()}
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(prompt.tower.state_dict(), out / train.TEXT)
+    save_file(detector.trainable_state(), out / train.WEIGHTS)
+    (out / train.CONFIG).write_text(json.dumps(identity, indent=2), encoding="utf-8")  # the last
+    return detector
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m avadclip_lite import-checkpoint``."""
+    parser.description = "Make a run folder of a checkpoint that the authors released."
+    parser.add_argument("checkpoint", help="model_xd_t.pth (teacher) or model_xd_s.pth (student)")
+    parser.add_argument("--out", required=True, help="the run folder to write")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Import; bad input raises ``ValueError`` or ``FileNotFoundError``."""
+    role = import_checkpoint(args.checkpoint, args.out).settings.model.role
+    print(f"{role} detector of the release, in {args.out}: for evaluate --run, and score")
+    return 0

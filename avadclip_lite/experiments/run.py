@@ -8,12 +8,6 @@ Parameters are checked before anything starts. Notebooks run in order through pa
 a fresh kernel; one that has finished is not run again while its source, its parameters, the
 package and the data stay what they were, so an interrupted run goes on where it stopped.
 
-A notebook hands over a number with one line, and need not know who runs it:
-
-    record("AP", 81.3, dataset="Soundstage", seed=0, config=settings, device=device)
-
-The runner gathers these lines in ``metrics.json``. In JupyterLab they go to ``runs/interactive``.
-
 What a run leaves in its folder: ``NN_name.ipynb`` (executed), ``checkpoints/``, ``records/``,
 ``metrics.json``, ``report.html`` and ``report/``, and ``state.json``, which remembers what is done.
 """
@@ -21,147 +15,33 @@ What a run leaves in its folder: ``NN_name.ipynb`` (executed), ``checkpoints/``,
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
 import hashlib
-import io
 import json
-import math
 import os
 import re
+import shutil
 import sys
 import time
-import tokenize
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avadclip_lite.config import RESULTS, Config, make_config, results_path, soundstage_path
-from avadclip_lite.features.parallel import add_worker_arguments
+import nbformat
+from filelock import FileLock, Timeout
 
-__all__ = [
-    "NotebookFailed",
-    "Parameter",
-    "add_arguments",
-    "gather_metrics",
-    "kernel_environment",
-    "main",
-    "notebooks",
-    "package_digest",
-    "read_parameters",
-    "record",
-    "run",
-    "settle_parameters",
-    "write_atomically",
-]
+from avadclip_lite.config import RESULTS, results_path, soundstage_path
+from avadclip_lite.experiments.cache import CACHE_FOLDER
+from avadclip_lite.experiments.metrics import RECORDS, gather_metrics
+from avadclip_lite.experiments.parameters import is_field, read_parameters, settle_parameters
+from avadclip_lite.features.parallel import add_worker_arguments
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent  # of the clone
 CHECKPOINTS = "checkpoints"  # in the run's folder
 QUIET_KERNEL = ["--IPKernelApp.log_level=50"]  # its greetings and its last words are no news
+SOURCES = "*[!c]"  # of the package: all but .pyc
 HASHED_WHOLE = 32 * 2**20  # bytes; larger data files count by size and time stamp
-
-
-# --- numbers -------------------------------------------------------------------------------------
-
-
-def record(
-    name: str,
-    value: float,
-    *,
-    dataset: str,
-    seed: int | None,
-    config: Config | str | None = None,
-    device: Any = "cpu",
-    protocol: str = "",
-) -> None:
-    """Hand one number over to ``metrics.json``.
-
-    ``name`` says what was measured, with its unit where it has one ("AP, %"); ``dataset`` on which
-    data ("Soundstage"); ``seed`` is ``None`` for what no seed touches; ``config`` the Config that
-    determined it (stored as its digest), ``protocol`` how it was measured where that is not obvious
-    ("test split, alignment branch"). Saying the same number again replaces it.
-
-    Raises ``ValueError`` for a number that is not finite or a name that is empty.
-    """
-    number = int(value) if isinstance(value, int) else float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"record({name!r}) wants a finite number, got {value!r}")
-    if not name.strip() or not dataset.strip():
-        raise ValueError(f"record wants a name and a dataset, got {name!r} and {dataset!r}")
-    line = {
-        "notebook": _this_notebook(),
-        "name": name,
-        "value": number,
-        "dataset": dataset,
-        "seed": seed,
-        "config": config.digest() if isinstance(config, Config) else config,
-        "device": str(device),
-        "protocol": protocol,
-    }
-    path = Path(os.environ.get("AVADCLIP_RECORDS") or ROOT / "runs/interactive/metrics.jsonl")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-
-
-def _this_notebook() -> str:
-    if name := os.environ.get("AVADCLIP_NOTEBOOK"):
-        return name
-    session = os.environ.get("JPY_SESSION_NAME", "")  # set by JupyterLab: the notebook's path
-    return Path(session).stem if session else "interactive"
-
-
-def gather_metrics(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The last word on every number: of records that differ in nothing but the value, the last."""
-    last: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for line in lines:
-        key = tuple(line[k] for k in line if k != "value")
-        last.pop(key, None)
-        last[key] = dict(line)
-    return list(last.values())
-
-
-def _read_records(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-# --- parameters ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parameter:
-    """One line of a notebook's parameters cell."""
-
-    name: str
-    type: str  # as annotated: int, float, str, bool, list[int], list[float], list[str]
-    default: Any
-    help: str = ""
-
-    def convert(self, text: str) -> Any:
-        """The value that a command line's word stands for; ``ValueError`` if it is of another
-        type. Lists are written with commas: ``0,1,2``."""
-        kind = re.fullmatch(r"list\[(\w+)\]", self.type)
-        if kind is None:
-            return self._one(text, self.type)
-        words = text.strip().strip("[]()")
-        return [self._one(w.strip(), kind[1]) for w in words.split(",") if w.strip()]
-
-    def _one(self, text: str, kind: str) -> Any:
-        try:
-            if kind == "bool":
-                return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
-            if kind == "float":
-                number = float(text)
-                if not math.isfinite(number):
-                    raise ValueError(text)
-                return number
-            return {"int": int, "str": str}[kind](text)
-        except (ValueError, KeyError):
-            raise ValueError(f"parameter {self.name} wants {self.type}, got {text!r}") from None
 
 
 def notebooks(folder: Path | None = None) -> list[Path]:
@@ -176,169 +56,39 @@ def notebooks(folder: Path | None = None) -> list[Path]:
     return found
 
 
-def cell_source(cell: Mapping[str, Any]) -> str:
-    """A notebook file stores source as a string or as a list of lines."""
-    source = cell["source"]
-    return source if isinstance(source, str) else "".join(source)
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """A notebook in format 4; ``ValueError`` naming the file if it is none."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except Exception as error:  # nbformat's own, jsonschema's, or of what JSON lets through
+        raise ValueError(
+            f"{path} is not a notebook ({type(error).__name__}); restore it from git"
+        ) from None
 
 
 def cell_tags(cell: Mapping[str, Any]) -> list[str]:
+    """The tags of a notebook's cell."""
     return list(cell.get("metadata", {}).get("tags", []))
-
-
-def read_notebook(path: Path) -> dict[str, Any]:
-    """The JSON of a notebook; ``ValueError`` naming the file if it is none."""
-    try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        notebook["cells"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a notebook ({error}); restore it from git") from None
-    return notebook
-
-
-def read_parameters(path: Path) -> dict[str, Parameter]:
-    """The parameters that a notebook declares in its cell tagged ``parameters``."""
-    for cell in read_notebook(path)["cells"]:
-        if "parameters" in cell_tags(cell):
-            return parse_parameters(cell_source(cell), where=path.name)
-    return {}
-
-
-def parse_parameters(source: str, *, where: str) -> dict[str, Parameter]:
-    """Read a parameters cell: only lines of the form ``name: type = literal  # what it is``.
-
-    Raises ``ValueError`` for anything else.
-    """
-    comments = {
-        token.start[0]: token.string.lstrip("# ")
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
-    found: dict[str, Parameter] = {}
-    for node in ast.parse(source).body:
-        if not isinstance(node, ast.AnnAssign) or node.value is None:
-            raise ValueError(
-                f"{where}: the parameters cell may only hold lines `name: type = value  # comment`,"
-                f" found: {ast.unparse(node)}"
-            )
-        name, kind = ast.unparse(node.target), ast.unparse(node.annotation)
-        if not re.fullmatch(r"(list\[)?(int|float|str)\]?|bool", kind):
-            raise ValueError(
-                f"{where}: parameter {name} has type {kind}; use int, float, str, bool or a list"
-            )
-        try:
-            default = ast.literal_eval(node.value)
-        except ValueError:
-            raise ValueError(f"{where}: the default of {name} is no plain literal") from None
-        found[name] = Parameter(
-            name=name, type=kind, default=default, help=comments.get(node.lineno, "")
-        )
-    return found
-
-
-def settle_parameters(
-    paths: Sequence[Path],
-    *,
-    form: str | None = None,
-    scale: str | None = None,
-    data: Path | None = None,
-    extra: Sequence[tuple[str, str]] = (),
-) -> dict[str, dict[str, Any]]:
-    """What each notebook will be given, by its stem: only what it declares.
-
-    ``extra`` are pairs of words from the command line. A parameter that has the name of a
-    configuration field is that field, so its value is checked as the configuration would.
-
-    Raises ``ValueError`` for a name that no notebook declares, a value of the wrong type, or one
-    that the configuration refuses.
-    """
-    declared = {path.stem: read_parameters(path) for path in paths}
-    known: dict[str, Parameter] = {}
-    for parameters in declared.values():
-        known |= {k: v for k, v in parameters.items() if k not in known}
-    given: dict[str, Any] = {}
-    for name, text in extra:
-        if name not in known:
-            raise ValueError(
-                f"no notebook knows a parameter {name!r}; known: {', '.join(sorted(known))}"
-            )
-        if name in given:
-            raise ValueError(f"parameter {name} was given twice")
-        given[name] = known[name].convert(text)
-    for name, value in (("form", form), ("scale", scale), ("data", data and str(data))):
-        if value is None:
-            continue
-        if name in given:
-            raise ValueError(f"give {name} as --{name} or as -p {name}, not both")
-        if name not in known:
-            raise ValueError(f"no chosen notebook has a parameter {name!r}, so --{name} is idle")
-        given[name] = value
-    fields = {k: v for k, v in given.items() if k not in ("form", "scale") and _is_field(k)}
-    settings = make_config(
-        form=given.get("form", "paper"), scale=given.get("scale", "soundstage"), **fields
-    )
-    if given.get("data"):
-        _check_data(Path(given["data"]), settings)
-    return {
-        stem: {k: v for k, v in given.items() if k in parameters}
-        for stem, parameters in declared.items()
-    }
-
-
-def _is_field(name: str) -> bool:
-    settings = make_config().to_dict()
-    return any(name in section for section in settings.values() if isinstance(section, dict))
-
-
-def _check_data(path: Path, settings: Config) -> None:
-    """The store opens and has the width that the scale expects."""
-    if not path.is_dir():
-        raise FileNotFoundError(
-            f"no feature store at {path}; make one with: python -m avadclip_lite import --help"
-        )
-    from avadclip_lite.dataset import FeatureStore
-
-    store = FeatureStore.open(path)
-    if store.dim != settings.model.dim:
-        raise ValueError(
-            f"the features in {path} are {store.dim} wide, but --scale {settings.scale} expects "
-            f"{settings.model.dim}; choose the other scale"
-        )
 
 
 # --- what has been done --------------------------------------------------------------------------
 
 
-def package_digest() -> str:
-    """Changes whenever a source file of the package does."""
+def folder_digest(folder: Path, pattern: str = "*") -> str:
+    """Changes whenever a file of that name under ``folder`` does."""
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def folder_digest(folder: Path) -> str:
-    """Changes whenever a file under ``folder`` does; empty for a folder that is not there."""
-    if not folder.is_dir():
-        return ""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(p for p in folder.rglob(pattern) if p.is_file()):
         stat = path.stat()
         digest.update(f"{path.relative_to(folder)}\0{stat.st_size}\0".encode())
-        if stat.st_size <= HASHED_WHOLE:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-        else:
-            digest.update(str(stat.st_mtime_ns).encode())
+        large = stat.st_size > HASHED_WHOLE
+        digest.update(str(stat.st_mtime_ns).encode() if large else path.read_bytes())
     return digest.hexdigest()
 
 
 def notebook_key(path: Path, parameters: Mapping[str, Any], *surroundings: str) -> str:
     """Changes with what a notebook says (not with its outputs), what it is given, and with
     ``surroundings``: the digests of package and data."""
-    cells = [
-        [cell["cell_type"], cell_source(cell), cell_tags(cell)]
-        for cell in read_notebook(path)["cells"]
-    ]
+    cells = [[c.cell_type, c.source, cell_tags(c)] for c in read_notebook(path).cells]
     text = json.dumps([cells, dict(sorted(parameters.items())), surroundings])
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -351,43 +101,39 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-class _State:
+class _State(dict):
     """``state.json``: which notebooks are done, under which key. Written after every notebook, in
     one step, so a run that is killed at any moment leaves the truth behind."""
 
     def __init__(self, out: Path) -> None:
         self.path = out / "state.json"
-        try:
-            self.data = json.loads(self.path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            self.data = {}
-        self.data.setdefault("notebooks", {})
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            self.update(json.loads(self.path.read_text(encoding="utf-8")))
+        self.setdefault("notebooks", {})
 
     def done(self, stem: str, key: str) -> bool:
-        entry = self.data["notebooks"].get(stem)
-        executed = self.path.with_name(f"{stem}.ipynb")
-        return entry is not None and entry["key"] == key and executed.is_file()
+        entry = self["notebooks"].get(stem)
+        return (
+            bool(entry) and entry["key"] == key and (self.path.parent / f"{stem}.ipynb").is_file()
+        )
 
     def save(self) -> None:
-        write_atomically(self.path, json.dumps(self.data, indent=1))
+        write_atomically(self.path, json.dumps(self, indent=1))
 
 
 @contextlib.contextmanager
 def _sole_run(out: Path) -> Iterator[None]:
     """Refuse a second run into the same folder while one is at work there."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows: no lock
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(
-                f"another run is writing to {out}; wait for it or choose --out"
-            ) from None
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        held = FileLock(out / ".lock", timeout=0).acquire()
+    except Timeout:
+        raise ValueError(f"another run is writing to {out}; wait for it or choose --out") from None
+    except OSError as error:
+        raise ValueError(
+            f"{out} cannot be written ({error.strerror}); choose another folder with --out"
+        ) from None
+    with held:
         yield
 
 
@@ -413,25 +159,20 @@ def kernel_environment(
     that one computes; at scale ``xd`` all do. ``OMP_NUM_THREADS`` is respected if set.
     """
     threads = (os.cpu_count() or 1) if scale == "xd" else 1
-    import_path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    kernels = [str(Path(sys.prefix) / "share" / "jupyter")]
+
+    def first(folder: Path, name: str) -> str:
+        return os.pathsep.join(filter(None, [str(folder), os.environ.get(name)]))
+
     variables = {
-        "PYTHONPATH": os.pathsep.join(import_path),
-        "JUPYTER_PATH": os.pathsep.join(
-            kernels + [p for p in [os.environ.get("JUPYTER_PATH")] if p]
-        ),
+        "PYTHONPATH": first(ROOT, "PYTHONPATH"),
+        "JUPYTER_PATH": first(Path(sys.prefix) / "share" / "jupyter", "JUPYTER_PATH"),
         "JUPYTER_PREFER_ENV_PATH": "1",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # or every kernel warns about frozen modules
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads),
     }
-    if notebook:
-        variables["AVADCLIP_NOTEBOOK"] = notebook
-    if records:
-        variables["AVADCLIP_RECORDS"] = str(records)
-    if cache:
-        variables["AVADCLIP_CACHE"] = str(cache)
-    return variables
+    given = {"AVADCLIP_NOTEBOOK": notebook, RECORDS: records, CACHE_FOLDER: cache}
+    return variables | {name: str(value) for name, value in given.items() if value}
 
 
 @contextlib.contextmanager
@@ -475,14 +216,10 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> None:
 def _short(error: Any) -> str:
     """A failed cell as a person wants to read it: which cell, which line, what it said."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
-    arrows = [line for line in plain.splitlines() if re.match(r"-+> *\d+", line)]
+    arrows = [line.strip() for line in plain.splitlines() if re.match(r"-+> *\d+", line)]
     said = [line for line in str(error.evalue).strip().splitlines() if line.strip()][:8]
-    lines = [f"cell [{error.exec_count}] raised {error.ename}: " + "\n    ".join(said or [""])]
-    lines += [
-        f"    {arrow.strip()}"
-        for arrow in (arrows[:1] + arrows[-1:] if len(arrows) > 1 else arrows)
-    ]
-    return "\n".join(lines)
+    heading = f"cell [{error.exec_count}] raised {error.ename}: " + "\n    ".join(said or [""])
+    return "\n    ".join([heading, *dict.fromkeys(arrows[:1] + arrows[-1:])])
 
 
 def run(
@@ -498,8 +235,9 @@ def run(
     seeds: int = 0,
     studies: Sequence[str] = (),
     workers: Mapping[str, Any] | None = None,
-) -> Path:
-    """Run the notebooks in ``folder`` (default: the repository's) into ``out``; returns the report.
+) -> Path | None:
+    """Run the notebooks in ``folder`` (default: the repository's) into ``out``; returns the report,
+    or ``None`` if it could not be written.
 
     With ``seeds`` the ablation studies are trained first, on seeds 0 to ``seeds`` - 1 of this very
     data, into ``out/study.csv`` (``workers``: jobs, backend and address, as in ``study``); the
@@ -523,7 +261,7 @@ def run(
         if seeds:
             from avadclip_lite.experiments.study import run_study
 
-            fields = {k: v for values in given.values() for k, v in values.items() if _is_field(k)}
+            fields = {k: v for values in given.values() for k, v in values.items() if is_field(k)}
             fields.pop("seed", None)
             results = run_study(
                 out / "study.csv",
@@ -536,9 +274,7 @@ def run(
                 **(workers or {}),
             )
         with environment({RESULTS: str(results)}):
-            return _run(
-                present, chosen, given, out=out, data=data or soundstage_path(), force=force
-            )
+            return _run(present, chosen, given, out, data or soundstage_path(), force)
 
 
 def _choose(present: list[Path], only: Sequence[str]) -> list[Path]:
@@ -553,17 +289,17 @@ def _run(
     present: list[Path],
     chosen: list[Path],
     given: dict[str, dict[str, Any]],
-    *,
     out: Path,
     data: Path,
     force: bool,
-) -> Path:
-    state = _State(out)
-    results = results_path()
+) -> Path | None:
+    state, results = _State(out), results_path()
     numbers = hashlib.sha256(results.read_bytes()).hexdigest() if results.is_file() else ""
-    surroundings = (package_digest(), folder_digest(data), numbers)
+    surroundings = (folder_digest(PACKAGE, SOURCES), folder_digest(data), numbers)
     keys = {p.stem: notebook_key(p, given[p.stem], *surroundings) for p in chosen}
     todo = [p for p in chosen if force or not state.done(p.stem, keys[p.stem])]
+    shutil.rmtree(out / ".unfinished", ignore_errors=True)
+    report = None
     try:
         for path in todo:
             place = f"[{chosen.index(path) + 1:2d}/{len(chosen)}]"
@@ -571,10 +307,15 @@ def _run(
             seconds = _run_one(path, given[path.stem], keys[path.stem], out, state)
             print(f"{seconds:7.1f} s  done", flush=True)
     finally:
-        report = _finish(present, out, state, surroundings)
+        try:
+            report = _finish(present, out, state, surroundings)
+        except Exception as error:  # whatever it is, it must not hide why a notebook failed
+            told = " ".join(str(error).split())
+            print(f"no report: {type(error).__name__}: {told}", file=sys.stderr, flush=True)
     if not todo:
         print(f"nothing to do: {len(chosen)} notebooks are up to date in {_near(out)}")
-    print(f"report: {_near(report)}")
+    if report is not None:
+        print(f"report: {_near(report)}")
     return report
 
 
@@ -583,20 +324,15 @@ def _run_one(
 ) -> float:
     """Execute into ``.unfinished`` and move into place when all of it is there."""
     started = time.perf_counter()
-    state.data["notebooks"].pop(path.stem, None)
+    state["notebooks"].pop(path.stem, None)
     state.save()
     draft = out / ".unfinished" / path.name
-    records = draft.with_suffix(".jsonl")
+    # a name of its own: the kernel of a run that was killed may live a moment longer and write
+    records = draft.with_name(f"{path.stem}.{os.getpid()}.jsonl")
     draft.parent.mkdir(parents=True, exist_ok=True)
-    records.unlink(missing_ok=True)
-    variables = kernel_environment(
-        notebook=path.stem,
-        records=records,
-        cache=out / CHECKPOINTS,
-        scale=parameters.get("scale", "soundstage"),
-    )
+    about = {"notebook": path.stem, "records": records, "cache": out / CHECKPOINTS}
     try:
-        with environment(variables):
+        with environment(kernel_environment(scale=parameters.get("scale", "soundstage"), **about)):
             execute(path, draft, parameters)
     except NotebookFailed as error:
         print(f"{time.perf_counter() - started:7.1f} s  FAILED", flush=True)
@@ -604,29 +340,24 @@ def _run_one(
     except KeyboardInterrupt:
         print("  interrupted", flush=True)
         raise
-    seconds = time.perf_counter() - started
-    final_records = out / "records" / records.name
+    seconds = round(time.perf_counter() - started, 1)
+    final_records = out / "records" / f"{path.stem}.jsonl"
     final_records.parent.mkdir(exist_ok=True)
-    if records.is_file():
-        os.replace(records, final_records)
-    else:
-        final_records.unlink(missing_ok=True)
+    records.touch()
+    os.replace(records, final_records)
     os.replace(draft, out / path.name)
-    state.data["notebooks"][path.stem] = {
-        "key": key,
-        "parameters": dict(parameters),
-        "seconds": round(seconds, 1),
-    }
+    entry = {"key": key, "parameters": dict(parameters), "seconds": seconds}
+    state["notebooks"][path.stem] = entry
     state.save()
     return seconds
 
 
 def _finish(present: list[Path], out: Path, state: _State, surroundings: tuple[str, ...]) -> Path:
     """Write ``metrics.json`` and the report, if anything changed since they were written."""
-    entries = state.data["notebooks"]
+    entries = state["notebooks"]
     report = out / "report.html"
     stamp = hashlib.sha256(json.dumps([entries, surroundings], sort_keys=True).encode()).hexdigest()
-    if state.data.get("report") == stamp and report.is_file():
+    if state.get("report") == stamp and report.is_file():
         return report
     done, numbers = [], []
     for path in present:
@@ -642,70 +373,56 @@ def _finish(present: list[Path], out: Path, state: _State, surroundings: tuple[s
     from avadclip_lite.experiments.report import write_report
 
     write_report(out, metrics)
-    state.data["report"] = stamp
+    state["report"] = stamp
     state.save()
     return report
 
 
+def _read_records(path: Path) -> list[dict[str, Any]]:
+    """The numbers of a notebook; those that an early version recorded in words of its own (version
+    0.1, no ``measure``) are left out."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return [line for line in map(json.loads, text.splitlines()) if "measure" in line]
+
+
 def _near(path: Path) -> str:
     """A path as short as it can be said from here."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 # --- command line --------------------------------------------------------------------------------
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m avadclip_lite run``."""
     parser.description = (
         "Run the notebooks in order into one folder: executed copies, checkpoints, metrics.json "
         "and report.html. Run again to go on after an interruption."
     )
-    parser.add_argument("--data", type=Path, help="a feature store (default: Soundstage, shipped)")
-    parser.add_argument("--form", choices=["paper", "released"], help="what is computed")
-    parser.add_argument("--scale", choices=["soundstage", "xd"], help="how large")
-    parser.add_argument("--out", type=Path, help="folder to write (default: runs/NAME of the data)")
-    parser.add_argument(
-        "--only", action="append", default=[], metavar="NN", help="only this notebook (repeatable)"
-    )
-    parser.add_argument(
-        "-p",
-        dest="extra",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="set a notebook parameter (repeatable); an unknown name lists the known ones",
-    )
-    parser.add_argument("--force", action="store_true", help="run also what is up to date")
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        default=0,
-        help="train the ablation studies on this data first, over so many seeds",
-    )
-    parser.add_argument("--studies", nargs="*", default=[], help="only these studies")
+    add = parser.add_argument
+    add("--data", type=Path, help="a feature store (default: Soundstage, shipped)")
+    add("--form", choices=["paper", "released"], help="what is computed")
+    add("--scale", choices=["soundstage", "xd"], help="how large")
+    add("--out", type=Path, help="folder to write (default: runs/NAME of the data)")
+    add("--only", action="append", default=[], metavar="NN", help="only this one (repeatable)")
+    told = "set a notebook parameter (repeatable); an unknown name lists the known ones"
+    pair = {"nargs": 2, "metavar": ("NAME", "VALUE"), "help": told}
+    add("-p", dest="extra", action="append", default=[], **pair)
+    add("--force", action="store_true", help="run also what is up to date")
+    add("--seeds", type=int, default=0, help="first train the ablation studies over so many seeds")
+    add("--studies", nargs="*", default=[], help="only these studies")
     add_worker_arguments(parser, "trainings of the studies")
 
 
 def main(args: argparse.Namespace) -> int:
-    name = args.data.resolve().name if args.data else "soundstage"
+    """Run; 1 if a notebook failed or the report could not be written."""
+    default = ROOT / "runs" / (args.data.resolve().name if args.data else "soundstage")
+    names = ("form", "scale", "data", "only", "force", "seeds", "studies")
+    given = {name: getattr(args, name) for name in names}
+    workers = {name: getattr(args, name) for name in ("jobs", "backend", "address")}
     try:
-        run(
-            out=args.out or ROOT / "runs" / name,
-            form=args.form,
-            scale=args.scale,
-            data=args.data,
-            only=args.only,
-            extra=[tuple(pair) for pair in args.extra],
-            force=args.force,
-            seeds=args.seeds,
-            studies=args.studies,
-            workers={"jobs": args.jobs, "backend": args.backend, "address": args.address},
-        )
+        report = run(out=args.out or default, extra=args.extra, workers=workers, **given)
     except NotebookFailed as error:
         print(f"\n{error}\nMend it and run again: what is done stays done.", file=sys.stderr)
         return 1
-    return 0
+    return 0 if report else 1

@@ -1,44 +1,41 @@
-"""Score anybody's detector: ``python -m avadclip_lite evaluate SCORES --annotations FILE``.
+"""Score a detector: ``python -m avadclip_lite evaluate``, a trained one or anybody's.
+
+    evaluate --run RUN --data STORE                         # what `train --out RUN` wrote
+    evaluate --scores SCORES --annotations FILE [FILE]      # files of scores, whoever made them
 
 SCORES is a folder of ``NAME.npy`` or one ``.npz`` with an array per video, one score a snippet:
-``(T,)`` anomaly scores, or ``(T, C)`` class probabilities, normal first. Annotations are in either
-official form, ``NAME start end ...`` or ``NAME CODE start end ...``; with a file of each, the first
-form gives the frame truth and the other the events by class. A scored video without a line is
-normal throughout.
+``(T,)`` or ``(T, 1)`` anomaly scores, or ``(T, C)`` class probabilities, normal first. Annotations
+are in either official form; with a file of each, the one without classes gives the frame truth and
+the other the events by class. A scored video without a line is normal throughout.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
-import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from sklearn.metrics import auc, precision_recall_curve
 
-from avadclip_lite.config import CLASS_SETS, IOU_THRESHOLDS, XD_STRIDE, ClassSet
-from avadclip_lite.dataset import class_events, has_label, parse_label, truth_events
-from avadclip_lite.evaluate import (
-    event_metrics,
-    frame_notes,
-    name_segments,
-    pooled_metrics,
-    snippet_truth,
-)
-from avadclip_lite.features.annotations import read_annotations
+from avadclip_lite import config, dataset, evaluate
+from avadclip_lite.config import XD_STRIDE, ClassSet
+from avadclip_lite.experiments.metrics import described
+from avadclip_lite.features import annotations as lists
+from avadclip_lite.train import load
 
-__all__ = ["ScoredFiles", "add_arguments", "main", "read_lengths", "read_scores", "score_files"]
+TRAPEZOID = "frame_pr_trapezoid"
+SURE = 100  # odds to one at which a pattern is no coincidence
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredFiles:
-    """What ``score_files`` found: flat metrics, the reason for each NaN or omission, and remarks
-    on how scores and annotations fit together."""
+    """Flat metrics, the reason for each NaN or omission, and remarks on how scores and annotations
+    fit together."""
 
     metrics: dict[str, float]
     notes: dict[str, str]
@@ -46,28 +43,34 @@ class ScoredFiles:
 
 
 def read_scores(path: str | Path) -> dict[str, np.ndarray]:
-    """Scores by video name, sorted by name; ``.mp4`` is stripped from names.
+    """Scores by video name, ``(T,)`` or ``(T, C)``, at least float32. A folder is read with its
+    subfolders; hidden files are left alone.
 
-    Raises ``FileNotFoundError`` if there is nothing, ``ValueError`` naming the array that is
-    empty, damaged, not ``(T,)`` or ``(T, C)``, not finite, or of another width than the others.
+    Raises ``FileNotFoundError`` if there is nothing, ``ValueError`` naming the array that is empty,
+    damaged, of another shape, not finite, of another width than the others, or there twice.
     """
     path = Path(path)
-    if path.is_dir():
-        arrays = {file.stem: _load(file) for file in sorted(path.glob("*.npy"))}
-        if not arrays:
-            raise FileNotFoundError(f"{path} holds no .npy file; expected one NAME.npy a video")
-    elif path.is_file():
-        try:
-            with np.load(path, allow_pickle=False) as packed:
-                arrays = {name: packed[name] for name in sorted(packed.files)}
-        except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
-            raise ValueError(f"{path} is no readable .npz of numbers; save it again") from None
-        if not arrays:
-            raise ValueError(f"{path} holds no array; expected one a video")
-    else:
+    if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a folder of .npy or one .npz")
+    try:
+        if path.is_dir():
+            places = {str(p.relative_to(path)): p for p in sorted(path.rglob("*.npy"))}
+            files = {n: np.load(p, allow_pickle=False) for n, p in places.items() if _shown(n)}
+        else:
+            with np.load(path, allow_pickle=False) as packed:
+                files = {name: packed[name] for name in sorted(packed.files) if _shown(name)}
+    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is no readable file of numbers ({error}); save it again"
+        ) from None
+    if not files:
+        raise FileNotFoundError(f"{path} holds no array; expected one NAME.npy a video")
     found: dict[str, np.ndarray] = {}
-    for name, array in arrays.items():
+    for place, array in files.items():
+        name = lists.video_name(place.removesuffix(".npy"))
+        array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+        if name in found:
+            raise ValueError(f"{path} holds scores of {name} twice; keep one")
         if not np.issubdtype(array.dtype, np.floating):
             raise ValueError(f"{path}: {name} holds {array.dtype}, expected floating point scores")
         if array.ndim not in (1, 2) or not len(array):
@@ -77,46 +80,37 @@ def read_scores(path: str | Path) -> dict[str, np.ndarray]:
         if not np.isfinite(array).all():
             raise ValueError(f"{path}: {name} holds NaN or infinity")
         # the release's arithmetic is in float32; narrower numbers would round on the way
-        found[name.removesuffix(".mp4")] = array.astype(np.promote_types(array.dtype, np.float32))
-    widths = {array.shape[1:]: name for name, array in found.items()}
-    if len(widths) > 1:
-        one, other = (
-            f"{name} {'holds ' * (not n)}scores (T,{f' {w[0]}' if w else ''})"
-            for n, (w, name) in enumerate(list(widths.items())[:2])
-        )
-        raise ValueError(f"{path}: {one}, {other}; they must be alike")
+        found[name] = array.astype(np.promote_types(array.dtype, np.float32))
+        first = next(iter(found))
+        if (one := found[first].shape[1:]) != (other := array.shape[1:]):
+            raise ValueError(
+                f"{path}: {first} holds scores of shape {('T', *one)}, {name} {('T', *other)}; "
+                "they must be alike"
+            )
     return found
 
 
-def _load(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is no readable array of numbers ({error})") from None
+def _shown(place: str) -> bool:
+    return not any(lists.is_hidden(part) or part == "__MACOSX" for part in Path(place).parts)
 
 
 def read_lengths(path: str | Path) -> dict[str, int]:
-    """Video lengths in frames: a CSV with the columns ``name`` and ``n_frames`` (others are
-    ignored), or lines ``NAME FRAMES``. Raises ``ValueError`` naming file and line otherwise."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"lengths file {path} does not exist")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = [line for line in file.read().splitlines() if line.strip()]
-    header = next(csv.reader(lines[:1]), [])
-    if {"name", "n_frames"} <= set(header):
-        pairs = [(row["name"], row["n_frames"]) for row in csv.DictReader(lines)]
+    """Video lengths in frames, of a table with the columns ``name`` and ``n_frames``, or of lines
+    ``NAME FRAMES``. Raises ``ValueError`` naming file and line otherwise."""
+    lines = lists.read_text(path).splitlines()
+    if "n_frames" in "".join(lines[:1]).lower():
+        table = lists.read_table(path, {"name": "name it", "n_frames": "name it"})
+        pairs = [(where, cells["name"], cells["n_frames"]) for where, cells in table]
     else:
-        pairs = [tuple(re.split(r"[\s,]+(?=\S+$)", line.strip(), maxsplit=1)) for line in lines]
-    found: dict[str, int] = {}
-    for number, pair in enumerate(pairs, 1):
-        if len(pair) != 2 or not str(pair[1]).strip().isdecimal():
+        split = ((n, line.replace(",", " ").rpartition(" ")) for n, line in enumerate(lines, 1))
+        pairs = [(f"{path}, line {n}", a.strip(), b) for n, (a, _, b) in split if b]
+    for where, name, frames in pairs:
+        if not name or not frames.isdecimal():
             raise ValueError(
-                f"{path}, entry {number}: {' '.join(map(str, pair))!r} is no name and number of "
-                "frames; expected a CSV with name,n_frames or lines 'NAME FRAMES'"
+                f"{where}: {f'{name} {frames}'.strip()!r} is no name and number of frames; "
+                "expected a CSV with name,n_frames or lines 'NAME FRAMES'"
             )
-        found[pair[0].strip().removesuffix(".mp4")] = int(pair[1])
-    return found
+    return {lists.video_name(name): int(frames) for _, name, frames in pairs}
 
 
 def score_files(
@@ -126,76 +120,115 @@ def score_files(
     lengths: Mapping[str, int] | None = None,
     stride: int = XD_STRIDE,
     classes: ClassSet,
+    trapezoid: bool = False,
 ) -> ScoredFiles:
     """Frame AP and AUC, and with class probabilities the temporal mAP, of scores by video.
 
     ``scores`` as from ``read_scores``; ``lengths`` in frames, checked against ``stride x T`` where
     given: less than a stride apart is accepted and counted, the truth being cut to the scores.
+    ``trapezoid`` adds the area under the precision-recall curve by the trapezoid rule, which some
+    publications report; it is not average precision.
 
-    Raises ``ValueError`` for an annotated video without scores, a length that does not match (with
-    the video and both lengths), an annotation a stride or more beyond its video, and arrays that
-    are no probabilities of these classes.
+    Raises ``ValueError`` for an annotated video without scores, a length that does not match, an
+    annotation 16 frames or more beyond its video, scores that are one a frame, and arrays that are
+    no probabilities of these classes.
     """
     if stride < 1:
         raise ValueError(f"the stride must be at least 1 frame, got {stride}")
-    names = list(scores)
-    events: dict[str, list] = {}
-    for path in annotations:
-        for name, found in read_annotations(path, classes).items():
-            events.setdefault(name, []).extend(found)
-    if missing := [name for name in events if name not in scores]:
-        raise ValueError(
-            f"{len(missing)} of {len(events)} annotated videos have no scores, {missing[0]!r} "
-            "first; score every video, under the name it has in the annotations"
-        )
-    snippets = np.array([len(scores[name]) for name in names], dtype=np.int64)
-    remarks = _check_lengths(names, snippets * stride, lengths, stride)
+    remarks: list[str] = []
+    events = _matched(lists.read_annotations(annotations, classes, remarks), scores, "annotated")
+    snippets = np.array([len(array) for array in scores.values()], dtype=np.int64)
+    if lengths is None:
+        remarks += _doubts_of_stride(scores, events, stride)
+    else:
+        remarks += _check_lengths(scores, _matched(lengths, scores, "listed"), stride)
     segments, truth, clipped, contradicting = [], [], [], []
-    for name, frames in zip(names, (snippets * stride).tolist(), strict=True):
+    for name, frames in zip(scores, (snippets * stride).tolist(), strict=True):
         own = events.get(name, [])
         last = max((end for _, _, end in own), default=0)
-        if last >= frames + stride:
+        if last >= frames + max(stride, XD_STRIDE):  # the official ones run over by 15
             raise ValueError(
                 f"{name} is annotated up to frame {last}, but its scores end at frame {frames} "
                 f"({frames // stride} scores x stride {stride}); check --stride"
             )
-        if last > frames:
-            clipped.append(name)
-        codes = parse_label(name, classes) if has_label(name) else ()
+        clipped += [name] * (last > frames)
+        codes = dataset.parse_label(name, classes) if dataset.has_label(name) else ()
         anomalous = [code for code in codes if classes.index(code)]
-        if codes and bool(anomalous) != bool(own):
-            contradicting.append(name)
-        mask = np.zeros(frames, dtype=np.uint8)
-        for _, start, end in truth_events(own):
-            mask[start:end] = 1
-        truth.append(mask)
-        inside = [(c, a, min(b, frames)) for c, a, b in class_events(own) if a < frames]
-        segments.append(name_segments(inside, anomalous))
+        contradicting += [name] * (bool(codes) and bool(anomalous) != bool(own))
+        truth.append(np.zeros(frames, dtype=np.uint8))
+        for _, start, end in dataset.truth_events(own):
+            truth[-1][start:end] = 1
+        inside = dataset.clip_segments(dataset.class_events(own), frames)
+        segments.append(evaluate.name_segments(inside, anomalous))
     for found, text in (
-        (clipped, "annotations cut at the end of the scores (less than a stride)"),
+        (clipped, "annotations cut at the end of the scores"),
         (contradicting, "annotated though named normal, or named anomalous and not annotated"),
     ):
-        if found:
-            remarks.append(f"{len(found)} videos {text}, {found[0]} first")
-    pooled = np.concatenate([scores[name] for name in names])
-    frame_truth = np.concatenate(truth)
-    positive, negative = snippet_truth(frame_truth, snippets, stride)
+        remarks += [f"{text}, {lists.some(found)}"] * bool(found)
+    pooled = np.concatenate(list(scores.values()))
+    counts = evaluate.snippet_truth(np.concatenate(truth), snippets, stride)
     anomaly = pooled if pooled.ndim == 1 else _anomaly(pooled, classes)
-    metrics = pooled_metrics(anomaly, snippets, positive, negative)
-    notes = frame_notes(metrics, positive)
+    metrics = evaluate.pooled_metrics(anomaly, snippets, *counts)
+    metrics |= {TRAPEZOID: _trapezoid(anomaly, *counts)} if trapezoid else {}
+    notes = evaluate.frame_notes(metrics, counts[0])
     if pooled.ndim == 1:
         notes["map"] = "needs class probabilities: arrays (T, C), normal first"
     else:
-        of_events = event_metrics(names, pooled, snippets, segments, classes, stride)
-        metrics |= of_events[0]
-        notes |= of_events[1]
-    metrics |= {
-        "positive_share": float(positive.sum() / len(frame_truth)),
-        "videos": float(len(names)),
-        "snippets": float(len(pooled)),
-        "frames": float(len(frame_truth)),
-    }
+        names = list(scores)
+        more = evaluate.event_metrics(names, pooled, snippets, segments, classes, stride)
+        metrics, notes = metrics | more[0], notes | more[1]
+    frames = float(sum(map(len, truth)))
+    metrics |= {"positive_share": float(counts[0].sum() / frames), "videos": float(len(scores))}
+    metrics |= {"snippets": float(len(pooled)), "frames": frames}
     return ScoredFiles(metrics=metrics, notes=notes, remarks=remarks)
+
+
+def _matched(listed: Mapping, scores: Mapping, what: str) -> dict:
+    """What lists say of videos, by the names that the videos have among the scores."""
+    found, missing = lists.match_names(listed, scores)
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(listed)} {what} videos have no scores, {lists.some(missing)}; "
+            "score every video, under the name that it has there"
+        )
+    return {video: listed[name] for video, name in found.items()}
+
+
+def _trapezoid(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> float:
+    """scikit-learn's ``auc(precision_recall_curve(...))`` of frames, scores (S,) and frame counts
+    of each snippet as in ``evaluate.average_precision``; NaN without a positive frame. A score that
+    is the same everywhere gets (1 + p) / 2, where the average precision is the share p."""
+    weight = np.concatenate([positive, negative])
+    truth, counted = np.repeat([1, 0], len(scores)), weight > 0
+    if not positive.any():
+        return math.nan
+    curve = (x[counted] for x in (truth, np.concatenate([scores, scores])))
+    precision, recall, _ = precision_recall_curve(*curve, sample_weight=weight[counted])
+    return float(auc(recall, precision))
+
+
+def _doubts_of_stride(
+    scores: Mapping[str, np.ndarray], events: Mapping[str, Sequence], stride: int
+) -> list[str]:
+    """Scores saved one a *frame* would be held against the wrong truth. Two signs of them: values
+    that change at multiples of a number of frames only, and annotations none of which reaches past
+    the first 1/stride of its video. Refused where that is no coincidence, else a remark."""
+    firsts = [a.reshape(len(a), -1)[:, 0] for a in scores.values()]
+    changes = np.concatenate([np.flatnonzero(np.diff(a)) + 1 for a in firsts])
+    run = int(np.gcd.reduce(changes)) if len(changes) else 1
+    ends = {name: max(end for *_, end in own) for name, own in events.items()}
+    signs = {f"their values change at every {run}th score only": float(run) ** len(changes)}
+    room = {name: len(scores[name]) + XD_STRIDE for name in ends}  # some run past their video
+    if all(ends[name] < room[name] for name in ends):
+        reach = f"no annotation reaches past 1/{stride} of its video"
+        signs[reach] = math.prod(len(scores[name]) * stride / room[name] for name in ends)
+    why, odds = max(signs.items(), key=lambda sign: sign[1])
+    if stride == 1 or odds <= 1:
+        return []
+    text = f"scores of frames, not of snippets of {stride} frames? {why}; if so, add --stride 1"
+    if odds >= SURE:
+        raise ValueError(f"{text}, and if not, show it with --lengths")
+    return [text]
 
 
 def _anomaly(probs: np.ndarray, classes: ClassSet) -> np.ndarray:
@@ -214,112 +247,98 @@ def _anomaly(probs: np.ndarray, classes: ClassSet) -> np.ndarray:
 
 
 def _check_lengths(
-    names: Sequence[str], frames: np.ndarray, lengths: Mapping[str, int] | None, stride: int
+    scores: Mapping[str, np.ndarray], lengths: Mapping[str, int], stride: int
 ) -> list[str]:
     """Hold scored lengths against the videos' own."""
-    if lengths is None:
-        return []
-    apart = []
-    for name, scored in zip(names, frames.tolist(), strict=True):
+    apart = 0
+    for name, count in {name: len(array) for name, array in scores.items()}.items():
         if name not in lengths:
             raise ValueError(f"{name} has scores but is not in the lengths file")
-        if abs(scored - lengths[name]) >= stride:
+        if abs(count * stride - lengths[name]) >= stride:
+            of_frames = stride > 1 and abs(count - lengths[name]) < XD_STRIDE
+            remedy = "one score a frame? add --stride 1" if of_frames else "check --stride"
             raise ValueError(
-                f"{name} has {scored // stride} scores x stride {stride} = {scored} frames, but "
-                f"its length is {lengths[name]} frames; score the whole video, or check --stride"
+                f"{name} has {count} scores x stride {stride} = {count * stride} frames, but its "
+                f"length is {lengths[name]} frames; score the whole video, or {remedy}"
             )
-        if scored != lengths[name]:
-            apart.append(name)
-    if unscored := [name for name in lengths if name not in set(names)]:
-        raise ValueError(
-            f"{len(unscored)} of {len(lengths)} videos in the lengths file have no scores, "
-            f"{unscored[0]!r} first"
-        )
-    if not apart:
-        return []
-    return [f"{len(apart)} videos less than a stride longer or shorter than their scores"]
+        apart += count * stride != lengths[name]
+    return [f"{apart} videos less than a stride longer or shorter than their scores"] * bool(apart)
 
 
 # --- command line ---------------------------------------------------------------------------------
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``python -m avadclip_lite evaluate SCORES``."""
-    parser.description = "Score any detector's frame scores against XD-Violence style annotations."
-    parser.add_argument("scores", help="folder of NAME.npy, or one .npz; each (T,) or (T, C)")
-    parser.add_argument(
-        "--annotations",
-        required=True,
-        nargs="+",
-        metavar="FILE",
-        help="NAME start end ... or NAME CODE start end ...; or a file of each",
-    )
-    parser.add_argument("--lengths", metavar="FILE", help="CSV with name,n_frames to check against")
-    parser.add_argument(
-        "--stride", type=int, default=XD_STRIDE, help="frames a score (default: %(default)s)"
-    )
-    parser.add_argument("--classes", choices=sorted(CLASS_SETS), default="xd")
-    parser.add_argument("--json", action="store_true", help="everything, as one JSON object")
+    """Options of ``python -m avadclip_lite evaluate``."""
+    parser.description = "Score a trained detector on a store, or anybody's from files of scores."
+    add = parser.add_argument
+    add("--run", help="a trained detector: the folder that `train --out` wrote")
+    add("--data", help="with --run: the feature store")
+    add("--split", default="test", help="with --run: train or test (%(default)s)")
+    add("--precision", choices=["float32", "bf16"], default="float32", help="with --run")
+    config.add_device_argument(parser)
+    add("--scores", help="folder of NAME.npy, or one .npz; each (T,) or (T, C)")
+    add("path", nargs="?", help=argparse.SUPPRESS)  # the scores, as it was in version 0.1
+    told = "with --scores: lines NAME start end ... or NAME CODE start end ...; or a file of each"
+    add("--annotations", nargs="+", metavar="FILE", help=told)
+    add("--lengths", metavar="FILE", help="with --scores: CSV with name,n_frames to check against")
+    add("--stride", type=int, default=XD_STRIDE, help="with --scores: frames a score (%(default)s)")
+    add("--classes", choices=sorted(config.CLASS_SETS), default="xd", help="with --scores")
+    told = "also the trapezoid under the precision-recall curve, which is NOT average precision"
+    add("--trapezoid", action="store_true", help=told)
+    add("--json", action="store_true", help="everything, as one JSON object")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the measures and which convention each follows. Bad input raises ``ValueError`` or
+    """Print the measures and what each is. Bad input raises ``ValueError`` or
     ``FileNotFoundError``."""
-    classes = CLASS_SETS[args.classes]
-    found = score_files(
-        read_scores(args.scores),
-        args.annotations,
-        lengths=None if args.lengths is None else read_lengths(args.lengths),
-        stride=args.stride,
-        classes=classes,
-    )
+    scores = args.scores or args.path
+    if bool(args.run) == bool(scores) or not (args.data if args.run else args.annotations):
+        raise ValueError("give either --run RUN --data STORE or --scores PATH --annotations FILE")
+    if args.run:
+        found = _score_run(args)
+    else:
+        found = score_files(
+            read_scores(scores),
+            args.annotations,
+            lengths=None if args.lengths is None else read_lengths(args.lengths),
+            stride=args.stride,
+            classes=config.CLASS_SETS[args.classes],
+            trapezoid=args.trapezoid,
+        )
     if args.json:
         known = {k: None if math.isnan(v) else v for k, v in found.metrics.items()}
         print(json.dumps({"metrics": known, "notes": found.notes, "remarks": found.remarks}))
     else:
-        print(table(found, classes))
+        print(table(found))
     return 0
 
 
-def table(found: ScoredFiles, classes: ClassSet) -> str:
-    """The measures in percent, each with its convention."""
-    m = found.metrics
-    lines = [
-        f"{m['videos']:,.0f} videos, {m['snippets']:,.0f} scores, {m['frames']:,.0f} frames, "
-        f"{100 * m['positive_share']:.2f} % of them anomalous",
-        *found.remarks,
-        "",
-        "Frames, all videos pooled (scikit-learn's definitions), percent",
-        f"  {_percent(m['ap'])}  AP",
-        f"  {_percent(m['auc'])}  AUC of the ROC curve",
-        f"  {_percent(m['ap_abnormal'])}  AP of the videos with an anomaly alone",
-    ]
-    if "map_six_avg" in m:
-        ious = [f"@{iou:g}" for iou in IOU_THRESHOLDS]
-        rows = {
-            "map_six": f"mean of the {len(classes) - 1} anomaly classes: what mAP usually means",
-            "map_seven": f"mean of {len(classes)} classes, whole normal videos included: the "
-            "AVadCLIP release's",
-        }
-        rows |= {
-            f"map_{code}": f"{code} {word}"
-            for code, word in zip(classes.codes, classes.words, strict=True)
-        }
-        lines += [
-            "",
-            "Events, mAP at IoU, percent (proposals and matching as in the AVadCLIP release)",
-            "  " + "  ".join(f"{head:>6s}" for head in ["avg", *(i[1:] for i in ious)]),
-        ]
-        for name, text in rows.items():
-            values = [_percent(m[name + end]) for end in ("_avg", *ious)]
-            lines.append("  " + "  ".join(values) + f"  {text}")
-    seen: set[str] = set()
-    for name, note in found.notes.items():
-        if note not in seen:
-            lines += [""] * (not seen) + [f"{name.split('@')[0]}: {note}"]
-            seen.add(note)
-    return "\n".join(lines)
+def _score_run(args: argparse.Namespace) -> ScoredFiles:
+    """A trained detector on a split of a store."""
+    store = dataset.FeatureStore.open(args.data)
+    model = load(args.run, config.find_device(args.device))
+    report = evaluate.evaluate(model, store, args.split, precision=args.precision)
+    metrics, seen = report.metrics, report.predictions
+    truth = store.frame_truth(store.indices(args.split), seen.lengths * store.stride)
+    counts = evaluate.snippet_truth(truth, seen.lengths, store.stride)
+    branches = {"classification": seen.anomaly, "alignment": seen.alignment_anomaly}
+    for branch, scores in branches.items():
+        if args.trapezoid and scores is not None:
+            metrics[f"{TRAPEZOID}_{branch}"] = _trapezoid(scores, *counts)
+    return ScoredFiles(metrics=metrics, notes=report.notes, remarks=[])
 
 
-def _percent(value: float) -> str:
-    return "     -" if math.isnan(value) else f"{100 * value:6.2f}"
+def table(found: ScoredFiles) -> str:
+    """One line a measure: percent, for a mAP the average and each IoU, and what it is."""
+    counted = "{videos:,.0f} videos, {snippets:,.0f} scores, {frames:,.0f} frames"
+    heading = "percent; of events the average and each IoU, as in the AVadCLIP release"
+    lines = [counted.format(**found.metrics), *found.remarks, "", heading]
+    for name, value in found.metrics.items():
+        if "@" in name or name in ("videos", "snippets", "frames"):
+            continue
+        at = [v for key, v in found.metrics.items() if key.startswith(f"{name}@")]
+        numbers = "".join("      -" if math.isnan(v) else f"{100 * v:7.2f}" for v in (value, *at))
+        lines.append(f"{name:36s}{numbers}  {described(name)}")
+    first = {note: name for name, note in reversed(found.notes.items())}
+    return "\n".join(lines + [f"{name.split('@')[0]}: {note}" for note, name in first.items()])

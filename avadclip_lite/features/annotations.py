@@ -1,67 +1,191 @@
-"""The official annotation files.
+"""What people's lists say of videos: names, text files, tables, and the official annotations.
 
-A test video's events stand in a text file, one line a video, in frames with exclusive
-ends, in either of two forms::
+Names from anywhere (files, labels, annotations, scores) meet through ``match_names`` alone.
+
+In the official annotation files a test video's events stand in one line, in frames with exclusive
+ends, in either of two forms, and normal videos have no line::
 
     NAME start end start end ...
     NAME CODE start end CODE start end ...
 
-Normal videos have no line. Some names in the official XD-Violence files end in ``.mp4``.
-
-The two official files of XD-Violence differ in five videos, by 125 frames altogether: the release
-takes the frame truth (AP) from the first form and the events by class (mAP) from the second. So a
-video's events may be of both forms at once, and ``truth_events`` and ``class_events`` tell them
-apart.
+The two files of XD-Violence differ in five videos, by 125 frames altogether: the release takes the
+frame truth (AP) from the first form and the events by class (mAP) from the second. So a video's
+events may be of both forms at once; ``truth_events`` and ``class_events`` tell them apart.
 """
 
 from __future__ import annotations
 
+import codecs
+import csv
+import io
 import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from avadclip_lite.config import ClassSet
 from avadclip_lite.dataset import LABEL_MARK, Segment
 
-__all__ = ["read_annotations"]
-
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .asf .flv .3gp .ogv .gif".split()
+)
 # a name ends with its label; one without a label is a single word
 _LABELLED_LINE = re.compile(rf"(?P<name>.*{LABEL_MARK}\S+)(?:\s+(?P<rest>.*))?")
 _PLAIN_LINE = re.compile(r"(?P<name>\S+)(?:\s+(?P<rest>.*))?")
 
 
-def read_annotations(path: str | Path, classes: ClassSet) -> dict[str, list[Segment]]:
-    """The events of every annotated video, ``{name: [(code or None, start, end), ...]}`` in the
-    file's order; frames, end exclusive, not clipped to any length, ``.mp4`` stripped from names.
+# ---------------------------------------------------------------------------- names
 
-    Each line may be in either form. Raises ``FileNotFoundError``, and ``ValueError`` naming file
-    and line for an unknown code, a lone or malformed number, an end not after its start, or a
-    video that has two lines.
+
+def video_name(name: str) -> str:
+    """A video's name as it is compared: ``/`` between folders, composed Unicode (macOS writes é as
+    two characters), no blanks around it, without the suffix of a video file."""
+    name = unicodedata.normalize("NFC", name.strip().replace("\\", "/")).removeprefix("./")
+    stem, _, suffix = name.rpartition(".")
+    return stem if stem and f".{suffix.lower()}" in VIDEO_SUFFIXES else name
+
+
+def is_hidden(path: str | Path) -> bool:
+    """Whether a file is another system's business: ``._clip.mp4``, ``.DS_Store``, ``Thumbs.db``."""
+    name = Path(path).name
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def match_names(listed: Iterable[str], videos: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """``{video: listed name}`` and the listed names that stand for no video.
+
+    The last part of a name decides; folders before it, which on another machine were others,
+    choose between videos that share it. Raises ``ValueError`` for a listed name that could be two
+    videos, and for two names of one video.
+    """
+    tails: dict[str, list[str]] = defaultdict(list)
+    for video in videos:
+        for tail in _tails(video_name(video)):
+            tails[tail].append(video)
+    found: dict[str, str] = {}
+    unmatched = []
+    for name in listed:
+        whole = video_name(name)
+        fits = next((tails[tail] for tail in _tails(whole) if tail in tails), [])
+        fits = [v for v in fits if v == name] or [v for v in fits if video_name(v) == whole] or fits
+        if not fits:
+            unmatched.append(name)
+        elif len(fits) > 1:
+            raise ValueError(
+                f"{name!r} could be {fits[0]!r} or {fits[1]!r}; write it as one of them"
+            )
+        elif found.setdefault(fits[0], name) != name:
+            raise ValueError(
+                f"{found[fits[0]]!r} and {name!r} are both names of video {fits[0]!r}; keep one"
+            )
+    return found, unmatched
+
+
+def _tails(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def some(names: Sequence[str], what: str = "video", shown: int = 3) -> str:
+    """``"5 videos: a, b, c and 2 more"``, for messages."""
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return f"{len(names):,} {what}{'s' * (len(names) != 1)}: {', '.join(names[:shown])}{more}"
+
+
+# ---------------------------------------------------------------------------- text
+
+
+def read_text(path: str | Path, remarks: list[str] | None = None) -> str:
+    """A text file in UTF-8, UTF-16 (each with or without its mark), or Windows-1252, which holds
+    Latin-1; of the last, which is a guess, ``remarks`` gets a sentence.
+
+    Raises ``FileNotFoundError``, and ``ValueError`` for what is in none of them.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"annotation file {path} does not exist")
-    found: dict[str, list[Segment]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        line = line.strip()
-        if not line:
-            continue
+        raise FileNotFoundError(f"{path} does not exist")
+    data = path.read_bytes()
+    guesses = ["utf-8-sig", "cp1252"]
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        guesses = ["utf-16"]
+    elif b"\0" in data[:100]:  # text has no such byte, and UTF-16 has it in every plain letter
+        guesses = ["utf-16-be" if data[0] == 0 else "utf-16-le"]
+    for guess in guesses:
         try:
-            name, segments = _parse_line(line, classes)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
-        if name in found:
-            raise ValueError(f"{path}, line {number}: video {name!r} has two lines; join them")
-        found[name] = segments
+            text = data.decode(guess)
+        except UnicodeDecodeError:
+            continue
+        if guess == "cp1252" and remarks is not None:
+            remarks.append(f"{path} is not in UTF-8 and was read as Windows-1252: check its names")
+        return text
+    raise ValueError(f"{path} is not text in UTF-8, UTF-16 or Windows-1252; save it in UTF-8")
+
+
+def read_table(
+    path: str | Path, columns: Mapping[str, str], remarks: list[str] | None = None
+) -> list[tuple[str, dict[str, str]]]:
+    """(where, cells by column) for each line of a table with a header.
+
+    Cells are separated by commas, semicolons or tabs; case and blanks of the header do not count.
+    ``columns``: those that must be there, each with what to do where it is not. Raises what
+    ``read_text`` raises and ``ValueError`` for a missing column or a line of another length.
+    """
+    text = read_text(path, remarks)
+    separator = max(",;\t", key=text.partition("\n")[0].count)
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    header = [cell.strip().lower().replace(" ", "_") for cell in next(table, [])]
+    for column, remedy in columns.items():
+        if column not in header:
+            there = f"{', '.join(header):.80}"
+            raise ValueError(f"{path} has no column {column!r}, only {there!r}; {remedy}")
+    lines = []
+    for cells in table:
+        where = f"{path}, line {table.line_num}"
+        if any(cell.strip() for cell in cells):
+            if len(cells) != len(header):
+                raise ValueError(
+                    f"{where}: wrong number of cells; quote names that hold {separator!r}"
+                )
+            lines.append((where, dict(zip(header, (c.strip() for c in cells), strict=True))))
+    return lines
+
+
+# ---------------------------------------------------------------------------- annotations
+
+
+def read_annotations(
+    paths: str | Path | Iterable[str | Path], classes: ClassSet, remarks: list[str] | None = None
+) -> dict[str, list[Segment]]:
+    """The events of every annotated video, ``{name: [(code or None, start, end), ...]}`` in the
+    order of the file, or of a file of each form; frames, end exclusive, not clipped to any length;
+    names as ``video_name`` has them. ``remarks``: see ``read_text``.
+
+    Raises ``FileNotFoundError``, and ``ValueError`` naming file and line for an unknown code, a
+    lone or malformed number, an end not after its start, or a video that has two lines of one form.
+    """
+    found: dict[str, list[Segment]] = {}
+    for path in [paths] if isinstance(paths, (str, Path)) else paths:
+        for number, line in enumerate(read_text(path, remarks).splitlines(), 1):
+            if not line.strip():
+                continue
+            try:
+                name, segments = _parse_line(line.strip(), classes)
+                before = found.setdefault(name, [])
+                if (segments[0][0] is None) in {code is None for code, _, _ in before}:
+                    raise ValueError(f"video {name!r} has two lines of one form; join them")
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+            before += segments
     return found
 
 
 def _parse_line(line: str, classes: ClassSet) -> tuple[str, list[Segment]]:
     match = _LABELLED_LINE.fullmatch(line) or _PLAIN_LINE.fullmatch(line)
     assert match is not None  # a line that is not blank has a first word
-    name, tokens = match["name"].removesuffix(".mp4"), (match["rest"] or "").split()
-    coded = bool(tokens) and not _is_number(tokens[0])
-    width = 3 if coded else 2
-    form = "CODE start end" if coded else "start end"
+    name, tokens = video_name(match["name"]), (match["rest"] or "").split()
+    width = 2 if not tokens or _is_number(tokens[0]) else 3
+    form = "start end" if width == 2 else "CODE start end"
     if not tokens or len(tokens) % width:
         raise ValueError(f"video {name!r} needs groups of '{form}', got {' '.join(tokens)!r}")
     segments: list[Segment] = []

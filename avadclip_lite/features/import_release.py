@@ -1,4 +1,4 @@
-"""Importers: feature files in the release's layout become a feature store.
+"""Feature files in the release's layout become a feature store.
 
 The release keeps one array (T, D) per file: CLIP features ``NAME__CROP.npy`` (crops 0 to 9),
 audio features ``NAME.npy``, and CSV lists ``path,audio_path,label`` whose absolute paths are from
@@ -16,62 +16,37 @@ where it stopped when it is run again.
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import os
 import re
-import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
-from avadclip_lite.config import (
-    CCTV_CLASSES,
-    CCTV_STRIDE,
-    CLIP_DIM,
-    CROPS,
-    XD_CLASSES,
-    XD_STRIDE,
-    ClassSet,
+from avadclip_lite import dataset
+from avadclip_lite.config import CCTV_STRIDE, CLASS_SETS, CLIP_DIM, CROPS, XD_STRIDE, ClassSet
+from avadclip_lite.dataset import FeatureStore, Segment, StoreError, class_events, truth_events
+from avadclip_lite.features.annotations import (
+    is_hidden,
+    match_names,
+    read_annotations,
+    read_table,
+    some,
+    video_name,
 )
-from avadclip_lite.dataset import (
-    FeatureStore,
-    Segment,
-    StoreError,
-    class_events,
-    clip_segments,
-    has_label,
-    parse_codes,
-    parse_label,
-    truth_events,
-)
-from avadclip_lite.features.annotations import read_annotations
-from avadclip_lite.features.writer import StoreWriter
+from avadclip_lite.features.writer import StoreWriter, check_events, check_features
 
-__all__ = [
-    "ImportReport",
-    "LAYOUTS",
-    "add_arguments",
-    "import_cctv",
-    "import_layout",
-    "import_xd",
-    "main",
-]
-
-LAYOUTS: dict[str, tuple[ClassSet, int]] = {
-    "xd": (XD_CLASSES, XD_STRIDE),
-    "cctv": (CCTV_CLASSES, CCTV_STRIDE),
-}
-
-Annotations = str | Path | Sequence[str | Path] | None
-
+BUFFER = 32 << 20  # bytes of features read between two part files of the store
+STRIDES = {"xd": XD_STRIDE, "cctv": CCTV_STRIDE}
+Events = dict[str, list[Segment]]  # by video
 _VIDEO_FILE = re.compile(r"(?P<name>.+)__(?P<crop>\d+)\.npy")
-_SEPARATORS = re.compile(r"[/\\]")  # lists may come from either kind of machine
 
 
 @dataclass(kw_only=True)
@@ -79,7 +54,6 @@ class ImportReport:
     """What an import found and did; ``str()`` is the summary that the command prints."""
 
     path: Path
-    data_set: str
     rows: dict[str, int]  # per split
     videos: dict[str, int]  # per split
     snippets: int  # of all rows
@@ -89,75 +63,24 @@ class ImportReport:
     missing_audio: int  # videos
     clipped_videos: int  # an annotation ran past the end by less than a stride
     resumed_rows: int  # already there from an interrupted import
-    bytes: int
     seconds: float
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str]
 
     def __str__(self) -> str:
-        splits = ", ".join(
-            f"{self.videos[split]:,} {split} videos ({self.rows[split]:,} rows)"
-            for split in self.rows
-        )
-        lines = [
-            f"{self.data_set}: {splits}, {self.snippets:,} snippets, "
-            f"{self.bytes / 1e6:,.1f} MB in {self.path}, {self.seconds:.1f} s",
-            f"test truth: {self.anomalous_frames:,} anomalous of {self.frames:,} frames; "
-            f"annotations clipped in {self.clipped_videos} videos",
-            f"rows cut to the shorter of video and audio: {self.cut_rows}; "
-            f"videos without audio: {self.missing_audio}; rows kept from an interrupted import: "
-            f"{self.resumed_rows}",
-        ]
-        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
-
-
-@dataclass(kw_only=True)
-class _Item:
-    """One line of a list, resolved."""
-
-    name: str
-    crop: int
-    split: str
-    codes: tuple[str, ...]
-    video: Path
-    audio: Path | None
-    where: str  # list and line, for messages
-    snippets: int = 0  # of the video features
-    audio_snippets: int = 0
-
-
-def import_xd(
-    features_root: str | Path,
-    train_list: str | Path | None,
-    test_list: str | Path | None,
-    annotations: Annotations,
-    out: str | Path,
-    **options: object,
-) -> ImportReport:
-    """Import XD-Violence features (stride 16, seven classes); see ``import_layout``."""
-    return import_layout("xd", features_root, train_list, test_list, annotations, out, **options)
-
-
-def import_cctv(
-    features_root: str | Path,
-    train_list: str | Path | None,
-    test_list: str | Path | None,
-    annotations: Annotations,
-    out: str | Path,
-    **options: object,
-) -> ImportReport:
-    """Import CCTV-Fights features (stride 4, two classes); see ``import_layout``."""
-    return import_layout("cctv", features_root, train_list, test_list, annotations, out, **options)
+        facts = {name.replace("_", " "): value for name, value in vars(self).items()}
+        warnings = [f"warning: {text}" for text in facts.pop("warnings")]
+        return "\n".join([*(f"{name}: {value}" for name, value in facts.items()), *warnings])
 
 
 def import_layout(
     kind: str,
-    features_root: str | Path,
-    train_list: str | Path | None,
-    test_list: str | Path | None,
-    annotations: Annotations,
+    features: str | Path,
+    train: str | Path | None,
+    test: str | Path | None,
+    annotations: str | Path | Sequence[str | Path] | None,
     out: str | Path,
     *,
-    audio_root: str | Path | None = None,
+    audio: str | Path | None = None,
     dim: int = CLIP_DIM,
     encoder: str = "clip",
     allow_missing_audio: bool = False,
@@ -166,45 +89,37 @@ def import_layout(
 ) -> ImportReport:
     """Make the feature store ``out`` from a folder in the release's layout.
 
-    ``kind`` "xd" or "cctv"; ``features_root`` holds the feature files, in any subfolders;
-    ``audio_root`` the audio files, if they are elsewhere. Either list may be None. A test list
-    needs annotations: one file, or one of each form, of which the binary one then gives the frame
-    truth and the other the events by class, as in the release. An empty ``audio_path`` says that
-    a video has no sound; with ``allow_missing_audio`` so does a listed audio file that is not
-    there.
+    ``kind`` "xd" (XD-Violence, stride 16, seven classes) or "cctv" (CCTV-Fights, stride 4, two);
+    ``features`` holds the feature files, in any subfolders; ``audio`` the audio files,
+    if they are elsewhere. Either list may be None. A test list needs annotations: one file, or
+    one of each form, of which the binary one then gives the frame truth and the other the events
+    by class, as in the release. An empty ``audio_path`` says that a video has no sound; with
+    ``allow_missing_audio`` so does a listed audio file that is not there.
 
-    Raises ``FileNotFoundError`` for a file that is missing and ``ValueError`` for one that is
+    Raises ``FileNotFoundError`` for files that are missing and ``ValueError`` for one that is
     wrong, in one sentence that names it and the remedy. Until then nothing readable exists.
     """
     started = time.perf_counter()
-    if kind not in LAYOUTS:
-        raise StoreError(f"unknown layout {kind!r}; choose from {', '.join(LAYOUTS)}")
-    classes, stride = LAYOUTS[kind]
-    lists = {"train": train_list, "test": test_list}
-    if all(path is None for path in lists.values()):
+    if kind not in STRIDES:
+        raise StoreError(f"unknown layout {kind!r}; choose from {', '.join(STRIDES)}")
+    classes, stride = CLASS_SETS[kind], STRIDES[kind]
+    given = {"train": train, "test": test}
+    lists = {split: Path(path) for split, path in given.items() if path is not None}
+    texts = [annotations] if isinstance(annotations, (str, Path)) else list(annotations or ())
+    if not lists:
         raise StoreError("nothing to import: give a training list, a test list, or both")
-    if annotations is None:
-        annotations = ()
-    elif isinstance(annotations, (str, Path)):
-        annotations = (annotations,)
-    if test_list is not None and not annotations:
+    if "test" in lists and not texts:
         raise StoreError("a test list needs the annotation file that holds its truth")
 
     warnings: list[str] = []
-    events = _read_events(annotations, classes, warnings)
-    video_files = _FileIndex(Path(features_root))
-    audio_files = _FileIndex(Path(audio_root)) if audio_root is not None else video_files
-    items: list[_Item] = []
-    for split, path in lists.items():
-        if path is not None:
-            items += _read_list(
-                Path(path), split, classes, video_files, audio_files, allow_missing_audio, warnings
-            )
-    _check_items(items, warnings)
-    dtype = _read_headers(items, dim, progress)
-    segments = _match_events(items, events, classes, warnings)
-    clipped = _check_events(items, segments, stride)
-
+    events = read_annotations(texts, classes, warnings)
+    roots = {"video": Path(features), "audio": Path(audio or features)}
+    rows = _read_lists(lists, roots, classes, allow_missing_audio, warnings)
+    _check_rows(rows, warnings)
+    dtype = _read_headers(rows, dim, progress)
+    segments = _match_events(rows, events, classes, warnings)
+    clipped = _check_events(rows, segments, classes, stride)
+    told = rows[["name", "crop", "split", "label", "snippets", "audio_snippets"]].to_csv()
     with StoreWriter(
         out,
         classes=classes,
@@ -212,357 +127,229 @@ def import_layout(
         stride=stride,
         encoder=encoder,
         dtype=dtype,
-        inputs=_fingerprint(items, segments),
+        inputs=hashlib.sha256(f"{told}{segments}".encode()).hexdigest(),
         overwrite=overwrite,
+        buffer=BUFFER,
     ) as writer:
-        _copy(items, segments, writer, Path(features_root), progress)
-        resumed = writer.resumed
+        _copy(rows, segments, writer, roots["video"], progress)
         path = writer.finish()
 
     store = FeatureStore.open(path)
-    test = store.indices("test") if test_list is not None else np.zeros(0, np.int64)
-    truth = store.frame_truth(test)
-    splits = [split for split, given in lists.items() if given is not None]
+    truth = store.frame_truth(store.indices("test") if "test" in lists else [])
+    by_split, silent = rows.groupby("split", sort=False), rows.audio == ""
     return ImportReport(
         path=path,
-        data_set=classes.name,
-        rows={split: sum(i.split == split for i in items) for split in splits},
-        videos={split: len({i.name for i in items if i.split == split}) for split in splits},
+        rows=by_split.size().to_dict(),
+        videos=by_split.name.nunique().to_dict(),
         snippets=int(store.snippets.sum()),
         frames=len(truth),
         anomalous_frames=int(truth.sum()),
-        cut_rows=sum(i.audio is not None and i.snippets != i.audio_snippets for i in items),
-        missing_audio=len({i.name for i in items if i.audio is None}),
+        cut_rows=int((~silent & (rows.snippets != rows.audio_snippets)).sum()),
+        missing_audio=rows[silent].name.nunique(),
         clipped_videos=clipped,
-        resumed_rows=resumed,
-        bytes=sum(file.stat().st_size for file in path.iterdir() if file.is_file()),
-        seconds=time.perf_counter() - started,
+        resumed_rows=writer.resumed,
+        seconds=round(time.perf_counter() - started, 1),
         warnings=warnings,
     )
+
+
+import_xd = partial(import_layout, "xd")
+import_cctv = partial(import_layout, "cctv")
 
 
 # ---------------------------------------------------------------------------- lists and files
 
 
-class _FileIndex:
-    """Every ``.npy`` file under a folder by its name, found once."""
-
-    def __init__(self, root: Path) -> None:
-        if not root.is_dir():
-            raise FileNotFoundError(f"feature folder {root} does not exist")
-        self.root = root
-        self._found: dict[str, str] = {}
-        self._second: dict[str, str] = {}
-        seen: set[str] = set()  # a folder reached through two links is one folder
-        for folder, folders, files in os.walk(root, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in seen:
-                folders.clear()
-                continue
-            seen.add(real)
-            for file in files:
-                if file.endswith(".npy"):
-                    known = self._found.setdefault(file, folder)
-                    if known != folder:
-                        self._second[file] = folder
-
-    def find(self, file: str, where: str) -> Path | None:
-        """The file of that name, None if there is none; ``StoreError`` if there are two."""
-        if file in self._second:
-            both = sorted(str(Path(f, file)) for f in (self._found[file], self._second[file]))
-            raise StoreError(
-                f"{where}: {file} is there twice, {both[0]} and {both[1]}; remove one, or give a "
-                "narrower folder"
-            )
-        folder = self._found.get(file)
-        return None if folder is None else Path(folder, file)
+def _index(root: Path) -> dict[str, list[str]]:
+    """Every ``.npy`` file under a folder by its name."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"feature folder {root} does not exist")
+    found: dict[str, list[str]] = defaultdict(list)
+    seen: set[str] = set()  # a folder reached through two links is one folder
+    for folder, folders, files in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        for file in files:
+            if file.endswith(".npy") and not is_hidden(file):
+                found[video_name(file)].append(os.path.join(folder, file))
+    return found
 
 
-def _read_list(
-    path: Path,
-    split: str,
+def _read_lists(
+    lists: Mapping[str, Path],
+    roots: Mapping[str, Path],
     classes: ClassSet,
-    video_files: _FileIndex,
-    audio_files: _FileIndex,
     allow_missing_audio: bool,
     warnings: list[str],
-) -> list[_Item]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{split} list {path} does not exist")
-    items, contradicting = [], []
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        table = csv.DictReader(file, restkey="")
-        if "path" not in (table.fieldnames or ()):
-            raise StoreError(
-                f"{path} has no column 'path'; a list needs the columns path,audio_path,label"
-            )
-        if "audio_path" not in table.fieldnames and not allow_missing_audio:
-            raise StoreError(
-                f"{path} has no column 'audio_path'; add it, or allow missing audio to import "
-                "video alone"
-            )
-        for line in table:
-            where = f"{path}, line {table.line_num}"
-            if "" in line or line["path"] is None:
-                raise StoreError(f"{where}: wrong number of cells; quote names that hold a comma")
-            file_name = _SEPARATORS.split(line["path"].strip())[-1]
-            match = _VIDEO_FILE.fullmatch(file_name)
-            if match is None:
-                raise StoreError(
-                    f"{where}: {file_name!r} is not a feature file name of the form NAME__CROP.npy"
-                )
-            video = video_files.find(file_name, where)
-            if video is None:
-                raise FileNotFoundError(
-                    f"{where}: {file_name} is nowhere under {video_files.root}; "
-                    "add the file or take the line out"
-                )
-            audio = _find_audio(line.get("audio_path"), audio_files, allow_missing_audio, where)
-            codes, agrees = _codes(match["name"], line.get("label"), classes, where)
-            if not agrees:
-                contradicting.append(match["name"])
-            items.append(
-                _Item(
-                    name=match["name"],
-                    crop=int(match["crop"]),
-                    split=split,
-                    codes=codes,
-                    video=video,
-                    audio=audio,
-                    where=where,
-                )
-            )
-    if not items:
-        raise StoreError(f"{path} lists no videos")
-    if contradicting:
-        warnings.append(
-            f"{path}: the label column contradicts the name of {_some(contradicting)}; "
-            "the name was taken"
-        )
-    return items
-
-
-def _find_audio(
-    listed: str | None, audio_files: _FileIndex, allow_missing: bool, where: str
-) -> Path | None:
-    if not (listed or "").strip():
-        return None
-    file_name = _SEPARATORS.split(listed.strip())[-1]
-    audio = audio_files.find(file_name, where)
-    if audio is None and not allow_missing:
+) -> pd.DataFrame:
+    """A row for each line of the lists, with the files under ``roots`` (video, audio) that it
+    names, "" for no audio: columns where, split, name, crop, label, video, audio."""
+    layout = "a list needs the columns path,audio_path,label"
+    columns = {"path": layout}
+    if not allow_missing_audio:
+        columns["audio_path"] = f"{layout}, or --allow-missing-audio to do without sound"
+    files = {kind: _index(root) for kind, root in roots.items()}
+    rows, missing, contradicting, hidden = [], {}, [], []
+    for split, path in lists.items():
+        lines = read_table(path, columns, warnings)
+        if not lines:
+            raise StoreError(f"{path} lists no videos; {layout}")
+        for where, line in lines:
+            row = {"where": where, "split": split}
+            paths = line["path"], line.get("audio_path", "")
+            file, track = (video_name(path).rpartition("/")[-1] for path in paths)
+            if is_hidden(file):
+                hidden.append(file)
+                continue
+            if (match := _VIDEO_FILE.fullmatch(file)) is None:
+                raise StoreError(f"{where}: {file!r} is no feature file of the form NAME__CROP.npy")
+            row |= {"name": video_name(match["name"]), "crop": int(match["crop"])}
+            row["label"], agree = _label(row["name"], line.get("label", ""), classes, where)
+            contradicting += [] if agree else [row["name"]]
+            for kind, name in (("video", file), ("audio", track)):
+                found = sorted(files[kind].get(name, [""]))
+                if len(found) > 1:
+                    both = " and ".join(found[:2])
+                    raise StoreError(f"{where}: {name} is there twice, {both}; remove one")
+                row[kind] = found[0]
+                if not found[0] and (kind == "video" or (name and not allow_missing_audio)):
+                    missing.setdefault(name, where)
+            rows.append(row)
+    if missing:
+        folders = " or ".join(dict.fromkeys(str(root) for root in roots.values()))
+        remedy = "add what is missing, or take the lines out (--allow-missing-audio: go without it)"
         raise FileNotFoundError(
-            f"{where}: audio file {file_name} is nowhere under {audio_files.root}; add it, or "
-            "allow missing audio"
+            f"{next(iter(missing.values()))}: {some(list(missing), 'listed file')} nowhere under "
+            f"{folders}; {'; '.join([remedy, *warnings])}"
         )
-    return audio
+    if contradicting:
+        odd = some(contradicting)
+        warnings.append(f"the label column contradicts the name of {odd}; the name was taken")
+    if hidden:
+        warnings.append(f"left out, another system's: {some(hidden, 'file')}")
+    return pd.DataFrame(rows)
 
 
-def _codes(
-    name: str, label: str | None, classes: ClassSet, where: str
-) -> tuple[tuple[str, ...], bool]:
+def _label(name: str, label: str, classes: ClassSet, where: str) -> tuple[str, bool]:
     """The weak label of a line, and whether name and label column agree. The name decides."""
     try:
-        named = parse_label(name, classes) if has_label(name) else None
-        listed = parse_codes(label.strip(), classes) if label and label.strip() else None
-        if named is not None:
-            return named, listed in (None, named)
-        if listed is None:
-            raise StoreError(f"video {name!r} has a label neither in its name nor in the list")
-        return listed, True
+        listed = dataset.parse_codes(label, classes) if label else None
+        codes = dataset.parse_label(name, classes) if dataset.has_label(name) else listed
     except ValueError as error:
         raise StoreError(f"{where}: {error}") from None
+    if codes is None:
+        raise StoreError(f"{where}: video {name!r} has a label neither in its name nor in the list")
+    return "-".join(codes), listed in (None, codes)
 
 
-def _check_items(items: Iterable[_Item], warnings: list[str]) -> None:
+def _check_rows(rows: pd.DataFrame, warnings: list[str]) -> None:
     """Contradictions between the lines: rows twice, crops that disagree, a leaked test video."""
-    seen: dict[tuple[str, int], _Item] = {}
-    first: dict[str, _Item] = {}
-    for item in items:
-        other = seen.setdefault((item.name, item.crop), item)
-        if other is not item and other.split == item.split:
-            raise StoreError(f"{item.where}: {item.video.name} was listed before ({other.where})")
-        other = first.setdefault(item.name, item)
-        if other.split != item.split:
+    by_name, test = rows.groupby("name", sort=False), rows.split == "test"
+    owners = rows.groupby("audio").name.transform("nunique")
+    twice = rows.duplicated(["split", "name", "crop"], keep=False)
+    for wrong, text in (
+        (twice, "is listed twice with the same crop"),
+        (by_name.split.transform("nunique") > 1, "is on both lists, and must not be trained on"),
+        (test & rows.duplicated(["split", "name"], keep=False), "has two crops on the test list"),
+        (by_name.audio.transform("nunique") > 1, "has crops with different audio files"),
+        ((rows.audio != "") & (owners > 1), "shares its audio file with another video"),
+    ):
+        if wrong.any():
+            lines = ", ".join(rows["where"][wrong][:2])
             raise StoreError(
-                f"{item.where}: video {item.name!r} is on the training list too ({other.where}); "
-                "a test video must not be trained on"
+                f"{lines}: video {rows.name[wrong].iloc[0]!r} {text}; correct the list"
             )
-        if other is not item and item.split == "test":
-            raise StoreError(
-                f"{item.where}: video {item.name!r} has two crops on the test list "
-                f"({other.where}); keep one"
-            )
-        if other.audio != item.audio:
-            raise StoreError(
-                f"{item.where}: video {item.name!r} has another audio file than in {other.where}; "
-                "all crops share one"
-            )
-    crops = Counter(item.name for item in items if item.split == "train")
-    incomplete = [name for name, count in crops.items() if count != CROPS]
-    if incomplete:
-        warnings.append(f"fewer or more than {CROPS} training crops of {_some(incomplete)}")
-    owner: dict[Path, str] = {}
-    for item in first.values():
-        if item.audio is not None and owner.setdefault(item.audio, item.name) != item.name:
-            raise StoreError(
-                f"{item.where}: audio file {item.audio.name} already belongs to video "
-                f"{owner[item.audio]!r}; correct the list"
-            )
+    crops = by_name.size()[rows.name[~test].unique()]
+    if (crops != CROPS).any():
+        odd = some(list(crops.index[crops != CROPS]))
+        warnings.append(f"fewer or more than {CROPS} training crops of {odd}")
 
 
-def _read_headers(items: list[_Item], dim: int, progress: bool) -> str:
+def _read_headers(rows: pd.DataFrame, dim: int, progress: bool) -> str:
     """Check every array's header and size, note lengths; the store's dtype is the widest found."""
-    audio_rows: dict[Path, int] = {}
-    kinds: set[np.dtype] = set()
-    for item in tqdm(items, desc="checking", unit="file", disable=not progress, file=sys.stderr):
-        item.snippets, dtype = _header(item.video, dim)
-        kinds.add(dtype)
-        if item.audio is None:
-            continue
-        if item.audio not in audio_rows:
-            audio_rows[item.audio], dtype = _header(item.audio, dim)
-            kinds.add(dtype)
-        item.audio_snippets = audio_rows[item.audio]
-        if abs(item.snippets - item.audio_snippets) > 1:
+    lengths, dtypes = {"": 0}, set()
+    files = pd.unique(pd.concat([rows.video, rows.audio[rows.audio != ""]]))
+    for path in tqdm(files, desc="checking", unit="file", disable=not progress):
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)  # checks the size as well
+        except (ValueError, EOFError) as error:
             raise StoreError(
-                f"{item.video} has {item.snippets} snippets and its audio {item.audio} "
-                f"{item.audio_snippets}, more than one apart; extract both from the same file "
-                "again"
-            )
-    return "float16" if kinds == {np.dtype("float16")} else "float32"
-
-
-def _header(path: Path, dim: int) -> tuple[int, np.dtype]:
-    """Snippets and dtype of a feature file, from its header and its size alone."""
-    again = "download or extract it again"
-    try:
-        with open(path, "rb") as file:
-            version = np.lib.format.read_magic(file)
-            if version == (1, 0):
-                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            elif version == (2, 0):
-                shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-            else:
-                raise ValueError(f"format version {version}")
-            promised = file.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize
-            actual = os.fstat(file.fileno()).st_size
-    except (ValueError, EOFError) as error:
-        text = " ".join(str(error).split())
-        raise StoreError(f"{path} is not a readable .npy array ({text}); {again}") from None
-    if dtype.hasobject:
+                f"{path} is cut short or not a readable .npy array of numbers "
+                f"({' '.join(str(error).split())}); download or extract it again"
+            ) from None
+        check_features(array, dim, f"{path}: features", content=False)
+        lengths[path] = len(array)
+        dtypes.add(array.dtype)
+    rows["snippets"], rows["audio_snippets"] = rows.video.map(lengths), rows.audio.map(lengths)
+    apart = rows[(rows.audio != "") & ((rows.snippets - rows.audio_snippets).abs() > 1)]
+    for row in apart.itertuples():
         raise StoreError(
-            f"{path} holds Python objects (pickle), which are never loaded; save it again as a "
-            "plain float array"
+            f"{row.video} has {row.snippets} snippets and its audio {row.audio} "
+            f"{row.audio_snippets}, more than one apart; extract both from the same file again"
         )
-    if dtype.kind != "f":
-        raise StoreError(f"{path} holds {dtype}, not floating-point features; {again}")
-    if len(shape) != 2:
-        raise StoreError(f"{path} has shape {shape}, expected (snippets, {dim}); {again}")
-    if shape[0] == 0:
-        raise StoreError(f"{path} has zero snippets; take the video out of the list")
-    if shape[1] != dim:
-        raise StoreError(f"{path} is {shape[1]} wide, expected {dim}; extract it again, or set dim")
-    if actual < promised:
-        raise StoreError(f"{path} is cut short, {actual} of {promised} bytes; {again}")
-    return shape[0], dtype
+    return "float16" if dtypes == {np.dtype("float16")} else "float32"
 
 
 # ---------------------------------------------------------------------------- annotations
 
 
-def _read_events(
-    paths: Iterable[str | Path], classes: ClassSet, warnings: list[str]
-) -> dict[str, list[Segment]]:
-    """All events by video, from one annotation file or one of each form."""
-    events: dict[str, list[Segment]] = {}
-    for path in paths:
-        for name, own in read_annotations(path, classes).items():
-            before = events.setdefault(name, [])
-            if before and (before[0][0] is None) == (own[0][0] is None):
-                raise StoreError(
-                    f"{path}: video {name!r} is annotated in the same form in another file; give "
-                    "one file of each form"
-                )
-            before += own
-    differ = [
-        name
-        for name, own in events.items()
-        if _covered(truth_events(own)) != _covered(class_events(own))
-    ]
-    if differ:
-        warnings.append(
-            f"the two forms of annotation cover other frames in {_some(differ)}; the binary one "
-            "gives the frame truth"
-        )
-    return events
-
-
-def _covered(events: Iterable[Segment]) -> set[int]:
-    return {frame for _, start, end in events for frame in range(start, end)}
-
-
 def _match_events(
-    items: Iterable[_Item],
-    events: Mapping[str, list[Segment]],
-    classes: ClassSet,
-    warnings: list[str],
-) -> dict[str, list[Segment]]:
+    rows: pd.DataFrame, events: Events, classes: ClassSet, warnings: list[str]
+) -> Events:
     """Events of the listed videos; a class that the binary form leaves open is filled in where
     the video has one anomaly only. What looks wrong but can be read is warned of."""
-    codes = {item.name: item.codes for item in items}
-    tests = {item.name for item in items if item.split == "test"}
-    matched: dict[str, list[Segment]] = {}
-    contradicting, open_class = [], []
-    for name in codes.keys() & events.keys():
-        anomalies = [code for code in codes[name] if classes.index(code) > 0]
-        matched[name] = events[name]
-        if len(anomalies) == 1 and all(code is None for code, _, _ in events[name]):
-            matched[name] = [(anomalies[0], start, end) for _, start, end in events[name]]
-        found = {code for code, _, _ in events[name] if code is not None}
-        if not anomalies or found - set(anomalies):
+    labels = dict(zip(rows.name, rows.label, strict=True))
+    names, unlisted = match_names(events, labels)
+    matched: Events = {}
+    differ, contradicting, open_class = [], [], []
+    for name, annotated in names.items():
+        anomalies = set(labels[name].split("-")) - {classes.codes[0]}
+        found = {code for code, _, _ in events[annotated]} - {None}
+        matched[name] = events[annotated]
+        forms = truth_events(matched[name]), class_events(matched[name])
+        truth, by_class = ({f for _, a, b in form for f in range(a, b)} for form in forms)
+        differ += [name] if truth != by_class else []
+        if len(anomalies) == 1 and not found:
+            matched[name] = [(*anomalies, start, end) for _, start, end in events[annotated]]
+        if not anomalies or found - anomalies:
             odd = "-".join(sorted(found)) or "an event"
-            contradicting.append(f"{name} ({odd} annotated, {'-'.join(codes[name])} by its name)")
-        elif all(code is None for code, _, _ in matched[name]):
+            contradicting.append(f"{name} ({odd} annotated, {labels[name]} by its name)")
+        elif len(anomalies) > 1 and not found:
             open_class.append(name)
-    unlisted = [name for name in events if name not in codes]
-    bare = [n for n in tests if codes[n] != (classes.codes[0],) and n not in events]
-    if events and tests and not matched:
+    tests = set(rows.name[rows.split == "test"])
+    if unlisted and tests and not matched:
         raise StoreError(
             f"no annotated video is on a list (the first is {unlisted[0]!r}); these annotations "
             "belong to other data"
         )
-    for found, text in (
-        (contradicting, "annotations contradict the label of {}"),
-        (open_class, "events without a class in multi-label videos, left out of mAP: {}"),
-        (unlisted, "annotated but not listed, left out: {}"),
-        (bare, "anomalous test videos without annotation, taken as normal throughout: {}"),
+    bare = [n for n in tests if labels[n] != classes.codes[0] and n not in matched]
+    for odd, text in (
+        (
+            differ,
+            "the frame truth is the binary annotation's, the other form covers other frames in",
+        ),
+        (contradicting, "annotations contradict the label of"),
+        (open_class, "events without a class in multi-label videos, left out of mAP:"),
+        (unlisted, "annotated but not listed, left out:"),
+        (bare, "anomalous test videos without annotation, taken as normal throughout:"),
     ):
-        if found:
-            warnings.append(text.format(_some(sorted(found))))
+        warnings += [f"{text} {some(sorted(odd))}"] if odd else []
     return matched
 
 
-def _check_events(
-    items: Iterable[_Item],
-    segments: Mapping[str, list[Segment]],
-    stride: int,
-) -> int:
+def _check_events(rows: pd.DataFrame, segments: Events, classes: ClassSet, stride: int) -> int:
     """Refuse events a stride or more beyond their video; the number of videos whose truth is to
     be clipped."""
     clipped = set()
-    for item in items:
-        own = segments.get(item.name, [])
-        frames = item.snippets * stride
-        last = max((end for _, _, end in own), default=0)
-        if last >= frames + stride:
-            raise StoreError(
-                f"{item.video} has {frames} frames and is annotated up to frame {last}, a stride "
-                f"of {stride} or more beyond them; annotations and features do not belong together"
-            )
-        shared = min(item.snippets, item.audio_snippets) if item.audio else item.snippets
-        truth = truth_events(own)
-        if clip_segments(truth, shared * stride) != truth:
-            clipped.add(item.name)
+    for row in rows[rows.name.isin(segments.keys())].itertuples():
+        check_events(segments[row.name], classes, row.snippets, stride, row.video)
+        frames = stride * min(row.snippets, row.audio_snippets or row.snippets)
+        truth = truth_events(segments[row.name])
+        if dataset.clip_segments(truth, frames) != truth:
+            clipped.add(row.name)
     return len(clipped)
 
 
@@ -570,57 +357,25 @@ def _check_events(
 
 
 def _copy(
-    items: list[_Item],
-    segments: Mapping[str, list[Segment]],
-    writer: StoreWriter,
-    root: Path,
-    progress: bool,
+    rows: pd.DataFrame, segments: Events, writer: StoreWriter, root: Path, progress: bool
 ) -> None:
-    stored = {item.name for item in items if (item.name, item.crop) in writer}
-    bar = tqdm(items, desc="importing", unit="row", disable=not progress, file=sys.stderr)
-    for item in bar:
-        if (item.name, item.crop) in writer:
+    track = lru_cache(maxsize=1)(np.load)  # crops of a video follow one another
+    for row in tqdm(rows.itertuples(), "importing", len(rows), disable=not progress):
+        if (row.name, row.crop) in writer:
             continue
-        audio = None
-        if item.audio is not None:
-            audio = "shared" if item.name in stored else _load(item.audio)
-        writer.add(
-            name=item.name,
-            label=item.codes,
-            split=item.split,
-            crop=item.crop,
-            video=_load(item.video),
-            audio=audio,
-            segments=segments.get(item.name, ()),
-            source=item.video.relative_to(root).as_posix(),
-        )
-        stored.add(item.name)
-
-
-def _load(path: Path) -> np.ndarray:
-    array = np.load(path, allow_pickle=False)
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        raise StoreError(
-            f"{path} holds NaN or infinity, first in snippet {int(np.argmin(finite))}; extract it "
-            "again, and the import goes on from there"
-        )
-    return array
-
-
-def _fingerprint(items: Iterable[_Item], segments: Mapping[str, list[Segment]]) -> str:
-    """Identifies the lists, lengths and annotations of an import, so that an interrupted one is
-    not continued with others."""
-    digest = hashlib.sha256()
-    for item in items:
-        key = (item.name, item.crop, item.split, item.codes, item.snippets, item.audio_snippets)
-        digest.update(repr((key, segments.get(item.name))).encode())
-    return digest.hexdigest()
-
-
-def _some(names: list[str], shown: int = 3) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return f"{len(names)} video{'s' * (len(names) != 1)}: {', '.join(names[:shown])}{more}"
+        try:
+            writer.add(
+                name=row.name,
+                label=row.label,
+                split=row.split,
+                crop=row.crop,
+                video=np.load(row.video),
+                audio=track(row.audio) if row.audio else None,
+                segments=segments.get(row.name, ()),
+                source=Path(row.video).relative_to(root).as_posix(),
+            )
+        except StoreError as error:
+            raise StoreError(f"{row.video}, {row.audio or 'no audio'}: {error}") from None
 
 
 # ---------------------------------------------------------------------------- command line
@@ -628,7 +383,7 @@ def _some(names: list[str], shown: int = 3) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``python -m avadclip_lite import``."""
-    parser.add_argument("kind", choices=LAYOUTS, help="layout and classes: XD-Violence, CCTV")
+    parser.add_argument("kind", choices=STRIDES, help="layout and classes: XD-Violence, CCTV")
     parser.add_argument("--features", required=True, help="folder with the feature files")
     parser.add_argument("--audio", help="folder with the audio features, if another")
     parser.add_argument("--train", help="training list, CSV path,audio_path,label")
@@ -656,18 +411,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run an import and print its report; raises what ``import_layout`` raises."""
-    report = import_layout(
-        args.kind,
-        args.features,
-        args.train,
-        args.test,
-        args.annotations,
-        args.out,
-        audio_root=args.audio,
-        dim=args.dim,
-        encoder=args.encoder,
-        allow_missing_audio=args.allow_missing_audio,
-        overwrite=args.overwrite,
-    )
-    print(report)
+    print(import_layout(**vars(args)))
     return 0

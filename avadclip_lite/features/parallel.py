@@ -1,8 +1,5 @@
 """Independent calls spread over the cores of this machine, or over a cluster that is running.
 
-    for result in each(task_function, tasks, jobs=4): ...
-    for result in each(task_function, tasks, backend="dask", address="tcp://10.0.0.7:8786"): ...
-
 joblib does the work; ``loky`` are processes here, ``dask`` and ``ray`` optional extras.
 """
 
@@ -11,10 +8,10 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import TypeVar
+from contextlib import nullcontext
+from typing import Any, TypeVar
 
-__all__ = ["BACKENDS", "add_worker_arguments", "each"]
+from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 
 BACKENDS = ("loky", "dask", "ray")
 
@@ -29,7 +26,7 @@ def add_worker_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--address", help="of a running Dask or Ray cluster")
 
 
-def each(
+def parallel_map(
     call: Callable[[Task], Result],
     tasks: Sequence[Task],
     *,
@@ -46,44 +43,35 @@ def each(
     if backend == "loky" and jobs == 1:
         yield from map(call, tasks)
         return
-    from joblib import Parallel, delayed, effective_n_jobs
-
     calls = [delayed(call)(task) for task in tasks]
-    with _connected(backend, address):
-        if backend == "ray":  # its joblib backend hands over whole lists only: go in rounds
-            size = 4 * effective_n_jobs(-1)
-            for start in range(0, len(calls), size):
-                yield from Parallel(n_jobs=-1, batch_size=1)(calls[start : start + size])
-            return
-        jobs = jobs if backend == "loky" else -1
-        yield from Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(calls)
+    connection, options = _connect(backend, address)
+    with connection:
+        with parallel_config(backend, n_jobs=jobs if backend == "loky" else -1, **options):
+            in_order = "list" if backend == "ray" else "generator"
+            parallel = Parallel(return_as=in_order, batch_size=1)
+            # ray's joblib backend hands over whole lists only: go in rounds
+            size = 4 * effective_n_jobs() if backend == "ray" else len(calls)
+        for start in range(0, len(calls), max(size, 1)):
+            yield from parallel(calls[start : start + size])
 
 
-@contextmanager
-def _connected(backend: str, address: str | None) -> Iterator[None]:
-    """joblib's choice of workers; for a cluster the connection to it."""
-    from joblib import parallel_config
-
+def _connect(backend: str, address: str | None) -> tuple[Any, dict[str, Any]]:
+    """The connection to a running cluster, and what joblib must know of it."""
     if backend == "loky":
-        yield
-        return
+        return nullcontext(), {}
     if address is None:
         raise ValueError(f"the {backend} backend needs --address, that of the running cluster")
     try:
         cluster = importlib.import_module({"dask": "distributed", "ray": "ray"}[backend])
-        if backend == "ray":
-            importlib.import_module("ray.util.joblib").register_ray()
+        if backend == "dask":
+            client = cluster.Client(address, timeout=20)
+            return client, {"client": client}
+        importlib.import_module("ray.util.joblib").register_ray()
+        return nullcontext(cluster.init(address, ignore_reinit_error=True)), {}
     except ImportError:
         raise ValueError(
             f"the {backend} backend is not installed; install it with: "
             f'pip install "avadclip-lite[{backend}]"'
         ) from None
-    try:
-        if backend == "dask":
-            connection = cluster.Client(address, timeout=20)
-        else:
-            connection = nullcontext(cluster.init(address, ignore_reinit_error=True))
-    except (OSError, ConnectionError, TimeoutError) as error:
+    except OSError as error:  # ConnectionError and TimeoutError among them
         raise ValueError(f"no {backend} cluster answers at {address} ({error})") from None
-    with connection, parallel_config(backend=backend):
-        yield

@@ -1,64 +1,53 @@
-"""Writing a feature store: atomically, and resumable after any interruption.
+"""Writing a feature store, whose layout ``dataset.py`` describes: resumable after any interruption.
 
-The folder's layout is described in ``store.py``, which reads it.
+Rows become part files in ``NAME.partial/parts``, and ``finish()`` joins them into the store's
+arrays (the disk needs room for both for a moment). A part file is an ``.npz`` of consecutive rows:
+``video``, ``audio``, ``flags``, and in ``told`` as JSON what is known of the rows and the store. It
+appears under its name, the number of its first row, when it is complete: whatever interrupted the
+writing, the parts that follow one another from 0 on are the first rows of the store.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
 import shutil
+import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
 
+from avadclip_lite import dataset
 from avadclip_lite.config import ClassSet
-from avadclip_lite.dataset import (
-    ANNOTATIONS,
-    FORMAT,
-    MANIFEST,
-    META,
-    NUMBER_COLUMNS,
-    PARTIAL,
-    TEXT_COLUMNS,
-    Segment,
-    StoreError,
-    parse_codes,
-    parse_label,
-)
-
-__all__ = ["StoreWriter"]
+from avadclip_lite.dataset import Segment, StoreError, parse_codes, parse_label
 
 _ARRAYS = ("video", "audio", "flags")
-_JOURNAL = "journal.jsonl"
-_HEADER_BYTES = 128  # room kept for the .npy header, which is only known at the end
-_SYNC_BYTES = 256 << 20  # features written between two calls that force them onto the disk
 _DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 
 
 class StoreWriter:
     """Writes a store, atomically and resumably.
 
-    Everything goes to ``NAME.partial``, which no reader opens, and takes its name in ``finish()``.
-    A journal gets one line for each complete row. A writer that finds a partial store of the same
-    kind goes on after its last complete row: ``(name, crop) in writer`` tells which rows are
-    there. A row that was being written when the machine stopped is cut off and must be added
-    again.
-
         with StoreWriter(path, classes=XD_CLASSES, dim=512, stride=16, encoder="clip") as writer:
             writer.add(name=..., label="B2-G-0", split="train", video=x, audio=y)
             writer.finish()
 
-    ``dtype``: "float16" or "float32"; None takes the first row's. ``inputs`` is any text that
-    identifies what is being written; a partial store of other inputs is refused, not continued.
-    ``overwrite`` lets ``finish()`` replace a store that is already there; other files in that
-    folder stay.
+    ``dtype``: "float16" or "float32"; None takes the first row's. ``inputs``: any text that
+    identifies what is being written. A writer that finds a partial store of the same kind and
+    inputs goes on after it, and ``(name, crop) in writer`` tells which rows are there. With
+    ``overwrite`` ``finish()`` may replace a store; other files in that folder stay. ``buffer``:
+    bytes of features held in memory until they make a part file; a process that is killed loses
+    them, and the rows must be added again. 0: each row is on disk when ``add`` returns.
+
+    Raises ``StoreError`` for a store that is there already, a second writer at the same time, and
+    a partial store of other inputs.
     """
 
     def __init__(
@@ -72,44 +61,39 @@ class StoreWriter:
         dtype: Literal["float16", "float32"] | None = None,
         inputs: str = "",
         overwrite: bool = False,
+        buffer: int = 0,
     ) -> None:
         self.path = Path(path)
-        self.partial = self.path.with_name(self.path.name + PARTIAL)
-        if (self.path / META).exists() and not overwrite:
+        self.partial = self.path.with_name(self.path.name + dataset.PARTIAL)
+        if (self.path / dataset.META).exists() and not overwrite:
             raise StoreError(f"{self.path} is already a feature store; delete it or choose another")
         if self.path.is_file():
             raise StoreError(f"{self.path} is a file; a store is a folder")
         if any("-" in code or code == "0" for code in classes.codes):
             raise StoreError(f"class codes must not contain '-' or be '0', got {classes.codes}")
-        if dtype is not None and dtype not in _DTYPES:
+        if dtype not in (None, *_DTYPES):
             raise StoreError(f"dtype must be float16 or float32, got {dtype!r}")
         self.classes, self.dim, self.stride = classes, dim, stride
-        self._head: dict[str, Any] = {
-            "format": FORMAT,
-            "classes": asdict(classes),
-            "dim": dim,
-            "stride": stride,
-            "encoder": encoder,
-            "inputs": inputs,
-        }
-        self._dtype = dtype
-        self._flag_names: tuple[str, ...] = ()  # decided by the first row
-        self._rows: list[dict[str, Any]] = []
-        self._keys: set[tuple[str, int]] = set()
+        self._kind = {"format": dataset.FORMAT, "classes": asdict(classes), "dim": dim}
+        self._kind |= {"stride": stride, "encoder": encoder}
+        self._inputs, self._dtype, self._buffer = inputs, dtype, buffer
+        self._flag_names: list[str] = []  # decided by the first row
+        self._rows: dict[tuple[str, int], dict[str, Any]] = {}
         self._first_of: dict[str, dict[str, Any]] = {}  # the first row of each video
-        self._used = dict.fromkeys(_ARRAYS, 0)  # snippets in each array
-        self._headed = False  # the journal has its first line
-        self._unsynced = 0  # bytes
-        self.partial.mkdir(parents=True, exist_ok=True)
-        self._journal: IO[bytes] = open(self.partial / _JOURNAL, "ab+")
-        self._files: dict[str, IO[bytes]] = {}
+        self._used = {"video": 0, "audio": 0}  # snippets
+        self._pending: list[tuple[dict[str, Any], dict[str, np.ndarray]]] = []  # rows, arrays
+        self._held = 0  # bytes of them
+        self._flushed = 0  # rows on disk
+        self._parts = self.partial / "parts"
+        self._parts.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self._parts / "lock")
         try:
-            _lock(self._journal, self.partial)
+            self._lock.acquire(timeout=0)
             self._resume()
-            if self._headed:
-                self._open()
+        except Timeout:
+            raise StoreError(f"{self.partial} is being written by another process") from None
         except BaseException:
-            self.close()
+            self._lock.release()
             raise
         self.resumed = len(self._rows)  # rows that an earlier run had completed
 
@@ -120,15 +104,17 @@ class StoreWriter:
         self.close()
 
     def __contains__(self, key: tuple[str, int]) -> bool:
-        return key in self._keys
+        return key in self._rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def close(self) -> None:
-        """Let go of the files; the partial store stays and can be continued."""
-        for file in (*self._files.values(), self._journal):
-            file.close()
+        """Put what was added on disk and let go; the partial store can be continued."""
+        try:
+            self._flush()
+        finally:
+            self._lock.release()
 
     def add(
         self,
@@ -136,7 +122,7 @@ class StoreWriter:
         name: str,
         split: str,
         video: np.ndarray,
-        audio: np.ndarray | Literal["shared"] | None = None,
+        audio: np.ndarray | None = None,
         label: str | Iterable[str] | None = None,
         crop: int = 0,
         segments: Iterable[Segment] = (),
@@ -146,384 +132,238 @@ class StoreWriter:
         """Append one (video, crop).
 
         ``video (Tv, D)``, ``audio (Ta, D)`` at most one snippet apart, or None for a video
-        without sound; the track of the first crop serves the others, who may pass it again or say
-        "shared". ``label`` codes ("B2-G-0"), by default those in the name. ``segments`` in frames,
-        end exclusive; those of the first crop serve the others. ``flags`` ``{name: (Tv,) bool}``,
-        in all rows or in none.
+        without sound; all crops of a video have the same, which is stored once. ``label`` codes
+        ("B2-G-0"), by default those in the name. ``segments`` in frames, end exclusive; those of
+        the first crop serve the others. ``flags`` ``{name: (Tv,) bool}``, in all rows or in none.
 
         Raises ``StoreError`` naming the video for a wrong width, NaN, zero snippets, lengths more
         than one apart, an event a stride or more beyond the video, or a contradiction between
-        crops.
+        crops; the row is left out then, and the writer can go on.
         """
-        if (name, crop) in self._keys:
-            raise StoreError(f"video {name!r}, crop {crop} is already in {self.partial}")
         where = f"video {name!r}, crop {crop}" + (f" ({source})" if source else "")
+        if (name, crop) in self._rows:
+            raise StoreError(f"{where} is already in {self.partial}")
         first = self._first_of.get(name)
-        if label is None:
-            codes = parse_label(name, self.classes)
-        else:
-            codes = parse_codes(label, self.classes)
-        segments = [tuple(event) for event in segments]
-        if first is not None:
-            segments = segments or first["segments"]
-            for what, now, before in (
-                ("label", "-".join(codes), first["label"]),
-                ("split", split, first["split"]),
-                ("segments", segments, first["segments"]),
-            ):
-                if now != before:
-                    raise StoreError(f"{where}: {what} {now!r} but {before!r} in another crop")
-        if isinstance(audio, str):
-            if audio != "shared" or first is None or first["audio_start"] < 0:
-                raise StoreError(f"{where}: there is no earlier crop whose audio could be shared")
-        self._start(video, audio)
-        video = self._features(video, "video", where)
-        if isinstance(audio, np.ndarray):
-            audio = self._features(audio, "audio", where)
-        block = self._flag_block(flags, len(video), where)
-
-        row: dict[str, Any] = {
+        codes = parse_label(name, self.classes) if label is None else None
+        row = {
             "name": name,
-            "label": "-".join(codes),
+            "label": "-".join(codes or parse_codes(label, self.classes)),
             "split": split,
             "crop": int(crop),
             "source": source,
-            "video_start": self._used["video"],
+            "segments": [tuple(event) for event in segments] or (first or {}).get("segments", []),
             "video_rows": len(video),
-            "video_crc": _crc(video),
-            "audio_start": -1,
-            "audio_rows": 0,
-            "audio_crc": 0,
-            "flags_crc": 0 if block is None else _crc(block),
-            "segments": segments,
+            "audio_rows": 0 if audio is None else len(audio),
         }
-        new_audio = None
-        if first is not None:
-            had, has = first["audio_start"] >= 0, audio is not None
-            same = not isinstance(audio, np.ndarray) or _crc(audio) == first["audio_crc"]
-            if had != has or not same:
-                raise StoreError(f"{where}: its audio differs from another crop's of this video")
-            row |= {key: first[key] for key in ("audio_start", "audio_rows", "audio_crc")}
-        elif isinstance(audio, np.ndarray):
-            new_audio = audio
-            row |= {
-                "audio_start": self._used["audio"],
-                "audio_rows": len(audio),
-                "audio_crc": _crc(audio),
-            }
-        if row["audio_start"] >= 0 and abs(row["video_rows"] - row["audio_rows"]) > 1:
+        check_events(row["segments"], self.classes, len(video), self.stride, where)
+        given = {"video": video} if audio is None else {"video": video, "audio": audio}
+        if self._dtype is None:
+            half = all(array.dtype == np.float16 for array in given.values())
+            self._dtype = "float16" if half else "float32"
+        arrays = {k: self._features(array, f"{where}: {k} features") for k, array in given.items()}
+        if audio is not None and abs(len(video) - len(audio)) > 1:
             raise StoreError(
-                f"{where}: {row['video_rows']} video and {row['audio_rows']} audio snippets are "
-                "more than one apart; extract both from the same file again"
+                f"{where}: {len(video)} video and {len(audio)} audio snippets are more than one "
+                "apart; extract both from the same file again"
             )
-        self._check_segments(segments, len(video), where)
-        if not self._rows:
-            self._flag_names = tuple(flags or ())
-        self._append({"video": video, "audio": new_audio, "flags": block}, row)
+        names = self._flag_names if self._rows else list(flags or ())
+        if set(flags or ()) != set(names):
+            raise StoreError(f"{where}: flags {list(flags or ())} but {names} in other rows")
+        if names:
+            columns = [np.asarray(flags[key], np.uint8) for key in names]
+            if any(column.shape != (len(video),) for column in columns):
+                raise StoreError(f"{where}: every flag must have the video's {len(video)} snippets")
+            arrays["flags"] = np.stack(columns, axis=1)
+        row |= {f"{k}_crc": zlib.crc32(arrays[k]) if k in arrays else 0 for k in _ARRAYS}
+        if first:
+            arrays.pop("audio", None)
+            for key in ("label", "split", "segments", "audio_rows", "audio_crc"):
+                if row[key] != first[key]:
+                    what = f"{key.partition('_')[0]} differs from another crop's of this video"
+                    raise StoreError(f"{where}: its {what}, {row[key]!r} and {first[key]!r}")
+        self._flag_names = names
+        self._pending.append((row, arrays))
+        self._enter(dict(row))
+        self._held += sum(array.nbytes for array in arrays.values())
+        if self._held >= self._buffer:
+            self._flush()
 
     def finish(self) -> Path:
         """Make the store readable under its name; returns that path."""
         if not self._rows:
             raise StoreError(f"nothing was added to {self.path}; a store needs at least one row")
-        self._sync()
-        shapes = {
-            "video": (self._used["video"], self.dim),
-            "audio": (self._used["audio"], self.dim),
-            "flags": (self._used["flags"], len(self._flag_names)),
-        }
-        made = []
-        for kind, file in self._files.items():
-            if shapes[kind][0]:
-                # append mode would write at the end whatever the position
-                with open(file.name, "r+b") as target:
-                    target.write(_npy_header(shapes[kind], self._file_dtype(kind)))
-                    _force(target)
-                made.append(f"{kind}.npy")
-            file.close()
+        self._flush()
+        self._join()
         self._write_tables()
-        meta = {key: value for key, value in self._head.items() if key != "inputs"} | {
-            "dtype": self._dtype,
-            "rows": len(self._rows),
-            "video_snippets": self._used["video"],
-            "audio_snippets": self._used["audio"],
-            "flags": list(self._flag_names),
-            "digest": self._digest(),
-        }
-        with open(self.partial / META, "w", encoding="utf-8") as file:
-            file.write(json.dumps(meta, indent=1) + "\n")
-            _force(file)
-        self._journal.close()
-        self._publish([*made, MANIFEST, ANNOTATIONS, META])
+        self._publish()
         return self.path
 
-    # -- the row's parts
-
-    def _start(self, video: np.ndarray, audio: np.ndarray | str | None) -> None:
-        """Before the first row: settle the dtype and write the journal's head."""
-        if self._headed:
-            return
-        if self._dtype is None:
-            given = [a for a in (video, audio) if isinstance(a, np.ndarray)]
-            half = all(a.dtype == np.float16 for a in given)
-            self._dtype = "float16" if half else "float32"
-        self._open()
-        self._note({"head": self._head, "dtype": self._dtype})
-        self._headed = True
-
-    def _open(self) -> None:
-        for kind in _ARRAYS:
-            file = self._files[kind] = open(self.partial / f"{kind}.npy", "ab")
-            if file.tell() < _HEADER_BYTES:
-                file.truncate(0)
-                file.write(bytes(_HEADER_BYTES))
-
-    def _file_dtype(self, kind: str) -> np.dtype:
-        return np.dtype("u1") if kind == "flags" else _DTYPES[self._dtype]
-
-    def _row_bytes(self, kind: str) -> int:
-        width = len(self._flag_names) if kind == "flags" else self.dim
-        return width * self._file_dtype(kind).itemsize
-
-    def _features(self, array: np.ndarray, kind: str, where: str) -> np.ndarray:
-        if array.ndim != 2 or array.dtype.kind != "f":
-            raise StoreError(
-                f"{where}: {kind} features must be floating point (T, {self.dim}), got "
-                f"{array.dtype} {array.shape}"
-            )
-        if array.shape[1] != self.dim:
-            raise StoreError(
-                f"{where}: {kind} features are {array.shape[1]} wide, this store is {self.dim} wide"
-            )
-        if not len(array):
-            raise StoreError(f"{where}: {kind} features have zero snippets; leave the video out")
+    def _features(self, array: np.ndarray, what: str) -> np.ndarray:
+        """A copy in the store's dtype, checked."""
+        check_features(array, self.dim, what, content=False)
         if self._dtype == "float16" and array.dtype != np.float16:
-            raise StoreError(
-                f"{where}: {kind} features are {array.dtype} and the store is float16; "
-                "write the store with dtype float32"
-            )
+            raise StoreError(f"{what} are {array.dtype} and the store is float16; use float32")
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, and is refused
-            array = np.ascontiguousarray(array, dtype=_DTYPES[self._dtype])
-        if not np.isfinite(array).all():
-            bad = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-            raise StoreError(
-                f"{where}: {kind} features hold NaN or infinity, first in snippet {bad}; "
-                "extract them again"
-            )
+            array = np.array(array, dtype=_DTYPES[self._dtype], order="C")
+        check_features(array, self.dim, what)
         return array
 
-    def _flag_block(
-        self, flags: Mapping[str, np.ndarray] | None, snippets: int, where: str
-    ) -> np.ndarray | None:
-        names = tuple(flags or ())
-        if self._rows:
-            if set(names) != set(self._flag_names):
-                raise StoreError(f"{where}: flags {names} but {self._flag_names} in other rows")
-            names = self._flag_names
-        if not flags:
-            return None
-        columns = [np.asarray(flags[key]) for key in names]
-        if any(column.shape != (snippets,) for column in columns):
-            raise StoreError(f"{where}: every flag must have the video's {snippets} snippets")
-        return np.ascontiguousarray(np.stack(columns, axis=1).astype(np.uint8))
-
-    def _check_segments(self, segments: list[Segment], snippets: int, where: str) -> None:
-        """An overrun below one stride is clipped when read; the official files have many."""
-        frames = snippets * self.stride
-        for code, start, end in segments:
-            if code is not None:
-                self.classes.index(code)
-            if not 0 <= start < end:
-                raise StoreError(f"{where}: event {start} to {end} is not a span of frames")
-            if end >= frames + self.stride:
-                raise StoreError(
-                    f"{where}: an event ends at frame {end}, a stride of {self.stride} or more "
-                    f"beyond the video's {frames} frames; annotation and features do not match"
-                )
-
-    # -- the partial store on disk
-
-    def _append(self, arrays: Mapping[str, np.ndarray | None], row: dict[str, Any]) -> None:
-        try:
-            for kind, array in arrays.items():
-                if array is not None:
-                    self._files[kind].write(memoryview(array).cast("B"))
-                    self._files[kind].flush()
-                    self._unsynced += array.nbytes
-            self._note(row | {"flag_names": self._flag_names})
-        except BaseException:  # a full disk, an interrupt: the next writer cuts this row off
-            self.close()
-            raise
-        self._remember(row)
-        if self._unsynced >= _SYNC_BYTES:
-            self._sync()
-
-    def _remember(self, row: dict[str, Any]) -> None:
-        self._rows.append(row)
-        self._keys.add((row["name"], row["crop"]))
-        if row["name"] not in self._first_of:
-            self._first_of[row["name"]] = row
-            self._used["audio"] += row["audio_rows"]
+    def _enter(self, row: dict[str, Any]) -> None:
+        """Take up a row, and give it its place in the arrays."""
+        first = self._first_of.setdefault(row["name"], row)
+        row |= {"video_start": self._used["video"], "audio_start": self._used["audio"]}
         self._used["video"] += row["video_rows"]
-        self._used["flags"] += row["video_rows"] if self._flag_names else 0
+        if first is not row or not row["audio_rows"]:
+            row["audio_start"] = first["audio_start"] if row["audio_rows"] else -1
+        else:
+            self._used["audio"] += row["audio_rows"]
+        self._rows[row["name"], row["crop"]] = row
 
-    def _note(self, entry: Mapping[str, Any]) -> None:
-        self._journal.write(json.dumps(entry).encode() + b"\n")
-        self._journal.flush()
+    # -- part files
 
-    def _sync(self) -> None:
-        """Force features onto the disk, then say so in the journal: lines before that mark need
-        no second look after a power cut."""
-        for file in self._files.values():
-            _force(file)
-        self._note({"synced": len(self._rows)})
-        _force(self._journal)
-        self._unsynced = 0
+    def _part(self, first: int) -> Path:
+        return self._parts / f"{first:06d}.npz"
+
+    def _flush(self) -> None:
+        """Make a part file of the pending rows; where that fails, they stay pending."""
+        if not self._pending:
+            return
+        told = {"head": [self._kind, self._inputs], "dtype": self._dtype}
+        told |= {"flags": self._flag_names, "rows": [row for row, _ in self._pending]}
+        arrays = {"told": np.frombuffer(json.dumps(told).encode(), np.uint8)}
+        for kind in _ARRAYS:
+            if blocks := [held[kind] for _, held in self._pending if kind in held]:
+                arrays[kind] = np.concatenate(blocks)
+        part = self._part(self._flushed)
+        with open(part.with_suffix(".new"), "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(part.with_suffix(".new"), part)
+        self._flushed += len(self._pending)
+        self._pending, self._held = [], 0
+
+    def _read_part(self, first: int) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+        """What a part tells, and its arrays; None where a power cut or a bad disk harmed it."""
+        try:
+            with np.load(self._part(first), allow_pickle=False) as part:  # checks CRCs
+                arrays = dict(part)
+            return json.loads(arrays.pop("told").tobytes()), arrays
+        except (ValueError, EOFError, zipfile.BadZipFile):
+            return None
 
     def _resume(self) -> None:
-        """Take up the complete rows of a partial store and cut off what follows them."""
-        self._journal.seek(0)
-        lines, good = self._journal.read().split(b"\n"), 0
-        entries, ends = [], []
-        for line in lines[:-1]:  # what follows the last line end was being written
-            good += len(line) + 1
-            try:
-                entries.append(json.loads(line))
-            except ValueError:  # a hole left by a power cut
+        """Take up the rows of the part files, up to one that is missing or harmed."""
+        if (self.partial / "journal.jsonl").exists():
+            raise StoreError(f"{self.partial} is an earlier version's; delete it to start over")
+        kept = set()
+        while (part := self._part(len(self._rows))).is_file():
+            if (read := self._read_part(len(self._rows))) is None:
                 break
-            ends.append(good)
-        if not entries:
-            self._truncate(0)
-            return
-        head = entries[0]
-        if head.get("head") != json.loads(json.dumps(self._head)):
-            raise StoreError(
-                f"{self.partial} was begun with other inputs or settings; delete it to start over"
-            )
-        if self._dtype not in (None, head["dtype"]):
-            raise StoreError(
-                f"{self.partial} was begun as {head['dtype']}, not {self._dtype}; delete it to "
-                "start over"
-            )
-        self._dtype, self._headed = head["dtype"], True
-        synced = max((e["synced"] for e in entries if "synced" in e), default=0)
-        keep = ends[0]
-        for entry, end in zip(entries[1:], ends[1:], strict=True):
-            if "synced" not in entry:
-                self._flag_names = tuple(entry.pop("flag_names"))
-                entry["segments"] = [tuple(event) for event in entry["segments"]]
-                if not self._on_disk(entry, check_content=len(self._rows) >= synced):
-                    break
-                self._remember(entry)
-            keep = end
-        self._truncate(keep)
-
-    def _on_disk(self, row: Mapping[str, Any], *, check_content: bool) -> bool:
-        """Whether the features that a journal line promises are there (and unharmed)."""
-        spans = [("video", row["video_start"], row["video_rows"], row["video_crc"])]
-        if row["name"] not in self._first_of and row["audio_rows"]:
-            spans.append(("audio", row["audio_start"], row["audio_rows"], row["audio_crc"]))
-        if self._flag_names:
-            spans.append(("flags", row["video_start"], row["video_rows"], row["flags_crc"]))
-        for kind, start, count, crc in spans:
-            path, size = self.partial / f"{kind}.npy", self._row_bytes(kind)
-            begin, length = _HEADER_BYTES + start * size, count * size
-            if not path.is_file() or path.stat().st_size < begin + length:
-                return False
-            if check_content:
-                with open(path, "rb") as file:
-                    file.seek(begin)
-                    if zlib.crc32(file.read(length)) != crc:
-                        return False
-        return True
-
-    def _truncate(self, journal_bytes: int) -> None:
-        self._journal.truncate(journal_bytes)
-        for kind in _ARRAYS:
-            path = self.partial / f"{kind}.npy"
-            if path.is_file():
-                size = _HEADER_BYTES
-                if self._rows:
-                    size += self._used[kind] * self._row_bytes(kind)
-                os.truncate(path, min(size, path.stat().st_size))
+            kept.add(part)
+            told = read[0]
+            same = told["head"] == json.loads(json.dumps([self._kind, self._inputs]))
+            if not same or self._dtype not in (None, told["dtype"]):
+                raise StoreError(
+                    f"{self.partial} was begun with other inputs or settings; delete it to start "
+                    "over"
+                )
+            self._dtype, self._flag_names = told["dtype"], told["flags"]
+            for row in told["rows"]:
+                self._enter(row | {"segments": [tuple(event) for event in row["segments"]]})
+        self._flushed = len(self._rows)
+        for file in set(self._parts.glob("*.n*")) - kept:
+            file.unlink()
 
     # -- the end
 
+    def _join(self) -> None:
+        """Copy the parts, one after another, into the store's arrays."""
+        dtype, snippets = _DTYPES[self._dtype], self._used["video"]
+        arrays = {
+            "video": (dtype, (snippets, self.dim)),
+            "audio": (dtype, (self._used["audio"], self.dim)),
+            "flags": (np.uint8, (snippets, len(self._flag_names))),
+        }
+        joined, at = {}, dict.fromkeys(_ARRAYS, 0)
+        for kind, (dtype, shape) in arrays.items():
+            if all(shape):
+                path = self.partial / f"{kind}.npy"
+                joined[kind] = np.lib.format.open_memmap(path, "w+", dtype=dtype, shape=shape)
+        row = 0
+        while row < len(self._rows):
+            if (read := self._read_part(row)) is None:
+                raise StoreError(f"{self._part(row)} was harmed on disk; run the same again")
+            for kind, block in read[1].items():
+                joined[kind][at[kind] : at[kind] + len(block)] = block
+                at[kind] += len(block)
+            row += len(read[0]["rows"])
+        for array in joined.values():
+            array.flush()
+
     def _write_tables(self) -> None:
-        with open(self.partial / MANIFEST, "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, TEXT_COLUMNS + NUMBER_COLUMNS, extrasaction="ignore")
-            table.writeheader()
-            for row in self._rows:
-                both = row["audio_rows"] or row["video_rows"]
-                snippets = min(row["video_rows"], both)
-                table.writerow(
-                    row
-                    | {
-                        "snippets": snippets,
-                        "frames": snippets * self.stride,
-                        "stride": self.stride,
-                    }
-                )
-            _force(file)
-        with open(self.partial / ANNOTATIONS, "w", newline="", encoding="utf-8") as file:
-            events = csv.writer(file)
-            events.writerow(["name", "code", "start", "end"])
-            for name, row in self._first_of.items():
-                events.writerows([name, code or "", *span] for code, *span in row["segments"])
-            _force(file)
+        rows = list(self._rows.values())
+        table, options = pd.DataFrame(rows), {"index": False, "lineterminator": "\r\n"}
+        table["snippets"] = table.video_rows.clip(upper=table.audio_rows.replace(0, np.inf))
+        table["snippets"] = table.snippets.astype(int)
+        table["frames"], table["stride"] = table.snippets * self.stride, self.stride
+        columns = list(dataset.TEXT_COLUMNS + dataset.NUMBER_COLUMNS)
+        table.to_csv(self.partial / dataset.MANIFEST, columns=columns, **options)
+        events = [(name, *e) for name, row in self._first_of.items() for e in row["segments"]]
+        table = pd.DataFrame(events, columns=["name", "code", "start", "end"])
+        table.to_csv(self.partial / dataset.ANNOTATIONS, **options)
+        # the digest: over every row but its source, the checksums of its features included
+        content = [self._kind, self._dtype, self._flag_names]
+        content += [{key: row[key] for key in row if key != "source"} for row in rows]
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        meta = self._kind | {"dtype": self._dtype, "rows": len(rows)}
+        meta |= {f"{kind}_snippets": count for kind, count in self._used.items()}
+        meta |= {"flags": self._flag_names, "digest": digest[:12]}
+        text = json.dumps(meta, indent=1) + "\n"
+        (self.partial / dataset.META).write_text(text, encoding="utf-8")
 
-    def _digest(self) -> str:
-        """Twelve hexadecimal digits over every row, the checksums of its features included."""
-        kept = {key: value for key, value in self._head.items() if key != "inputs"}
-        content = [kept, self._dtype, self._flag_names]
-        for row in self._rows:
-            content.append({key: value for key, value in row.items() if key != "source"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-
-    def _publish(self, made: list[str]) -> None:
-        """Give the partial store its name; what makes it readable, meta.json, comes last."""
-        for kind in _ARRAYS:
-            if f"{kind}.npy" not in made:
-                (self.partial / f"{kind}.npy").unlink(missing_ok=True)
-        if not self.path.exists():
-            os.replace(self.partial, self.path)
-            (self.path / _JOURNAL).unlink()
-        else:
-            (self.path / META).unlink(missing_ok=True)
-            for kind in _ARRAYS:
-                (self.path / f"{kind}.npy").unlink(missing_ok=True)
-            for file in made:
-                os.replace(self.partial / file, self.path / file)
-            shutil.rmtree(self.partial)
-        if os.name == "posix":  # make the new names last through a power cut as well
-            for folder in (self.path, self.path.parent):
-                handle = os.open(folder, os.O_RDONLY)
-                os.fsync(handle)
-                os.close(handle)
+    def _publish(self) -> None:
+        """Give the partial store its name; what makes it readable, meta.json, comes last. What else
+        lies in ``NAME.partial`` (its maker's log) comes along, if the store has none."""
+        arrays = [f"{kind}.npy" for kind in _ARRAYS]
+        made = {*arrays, dataset.MANIFEST, dataset.ANNOTATIONS, dataset.META}
+        self.path.mkdir(exist_ok=True)
+        for name in (dataset.META, *arrays):
+            (self.path / name).unlink(missing_ok=True)
+        for file in sorted(self.partial.iterdir(), key=lambda file: file.name == dataset.META):
+            if file.is_file() and (file.name in made or not (self.path / file.name).exists()):
+                with open(file, "rb") as written:
+                    os.fsync(written.fileno())
+                os.replace(file, self.path / file.name)
+        self._part(0).unlink()  # what is left of the partial store is no store any more
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.close()
 
 
-def _crc(array: np.ndarray) -> int:
-    return zlib.crc32(memoryview(array).cast("B"))
+def check_features(array: np.ndarray, dim: int, what: str, *, content: bool = True) -> None:
+    """Refuse what are no features (T, ``dim``) or, if their ``content`` is to be looked at, not
+    finite, in a ``StoreError`` that begins with ``what``."""
+    if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] != dim:
+        got = f"{array.dtype} {array.shape}"
+        raise StoreError(f"{what} must be floating point (T, {dim}), got {got}; extract them again")
+    if not len(array):
+        raise StoreError(f"{what} have zero snippets; leave the video out")
+    if content and not (finite := np.isfinite(array).all(axis=1)).all():
+        bad = int(np.argmin(finite))
+        raise StoreError(f"{what} hold NaN or infinity, first in snippet {bad}; extract them again")
 
 
-def _force(file: IO[Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _lock(file: IO[bytes], folder: Path) -> None:
-    """Keep a second writer out of the same partial store; the lock ends with the process."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: no such lock, and no harm with one writer
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise StoreError(f"{folder} is being written by another process") from None
-
-
-def _npy_header(shape: tuple[int, int], dtype: np.dtype) -> bytes:
-    """A version 1.0 ``.npy`` header padded to the room that was kept for it."""
-    text = repr({"descr": dtype.str, "fortran_order": False, "shape": shape}).encode()
-    room = _HEADER_BYTES - 10
-    return b"\x93NUMPY\x01\x00" + room.to_bytes(2, "little") + text.ljust(room - 1) + b"\n"
+def check_events(
+    segments: Iterable[Segment], classes: ClassSet, snippets: int, stride: int, where: str
+) -> None:
+    """Refuse events of unknown codes, that are no spans, or that end a stride or more beyond a
+    video of that length; a smaller overrun is clipped when read, the official files have many."""
+    frames = snippets * stride
+    for code, start, end in segments:
+        if code is not None:
+            classes.index(code)
+        if not 0 <= start < end:
+            raise StoreError(f"{where}: event {start} to {end} is not a span of frames")
+        if end >= frames + stride:
+            raise StoreError(
+                f"{where} has {frames} frames and is annotated up to frame {end}, a stride of "
+                f"{stride} or more beyond them; annotations and features do not belong together"
+            )

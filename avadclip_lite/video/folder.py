@@ -1,73 +1,72 @@
 """A folder of videos becomes a feature store.
 
-    summary = extract_folder("videos", "features/mine", encoder="soundstage", jobs=2)
-    print(summary)
+    print(extract_folder("videos", "features/mine", encoder="soundstage", jobs=2))
 
-Each video is independent, so joblib spreads them over the cores of this machine (``loky``) or over
-a cluster that is already running (``dask``, ``ray``; its machines must see the folder under the
-same path). Results are gathered here, one after another in the order of the names, so that neither
-the number of workers nor the death of one changes the store.
+Videos are spread over the cores of this machine (``loky``) or over a cluster that is running
+(``dask``, ``ray``; its machines must see the folder under the same path), and gathered here in the
+order of their names, so that neither the number of workers nor the death of one changes the store.
 
 What is done stays done: an interrupted run goes on, a finished store is extended by the videos that
 are new, and a file that cannot be read is set aside with its reason while the rest goes on. Beside
 the store's own files lies ``extraction.jsonl``: one line with the choices, then one line a video
 (file, size, seconds, sound, what was out of the ordinary) or a file set aside.
 
-Weak labels come from a CSV (columns ``name,label`` and perhaps ``split``) or from names such as
+Weak labels come from a table (columns ``name,label`` and perhaps ``split``) or from names such as
 ``..._label_B2-G-0``; a video with neither goes to the split "unlabelled" and is never trained on.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import os
 import shutil
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from avadclip_lite.config import CLASS_SETS, XD_STRIDE, ClassSet
-from avadclip_lite.dataset import META, FeatureStore, Segment, has_label, parse_codes, parse_label
+from avadclip_lite.config import CLASS_SETS, XD_STRIDE, ClassSet, add_device_argument, find_device
+from avadclip_lite.dataset import (
+    AUDIO_PRESENT,
+    META,
+    FeatureStore,
+    Segment,
+    has_label,
+    parse_codes,
+    parse_label,
+)
 from avadclip_lite.encoders import Encoders, load_encoders
-from avadclip_lite.features.annotations import read_annotations
-from avadclip_lite.features.parallel import BACKENDS, add_worker_arguments, each
+from avadclip_lite.features import annotations as lists
+from avadclip_lite.features.parallel import BACKENDS, add_worker_arguments, parallel_map
 from avadclip_lite.features.writer import StoreWriter
-from avadclip_lite.video.extract import BATCH, Crops, Extraction, checked_crops, extract
-from avadclip_lite.video.reader import BrokenVideo
+from avadclip_lite.video.extract import (
+    BATCH,
+    Crops,
+    Extraction,
+    checked_crops,
+    checked_picks,
+    extract,
+)
+from avadclip_lite.video.reader import printable
 
-__all__ = [
-    "EXTRACTION",
-    "VIDEO_SUFFIXES",
-    "Summary",
-    "add_arguments",
-    "extract_folder",
-    "find_videos",
-    "main",
-    "video_names",
-]
+__all__ = ["EXTRACTION", "ResultLog", "extract_folder", "find_videos", "video_names"]
 
 EXTRACTION = "extraction.jsonl"
 UNLABELLED = "unlabelled"
-VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .asf .flv .3gp .ogv .gif".split()
-)
+OVERLAY = "_overlay.mp4"  # how the names of the copies end that ``score`` makes
+FOREIGN = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")  # folders that other systems keep beside files
 
 
 def find_videos(folder: str | Path) -> list[Path]:
-    """All files below a folder whose suffix is a video's, sorted; a file stands for itself.
+    """All files below a folder whose suffix is a video's, sorted; a file stands for itself. Left
+    out are hidden files and folders, and the copies that ``score`` made.
 
     Raises ``FileNotFoundError`` when there is no such folder or no video in it.
     """
@@ -75,82 +74,88 @@ def find_videos(folder: str | Path) -> list[Path]:
     if folder.is_file():
         return [folder]
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-    found = sorted(path for path in files if path.is_file())
+        raise FileNotFoundError(f"there is no folder {printable(folder)}")
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in lists.VIDEO_SUFFIXES)
+    found = sorted(path for path in files if path.is_file() and not _foreign(path, folder))
     if not found:
-        raise FileNotFoundError(
-            f"{folder} holds no video; looked for {', '.join(sorted(VIDEO_SUFFIXES))}"
-        )
+        suffixes = ", ".join(sorted(lists.VIDEO_SUFFIXES))
+        raise FileNotFoundError(f"{printable(folder)} holds no video; looked for {suffixes}")
     return found
 
 
-def video_names(paths: Sequence[Path], folder: Path) -> list[str]:
-    """What the videos are called in the store: the path below the folder without its suffix, or
-    with it where two would be called the same."""
+def _foreign(path: Path, folder: Path) -> bool:
+    parts = path.relative_to(folder).parts
+    scored = path.with_name(path.name.removesuffix(OVERLAY) + ".json")
+    made = path.name.endswith(OVERLAY) and scored.is_file()
+    return made or any(lists.is_hidden(part) or part in FOREIGN for part in parts)
+
+
+def video_names(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
+    """Files by what they are called in the store: the path below the folder without its suffix,
+    or with it where two would be called the same."""
     root = folder if folder.is_dir() else folder.parent
-    inside = [path.relative_to(root) for path in paths]
-    short = [path.with_suffix("").as_posix() for path in inside]
-    count = Counter(short)
-    return [
-        name if count[name] == 1 else path.as_posix()
-        for name, path in zip(short, inside, strict=True)
-    ]
+    named = {printable(path.relative_to(root).as_posix()): path for path in paths}
+    short = {name: name.removesuffix(path.suffix) for name, path in named.items()}
+    count = Counter(short.values())
+    return {short[n] if count[short[n]] == 1 else n: path for n, path in named.items()}
 
 
-# ---- labels --------------------------------------------------------------------------------------
+def reason(error: Exception, path: str | Path) -> str:
+    """What went wrong with a file, in one line that names it."""
+    name, text = printable(path), " ".join(str(error).split()) or type(error).__name__
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if name in text else f"{name}: {text}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Label:
+class Truth(NamedTuple):
+    """What is known of a video beforehand."""
+
     codes: tuple[str, ...]
     split: str
-    problem: str = ""  # why the label in a name could not be read
+    segments: tuple[Segment, ...] = ()
 
 
-def _read_labels(path: Path, classes: ClassSet, split: str) -> dict[str, _Label]:
-    """A CSV with the columns ``name,label`` and perhaps ``split``. A name may end in a suffix."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no label file {path}")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if not {"name", "label"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path} needs the columns name,label in its first line")
-        found: dict[str, _Label] = {}
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            name = _plain(row["name"] or "")
-            if name in found:
+def _truth(
+    names: Sequence[str],
+    labels: str | Path | None,
+    annotations: str | Path | None,
+    classes: ClassSet,
+    split: str,
+) -> tuple[dict[str, Truth], list[str]]:
+    """Each video's label (listed, else in its name, else none) and events, and remarks."""
+    remarks: list[str] = []
+    listed: dict[str, Truth] = {}
+    if labels is not None:
+        remedy = "the first line must name the columns name,label"
+        table = lists.read_table(labels, {"name": remedy, "label": remedy}, remarks)
+        for where, cells in table:
+            name = lists.video_name(cells["name"])
+            if name in listed:
                 raise ValueError(f"{where}: video {name!r} is listed twice")
             try:
-                codes = parse_codes(row["label"] or "", classes)
+                codes = parse_codes(cells["label"], classes)
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from None
-            found[name] = _Label(codes=codes, split=(row.get("split") or split).strip())
-    return found
-
-
-def _plain(name: str) -> str:
-    name = name.strip()
-    suffix = Path(name).suffix
-    return name.removesuffix(suffix) if suffix.lower() in VIDEO_SUFFIXES else name
-
-
-def _label_of(name: str, listed: Mapping[str, _Label], classes: ClassSet, split: str) -> _Label:
-    """From the list (by the whole name or its last part), else from the name, else unlabelled."""
-    for key in (_plain(name), Path(_plain(name)).name):
-        if key in listed:
-            return listed[key]
-    problem = ""
-    if has_label(name):
-        try:
-            return _Label(codes=parse_label(_plain(name), classes), split=split)
-        except ValueError as error:
-            problem = str(error)
-    return _Label(codes=classes.codes[:1], split=UNLABELLED, problem=problem)
-
-
-# ---- one video, wherever the worker is -----------------------------------------------------------
+            listed[name] = Truth(codes, cells.get("split") or split)
+    events = {} if annotations is None else lists.read_annotations(annotations, classes, remarks)
+    matches = []
+    for path, known in ((labels, listed), (annotations, events)):
+        found, unmatched = lists.match_names(known, names)
+        matches.append(found)
+        if unmatched:
+            remarks.append(f"{path} names {lists.some(unmatched)}, not found in the folder")
+    truth = {}
+    for name in names:
+        label = Truth(classes.codes[:1], UNLABELLED)
+        if name in matches[0]:
+            label = listed[matches[0][name]]
+        elif has_label(name):
+            try:
+                label = Truth(parse_label(lists.video_name(name), classes), split)
+            except ValueError as error:
+                remarks.append(f"left without a label: {error}")
+        truth[name] = label._replace(segments=tuple(events.get(matches[1].get(name), ())))
+    return truth, remarks
 
 
 @lru_cache(maxsize=1)
@@ -159,65 +164,13 @@ def _encoders(which: str, weights: str, device: str) -> Encoders:
     return load_encoders(which, weights=weights, device=device)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Task:
-    """What a worker needs to know; plain, because it travels."""
-
-    path: str
-    encoder: str
-    weights: str
-    device: str
-    choices: dict[str, Any]  # of ``extract``
-
-    def __call__(self) -> Extraction | str:
-        """The features, or the reason why there are none."""
-        encoders = _encoders(self.encoder, self.weights, self.device)
-        try:
-            return extract(self.path, encoders, **self.choices)
-        except (BrokenVideo, OSError) as error:
-            return str(error)
-
-
-def _call(task: _Task) -> Extraction | str:
-    return task()
-
-
-# ---- a folder ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """What a run over a folder did."""
-
-    store: Path
-    done: tuple[str, ...]  # names extracted now
-    kept: tuple[str, ...]  # names that were there already
-    set_aside: dict[str, str]  # file: why
-    notes: dict[str, tuple[str, ...]]  # name: what was out of the ordinary
-    sounds: dict[str, int]  # present, absent, ...: how many of the videos extracted now
-    unlabelled: int  # of all videos in the store
-    snippets: int  # extracted now
-    video_seconds: float  # extracted now
-    seconds: float  # that it took
-
-    def __str__(self) -> str:
-        lines = [
-            f"{len(self.done)} videos extracted ({self.video_seconds / 3600:.2f} h of video, "
-            f"{self.snippets} snippets, {self.seconds:.1f} s), {len(self.kept)} were there already,"
-            f" {len(self.set_aside)} set aside"
-        ]
-        if self.sounds:
-            counts = ", ".join(f"{kind} {count}" for kind, count in sorted(self.sounds.items()))
-            lines.append(f"sound: {counts}")
-        if self.unlabelled:
-            lines.append(
-                f"{self.unlabelled} videos carry no label: split {UNLABELLED!r}, not trained on"
-            )
-        lines += [f"note: {name}: {'; '.join(notes)}" for name, notes in self.notes.items()]
-        lines += [f"set aside: {reason}" for reason in self.set_aside.values()]
-        if self.done or self.kept:
-            lines.append(f"store: {self.store}")
-        return "\n".join(lines)
+def _extract(path: str, encoder: tuple[str, str, str], **choices: Any) -> Extraction | str:
+    """The features, or the reason why there are none."""
+    encoders = _encoders(*encoder)
+    try:
+        return extract(path, encoders, **choices)
+    except Exception as error:  # whatever one file does, the rest goes on
+        return reason(error, path)
 
 
 def extract_folder(
@@ -239,278 +192,193 @@ def extract_folder(
     backend: Literal["loky", "dask", "ray"] = "loky",
     address: str | None = None,
     progress: bool = True,
-) -> Summary:
-    """Extract every video below ``folder`` into the feature store ``out``.
+) -> ResultLog:
+    """Extract every video below ``folder`` into the feature store ``out``; returns what was done.
 
-    ``crops``, ``picture``, ``stride``, ``batch``: see ``extract``. ``labels``: a CSV with the
-    columns ``name,label`` and perhaps ``split``. ``annotations``: an annotation file, either form,
-    for frame truth. ``split``: where labelled videos go that the CSV gives no split. ``jobs``:
-    videos at a time, on this machine.
+    ``crops``, ``picture``, ``stride``, ``batch``: see ``FeatureReader``. ``labels``: a table with
+    the columns ``name,label`` and perhaps ``split``. ``annotations``: an annotation file, either
+    form, for frame truth. ``split``: of labelled videos that the table gives none. ``jobs``: videos
+    at a time, on this machine.
 
     Raises ``FileNotFoundError`` or ``ValueError`` for a missing folder, bad choices or labels, a
     store that was made with other choices, or a cluster that does not answer. A video that cannot
     be read raises nothing: it is set aside.
     """
-    started = time.monotonic()
     folder, out = Path(folder), Path(out)
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    checked_picks(stride, picture, batch)
     crops = checked_crops(crops, encoder)
-    settings = {
-        "encoder": encoder,
-        "weights": "random" if weights == "random" else "trained",
-        "crops": crops if isinstance(crops, str) else list(crops),
-        "picture": picture,
-        "stride": stride,
-        "classes": list(classes.codes),
-    }
-    paths = find_videos(folder)
-    names = video_names(paths, folder)
-    listed = {} if labels is None else _read_labels(Path(labels), classes, split)
-    events = {} if annotations is None else read_annotations(annotations, classes)
-    truth = {name: _label_of(name, listed, classes, split) for name in names}
-    told = hashlib.sha256(repr((sorted(truth.items()), sorted(events.items()))).encode())
-    head = {"settings": settings, "labels": told.hexdigest()[:12]}
-
-    sizes = {name: path.stat().st_size for name, path in zip(names, paths, strict=True)}
-    modes = {name: path.stat().st_mode for name, path in zip(names, paths, strict=True)}
-    old = _Finished.open(out, settings) if (out / META).is_file() else None
-    known = {} if old is None else old.set_aside(sizes, modes)
-    if old is not None and old.head == head and old.current(sizes) | known.keys() >= set(names):
-        kept = [name for name in names if name not in known]
-        return _summary(out, truth, kept, known, started=started)
-
-    encoders = _encoders(encoder, weights, device)
-    writer = StoreWriter(
-        out,
-        classes=classes,
-        dim=encoders.dim,
-        stride=stride,
-        encoder=encoder,
-        inputs=json.dumps(head),
-        overwrite=old is not None,
-    )
+    choices = {"crops": crops, "picture": picture, "stride": stride}
+    settings = {"encoder": encoder, "weights": "random" if weights == "random" else "trained"}
+    settings |= choices | {"classes": classes.codes, "flags": (AUDIO_PRESENT,)}
+    settings = json.loads(json.dumps(settings))
+    load = (encoder, weights, str(find_device(device)))
+    files = video_names(find_videos(folder), folder)
+    truth, remarks = _truth(list(files), labels, annotations, classes, split)
+    digest = hashlib.sha256(repr(sorted(truth.items())).encode()).hexdigest()[:12]
+    head = {"settings": settings, "labels": digest}
+    log = ResultLog(out, files, truth, (0,) if isinstance(crops, str) else crops, remarks)
+    finished = (out / META).is_file()
+    if (
+        finished
+        and log.read(settings) == head
+        and not files.keys() - log.kept - log.set_aside.keys()
+    ):
+        return log
+    store = {"classes": classes, "dim": _encoders(*load).dim, "stride": stride, "encoder": encoder}
+    writer = StoreWriter(out, **store, inputs=json.dumps(head), overwrite=finished)
     try:
-        with writer, (writer.partial / EXTRACTION).open("a", encoding="utf-8") as log:
-            book = _Book(writer, log, truth, events, crops)
-            book.line(head)
-            if old is not None:
-                old.copy(book, sizes, known)
-            kept = [name for name in names if book.has(name)]
-            todo = [
-                (name, path)
-                for name, path in zip(names, paths, strict=True)
-                if not book.has(name) and name not in known
-            ]
-            cores = os.cpu_count() or 1
-            choices = {
-                "crops": crops,
-                "picture": picture,
-                "stride": stride,
-                "batch": batch,
-                "threads": max(1, cores // jobs) if backend == "loky" else 1,
-            }
-            tasks = [
-                _Task(
-                    path=str(path.resolve()),
-                    encoder=encoder,
-                    weights=weights,
-                    device=device,
-                    choices=choices,
-                )
-                for _, path in todo
-            ]
-            results = each(_call, tasks, jobs=jobs, backend=backend, address=address)
-            with _bar(sum(sizes[name] for name, _ in todo), len(todo), progress) as advance:
-                for (name, path), result in zip(todo, results, strict=True):
-                    file = path.relative_to(folder if folder.is_dir() else folder.parent)
-                    book.add(name, file.as_posix(), (sizes[name], modes[name]), result)
-                    advance(sizes[name])
+        with writer:
+            todo = log.start(writer, head)
+            cores = (os.cpu_count() or 1) if backend == "loky" else 1
+            choices |= {"batch": batch, "threads": max(1, cores // jobs)}
+            tasks = [str(files[name].resolve()) for name in todo]
+            call = partial(_extract, encoder=load, **choices)
+            results = parallel_map(call, tasks, jobs=jobs, backend=backend, address=address)
+            shown = tqdm(todo, unit=" videos", disable=not progress)
+            for name, result in zip(shown, results, strict=True):
+                log.add(name, result)
             if len(writer):
                 if out.exists():  # else the log moves with the folder
-                    shutil.copyfile(writer.partial / EXTRACTION, out / EXTRACTION)
+                    with (out / EXTRACTION).open("ab") as file:
+                        file.write((writer.partial / EXTRACTION).read_bytes())
                 writer.finish()
     finally:
         if not len(writer):  # a bad address, or nothing that can be read
             shutil.rmtree(writer.partial, ignore_errors=True)
-    return _summary(out, truth, kept, known, book.entries, started=started)
+    return log
 
 
-@contextmanager
-def _bar(total: int, videos: int, progress: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar over bytes (videos differ in length), with rate and time left."""
-    with tqdm(total=total, unit="B", unit_scale=True, disable=not progress) as bar:
-        done = 0
-
-        def advance(size: int) -> None:
-            nonlocal done
-            done += 1
-            bar.set_postfix_str(f"{done} of {videos} videos", refresh=False)
-            bar.update(size)
-
-        yield advance
+def _stamp(path: Path) -> dict[str, Any]:
+    """What tells whether a file is as it was."""
+    return {"bytes": path.stat().st_size, "readable": os.access(path, os.R_OK)}
 
 
-class _Book:
-    """Enters results into the store and into the log beside it."""
+class ResultLog:
+    """Enters results into the store and into the log beside it, and tells what a run did:
+    ``done`` names extracted now, ``kept`` ones that were there, ``set_aside`` files (name: why),
+    ``notes`` on what was out of the ordinary (by name), ``remarks`` on labels and annotations,
+    ``sounds`` (present, absent, ...: how many) and ``hours`` of the videos extracted now."""
 
     def __init__(
         self,
-        writer: StoreWriter,
-        log: IO[str],
-        truth: Mapping[str, _Label],
-        events: Mapping[str, Sequence[Segment]],
-        crops: Crops,
+        out: Path,
+        files: Mapping[str, Path],
+        truth: Mapping[str, Truth],
+        crops: Sequence[int],
+        remarks: Sequence[str],
     ) -> None:
-        self.writer, self._log, self._truth, self._events = writer, log, truth, events
-        self.crops = (0,) if isinstance(crops, str) else crops
-        self.entries: list[dict[str, Any]] = []  # of this run
+        self.store, self._files, self._truth, self._crops = out, files, truth, crops
+        self._lines: dict[str, dict[str, Any]] = {}  # of a finished store, by name
+        self._old: FeatureStore | None = None
+        self.done: list[str] = []
+        self.kept: set[str] = set()
+        self.set_aside: dict[str, str] = {}
+        self.notes: dict[str, tuple[str, ...]] = {}
+        self.remarks, self.sounds, self.hours = tuple(remarks), Counter(), 0.0
 
-    def has(self, name: str) -> bool:
-        return all((name, crop) in self.writer for crop in self.crops)
+    @property
+    def unlabelled(self) -> int:
+        """Videos without a label, of all in the store."""
+        return sum(self._truth[name].split == UNLABELLED for name in [*self.kept, *self.done])
 
-    def line(self, entry: Mapping[str, Any]) -> None:
-        self._log.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        self._log.flush()
+    def __str__(self) -> str:
+        counts = ", ".join(f"{kind} {count}" for kind, count in sorted(self.sounds.items()))
+        without = f"{self.unlabelled} videos carry no label: split {UNLABELLED!r}, not trained on"
+        lines = [
+            f"{len(self.done)} videos extracted ({self.hours:.2f} h), {len(self.kept)} were there "
+            f"already, {len(self.set_aside)} set aside",
+            *[f"sound: {counts}"] * bool(counts),
+            *[without] * bool(self.unlabelled),
+            *(f"note: {remark}" for remark in self.remarks),
+            *(f"note: {name}: {'; '.join(notes)}" for name, notes in self.notes.items()),
+            *(f"set aside: {reason}" for reason in self.set_aside.values()),
+            *[f"store: {self.store}"] * bool(self.done or self.kept),
+        ]
+        return "\n".join(lines)
 
-    def add(self, name: str, file: str, stat: tuple[int, int], result: Extraction | str) -> None:
-        """A video's features, or the reason why there are none. The line comes first: a row
-        without a line would be worse than a line without its row."""
-        entry: dict[str, Any] = {"name": name, "file": file, "bytes": stat[0], "mode": stat[1]}
-        if isinstance(result, str):
-            entry["set_aside"] = result
-        else:
-            entry |= {
-                "frames": result.frames,
-                "snippets": result.snippets,
-                "seconds": round(result.seconds, 6),
-                "sound": result.sound,
-                "notes": list(result.notes),
-            }
-        self.line(entry)
-        self.entries.append(entry)
-        if not isinstance(result, str):
-            for crop, features in zip(self.crops, result.video, strict=True):
-                self.row(name, crop, file, features, result.audio)
-
-    def row(
-        self,
-        name: str,
-        crop: int,
-        file: str,
-        video: np.ndarray,
-        audio: np.ndarray | None,
-        before: tuple[_Label, Sequence[Segment]] | None = None,
-    ) -> None:
-        """One (video, crop). ``before``: label and events if the folder does not tell any more."""
-        if (name, crop) in self.writer:
-            return
-        label, events = before or (self._truth[name], self._events.get(_plain(name), ()))
-        self.writer.add(
-            name=name,
-            label=label.codes,
-            split=label.split,
-            crop=crop,
-            video=video,
-            audio=audio,
-            segments=events,
-            source=file,
-        )
-
-
-class _Finished:
-    """A store that an earlier run finished, and the log beside it."""
-
-    def __init__(self, store: FeatureStore, head: dict[str, Any], lines: list[dict]) -> None:
-        self.store, self.head = store, head
-        self._lines = {line["name"]: line for line in lines if "name" in line}  # the last counts
-        self._names = {row.name for row in store.videos}
-
-    @classmethod
-    def open(cls, path: Path, settings: Mapping[str, Any]) -> _Finished:
-        """Raises ``ValueError`` for a store of other origin or with other choices."""
-        store = FeatureStore.open(path)
-        log = path / EXTRACTION
+    def read(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Take up what an earlier run finished; returns what it began with. Raises ``ValueError``
+        for a store of other origin or with other choices."""
+        out, log = self.store, self.store / EXTRACTION
+        self._old = FeatureStore.open(out)
         if not log.is_file():
-            raise ValueError(f"{path} is a store that extract did not make; choose another --out")
+            raise ValueError(f"{out} is a store that extract did not make; choose another --out")
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
         head = [line for line in lines if "settings" in line][-1]
         for name, value in settings.items():
-            if head["settings"].get(name) != value:
+            before = head["settings"].get(name)
+            if before != value:
                 raise ValueError(
-                    f"{path} was made with {name}={head['settings'].get(name)!r}, not {value!r}; "
-                    "choose another --out, or delete it"
+                    f"{out} was made with {name}={before!r}, not {value!r}; choose another --out, "
+                    "or delete it"
                 )
-        return cls(store, head, lines)
-
-    def current(self, sizes: Mapping[str, int]) -> set[str]:
-        """Names in the store whose file is as it was, or gone."""
-        return {
+        self._lines = {line["name"]: line for line in lines if "name" in line}  # the last counts
+        files = self._files
+        same = [
             name
-            for name in self._names
-            if name not in sizes or self._lines.get(name, {}).get("bytes") in (None, sizes[name])
-        }
-
-    def set_aside(self, sizes: Mapping[str, int], modes: Mapping[str, int]) -> dict[str, str]:
-        """What was set aside before and has not changed since: ``{name: reason}``."""
-        return {
-            name: line["set_aside"]
             for name, line in self._lines.items()
-            if "set_aside" in line
-            and (line["bytes"], line["mode"]) == (sizes.get(name), modes.get(name))
-        }
+            if name not in files or _stamp(files[name]).items() <= line.items()
+        ]
+        self.kept = {row.name for row in self._old.videos} & set(same)
+        aside = [name for name in same if name in files and name not in self.kept]
+        self.set_aside = {name: self._lines[name]["set_aside"] for name in aside}
+        return head
 
-    def copy(self, book: _Book, sizes: Mapping[str, int], known: Mapping[str, str]) -> None:
-        """Take what is current over into the new store, with the labels of now."""
-        keep = self.current(sizes)
-        for name in self._lines:
-            if name in keep or name in known:
-                book.line(self._lines[name])
-        for i, row in enumerate(self.store.videos):
-            if row.name in keep:
-                before = None
-                if row.name not in sizes:
-                    codes = tuple(row.label.split("-"))
-                    before = _Label(codes=codes, split=row.split), self.store.segments(i)
-                video, audio = self.store.uncut(i)
-                book.row(row.name, row.crop, row.source, video, audio, before)
+    def start(self, writer: StoreWriter, head: Mapping[str, Any]) -> list[str]:
+        """Copy what an earlier run finished into a new store, with the labels of now; returns the
+        names that are to be extracted."""
+        self._writer = writer
+        self._line(head)
+        for i, row in enumerate(self._old.videos if self._old else ()):
+            if row.name in self.kept:
+                codes, segments = tuple(row.label.split("-")), tuple(self._old.segments(i))
+                truth = self._truth.get(row.name, Truth(codes, row.split, segments))
+                own = {"name": row.name, "crop": row.crop, "source": row.source}
+                self._row(truth, *self._old.uncut(i), self._old.audio_mask(i), **own)
+        self.kept = {n for n in self._files if all((n, crop) in writer for crop in self._crops)}
+        return [name for name in self._files if name not in self.kept | self.set_aside.keys()]
 
+    def _line(self, entry: Mapping[str, Any]) -> None:
+        with (self._writer.partial / EXTRACTION).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
-def _summary(
-    out: Path,
-    truth: Mapping[str, _Label],
-    kept: Sequence[str],
-    known: Mapping[str, str],
-    entries: Sequence[Mapping[str, Any]] = (),
-    *,
-    started: float,
-) -> Summary:
-    done = [entry for entry in entries if "set_aside" not in entry]
-    failed = {entry["name"]: entry["set_aside"] for entry in entries if "set_aside" in entry}
-    names = [*kept, *(entry["name"] for entry in done)]
-    notes = {entry["name"]: list(entry["notes"]) for entry in done}
-    for name, label in truth.items():
-        if label.problem:
-            notes.setdefault(name, []).append(f"left without a label: {label.problem}")
-    return Summary(
-        store=out,
-        done=tuple(entry["name"] for entry in done),
-        kept=tuple(kept),
-        set_aside={**known, **failed},
-        notes={name: tuple(lines) for name, lines in notes.items() if lines},
-        sounds=dict(Counter(entry["sound"] for entry in done)),
-        unlabelled=sum(truth[name].split == UNLABELLED for name in names),
-        snippets=sum(entry["snippets"] for entry in done),
-        video_seconds=sum(entry["seconds"] for entry in done),
-        seconds=time.monotonic() - started,
-    )
+    def add(self, name: str, result: Extraction | str) -> None:
+        """A video's features, or the reason why there are none. The line comes first: a row
+        without a line would be worse than a line without its row."""
+        path = self._files[name]
+        file = name if name.endswith(path.suffix) else name + path.suffix
+        entry = {"name": name, "file": file, **_stamp(path)}
+        if isinstance(result, str):
+            self.set_aside[name] = result
+            self._line(entry | {"set_aside": result})
+            return
+        entry |= {"frames": result.frames, "snippets": result.snippets, "sound": result.sound}
+        self._line(entry | {"seconds": round(result.seconds, 6), "notes": result.notes})
+        self.done.append(name)
+        self.sounds[result.sound] += 1
+        self.hours += result.seconds / 3600
+        if result.notes:
+            self.notes[name] = result.notes
+        mask = (result.audio_coverage > 0) & (result.audio is not None)
+        for crop, video in zip(self._crops, result.video, strict=True):
+            own = {"name": name, "crop": crop, "source": file}
+            self._row(self._truth[name], video, result.audio, mask, **own)
 
-
-# ---- command line --------------------------------------------------------------------------------
+    def _row(
+        self,
+        truth: Truth,
+        video: np.ndarray,
+        audio: np.ndarray | None,
+        mask: np.ndarray,
+        **own: Any,
+    ) -> None:
+        if (own["name"], own["crop"]) not in self._writer:
+            own |= {"label": truth.codes, "split": truth.split, "segments": truth.segments}
+            self._writer.add(video=video, audio=audio, flags={AUDIO_PRESENT: mask}, **own)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -519,60 +387,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Make a feature store from a folder of videos. Run again to go on after an interruption, "
         "or to add videos that are new."
     )
-    parser.add_argument("folder", type=Path, help="the folder, searched in depth, or one video")
-    parser.add_argument("--out", type=Path, required=True, help="the feature store to make")
-    add_encoder_arguments(parser)
-    parser.add_argument("--labels", type=Path, help="CSV with columns name,label[,split]")
-    parser.add_argument("--annotations", type=Path, help="annotation file, for frame truth")
-    parser.add_argument("--classes", choices=CLASS_SETS, default="xd", help="(%(default)s)")
-    parser.add_argument("--split", default="train", help="of labelled videos (%(default)s)")
+    add = parser.add_argument
+    add("folder", type=Path, help="the folder, searched in depth, or one video")
+    add("--out", type=Path, required=True, help="the feature store to make")
+    add_encoder_arguments(parser, default="soundstage")
+    add("--labels", type=Path, help="CSV with columns name,label[,split]")
+    add("--annotations", type=Path, help="annotation file, for frame truth")
+    add("--classes", choices=CLASS_SETS, default="xd", help="(%(default)s)")
+    add("--split", default="train", help="of labelled videos (%(default)s)")
     add_worker_arguments(parser, "videos")
 
 
-def add_encoder_arguments(parser: argparse.ArgumentParser) -> None:
+def add_encoder_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     """Options that decide what features are, shared by ``extract`` and ``score``."""
-    parser.add_argument(
-        "--encoder", choices=["soundstage", "clip"], default="soundstage", help="(%(default)s)"
-    )
-    parser.add_argument(
-        "--weights", default="auto", help="auto, random, or the folder that holds them (auto)"
-    )
-    parser.add_argument(
-        "--crops",
-        help="crop numbers 0-9 such as 5 or 0,5, all, clip (CLIP's own preprocessing) or whole "
-        "(squeezed); default: whole with soundstage, 5 with clip",
-    )
-    parser.add_argument(
-        "--picture",
-        choices=["middle", "first", "mean"],
-        default="middle",
-        help="which frames of a snippet are encoded (%(default)s)",
-    )
-    parser.add_argument("--stride", type=int, default=XD_STRIDE, help="frames a snippet (16)")
-    parser.add_argument("--batch", type=int, help=f"pictures encoded at a time ({BATCH})")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (%(default)s)")
+    add = parser.add_argument
+    of = default or "that of the detector"
+    add("--encoder", choices=["soundstage", "clip"], default=default, help=f"({of})")
+    add("--weights", help="random, or the folder that holds them (those that ship or are cached)")
+    whole = "crop numbers 0-9 such as 5 or 0,5, all, clip (CLIP's own preprocessing) or whole "
+    add("--crops", help=f"{whole} (squeezed); default: whole with soundstage, 5 with clip")
+    which = "which frames of a snippet are encoded (middle)"
+    add("--picture", choices=["middle", "first", "mean"], help=which)
+    add("--stride", type=int, help=f"frames a snippet ({XD_STRIDE})")
+    add("--batch", type=int, help=f"pictures encoded at a time ({BATCH})")
+    add_device_argument(parser)
+
+
+def given(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that were given or have a default, by the names that the functions know."""
+    return {name: value for name, value in vars(args).items() if value is not None}
 
 
 def main(args: argparse.Namespace) -> int:
     """Extract and print the summary. Status 1 if a file was set aside; bad input raises."""
-    summary = extract_folder(
-        args.folder,
-        args.out,
-        encoder=args.encoder,
-        weights=args.weights,
-        device=args.device,
-        crops=args.crops,
-        picture=args.picture,
-        stride=args.stride,
-        batch=args.batch or BATCH,
-        labels=args.labels,
-        annotations=args.annotations,
-        classes=CLASS_SETS[args.classes],
-        split=args.split,
-        jobs=args.jobs,
-        backend=args.backend,
-        address=args.address,
-        progress=sys.stderr.isatty(),
-    )
-    print(summary)
-    return 1 if summary.set_aside else 0
+    args.classes = CLASS_SETS[args.classes]
+    log = extract_folder(progress=sys.stderr.isatty(), **given(args))
+    print(log)
+    return 1 if log.set_aside else 0

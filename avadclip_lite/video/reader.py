@@ -1,201 +1,275 @@
 """Video files: pictures and sound by their real presentation times, with bounded memory.
 
-    for snippet in read_snippets("film.mp4", stride=16, picks=(8,)):
-        snippet.start, snippet.end        # seconds from the first picture
-        snippet.pictures                  # the picked frames, uint8 (H, W, 3), upright
+    for snippet in VideoReader("film.mp4", stride=16, picks=(8,)):
+        snippet.start, snippet.end, snippet.pictures    # seconds from the first picture
+    Sound("film.mp4").window(2.0, 2.5)                  # exactly the samples of these seconds
+    frames, rate, wave = read_clip("clip.mp4")          # a short clip as a whole
 
-    sound = Sound("film.mp4")
-    sound.window(2.0, 2.5)                # mono 16 kHz, exactly the samples of these seconds
-
-Time is the container's presentation time, so that a stream that starts late, a frame rate that
-varies and an edit list all mean here what they mean to a player. Pictures and sound are read by
-two readers of one file that only move forward: how the file interleaves them does not matter, and
-neither keeps more than one snippet (bound: the frames in the decoder, the picked pictures of one
-snippet, and at most ``MAX_WINDOW`` seconds of sound).
-
-What cannot be read raises ``BrokenVideo`` with one sentence that names the file.
+Late streams, varying frame rates and edit lists mean here what they mean to a player. Recordings
+joined end to end, whose time stamps start anew, go on where the one before ended. Pictures and
+sound are read apart, forward only, and neither keeps more than what it was asked for last.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type
 from av.stream import Discard, Disposition
 
 from avadclip_lite.config import SAMPLE_RATE
 
-__all__ = [
-    "MAX_WINDOW",
-    "BrokenVideo",
-    "Snippet",
-    "Sound",
-    "VideoReader",
-    "open_media",
-    "picture_stream",
-    "pictures_at",
-    "sound_stream",
-    "upright",
-    "write_video",
-]
+__all__ = ["BrokenVideo", "Sound", "VideoReader", "pictures_at", "read_clip", "write_video"]
 
-MAX_WINDOW = 60.0  # seconds of sound that one snippet can have; time-lapse has longer snippets
 GAP = 0.02  # seconds; a larger jump between sound time stamps is a gap, a smaller one is rounding
 FALLBACK_RATE = 25.0  # frames a second of a stream that has neither time stamps nor a rate
+PAUSE = 0.5  # seconds without a new picture that are told
+BACK, FORWARD = 0.1, 10.0  # seconds that time stamps jump where recordings were joined
+CANCELLED = 0.01  # share of the loudest channel's energy below which a mix has lost the sound
+# what a channel adds to mono, as ITU-R BS.775 mixes down; those not named here add 0.5
+MIX = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "LFE": 0.0}
+TICKS = 90_000  # a second, of time stamps that are written
+CODED = 1024  # samples that AAC codes at a time
 
 
 class BrokenVideo(ValueError):
     """A file that holds no video, or none that can be decoded."""
 
 
-def open_media(path: str | Path) -> av.container.InputContainer:
-    """Open a local file for decoding.
+def printable(path: str | Path) -> str:
+    """A path as text: bytes that are not UTF-8 (names from archives) become ``\\xNN``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
-    Raises ``FileNotFoundError``, or ``BrokenVideo`` for a folder, an empty file, one that must not
-    be read, and one that is no audio or video file.
+
+def clock(seconds: float) -> str:
+    """12.3 -> "00:00:12.3"."""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{tenths // 10:02d}.{tenths % 10}"
+
+
+class Media:
+    """A file opened for decoding: its moving picture and the sound track that a player takes.
+
+    ``damaged`` counts what could not be decoded whole, ``joins`` where time stamps start anew;
+    ``track`` says which of several sound tracks is read. Raises ``FileNotFoundError``, or
+    ``BrokenVideo`` for what cannot be opened.
     """
-    path = Path(path)
+
+    def __init__(self, path: str | Path, *, threads: int = 0) -> None:
+        self.name = printable(path)
+        self._container = _open(Path(path), self.name)
+        streams, cover = self._container.streams, Disposition.attached_pic
+        self._picture = next((s for s in streams.video if not s.disposition & cover), None)
+        self.sound = streams.best("audio")
+        if self.sound is not None and self.sound.codec_context is None:
+            self.sound = None
+        if self._picture is not None and self._picture.codec_context is not None:
+            self._picture.thread_type = "AUTO"
+            self._picture.codec_context.thread_count = threads
+        self.track = _track(self._container, self.sound)
+        self.damaged = self.joins = 0
+
+    def close(self) -> None:
+        """Let go of the file; its streams must not be asked any more."""
+        self._container.close()
+
+    @property
+    def picture(self) -> av.VideoStream:
+        """The first moving picture (a cover image is none); ``BrokenVideo`` if there is none."""
+        if self._picture is None:
+            kinds = sorted({stream.type for stream in self._container.streams}) or ["no stream"]
+            raise BrokenVideo(f"{self.name} holds no video (only {', '.join(kinds)})")
+        if self._picture.codec_context is None:
+            raise BrokenVideo(f"{self.name} is coded in a way this FFmpeg cannot decode")
+        return self._picture
+
+    def frames(
+        self, wanted: av.stream.Stream, start: float | None = None
+    ) -> Iterator[av.VideoFrame | av.AudioFrame]:
+        """The decoded frames of a stream, their times on one clock; from about the container time
+        ``start`` on, where the format has an index."""
+        if start is not None:
+            try:
+                self._container.seek(max(round(start * av.time_base), 0), backward=True)
+            except av.FFmpegError:
+                pass  # go on from where we are
+        for packet in self._on_one_clock(wanted):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                self.damaged += 1
+                continue
+            self.damaged += packet.is_corrupt or any(frame.is_corrupt for frame in frames)
+            yield from frames
+
+    def _on_one_clock(self, wanted: av.stream.Stream) -> Iterator[av.Packet]:
+        """The packets of a stream. Where time stamps jump as those of joined recordings do, they
+        are shifted so that they go on, and the other stream follows by the same shift: pictures
+        and sound stay together, whichever of the two is being decoded."""
+        jumpy = bool(self._container.format.flags & av.format.Flags.ts_discont.value)
+        shifts, current, ends = [0.0], {}, {}
+        for packet in self._demux(wanted):
+            index, base = packet.stream_index, packet.time_base
+            shift = current.get(index, shifts[0])
+            if packet.dts is not None:
+                now = float(packet.dts * base)
+                last, end = ends.get(index, (now + shift, now + shift))
+                if now + shift < last - BACK or (jumpy and now + shift > end + FORWARD):
+                    # the other stream may have told how far already
+                    known = [s for s in shifts if -1.0 <= now + s - end <= FORWARD and s != shift]
+                    shift = min(known, key=lambda s: abs(now + s - end), default=end - now)
+                    if not known:
+                        shifts.append(shift)
+                        self.joins += 1
+                current[index] = shift
+                ends[index] = now + shift, now + shift + float((packet.duration or 0) * base)
+                packet.dts += round(shift / base)
+            if packet.pts is not None:
+                packet.pts += round(shift / base)
+            if packet.stream is wanted:
+                yield packet
+
+    def _demux(self, wanted: av.stream.Stream) -> Iterator[av.Packet]:
+        """The packets of the wanted stream, and of the other one where joins are to be seen; past
+        what the demuxer cannot read."""
+        streams = [wanted]
+        if "mp4" not in self._container.format.name:  # which has one table of times
+            streams = [s for s in (self._picture, self.sound) if s is not None]
+        for other in self._container.streams:
+            other.discard = Discard.default if other in streams else Discard.all
+        failures = 0
+        while failures < 16:
+            try:
+                for packet in self._container.demux(streams):
+                    failures = 0
+                    if packet.size or packet.dts is None:  # an empty picture is not the end
+                        yield packet
+                return
+            except av.FFmpegError:
+                failures += 1
+                self.damaged += failures == 1
+
+
+def _open(path: Path, name: str) -> av.container.InputContainer:
     try:
-        size = path.stat().st_size
         if path.is_dir():
-            raise BrokenVideo(f"{path} is a folder; give a video file")
-        if size == 0:
-            raise BrokenVideo(f"{path} is empty (0 bytes); copy or download it again")
-        with path.open("rb"):
-            pass  # the operating system's answer is clearer than FFmpeg's
-        # a plain name with a colon in it would be taken for a protocol
-        return av.open(f"file:{os.fspath(path)}", metadata_errors="replace")
+            raise BrokenVideo(f"{name} is a folder; give a video file")
+        with path.open("rb") as file:  # the system's answer is clearer than FFmpeg's
+            if not file.read(1):
+                raise BrokenVideo(f"{name} is empty (0 bytes); copy or download it again")
+        # a plain name with a colon in it would be taken for a protocol; FFmpeg is told names in
+        # UTF-8 only, other names are opened here
+        source = f"file:{path}" if os.fsencode(path) == name.encode() else path.open("rb")
+        return av.open(source, metadata_errors="replace")
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no file {path}") from None
+        raise FileNotFoundError(f"there is no file {name}") from None
     except PermissionError:
-        raise BrokenVideo(f"{path} must not be read by this user; change its permissions") from None
+        raise BrokenVideo(f"{name} must not be read by this user; change its permissions") from None
     except av.FFmpegError as error:
         raise BrokenVideo(
-            f"{path} is not a video that FFmpeg can open ({_reason(error)}); it may be cut off or "
+            f"{name} is not a video that FFmpeg can open ({error.strerror}); it may be cut off or "
             "of another type than its name says"
         ) from None
     except OSError as error:
-        raise BrokenVideo(f"{path} cannot be read ({_reason(error)})") from None
+        raise BrokenVideo(f"{name} cannot be read ({error.strerror})") from None
 
 
-def picture_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The first moving picture (a cover image is none); ``BrokenVideo`` if there is none."""
-    for stream in container.streams.video:
-        if stream.disposition & Disposition.attached_pic:
-            continue
-        if stream.codec_context is None:
-            raise BrokenVideo(f"{_name(container)} is coded in a way this FFmpeg cannot decode")
-        return stream
-    kinds = sorted({stream.type for stream in container.streams}) or ["no stream"]
-    raise BrokenVideo(f"{_name(container)} holds no video (only {', '.join(kinds)})")
+def _track(container: av.container.InputContainer, taken: av.AudioStream | None) -> str:
+    """Which of several sound tracks is read, in words; nothing where there is one."""
+    tracks = [stream.index for stream in container.streams.audio]
+    if taken is None or len(tracks) < 2:
+        return ""
+    which = f"sound track {tracks.index(taken.index) + 1} of {len(tracks)}"
+    return f"{which} ({taken.metadata.get('language', 'und')}) is taken, as players do"
 
 
-def sound_stream(container: av.container.InputContainer) -> av.AudioStream | None:
-    """The sound track that a player would choose, or None."""
-    stream = container.streams.best("audio")
-    return stream if stream is not None and stream.codec_context is not None else None
+def _declared_end(stream: av.stream.Stream) -> float | None:
+    """Container time at which a stream ends as the file says (Matroska: in a tag), in seconds."""
+    if stream.duration is not None:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    match = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
+    return match and sum(float(n) * by for n, by in zip(match.groups(), (3600, 60, 1), strict=True))
 
 
 def upright(frame: av.VideoFrame) -> np.ndarray:
-    """A decoded frame of any pixel format as uint8 (H, W, 3), turned as its rotation mark says."""
+    """A decoded frame of any pixel format as uint8 (H, W, 3), turned and mirrored as marked."""
     image = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4  # counterclockwise, as np.rot90 counts
-    return np.ascontiguousarray(np.rot90(image, turns))
+    turned, x, y = _display(frame)
+    return np.ascontiguousarray((image.swapaxes(0, 1) if turned else image)[::y, ::x])
 
 
-def pictures_at(path: str | Path, times: Sequence[float]) -> list[np.ndarray]:
+def _display(frame: av.VideoFrame) -> tuple[bool, int, int]:
+    """Whether width and height are exchanged, then -1 where x and where y is mirrored."""
+    marks = frame.side_data.get(Type.DISPLAYMATRIX)
+    if marks is None:
+        return False, 1, 1
+    # a point (x, y) is shown at (a x + c y, b x + d y)
+    a, b, _, c, d = np.frombuffer(bytes(marks), np.int32)[:5].astype(float)
+    turned = abs(b) + abs(c) > abs(a) + abs(d)
+    x, y = (c, b) if turned else (a, d)
+    return turned, -1 if x < 0 else 1, -1 if y < 0 else 1
+
+
+def pictures_at(path: str | Path, times: Sequence[float], *, seek: bool = True) -> list[np.ndarray]:
     """The pictures that a player shows at these container times (seconds), upright uint8
-    (H, W, 3), in the order asked for; the nearest there is where the file ends before."""
+    (H, W, 3), in the order asked for; the nearest there is before the first. ``seek=False`` is for
+    joined recordings, whose times no index knows."""
     found: dict[float, np.ndarray] = {}
-    with open_media(path) as container:
-        stream = picture_stream(container)
-        for time in sorted(set(times)):
-            try:
-                container.seek(max(round(time * av.time_base), 0), backward=True)
-            except av.FFmpegError:
-                pass  # a format without an index: go on from where we are
-            shown = None
-            for frame in container.decode(stream):
-                if shown is not None and (frame.time or 0.0) > time + 1e-6:
-                    break
-                shown = frame
-            if shown is None:
-                raise BrokenVideo(f"{path} shows no picture at {time:.2f} s")
-            found[time] = upright(shown)
+    for start in (True, False) if seek else (False,):
+        media = Media(path)
+        left = [time for time in sorted(set(times)) if time not in found]
+        for some in [[time] for time in left] if start else [left]:
+            found |= _shown(media, some, seek=start)
+        media.close()
+    if not found.keys() >= set(times):
+        raise BrokenVideo(f"{media.name} holds no picture that can be decoded")
     return [found[time] for time in times]
 
 
-def write_video(
-    path: str | Path,
-    frames: Iterable[np.ndarray],
-    *,
-    rate: Fraction | float,
-    wave: np.ndarray | None = None,
-    options: Mapping[str, str] | None = None,
-) -> Path:
-    """Write an MP4 (H.264, AAC) that any player shows: pictures uint8 (H, W, 3) with even sides,
-    ``rate`` a second, and ``wave (samples,)`` at 16 kHz from the first picture on.
-
-    ``options`` of the picture encoder; by default nearly lossless.
-    """
-    rate = Fraction(rate).limit_denominator(1001)
-    block = 1024  # samples that AAC codes at a time
-    with av.open(f"file:{os.fspath(path)}", "w", format="mp4") as out:
-        picture = out.add_stream("libx264", rate=rate, options=dict(options or {"crf": "12"}))
-        sound = None if wave is None else out.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
-        heard = 0  # samples written
-        for k, image in enumerate(frames):
-            if k == 0:
-                picture.height, picture.width = image.shape[:2]
-                picture.pix_fmt = "yuv420p"
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame.pts, frame.time_base = k, 1 / rate
-            out.mux(picture.encode(frame))
-            # sound goes along with the pictures, so that the file can be played while it loads
-            while sound is not None and heard < min(len(wave), (k + 1) / rate * SAMPLE_RATE):
-                part = np.ascontiguousarray(wave[heard : heard + block], np.float32)
-                piece = av.AudioFrame.from_ndarray(part[None], format="fltp", layout="mono")
-                piece.sample_rate, piece.pts = SAMPLE_RATE, heard
-                out.mux(sound.encode(piece))
-                heard += len(part)
-        for stream in (picture, sound):
-            if stream is not None:
-                out.mux(stream.encode(None))
-    return Path(path)
+def _shown(media: Media, times: list[float], *, seek: bool) -> dict[float, np.ndarray]:
+    """The picture shown at each of the rising ``times``; nothing where seeking came out behind it,
+    as in formats without an index of key frames."""
+    found, shown, left = {}, None, deque(times)
+    for frame in media.frames(media.picture, times[0] if seek and times else None):
+        while left and (frame.time or 0.0) > left[0] + 1e-6:
+            if seek and shown is None:
+                return found
+            found[left.popleft()] = upright(shown or frame)
+        if not left:
+            break
+        shown = frame
+    return found if shown is None else found | {time: upright(shown) for time in left}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snippet:
-    """``stride`` consecutive frames of a video."""
+    """What is decoded for ``stride`` consecutive frames of a video."""
 
     start: float  # seconds from the video's first frame
     end: float  # the next snippet's start; the last frame's end for the last snippet
-    frames: int
     pictures: tuple[np.ndarray, ...]  # one a pick, whatever ``convert`` made of it
 
 
 class VideoReader:
-    """The pictures of a file, in snippets of ``stride`` frames.
-
-    Snippet k covers the frames [k x stride, (k + 1) x stride). As in the released features the
+    """The pictures of a file, in snippets of ``stride`` frames. As in the released features the
     frames after the last full snippet are left out; only a video shorter than one snippet becomes
     a (short) snippet of its own.
 
-    ``picks``: which frames of a snippet are converted, as offsets below ``stride``.
-    ``convert``: what is kept of a picked frame, an upright uint8 (H, W, 3).
-    ``threads``: of the decoder, 0 for as many as there are cores.
+    ``picks``: which frames of a snippet are converted, as offsets. ``convert``: what is kept of an
+    upright uint8 (H, W, 3). ``threads``: of the decoder, 0 for one a core.
 
-    ``declared`` frames and ``declared_end`` (container time, seconds) are what the file says, 0
-    and None if it does not. After reading: ``frames`` (all decoded), ``damaged`` (packets that
-    could not be decoded), ``origin`` (container time of the first frame, seconds), ``note()``.
+    ``rate``: frames a second on average. After the first snippet: ``origin`` (container time of
+    the first frame, seconds), ``aspect`` (of a pixel, width by height). After reading: ``frames``
+    (all decoded), ``end``, ``notes()``.
     """
 
     def __init__(
@@ -207,240 +281,247 @@ class VideoReader:
         convert: Callable[[np.ndarray], np.ndarray] = lambda image: image,
         threads: int = 0,
     ) -> None:
-        if stride < 1 or not picks or not all(0 <= pick < stride for pick in picks):
-            raise ValueError(f"picks must be offsets in 0..{stride - 1}, got {tuple(picks)}")
-        self.path, self.stride, self.picks = Path(path), stride, tuple(sorted(picks))
-        self._convert = convert
-        self._container = open_media(path)
-        self._stream = picture_stream(self._container)
-        self._stream.thread_type = "AUTO"
-        self._stream.codec_context.thread_count = threads
-        self.declared = self._stream.frames  # 0: the container does not say
-        self.declared_end = _declared_end(self._stream)
-        self.frames = self.damaged = 0
-        self.origin = self._last = self._step = 0.0
+        self.stride, self.picks, self._convert = stride, tuple(sorted(picks)), convert
+        self.media = Media(path, threads=threads)
+        stream = self.media.picture
+        self.rate = float(stream.average_rate or stream.guessed_rate or FALLBACK_RATE)
+        self.aspect = Fraction(stream.codec_context.sample_aspect_ratio or 1)
+        # a closed file's streams cannot be asked; 0 and None: the container does not say
+        self._declared = stream.frames, _declared_end(stream)
+        self.frames, self.origin = 0, 0.0
+        self._last, self._step = 0.0, 1 / self.rate  # the last frame's start, and how long it lasts
+        self._pauses: list[tuple[float, float]] = []  # length, start
 
     def __iter__(self) -> Iterator[Snippet]:
-        with self._container:
-            yield from self._snippets()
-
-    def _snippets(self) -> Iterator[Snippet]:
         pictures: list[np.ndarray] = []
         start, held = 0.0, None  # of the snippet that is being gathered; its last frame
         for time, frame in self._timed():
             place = self.frames % self.stride
             if place == 0:
                 if self.frames:
-                    yield self._snippet(start, time, pictures)
+                    yield Snippet(start=start, end=time, pictures=tuple(pictures))
                 start, pictures = time, []
             if place in self.picks:
                 pictures.append(self._convert(upright(frame)))
             self.frames += 1
             held = frame if self.frames < self.stride else None
+        self.media.close()
         if not self.frames:
             raise BrokenVideo(
-                f"{self.path} holds a video stream but no picture that can be decoded"
+                f"{self.media.name} holds a video stream but no picture that can be decoded"
             )
-        if self.frames % self.stride == 0:
-            yield self._snippet(start, self.end, pictures)
-        elif self.frames < self.stride:
-            last = self._convert(upright(held))
-            pictures += [last] * (len(self.picks) - len(pictures))
-            yield self._snippet(start, self.end, pictures)
+        if held is not None:
+            missing = len(self.picks) - len(pictures)
+            pictures += [self._convert(upright(held))] * missing
+        if held is not None or self.frames % self.stride == 0:
+            yield Snippet(start=start, end=self.end, pictures=tuple(pictures))
 
     @property
     def end(self) -> float:
         """When the last decoded frame ends, seconds from the first frame."""
         return self._last + self._step
 
-    def _snippet(self, start: float, end: float, pictures: list[np.ndarray]) -> Snippet:
-        count = min(self.frames, self.stride)
-        return Snippet(start=start, end=end, frames=count, pictures=tuple(pictures))
-
     def _timed(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Frames with seconds since the first; a missing time stamp is one step after its
         predecessor, one that goes back is as late as it."""
-        rate = self._stream.average_rate or self._stream.guessed_rate or FALLBACK_RATE
-        self._step = 1 / float(rate)
         first: float | None = None
-        for frame in self._decode(self._stream):
-            time = frame.time
+        for frame in self.media.frames(self.media.picture):
             if first is None:
-                first = self.origin = 0.0 if time is None else time
-            elif time is None:
-                time = first + self._last + self._step
-            now = max((first if time is None else time) - first, self._last)
-            if now > self._last:
-                self._step = now - self._last
-            self._last = now
-            yield now, frame
+                first = self.origin = frame.time or 0.0
+                self.aspect = 1 / self.aspect if _display(frame)[0] else self.aspect
+            now = self._last + self._step if frame.time is None else frame.time - first
+            step = max(now - self._last, 0.0)
+            if step > max(PAUSE, 4 * self._step):
+                self._pauses.append((step, self._last))
+            elif step > 0:  # a pause says nothing about how long a picture lasts
+                self._step = step
+            self._last += step
+            yield self._last, frame
 
-    def _decode(self, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-        for packet in _packets(self._container, stream):
-            try:
-                yield from packet.decode()
-            except av.FFmpegError:
-                self.damaged += 1
-
-    def note(self) -> str:
-        """One phrase about pictures that are missing, or nothing."""
-        lost = self.declared - self.frames
-        if lost > 1:  # one off is how containers count
-            return f"only {self.frames} of {self.declared} frames could be decoded"
-        declared = (self.declared_end or 0.0) - self.origin
-        if not self.declared and self.end + 1.0 < declared:
-            return f"the pictures end after {self.end:.1f} of {declared:.1f} s"
-        if self.damaged:
-            return f"{self.damaged} damaged packets skipped"
-        return ""
+    def notes(self) -> list[str]:
+        """What is out of the ordinary about the pictures, in words."""
+        notes, joins = [], self.media.joins
+        told, declared = self._declared[0], (self._declared[1] or 0.0) - self.origin
+        if told - self.frames > 1:  # one off is how containers count
+            notes.append(f"only {self.frames} of {told} frames could be decoded")
+        elif not told and not joins and self.end + PAUSE < declared:
+            notes.append(f"the pictures end after {self.end:.1f} of {declared:.1f} s")
+        elif self.media.damaged:
+            notes.append(f"the pictures are damaged in {self.media.damaged} places")
+        if self._pauses:
+            length, start = max(self._pauses)
+            times = f" {len(self._pauses)} times, longest" if len(self._pauses) > 1 else ""
+            notes.append(f"no new picture{times} for {length:.1f} s at {clock(start)}")
+        if joins:
+            notes.append(f"time stamps start anew {joins} times: joined recordings")
+        return notes
 
 
 class Sound:
-    """The sound of a file as mono 16 kHz, asked for in windows that only move forward.
+    """The sound of a file, mono at 16 kHz unless asked otherwise (``channels=2``: stereo), in
+    windows that only move forward. Sample n stands for container time n / rate; where the file has
+    no sound (before it starts, in a gap, after its end) a window is zero.
 
-    Sample n stands for container time n / 16000; where the file has no sound (before it starts,
-    in a gap, after its end) a window is zero.
-
-    Attributes: ``present``, ``declared_end`` (container time in seconds at which the track ends as
-    the file says, or None); after reading ``first`` and ``last`` (container times in seconds of
-    what was decoded; None before any), ``over`` (there is no more of it), ``peak`` (largest
-    magnitude), ``damaged`` (packets).
+    ``present``, ``declared_end`` (container time in seconds as the file says, or None); after
+    reading ``first`` and ``last`` (container times of what was decoded; None before any), ``over``
+    (there is no more of it), ``peak`` (largest magnitude), ``cancels`` (channels that cancel each
+    other were met).
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self._container = open_media(path)
-        self._stream = sound_stream(self._container)
+    def __init__(self, path: str | Path, *, rate: int = SAMPLE_RATE, channels: int = 1) -> None:
+        self.rate, self.channels = rate, channels
+        self.media = Media(path)
+        self._stream = self.media.sound
         self.present = self._stream is not None
-        self.declared_end = _declared_end(self._stream) if self._stream is not None else None
-        self.first: float | None = None
-        self.last: float | None = None
-        self.peak, self.damaged = 0.0, 0
-        self._pieces: deque[tuple[int, np.ndarray]] = deque()  # (first sample, samples)
-        self._source = self._decode() if self.present else iter(())
-        self._end = 0  # sample after the last piece
-        self.over = not self.present
-
-    def close(self) -> None:
-        self._container.close()
+        self.declared_end = _declared_end(self._stream) if self.present else None
+        self.first = self.last = None
+        self.peak, self.cancels, self.over = 0.0, False, not self.present
+        self._loudest = 0  # the channel that stands for all where they cancel
+        self._pieces: deque[tuple[int, np.ndarray]] = deque()  # (first sample, (channels, n))
+        self._source = self._decode()
+        self._end = self._place = 0  # samples after the last piece read, and the last decoded
 
     def __enter__(self) -> Sound:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self.media.close()
 
     def window(self, start: float, end: float) -> tuple[np.ndarray, float]:
-        """The samples of container time [start, end), cut to ``MAX_WINDOW`` seconds, and the
-        share of them for which the file has sound. ``start`` must not go back."""
-        low = round(start * SAMPLE_RATE)
-        high = max(round(min(end, start + MAX_WINDOW) * SAMPLE_RATE), low + 1)
-        out = np.zeros(high - low, np.float32)
-        self._skip(low)
+        """The samples (n,) of container time [start, end), (2, n) in stereo, and the share of them
+        for which the file has sound. ``start`` must not go back."""
+        low = round(start * self.rate)
+        high = max(round(end * self.rate), low + 1)
         while self._end < high and not self.over:
             self._read()
-            self._skip(low)
-        covered = 0
+            while self._pieces and self._pieces[0][0] + self._pieces[0][1].shape[1] <= low:
+                self._pieces.popleft()
+        out, covered = np.zeros((self.channels, high - low), np.float32), 0
         for first, piece in self._pieces:
-            a, b = max(first, low), min(first + len(piece), high)
+            a, b = max(first, low), min(first + piece.shape[1], high)
             if a < b:
-                out[a - low : b - low] = piece[a - first : b - first]
+                out[:, a - low : b - low] = piece[:, a - first : b - first]
                 covered += b - a
-        return out, covered / len(out)
-
-    def _skip(self, low: int) -> None:
-        while self._pieces and self._pieces[0][0] + len(self._pieces[0][1]) <= low:
-            self._pieces.popleft()
+        return (out[0] if self.channels == 1 else out), covered / (high - low)
 
     def _read(self) -> None:
-        try:
-            first, piece = next(self._source)
-        except StopIteration:
+        first, piece = next(self._source, (0, None))
+        if piece is None:
             self.over = True
             return
-        self._pieces.append((first, piece))
-        self._end = first + len(piece)
-        if self.first is None:
-            self.first = first / SAMPLE_RATE
-        self.last = self._end / SAMPLE_RATE
-        self.peak = max(self.peak, float(np.abs(piece).max()))
+        if first < self._end:  # joined recordings may overlap
+            first, piece = self._end, piece[:, self._end - first :]
+        if piece.shape[1]:
+            self._pieces.append((first, piece))
+            self._end = first + piece.shape[1]
+            self.first = first / self.rate if self.first is None else self.first
+            self.last = self._end / self.rate
+            self.peak = max(self.peak, float(np.abs(piece).max()))
 
     def _decode(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Pieces (first sample, samples) that follow one another without overlap.
+        """Pieces (first sample, samples) one after the other. Samples are counted, not placed by
+        each frame's time stamp, which containers round; only a jump of more than ``GAP`` starts
+        counting anew."""
+        resampler, form, due = None, None, 0.0  # due: when the next frame should start
+        for frame in self.media.frames(self._stream):
+            now = (frame.format.name, frame.layout.name, frame.sample_rate)
+            time = due if frame.time is None else frame.time
+            jump = resampler is None or time > due + GAP or time < due - BACK
+            if jump or now != form:
+                yield from self._resample(resampler, None)
+                # channels stay apart for mono: FFmpeg's own mix is 3 dB louder for codecs that
+                # decode to floating point than for those that decode to integers
+                layout = "stereo" if self.channels == 2 else None
+                resampler = av.AudioResampler(format="fltp", layout=layout, rate=self.rate)
+                form = now
+                if jump:
+                    self._place, due = round(time * self.rate), time
+            due += frame.samples / frame.sample_rate
+            frame.pts = None  # the resampler need not know
+            yield from self._resample(resampler, frame)
+        yield from self._resample(resampler, None)
 
-        Samples are counted, not placed by each frame's time stamp, which containers round; only a
-        jump of more than ``GAP`` starts counting anew.
-        """
-        resampler, form = None, None
-        place, due = 0, 0.0  # next sample to come out; time at which the next frame should start
-        for packet in _packets(self._container, self._stream):
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
-                self.damaged += 1
-                continue
-            for frame in frames:
-                now = (frame.format.name, frame.layout.name, frame.sample_rate)
-                time = due if frame.time is None else frame.time
-                jump = resampler is None or time > due + GAP
-                if jump or now != form:
-                    for piece in _resample(resampler, None):
-                        yield place, piece
-                        place += len(piece)
-                    resampler, form = _resampler(), now
-                    place = max(round((time if jump else due) * SAMPLE_RATE), place)
-                    due = time if jump else due
-                due += frame.samples / frame.sample_rate
-                frame.pts = None  # the resampler need not know
-                for piece in _resample(resampler, frame):
-                    yield place, piece
-                    place += len(piece)
-        for piece in _resample(resampler, None):
-            yield place, piece
-            place += len(piece)
+    def _resample(
+        self, resampler: av.AudioResampler | None, frame: av.AudioFrame | None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """What comes out for a frame, or at the end (None)."""
+        for out in resampler.resample(frame) if resampler is not None else ():
+            if out.samples:
+                wave = out.to_ndarray()
+                yield self._place, wave if self.channels == 2 else self._mono(wave, out.layout)
+                self._place += out.samples
 
-
-def _resampler() -> av.AudioResampler:
-    """Channels stay apart: FFmpeg's own mix to mono is 3 dB louder for codecs that decode to
-    floating point than for those that decode to integers."""
-    return av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
-
-
-def _resample(
-    resampler: av.AudioResampler | None, frame: av.AudioFrame | None
-) -> Iterator[np.ndarray]:
-    """What comes out for a frame, or at the end (None): the mean of the channels."""
-    for out in resampler.resample(frame) if resampler is not None else ():
-        if out.samples:
-            yield out.to_ndarray().mean(axis=0)
-
-
-def _packets(container: av.container.InputContainer, stream: av.stream.Stream) -> Iterator:
-    """The packets of one stream; where the file breaks off they end."""
-    for other in container.streams:
-        if other is not stream:
-            other.discard = Discard.all
-    source = container.demux(stream)
-    while True:
-        try:
-            yield next(source)
-        except (StopIteration, av.FFmpegError):
-            return
+    def _mono(self, wave: np.ndarray, layout: av.AudioLayout) -> np.ndarray:
+        """(c, n) -> (1, n): the mean of two channels, the usual mix of more. Where the mix has
+        lost what the channels hold (out of phase, or all in a channel that mixes leave out), the
+        loudest channel stands for all."""
+        weights = np.ones(len(wave), np.float32)
+        if len(wave) > 2:
+            weights = np.array([MIX.get(c.name, 0.5) for c in layout.channels], np.float32)
+        mixed = weights @ wave / (weights.sum() or 1.0)
+        energy = np.einsum("cn,cn->c", wave, wave)
+        if mixed @ mixed < CANCELLED * energy.max():
+            self.cancels = True
+            if energy[self._loudest % len(wave)] < 0.5 * energy.max():
+                self._loudest = int(energy.argmax())
+            mixed = wave[self._loudest % len(wave)]
+        return mixed[None]
 
 
-def _declared_end(stream: av.stream.Stream) -> float | None:
-    """Container time at which a stream ends as the file says (Matroska: in a tag), in seconds."""
-    if stream.duration is not None:
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-    match = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
-    if match is None:
-        return None
-    hours, minutes, seconds = (float(part) for part in match.groups())
-    return 3600 * hours + 60 * minutes + seconds
+def read_clip(path: str | Path) -> tuple[np.ndarray, float, np.ndarray | None]:
+    """A short clip as a whole: frames uint8 (N, H, W, 3), frames a second, and the sound
+    float32 (samples,) at 16 kHz from the first picture to the end of the last, None without."""
+    reader = VideoReader(path, stride=1, picks=(0,))
+    frames = np.stack([snippet.pictures[0] for snippet in reader])
+    with Sound(path) as sound:
+        wave, _ = sound.window(reader.origin, reader.origin + reader.end)
+        return frames, reader.rate, wave if sound.present else None
 
 
-def _name(container: av.container.InputContainer) -> str:
-    return container.name.removeprefix("file:")
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or errno.errorcode.get(error.errno or 0, str(error))
+def write_video(
+    path: str | Path,
+    frames: Iterable[np.ndarray],
+    *,
+    rate: Fraction | float,
+    wave: np.ndarray | Callable[[int, int], np.ndarray] | None = None,
+    options: Mapping[str, str] | None = None,
+    times: Iterable[float] | None = None,
+    sound_rate: int = SAMPLE_RATE,
+    layout: str = "mono",
+    aspect: Fraction = Fraction(1),
+) -> Path:
+    """Write an MP4 (H.264, AAC) that any player shows: pictures uint8 (H, W, 3) with even sides,
+    ``rate`` a second or at their own ``times``, and ``wave (samples,)`` from the first picture on,
+    or a function of a range of samples that gives them (channels, n), fewer at its end. ``options``
+    of the picture encoder; by default nearly lossless."""
+    rate = Fraction(rate).limit_denominator(1001)
+    flat = None if wave is None or callable(wave) else np.atleast_2d(np.asarray(wave, np.float32))
+    sound = wave if flat is None else lambda low, high: flat[:, low:high]
+    times = (k / rate for k in count()) if times is None else times
+    # a file opened here: a name may hold a colon, or be no UTF-8
+    with open(path, "wb") as file, av.open(file, "w", format="mp4") as out:
+        picture = out.add_stream("libx264", rate=rate, options=dict(options or {"crf": "12"}))
+        picture.pix_fmt, picture.codec_context.time_base = "yuv420p", Fraction(1, TICKS)
+        track = out.add_stream("aac", rate=sound_rate, layout=layout) if sound else None
+        stamp, written = -1, 0
+        for image, time in zip(frames, times, strict=False):
+            if stamp < 0:
+                picture.height, picture.width = image.shape[:2]
+                picture.codec_context.sample_aspect_ratio = aspect
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            stamp = max(round(time * TICKS), stamp + 1)
+            frame.pts, frame.time_base = stamp, Fraction(1, TICKS)
+            out.mux(picture.encode(frame))
+            # sound goes along with the pictures, so that the file can be played while it loads
+            while track is not None and written < (time + 1 / rate) * sound_rate:
+                part = np.ascontiguousarray(sound(written, written + CODED), np.float32)
+                if not part.shape[1]:
+                    break
+                piece = av.AudioFrame.from_ndarray(part, format="fltp", layout=layout)
+                piece.sample_rate, piece.pts = sound_rate, written
+                out.mux(track.encode(piece))
+                written += part.shape[1]
+        for stream in (picture, track):
+            if stream is not None:
+                out.mux(stream.encode(None))
+    return Path(path)

@@ -5,7 +5,8 @@
 
 For each video: the audio-visual teacher where it has sound, the vision-only student where it has
 none, and a sentence that says which and why. Written are NAME.json (events, and every snippet's
-scores), NAME.png (the timeline) and, if wanted, NAME_annotated.mp4.
+scores), NAME.png (the timeline) and, if wanted, NAME_overlay.mp4. Whatever is wrong with one file,
+it is named and the others are scored.
 """
 
 from __future__ import annotations
@@ -14,66 +15,49 @@ import argparse
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from matplotlib.figure import Figure
-from PIL import Image, ImageChops
+from PIL import Image
 from tqdm import tqdm
 
+from avadclip_lite.config import find_device, soundstage_path
 from avadclip_lite.encoders import load_encoders
-from avadclip_lite.video.detect import Event, Panel, Scores, clock, score_video, stream_video
-from avadclip_lite.video.extract import LOUDNESS_BINS
-from avadclip_lite.video.folder import add_encoder_arguments, find_videos
-from avadclip_lite.video.overlay import annotate
-from avadclip_lite.video.reader import BrokenVideo, pictures_at
+from avadclip_lite.video import folder
+from avadclip_lite.video.detect import DetectorSet, Event, Scores, score_video
+from avadclip_lite.video.extract import checked_crops, checked_picks
+from avadclip_lite.video.overlay import write_overlay
+from avadclip_lite.video.reader import clock, pictures_at, printable
 from avadclip_lite.viz import plots
 
-__all__ = [
-    "add_arguments",
-    "main",
-    "peaks_figure",
-    "score",
-    "timeline_figure",
-    "timeline_picture",
-    "write_scores",
-]
+__all__ = ["peaks_figure", "score", "timeline_figure", "timeline_picture", "write_scores"]
 
 PEAKS = 6  # thumbnails under a timeline
-
-
-# ---- what is written -----------------------------------------------------------------------------
 
 
 def timeline_figure(scores: Scores) -> Figure:
     """Confidence over time with the threshold and the events, the class map, and the sound.
 
     Time runs evenly along the axis, whatever the frame rate does."""
-    seconds = float(scores.times[-1])
-    count = len(scores.confidence)
+    seconds, count = float(scores.times[-1]), len(scores.logits)
     even = (np.arange(count) + 0.5) * seconds / count
     place = np.searchsorted(scores.times[1:-1], even, side="right")
-    steps = count * LOUDNESS_BINS
-    fine = (np.arange(steps) + 0.5) * seconds / steps
-    spot = np.searchsorted(scores.times[1:-1], fine, side="right")
-    share = (fine - scores.times[spot]) / np.diff(scores.times)[spot]
-    within = np.minimum((share * LOUDNESS_BINS).astype(int), LOUDNESS_BINS - 1)
-    names = dict(zip(scores.classes.codes, scores.classes.words, strict=True))
     fig = plots.timeline(
         {scores.role.replace("_", "-"): scores.confidence[place]},
         [],
         fps=1.0,
         seconds=seconds,
-        names=names,
-        probabilities=scores.probabilities[place],
-        wave=scores.loudness[spot, within] if scores.sound != "absent" else None,
-        rate=steps / seconds,
-        title=f"{scores.source.name}\n{scores.why}",
+        names=dict(zip(scores.classes.codes, scores.classes.words, strict=True)),
+        probabilities=None if scores.probabilities is None else scores.probabilities[place],
+        wave=scores.loudness[place] if scores.sound != "absent" else None,
+        rate=count / seconds,
+        # two dollar signs in a name would be a formula
+        title=f"{printable(scores.source.name)}\n{scores.why}".replace("$", r"\$"),
     )
     for legend in fig.legends:  # there is one curve, and the title names it
         legend.remove()
@@ -85,17 +69,9 @@ def timeline_figure(scores: Scores) -> Figure:
         axis.axvspan(event.start, event.end, color=colour, alpha=0.18, lw=0)
         middle = (event.start + event.end) / 2
         if middle - last > 0.12 * seconds:  # where there is room for the word
-            last = middle
-            axis.text(
-                middle,
-                1.02,
-                event.name,
-                transform=axis.get_xaxis_transform(),
-                ha="center",
-                va="bottom",
-                fontsize="x-small",
-                color=colour,
-            )
+            last, form = middle, {"ha": "center", "va": "bottom", "fontsize": "x-small"}
+            over = axis.get_xaxis_transform()
+            axis.text(middle, 1.02, event.label, transform=over, color=colour, **form)
     return fig
 
 
@@ -103,14 +79,14 @@ def peaks_figure(scores: Scores) -> Figure:
     """The pictures at the peaks of the strongest events; without events, at the highest scores."""
     events = sorted(scores.events, key=lambda event: -event.score)[:PEAKS]
     if events:
-        shown = sorted((e.peak, f"{e.name} {e.score:.2f}") for e in events)
+        shown = sorted((e.peak, f"{e.label} {e.score:.2f}") for e in events)
     else:
-        top = np.sort(np.argsort(-scores.confidence, kind="stable")[:PEAKS])
+        top = np.sort(np.argsort(-scores.logits, kind="stable")[:PEAKS])
         middle = (scores.times[:-1] + scores.times[1:]) / 2
         shown = [(float(middle[k]), f"{scores.confidence[k]:.2f}") for k in top]
-    pictures = pictures_at(scores.source, [scores.origin + when for when, _ in shown])
+    times = [scores.origin + when for when, _ in shown]
     return plots.contact_sheet(
-        pictures,
+        pictures_at(scores.source, times, seek=not scores.joins),
         [f"{when:.1f} s: {text}" for when, text in shown],
         marked=[bool(events)] * len(shown),
         columns=PEAKS,
@@ -121,203 +97,172 @@ def timeline_picture(scores: Scores) -> Image.Image:
     """Timeline and peaks in one picture."""
     plots.use_style()
     parts = []
-    for figure in (timeline_figure(scores), peaks_figure(scores)):
-        with io.BytesIO() as file:
-            figure.savefig(file, format="png")
-            parts.append(_without_margins(Image.open(file).convert("RGB")))
+    for make in (timeline_figure, peaks_figure):
+        figure = make(scores)
+        with io.BytesIO() as file, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands in the title
+            figure.savefig(file, format="png", bbox_inches="tight")
+            parts.append(Image.open(file).convert("RGB"))
         plt.close(figure)
-    width = max(part.width for part in parts)
-    whole = Image.new("RGB", (width, sum(part.height for part in parts)), "white")
-    top = 0
-    for part in parts:
-        whole.paste(part, (0, top))
-        top += part.height
+    size = max(part.width for part in parts), sum(part.height for part in parts)
+    whole = Image.new("RGB", size, "white")
+    for k, part in enumerate(parts):
+        whole.paste(part, (0, sum(above.height for above in parts[:k])))
     return whole
 
 
-def _without_margins(picture: Image.Image, margin: int = 6) -> Image.Image:
-    """Cut white rows off above and below."""
-    _, top, _, bottom = ImageChops.invert(picture).getbbox()
-    low = min(bottom + margin, picture.height)
-    return picture.crop((0, max(top - margin, 0), picture.width, low))
-
-
 def write_scores(
-    scores: Scores, stem: Path, *, timeline: bool = True, annotated: bool = False
+    scores: Scores, stem: Path, *, timeline: bool = True, overlay: bool = False
 ) -> list[Path]:
-    """STEM.json, STEM.png and STEM_annotated.mp4; returns the paths."""
+    """STEM.json, STEM.png and STEM_overlay.mp4; returns the paths."""
     made = [stem.with_name(stem.name + ".json")]
+    half = stem.with_name(stem.name + ".json.part")
     text = json.dumps(scores.to_dict(), indent=1, ensure_ascii=False) + "\n"
-    made[0].write_text(text, encoding="utf-8")
+    half.write_text(text, encoding="utf-8")
+    half.replace(made[0])
     if timeline:
         made.append(stem.with_name(stem.name + ".png"))
         timeline_picture(scores).save(made[-1])
-    if annotated:
-        made.append(stem.with_name(stem.name + "_annotated.mp4"))
-        annotate(
-            scores.source,
-            made[-1],
-            times=scores.times,
-            confidence=scores.confidence,
-            threshold=scores.threshold,
-            labels=[
-                (e.start, e.end, f"{e.name} {e.score:.2f}", plots.colour_of(e.code))
-                for e in scores.events
-            ],
-        )
+    if overlay:
+        made.append(stem.with_name(stem.name + folder.OVERLAY))
+        labels = [
+            (
+                event.start,
+                event.end,
+                f"{event.label} {event.score:.2f}",
+                plots.colour_of(event.code),
+            )
+            for event in scores.events
+        ]
+        drawn = (scores.times, scores.confidence, scores.threshold, labels)
+        write_overlay(scores.source, made[-1], *drawn)
     return made
-
-
-# ---- several videos ------------------------------------------------------------------------------
 
 
 def score(
     videos: Sequence[str | Path],
     *,
-    models: Sequence[str | Path],
     out: str | Path,
-    encoder: Literal["soundstage", "clip"] | None = None,
+    models: Sequence[str | Path] = (),
+    encoder: str | None = None,
     weights: str = "auto",
     device: str = "auto",
     threshold: float | None = None,
     timeline: bool = True,
-    annotated: bool = False,
+    overlay: bool = False,
     stream: bool = False,
     tell: Callable[[str], None] = print,
     progress: bool = False,
     **choices: Any,
 ) -> tuple[list[Scores], dict[Path, str]]:
-    """Score videos (files, or folders of them) and write the results into ``out``.
+    """Score videos (files, or folders of them) and write the results into ``out``; returns the
+    scores, and for each file that could not be scored the reason.
 
-    ``models``: see ``Panel.load``. ``encoder``: by default the one that the detectors were trained
-    with. ``tell`` receives lines for the reader. ``choices`` go to ``FeatureReader``: crops,
-    picture, stride, batch.
-
-    Returns the scores, and for each file that could not be scored the reason. Raises ``ValueError``
-    or ``FileNotFoundError`` for detectors or choices that are wrong for all.
+    ``models``: see ``DetectorSet.load``; none: those that ship. ``encoder``: by default the one
+    that the detectors were trained with. ``tell`` receives lines for the reader. ``choices`` go to
+    ``FeatureReader``. Raises ``ValueError`` or ``FileNotFoundError`` for what is wrong for all.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    where = find_device(device)
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
-    panel = Panel.load(models, device)
-    which = encoder or panel.encoder
+    detectors = DetectorSet.load(models or [_shipped(tell)], where)
+    which = encoder or detectors.encoder
     if which not in ("soundstage", "clip"):
-        raise ValueError(
-            f"the detector was trained with text tower {which!r}, which says nothing about its "
-            "features; name them with --encoder"
-        )
-    encoders = load_encoders(which, weights=weights, device=device)
-    width = next(iter(panel.detectors.values())).settings.model.dim
+        raise ValueError(f"no encoder of ours is called {which!r}, the detector's; name --encoder")
+    encoders = load_encoders(which, weights=weights, device=where)
+    width = next(iter(detectors.detectors.values())).settings.model.dim
     if encoders.dim != width:
         raise ValueError(
             f"the detector takes features {width} wide, the {which} encoders give {encoders.dim}"
         )
+    checked_crops(choices.get("crops"), which)
+    checked_picks(**choices)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     results, failed = [], {}
-    for path, stem in _files(videos):
-        tell(f"{path}")
+    for path, stem in _files(videos, out):
+        tell(printable(path))
         try:
-            with _bar(progress and not stream) as advance:
-                common = {"threshold": threshold, "progress": advance, **choices}
-                if stream:
-                    told = lambda what, event: tell(_line(what, event))  # noqa: E731
-                    scores = stream_video(path, panel, encoders, on_event=told, **common)
-                else:
-                    scores = score_video(path, panel, encoders, **common)
-            made = write_scores(scores, out / stem, timeline=timeline, annotated=annotated)
-        except (BrokenVideo, OSError) as error:
-            failed[path] = str(error)
-            tell(f"  not scored: {error}")
+            with tqdm(unit=" snippets", disable=stream or not progress, leave=False) as bar:
+                on_event = (lambda *told: tell(_line(*told))) if stream else None
+                told = {"threshold": threshold, "on_event": on_event, "progress": bar.update}
+                scores = score_video(path, detectors, encoders, **told, **choices)
+            made = write_scores(scores, out / stem, timeline=timeline, overlay=overlay)
+        except Exception as error:  # whatever one file does, the others are scored
+            failed[path] = folder.reason(error, path)
+            tell(f"  not scored: {failed[path]}")
             continue
         results.append(scores)
         _report(scores, made, tell)
     return results, failed
 
 
-def _files(videos: Sequence[str | Path]) -> Iterator[tuple[Path, str]]:
-    """Files, and what their results are called: the name without suffix, numbered if taken."""
-    taken: set[str] = set()
-    for path in videos:
-        # a missing file is reported like any other that cannot be scored
-        for file in find_videos(path) if Path(path).is_dir() else [Path(path)]:
-            stem, number = file.stem, 2
-            while stem in taken:
-                stem, number = f"{file.stem}_{number}", number + 1
-            taken.add(stem)
-            yield file, stem
+def _shipped(tell: Callable[[str], None]) -> Path:
+    models, none = soundstage_path() / "models", "no --model was given"
+    if not models.is_dir():
+        where = f"the detectors that ship are not at {models}"
+        raise FileNotFoundError(f"{none}, and {where}; name the folder of one that `train` made")
+    which = f"the detectors in {models} are used, which know Soundstage's synthetic world only"
+    tell(f"{none}: {which}; what they say of other videos means little")
+    return models
 
 
-@contextmanager
-def _bar(shown: bool) -> Iterator[Callable[[int], None]]:
-    with tqdm(unit=" snippets", disable=not shown, leave=False) as bar:
-        yield bar.update
+def _files(videos: Sequence[str | Path], out: Path) -> list[tuple[Path, str]]:
+    """Files, and what their results are called: the name without suffix, numbered if it is taken
+    or if a result would replace a video."""
+    # a missing file is reported like any other that cannot be scored
+    found = (folder.find_videos(p) if Path(p).is_dir() else [Path(p)] for p in videos)
+    files = dict.fromkeys(file for some in found for file in some)
+    sources = {file.resolve() for file in files}
+    named: dict[str, Path] = {}
+    for file in files:
+        stem, number = file.stem, 2
+        while stem in named or (out / (stem + folder.OVERLAY)).resolve() in sources:
+            stem, number = f"{file.stem}_{number}", number + 1
+        named[stem] = file
+    return [(file, stem) for stem, file in named.items()]
 
 
 def _line(what: str, event: Event) -> str:
     if what == "starts":
-        return f"  [{clock(event.start)}] {event.name} starts ({event.score:.2f})"
-    return f"  [{clock(event.end)}] {event.name} ends, peak {event.score:.2f}"
+        return f"  [{clock(event.start)}] {event.label} starts ({event.score:.2f})"
+    return f"  [{clock(event.end)}] {event.label} ends, peak {event.score:.2f}"
 
 
 def _report(scores: Scores, made: Sequence[Path], tell: Callable[[str], None]) -> None:
-    events = scores.events
-    tell(f"  {scores.why}")
-    for note in scores.notes:
-        tell(f"  note: {note}")
-    tell(
-        f"  {clock(float(scores.times[-1]))}, {len(scores.confidence)} snippets, "
-        f"{len(events)} event{'s' * (len(events) != 1)} at threshold {scores.threshold:.3g}"
-    )
-    if not scores.streamed:
-        for event in events:
-            tell(f"  {clock(event.start)} to {clock(event.end)}  {event.name} {event.score:.2f}")
-    tell(f"  wrote {', '.join(path.name for path in made)}")
-
-
-# ---- command line --------------------------------------------------------------------------------
+    events = [] if scores.streamed else scores.events
+    for line in (
+        scores.why,
+        *(f"note: {note}" for note in scores.notes),
+        f"{clock(float(scores.times[-1]))}, {len(scores.logits)} snippets, "
+        f"{len(scores.events)} events at threshold {scores.threshold:.3g}",
+        *(f"{clock(e.start)} to {clock(e.end)}  {e.label} {e.score:.2f}" for e in events),
+        f"wrote {', '.join(printable(path.name) for path in made)}",
+    ):
+        tell(f"  {line}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m avadclip_lite score``."""
     parser.description = (
-        "Score videos: JSON, a timeline PNG and, if wanted, an annotated MP4 for each."
+        "Score videos: JSON, a timeline PNG and, if wanted, an MP4 with the scores drawn in."
     )
-    parser.add_argument("videos", nargs="+", type=Path, help="video files, or folders of them")
-    parser.add_argument(
-        "--model",
-        action="append",
-        required=True,
-        type=Path,
-        help="folder of a trained detector, or of several (teacher, student); may be repeated",
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--threshold", type=float, help="instead of the one saved by `alarms`")
-    parser.add_argument("--annotate", action="store_true", help="also a copy with scores drawn in")
-    parser.add_argument("--no-timeline", action="store_true", help="write no PNG")
-    parser.add_argument("--stream", action="store_true", help="print events while decoding")
-    add_encoder_arguments(parser)
-    parser.set_defaults(encoder=None)
+    add = parser.add_argument
+    add("videos", nargs="+", type=Path, help="video files, or folders of them")
+    several = "folder of a trained detector, or of several (teacher, student); may be repeated; "
+    shipped = "default: the two that ship, which know Soundstage's synthetic world only"
+    add("--model", dest="models", action="append", type=Path, help=several + shipped)
+    add("--out", type=Path, default="scores", help="folder for the results (%(default)s)")
+    add("--threshold", type=float, help="instead of the one that `thresholds` saved")
+    add("--overlay", "--annotate", action="store_true", help="also a copy with scores drawn in")
+    add("--no-timeline", dest="timeline", action="store_false", help="write no PNG")
+    add("--stream", action="store_true", help="print events while decoding")
+    folder.add_encoder_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Score and print. Status 1 if a file could not be scored; bad input raises."""
-    _, failed = score(
-        args.videos,
-        models=args.model,
-        out=args.out,
-        encoder=args.encoder,
-        weights=args.weights,
-        device=args.device,
-        threshold=args.threshold,
-        timeline=not args.no_timeline,
-        annotated=args.annotate,
-        stream=args.stream,
-        progress=sys.stderr.isatty(),
-        crops=args.crops,
-        picture=args.picture,
-        stride=args.stride,
-        **({"batch": args.batch} if args.batch else {}),
-    )
+    results, failed = score(progress=sys.stderr.isatty(), **folder.given(args))
+    if failed:
+        print(f"{len(results)} videos scored, {len(failed)} not (see above)")
     return 1 if failed else 0

@@ -6,6 +6,7 @@ architecture(here="03")   # the same, what notebook 03 is about standing out
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -31,21 +32,9 @@ class Box(NamedTuple):
     width: float = 1.84
     height: float = 0.74
 
-    @property
-    def left(self) -> tuple[float, float]:
-        return self.x - self.width / 2, self.y
-
-    @property
-    def right(self) -> tuple[float, float]:
-        return self.x + self.width / 2, self.y
-
-    @property
-    def top(self) -> tuple[float, float]:
-        return self.x, self.y + self.height / 2
-
-    @property
-    def bottom(self) -> tuple[float, float]:
-        return self.x, self.y - self.height / 2
+    def at(self, right: float, up: float) -> tuple[float, float]:
+        """A point of the box: (0, 0) is its middle, (1, 1) its upper right corner."""
+        return self.x + right * self.width / 2, self.y + up * self.height / 2
 
 
 BOXES: dict[str, Box] = {
@@ -84,7 +73,7 @@ _LEGEND = {
 
 def _draw_box(ax: Axes, box: Box, faint: bool, strong: bool) -> None:
     patch = FancyBboxPatch(
-        (box.x - box.width / 2, box.y - box.height / 2),
+        box.at(-1, -1),
         box.width,
         box.height,
         boxstyle="round,pad=0,rounding_size=0.12",
@@ -96,41 +85,24 @@ def _draw_box(ax: Axes, box: Box, faint: bool, strong: bool) -> None:
     )
     ax.add_patch(patch)
     colour = "#999999" if faint else INK
-    ax.text(box.x, box.y, box.words, ha="center", va="center", fontsize=7.6, color=colour, zorder=3)
+    ax.text(*box.at(0, 0), box.words, ha="center", va="center", fontsize=7.6, color=colour)
+    right, top = box.at(1, 1)
     numbers = ", ".join(box.notebooks)
-    place = (box.x + box.width / 2, box.y + box.height / 2 + 0.04)
-    ax.text(*place, numbers, ha="right", va="bottom", fontsize=6.5, color=colour)
-
-
-def _bent(leave: int, arrive: int) -> str:
-    """One corner on the way: the angles at which the line leaves and arrives, in degrees."""
-    return f"angle,angleA={leave},angleB={arrive},rad=6"
+    ax.text(right, top + 0.04, numbers, ha="right", va="bottom", fontsize=6.5, color=colour)
 
 
 def _arrow(
     ax: Axes,
     start: tuple[float, float],
     end: tuple[float, float],
-    *,
-    bend: str = "arc3",
-    colour: str = INK,
-    dashed: bool = False,
+    bend: tuple[int, int] | None = None,
+    **look: str,
 ) -> None:
-    style = {
-        "arrowstyle": "-|>",
-        "mutation_scale": 10,
-        "connectionstyle": bend,
-        "color": colour,
-        "linewidth": 1.2,
-        "linestyle": "--" if dashed else "-",
-        "shrinkA": 0,
-        "shrinkB": 0,
-    }
+    """An arrow; ``bend`` gives it one corner: the angles at which it leaves and arrives."""
+    way = "arc3" if bend is None else f"angle,angleA={bend[0]},angleB={bend[1]},rad=6"
+    style = {"arrowstyle": "-|>", "mutation_scale": 10, "connectionstyle": way, "linewidth": 1.2}
+    style |= {"shrinkA": 0, "shrinkB": 0, "color": INK} | look
     ax.annotate("", xy=end, xytext=start, arrowprops=style, zorder=1)
-
-
-def _write(ax: Axes, x: float, y: float, words: str, align: str = "center") -> None:
-    ax.text(x, y, words, ha=align, va="center", fontsize=8, color=INK)
 
 
 def architecture(here: str | None = None) -> Figure:
@@ -151,37 +123,31 @@ def architecture(here: str | None = None) -> Figure:
         _draw_box(ax, box, faint=here is not None and not mine, strong=mine)
 
     b = BOXES
-    chains = (("video", "clip", "temporal"), ("audio", "wav2clip", "tcn"))
-    for row in (*chains, ("words", "context", "text")):
-        for left, right in zip(row[:-1], row[1:], strict=True):
-            _arrow(ax, b[left].right, b[right].left)
-
-    left, right = b["fusion"].left, b["fusion"].right
-    _arrow(ax, b["temporal"].right, (left[0], left[1] + 0.16), bend=_bent(0, -60))
-    _arrow(ax, b["tcn"].right, (left[0], left[1] - 0.16), bend=_bent(0, 60))
-    _write(ax, b["temporal"].x + 1.08, b["temporal"].y + 0.14, "$x_v$")
-    _write(ax, b["tcn"].x + 1.08, b["tcn"].y + 0.14, "$x_a$")
-
-    _arrow(ax, (right[0], right[1] + 0.16), b["classification"].left)
-    _arrow(ax, (right[0], right[1] - 0.16), b["alignment"].left)
-    _write(ax, right[0] + 0.32, right[1], "$x_{av}$")
-    _arrow(ax, b["classification"].right, b["confidence"].left)
-    _arrow(ax, b["alignment"].right, b["map"].left)
-    _write(ax, 10.97, b["confidence"].y + 0.14, "$a$")
-    _write(ax, 10.97, b["map"].y + 0.14, "$m$")
-
-    _arrow(ax, b["text"].right, b["prompt"].left)
-    _arrow(ax, b["fusion"].bottom, b["prompt"].top)
-    _arrow(ax, b["prompt"].right, b["alignment"].bottom, bend=_bent(0, 90))
-    _write(ax, 6.45, b["text"].y + 0.14, "$x_c$")
-    _write(ax, b["prompt"].x - 0.36, 1.6, "$a,\\ x_{av}$")
-    _write(ax, 9.05, b["prompt"].y + 0.14, "$x_{cp}$")
-
-    student = b["student"]
-    _arrow(ax, b["clip"].top, student.left, bend=_bent(90, 0), colour=BASELINE)
-    _arrow(ax, b["fusion"].top, student.right, bend=_bent(90, 0), colour=BASELINE, dashed=True)
-    what = "distillation (UKD): imitate $x_{av}$,\nand say where that cannot be known"
-    _write(ax, b["fusion"].x + 0.12, 4.65, what, align="left")
+    for chain in ("video clip temporal", "audio wav2clip tcn", "words context text prompt"):
+        for left, right in pairwise(chain.split()):
+            _arrow(ax, b[left].at(1, 0), b[right].at(-1, 0))
+    fusion, prompt, student = b["fusion"], b["prompt"], b["student"]
+    for source, side in (("temporal", 1), ("tcn", -1)):
+        _arrow(ax, b[source].at(1, 0), fusion.at(-1, 0.36 * side), (0, -60 * side))
+    for branch, result, side in (("classification", "confidence", 1), ("alignment", "map", -1)):
+        _arrow(ax, fusion.at(1, 0.36 * side), b[branch].at(-1, 0))
+        _arrow(ax, b[branch].at(1, 0), b[result].at(-1, 0))
+    _arrow(ax, fusion.at(0, -1), prompt.at(0, 1))
+    _arrow(ax, prompt.at(1, 0), b["alignment"].at(0, -1), (0, 90))
+    _arrow(ax, b["clip"].at(0, 1), student.at(-1, 0), (90, 0), color=BASELINE)
+    _arrow(ax, fusion.at(0, 1), student.at(1, 0), (90, 0), color=BASELINE, linestyle="--")
+    for x, y, words in (
+        (6.33, 3.84, "$x_v$"),
+        (6.33, 2.44, "$x_a$"),
+        (8.52, 3.0, "$x_{av}$"),
+        (10.97, 3.84, "$a$"),
+        (10.97, 2.19, "$m$"),
+        (6.45, 0.89, "$x_c$"),
+        (7.19, 1.6, "$a,\\ x_{av}$"),
+        (9.05, 0.89, "$x_{cp}$"),
+        (9.4, 4.65, "distillation (UKD): imitate $x_{av}$,\nand say where that cannot be known"),
+    ):
+        ax.text(x, y, words, ha="center", va="center", fontsize=8, color=INK)
     keys = [Patch(facecolor=_FILL[r], edgecolor=_EDGE[r], label=t) for r, t in _LEGEND.items()]
     ax.legend(handles=keys, loc="lower right", frameon=False, fontsize=7, borderaxespad=0)
     return fig

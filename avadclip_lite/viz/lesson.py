@@ -1,4 +1,4 @@
-"""What lessons share: the store they open, and the videos that all of them follow."""
+"""What lessons share: the store they open, the videos that all of them follow, and their clips."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 from avadclip_lite.config import soundstage_path
 from avadclip_lite.dataset import FeatureStore
 
-__all__ = ["EXAMPLES", "examples", "open_stage", "row_of"]
+__all__ = ["EXAMPLES", "FPS", "clip_path", "examples", "open_stage", "row_of"]
+
+FPS = 24.0  # frames a second, of Soundstage and of XD-Violence
 
 # Three test videos of Soundstage, followed through all notebooks.
 EXAMPLES = {
@@ -22,6 +24,16 @@ EXAMPLES = {
 def open_stage(data: str | Path = "") -> FeatureStore:
     """The feature store in the folder ``data``; the Soundstage set that ships where it is empty."""
     return FeatureStore.open(data or soundstage_path())
+
+
+def clip_path(name: str) -> Path | None:
+    """The example clip (MP4 with sound) that ships of the Soundstage video called ``name``.
+
+    ``None`` where there is none: few videos of Soundstage have one, and other data has features
+    only.
+    """
+    path = soundstage_path() / "clips" / f"{name}.mp4"
+    return path if path.is_file() else None
 
 
 def row_of(store: FeatureStore, name: str) -> int:

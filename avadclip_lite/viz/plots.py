@@ -10,6 +10,7 @@ Shape letters: T snippets of a video, C classes, N frames.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,18 +20,14 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 
 from avadclip_lite.config import SAMPLE_RATE, XD_CLASSES
+from avadclip_lite.dataset import Segment
 
 __all__ = [
-    "BASELINE",
-    "CLASS_COLOURS",
-    "MODEL",
     "class_map",
     "colour_of",
     "contact_sheet",
     "curves",
-    "envelope",
     "heatmap",
-    "histogram",
     "pictures_and_sound",
     "seeds_dotplot",
     "shade",
@@ -47,8 +44,6 @@ INK = "#333333"
 _HUES = ("#8C8C8C", "#D55E00", "#0072B2", "#CC79A7", "#009E73", "#E69F00", "#56B4E9")
 CLASS_COLOURS = dict(zip(XD_CLASSES.codes, _HUES, strict=True))
 
-Segment = tuple[str, int, int]  # class code, first frame, end frame (exclusive)
-
 
 def use_style() -> None:
     """Set fonts, sizes and spines for every figure of a notebook; call once at its top."""
@@ -64,12 +59,10 @@ def use_style() -> None:
             "axes.spines.right": False,
             "axes.titlelocation": "left",
             "axes.titlesize": "medium",
-            "axes.edgecolor": INK,
-            "axes.labelcolor": INK,
-            "text.color": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
-        },
+        }
+        | dict.fromkeys(
+            ("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK
+        ),
     )
 
 
@@ -89,36 +82,33 @@ def shade(
 
     Segments that overlap in time share the place of one label, so that text never collides.
     """
-    top = ax.get_xaxis_transform()
-    written: list[tuple[float, float, list[str]]] = []
-    for code, start, end in sorted(segments, key=lambda s: s[1]):
+    labels: list[tuple[float, float, list[str]]] = []  # left, right, codes
+    for code, start, end in sorted(segments, key=lambda segment: segment[1]):
         left, right = start / fps, end / fps
         ax.axvspan(left, right, color=TRUTH, alpha=0.16, lw=0)
-        if names is None:
-            continue
-        if written and left < written[-1][1]:
-            first, last, words = written.pop()
-            if names[code] not in words:
-                words.append(names[code])
-            written.append((first, max(last, right), words))
+        if labels and left < labels[-1][1]:
+            first, last, codes = labels.pop()
+            labels.append((first, max(last, right), [*codes, code]))
         else:
-            written.append((left, right, [names[code]]))
+            labels.append((left, right, [code]))
     raised, previous = False, -np.inf
-    width = ax.get_xlim()[1] or 1.0
-    for left, right, words in written:
+    for left, right, codes in labels if names is not None else ():
         middle = (left + right) / 2
-        raised = not raised and middle - previous < 0.16 * width  # too close to its left neighbour
-        previous = middle
-        ax.text(
-            middle,
-            1.1 if raised else 1.02,
-            " + ".join(words),
-            transform=top,
-            ha="center",
-            va="bottom",
-            fontsize="x-small",
-            color=TRUTH,
-        )
+        near = middle - previous < 0.16 * (ax.get_xlim()[1] or 1.0)  # its neighbour on the left
+        raised, previous = near and not raised, middle
+        words = " + ".join(dict.fromkeys(names[code] for code in codes))
+        look = {"ha": "center", "va": "bottom", "fontsize": "x-small", "color": TRUTH}
+        height = 1.1 if raised else 1.02
+        ax.text(middle, height, words, transform=ax.get_xaxis_transform(), **look)
+
+
+def _picture(ax: Axes, frame: np.ndarray, caption: str, marked: bool) -> None:
+    """A frame (H, W, 3) without ticks, its caption below it; framed where it is marked."""
+    ax.imshow(frame)
+    ax.set(xticks=[], yticks=[])
+    for spine in ax.spines.values():
+        spine.set(visible=True, color=TRUTH if marked else "white", linewidth=3 if marked else 1)
+    ax.set_xlabel(caption, fontsize="x-small", color=TRUTH if marked else INK)
 
 
 def contact_sheet(
@@ -134,16 +124,11 @@ def contact_sheet(
     cell = WIDTH / columns
     fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * cell * 1.22), squeeze=False)
     for place, ax in enumerate(axes.flat):
-        ax.set_xticks([])
-        ax.set_yticks([])
-        if place >= len(frames):
+        if place < len(frames):
+            hit = marked is not None and bool(marked[place])
+            _picture(ax, frames[place], captions[place], hit)
+        else:
             ax.set_visible(False)
-            continue
-        ax.imshow(frames[place])
-        hit = marked is not None and bool(marked[place])
-        for spine in ax.spines.values():
-            spine.set(visible=True, color=TRUTH if hit else "white", linewidth=3 if hit else 1)
-        ax.set_xlabel(captions[place], fontsize="x-small", color=TRUTH if hit else INK)
     if title:
         fig.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return fig
@@ -169,16 +154,17 @@ def spectrogram(ax: Axes, wave: np.ndarray, *, rate: int = SAMPLE_RATE, start: f
     ax.set_ylabel("kHz")
 
 
-def envelope(
-    ax: Axes, wave: np.ndarray | None, seconds: float, *, rate: float = SAMPLE_RATE
-) -> None:
-    """Draw the loudness of a waveform over time as a mirrored RMS band; says so when missing."""
+def _no_sound(ax: Axes) -> None:
+    ax.text(0.5, 0.5, "no audio track", transform=ax.transAxes, ha="center", va="center")
     ax.set_yticks([])
+
+
+def _envelope(ax: Axes, wave: np.ndarray | None, seconds: float, rate: float) -> None:
+    """Draw the loudness of a waveform over time as a mirrored RMS band; says so when missing."""
     ax.set_ylabel("sound", rotation=0, ha="right", va="center")
     if wave is None:
-        text = "no audio track"
-        ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="#777777")
-        return
+        return _no_sound(ax)
+    ax.set_yticks([])
     bins = min(400, len(wave))
     edges = np.linspace(0, len(wave), bins + 1).astype(int)
     energy = np.add.reduceat(np.square(wave, dtype=np.float64), edges[:-1]) / np.diff(edges)
@@ -205,27 +191,20 @@ def pictures_and_sound(
     fig = plt.figure(figsize=(WIDTH, 3.4))
     grid = fig.add_gridspec(2, len(frames), height_ratios=(1.0, 1.25))
     for place, (frame, when) in enumerate(zip(frames, times, strict=True)):
-        ax = fig.add_subplot(grid[0, place])
-        ax.imshow(frame)
-        ax.set_xticks([])
-        ax.set_yticks([])
         hit = any(start <= when * fps < end for _, start, end in segments)
-        for spine in ax.spines.values():
-            spine.set(visible=True, color=TRUTH if hit else "white", linewidth=3 if hit else 1)
-        ax.set_xlabel(f"{when:.0f} s", fontsize="x-small")
+        _picture(fig.add_subplot(grid[0, place]), frame, f"{when:.0f} s", hit)
     below = fig.add_subplot(grid[1, :])
     if wave is None:
-        below.text(0.5, 0.5, "no audio track", transform=below.transAxes, ha="center", va="center")
-        below.set_yticks([])
+        _no_sound(below)
     else:
         spectrogram(below, wave)
-    below.set_xlim(0, seconds)
-    below.set_xlabel("time (s)")
+    below.set(xlim=(0, seconds), ylim=(0, SAMPLE_RATE / 2000), xlabel="time (s)")
+    ink = TRUTH if wave is None else "white"
     for code, start, end in segments:
-        below.axvspan(start / fps, end / fps, facecolor="none", edgecolor="white", lw=1.5)
+        below.axvspan(start / fps, end / fps, facecolor="none", edgecolor=ink, lw=1.5)
         left = min(start / fps, seconds * 0.9)
         height = 0.9 * SAMPLE_RATE / 2000
-        below.text(left, height, f" {names[code]}", color="white", fontsize="x-small", va="top")
+        below.text(left, height, f" {names[code]}", color=ink, fontsize="x-small", va="top")
     if title:
         fig.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return fig
@@ -272,37 +251,25 @@ def timeline(
     ``probabilities`` is (T, C) in the order of ``names``; ``seconds`` is the video's length.
     ``wave`` may also be a series of loudness values, ``rate`` a second.
     """
-    heights = [2.0] + ([1.5] if probabilities is not None else []) + ([0.5] if sound else [])
-    fig, axes = plt.subplots(
-        len(heights),
-        1,
-        figsize=(WIDTH, 0.5 + 1.0 * sum(heights)),
-        height_ratios=heights,
-        sharex=True,
-        squeeze=False,
-    )
-    axes = axes[:, 0]
-    styles = (
-        (MODEL, "-", 2.2),
-        (BASELINE, "--", 1.8),
-        ("#009E73", ":", 1.8),
-        ("#CC79A7", "-.", 1.8),
-    )
-    for (label, values), (colour, dash, width) in zip(confidences.items(), styles, strict=False):
-        step = seconds / len(values)
-        edges = np.arange(len(values) + 1) * step
-        held = np.append(values, values[-1])
-        axes[0].step(edges, held, where="post", color=colour, ls=dash, lw=width, label=label)
-    axes[0].set(ylim=(-0.03, 1.03), xlim=(0, seconds), ylabel="confidence")
-    shade(axes[0], segments, fps=fps, names=names)
+    heights = [2.0, *[1.5] * (probabilities is not None), *[0.5] * sound]
+    size = (WIDTH, 0.5 + sum(heights))
+    rows = {"height_ratios": heights, "sharex": True, "squeeze": False}
+    fig, axes = plt.subplots(len(heights), 1, figsize=size, **rows)
+    top, *below = axes[:, 0]
+    styles = ((MODEL, "-"), (BASELINE, "--"), ("#009E73", ":"), ("#CC79A7", "-."))
+    for (label, values), (colour, dash) in zip(confidences.items(), styles, strict=False):
+        width = 2.2 if colour == MODEL else 1.8
+        edges = np.linspace(0, seconds, len(values) + 1)
+        look = {"color": colour, "ls": dash, "lw": width, "zorder": 2}
+        top.stairs(values, edges, baseline=None, label=label, **look)
+    top.set(ylim=(-0.03, 1.03), xlim=(0, seconds), ylabel="confidence")
+    shade(top, segments, fps=fps, names=names)
     fig.legend(frameon=False, fontsize="x-small", loc="upper right", ncols=len(confidences))
-    row = 1
     if probabilities is not None:
-        class_map(axes[row], probabilities, list(names.values()), list(names), seconds)
-        row += 1
+        class_map(below[0], probabilities, list(names.values()), list(names), seconds)
     if sound:
-        envelope(axes[row], wave, seconds, rate=rate)
-    axes[-1].set_xlabel("time (s)")
+        _envelope(below[-1], wave, seconds, rate)
+    axes[-1, 0].set_xlabel("time (s)")
     if title:
         fig.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return fig
@@ -315,36 +282,22 @@ def curves(
     ylabel: str,
     title: str = "",
     ylim: tuple[float, float] | None = None,
-    logx: bool = False,
 ) -> Figure:
     """Lines labelled at their right end in place of a legend."""
     fig, ax = plt.subplots(figsize=(WIDTH * 0.68, 3.2))
-    palette = (MODEL, BASELINE, "#009E73", "#CC79A7", "#56B4E9", "#8C8C8C")
-    dashes = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+    colours = cycle((MODEL, BASELINE, "#009E73", "#CC79A7", "#56B4E9", "#8C8C8C"))
+    dashes = cycle(("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1))))
     ends: list[tuple[float, float, str, str]] = []
-    for place, (label, (x, y)) in enumerate(series.items()):
-        colour = palette[place % len(palette)]
-        ax.plot(x, y, color=colour, ls=dashes[place % len(dashes)], lw=2, marker="o", ms=3.5)
+    for (label, (x, y)), colour, dash in zip(series.items(), colours, dashes, strict=False):
+        ax.plot(x, y, color=colour, ls=dash, lw=2, marker="o", ms=3.5)
         ends.append((float(y[-1]), float(x[-1]), label, colour))
-    if logx:
-        ax.set_xscale("log")
-    if ylim is not None:
-        ax.set_ylim(*ylim)
-    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=ylim)
     low, high = ax.get_ylim()
     gap, last = 0.07 * (high - low), -np.inf
     for y, x, label, colour in sorted(ends):
         last = max(y, last + gap)
-        ax.annotate(
-            label,
-            (x, last),
-            xytext=(8, 0),
-            textcoords="offset points",
-            color=colour,
-            va="center",
-            fontsize="small",
-            annotation_clip=False,
-        )
+        look = {"color": colour, "va": "center", "fontsize": "small", "annotation_clip": False}
+        ax.annotate(label, (x, last), xytext=(8, 0), textcoords="offset points", **look)
     return fig
 
 
@@ -353,51 +306,21 @@ def heatmap(
     *,
     rows: Sequence[str],
     columns: Sequence[str],
-    title: str = "",
-    xlabel: str = "",
-    ylabel: str = "",
     fmt: str = ".2f",
     vmin: float | None = 0.0,
     vmax: float | None = 1.0,
+    **labels: str,
 ) -> Figure:
-    """An annotated matrix, for confusions and similarity tables."""
+    """An annotated matrix, for confusions and similarity tables; ``labels``: title, xlabel and
+    ylabel."""
     size = (min(WIDTH, 1.8 + 0.75 * len(columns)), 1.2 + 0.42 * len(rows))
     fig, ax = plt.subplots(figsize=size)
-    sns.heatmap(
-        values,
-        annot=True,
-        fmt=fmt,
-        cmap="Blues",
-        vmin=vmin,
-        vmax=vmax,
-        cbar=False,
-        xticklabels=columns,
-        yticklabels=rows,
-        annot_kws={"fontsize": "x-small"},
-        ax=ax,
-    )
-    ax.tick_params(axis="x", rotation=35)
-    plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
+    ticks = {"xticklabels": columns, "yticklabels": rows, "annot_kws": {"fontsize": "x-small"}}
+    look = {"annot": True, "fmt": fmt, "cmap": "Blues", "vmin": vmin, "vmax": vmax, "cbar": False}
+    sns.heatmap(values, ax=ax, **look, **ticks)
+    plt.setp(ax.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
     ax.tick_params(axis="y", rotation=0)
-    ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
-    return fig
-
-
-def histogram(
-    groups: Mapping[str, np.ndarray], *, xlabel: str, title: str = "", bins: int = 40
-) -> Figure:
-    """Distributions of a score in several groups, each normalised to its own size."""
-    fig, ax = plt.subplots(figsize=(WIDTH * 0.68, 3.0))
-    palette = ("#8C8C8C", TRUTH, MODEL, "#009E73")
-    low = min(float(np.min(v)) for v in groups.values())
-    high = max(float(np.max(v)) for v in groups.values())
-    edges = np.linspace(low, high, bins + 1)
-    for (label, values), colour in zip(groups.items(), palette, strict=False):
-        weights = np.full(len(values), 1 / len(values))
-        ax.hist(values, edges, weights=weights, color=colour, alpha=0.25)
-        ax.hist(values, edges, weights=weights, color=colour, histtype="step", lw=1.8, label=label)
-    ax.legend(frameon=False, fontsize="small")
-    ax.set(xlabel=xlabel, ylabel="share of the group", title=title)
+    ax.set(**labels)
     return fig
 
 

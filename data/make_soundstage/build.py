@@ -30,9 +30,16 @@ import torch
 from joblib import Parallel, delayed
 
 from avadclip_lite.config import SAMPLE_RATE, XD_CLASSES, XD_STRIDE, soundstage_path
-from avadclip_lite.encoders import SOUNDSTAGE_FILE, Encoders, load_encoders, save_soundstage
+from avadclip_lite.encoders import SOUNDSTAGE_FILE, Encoders, load_encoders
 from avadclip_lite.features.writer import StoreWriter
-from data.make_soundstage.encoders import Snippets, distil_audio, pretrain_clip, show, zero_shot
+from data.make_soundstage.encoders import (
+    Snippets,
+    distil_audio,
+    pretrain_clip,
+    save_soundstage,
+    show,
+    zero_shot,
+)
 from data.make_soundstage.render import frame, wave
 from data.make_soundstage.sample import sample_scene
 from data.make_soundstage.timelines import NORMAL_SHARES

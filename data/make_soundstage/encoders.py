@@ -8,13 +8,16 @@ Shape letters: n snippets, D feature width, C classes.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from joblib import Parallel, delayed
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from avadclip_lite.config import XD_CLASSES
@@ -280,3 +283,27 @@ def show(report: dict) -> None:
             recall = "  ".join(f"{word} {r:.2f}" for word, r in part["recall"].items())
             print(f"{name:16} {part['balanced_accuracy']:.3f}   {recall}")
             print(" " * 17, part["taken_for_an_anomaly"])
+
+
+# ---- the file ------------------------------------------------------------------------------------
+
+
+def save_soundstage(
+    path: Path, clip: nn.Module, audio: AudioTower, vocabulary: Sequence[int], about: dict
+) -> None:
+    """Write the trio to one safetensors file: matrices as float16, vectors as float32, the ids
+    of the token rows, and ``about`` (plain JSON: how it was made) in the header."""
+    state = {}
+    for name, value in clip.state_dict().items():
+        key = name if name.startswith("visual.") else f"text.{name}"
+        if name != "logit_scale":
+            state[key] = value
+    state |= {f"audio.{name}": value for name, value in audio.state_dict().items()}
+    state = {
+        k: (v.half() if v.is_floating_point() and v.ndim > 1 else v).contiguous()
+        for k, v in state.items()
+    }
+    state["text.vocabulary"] = torch.tensor(vocabulary, dtype=torch.int32)
+    half = path.with_suffix(".part")
+    save_file(state, half, metadata={"about": json.dumps(about)})
+    half.replace(path)

@@ -25,6 +25,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "benchmarks
 import literal  # noqa: E402
 from reference_fill import filled, release_shapes  # noqa: E402
 
-from avadclip_lite import losses  # noqa: E402
 from avadclip_lite.compare.release import load_student, load_teacher, release_key  # noqa: E402
 from avadclip_lite.config import CROPS, XD_CLASSES, XD_STRIDE, make_config  # noqa: E402
-from avadclip_lite.dataset import Batch, FeatureStore  # noqa: E402
+from avadclip_lite.dataset import Batch, FeatureStore, shuffled_batches  # noqa: E402
 from avadclip_lite.evaluate import temporal_map  # noqa: E402
 from avadclip_lite.features.writer import StoreWriter  # noqa: E402
-from avadclip_lite.model import Detector, build  # noqa: E402
-from avadclip_lite.train import TrainingRun, shuffled_batches  # noqa: E402
+from avadclip_lite.model import AVadCLIP, build  # noqa: E402
+from avadclip_lite.train import TrainingRun  # noqa: E402
 from tools import bench  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -74,7 +74,7 @@ class Sides:
     def __init__(self, role: str, videos: int, seed: int = 0) -> None:
         self.role = role
         self.state = filled(release_shapes(role))
-        self.detector: Detector = (load_teacher if role == "teacher" else load_student)(self.state)
+        self.detector: AVadCLIP = (load_teacher if role == "teacher" else load_student)(self.state)
         self.trained = {k: v for k, v in self.state.items() if not k.startswith("clipmodel.")}
         for tensor in self.trained.values():
             tensor.requires_grad_()
@@ -107,15 +107,16 @@ class Sides:
 
     def ours(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         teacher = self.role == "teacher"
-        out = self.detector(self.video, self.audio if teacher else None, self.lengths)
-        parts = losses.compute(
-            out,
-            self.labels,
-            self.lengths,
-            self.detector.settings.loss,
-            teacher_features=None if teacher else self.target,
-            alpha=self.detector.alpha,
+        batch = Batch(
+            video=self.video,
+            audio=self.audio if teacher else None,
+            lengths=self.lengths,
+            labels=self.labels,
         )
+        out = self.detector(batch)
+        if not teacher:
+            out = replace(out, teacher_features=self.target)
+        parts = self.detector.loss(out, batch)
         named = {
             "features": out.features,
             "text": out.class_embeddings,
@@ -223,7 +224,7 @@ def counted_steps(run: TrainingRun, shapes: list[tuple[int, int]]) -> list[float
             lengths=torch.full((videos,), snippets),
             labels=torch.eye(len(XD_CLASSES))[:videos],
         )
-        found.append(counted(lambda b=batch: run.one_step(b, None)))
+        found.append(counted(lambda b=batch: run.one_step(b)))
     costs = np.linalg.solve(np.array([terms(*p) for p in probes], float), np.array(found))
     return [float(costs @ terms(*shape)) for shape in shapes]
 
@@ -331,13 +332,14 @@ def inference(table: Table, times: int) -> None:
     sides.detector.eval()
     video, audio = (torch.randn(1, literal.LENGTH, literal.WIDTH) for _ in range(2))
     lengths = torch.tensor([literal.LENGTH])
+    batch = Batch(video=video, audio=audio, lengths=lengths)
     with torch.no_grad():
 
         def theirs() -> dict[str, Tensor]:
             return literal.teacher(sides.state, video, audio, lengths.tolist())
 
         def ours() -> Any:
-            return sides.detector(video, audio, lengths)
+            return sides.detector(batch)
 
         one, two = theirs(), ours()
         gap = max(_gap(two.features, one["features"]), _gap(two.alignment_logits, one["alignment"]))
@@ -350,7 +352,6 @@ def paper(table: Table, batch: int, times: int) -> None:
     """Form "paper" on XD-Violence's lengths, a video; the literal float32 step computes 256
     snippets of each. The forms differ on purpose, so outputs are not compared."""
     sides = Sides("teacher", batch)
-    clip = {"dim": literal.WIDTH}
     runs = {}
     for precision in ("bf16", "float32"):
         settings = make_config(form="paper", scale="xd", precision=precision, batch_size=batch)
@@ -360,12 +361,12 @@ def paper(table: Table, batch: int, times: int) -> None:
             sides.detector.textual_prompt.prompts,
         )
         runs[precision] = TrainingRun(settings, detector.train(), CPU)
-    bags = bench.synthetic_bags(settings.with_(**clip), videos=8 * batch, crops=1)
+    bags = bench.synthetic_bags(settings, videos=8 * batch, crops=1)
     # One pool of eight batches, sorted by length before it is cut, as training does it.
     queue = shuffled_batches(bags, batch, torch.Generator().manual_seed(0))
     videos, spent = sum(map(len, queue)), dict.fromkeys(runs, 0.0)
     for run in runs.values():
-        run.one_step(bags.batch(queue[0]), None)
+        run.one_step(bags.batch(queue[0]))
     sides.literal_step()
     slow = []
     # The literal step costs the same whatever the lengths; it is timed between ours.
@@ -377,7 +378,7 @@ def paper(table: Table, batch: int, times: int) -> None:
             slow.append(time.perf_counter() - began)
         for precision, run in runs.items():
             began = time.perf_counter()
-            run.one_step(bags.batch(index), None)
+            run.one_step(bags.batch(index))
             spent[precision] += time.perf_counter() - began
     theirs = statistics.median(slow) / batch
     for precision, run in runs.items():

@@ -6,16 +6,14 @@ import json
 
 import numpy as np
 import pytest
+from scipy.special import logit
 
-from avadclip_lite.config import XD_CLASSES
 from avadclip_lite.evaluate import Predictions
 from avadclip_lite.video.thresholds import (
     alarm_curve,
-    alarm_curves,
-    class_scores,
+    detector_curve,
     read_threshold,
-    runs_above,
-    save_thresholds,
+    save_threshold,
 )
 
 # two videos of 6 and 4 snippets; one event each, and one alarm at the end of the first video that
@@ -23,13 +21,6 @@ from avadclip_lite.video.thresholds import (
 SCORES = np.array([0.1, 0.8, 0.9, 0.2, 0.3, 0.7, 0.6, 0.1, 0.4, 0.4])
 OFFSETS = np.array([0, 6, 10])
 EVENTS = np.array([[2, 4], [8, 10]])
-
-
-def test_runs_do_not_cross_from_video_to_video():
-    first, end = runs_above(SCORES, 0.6, OFFSETS)
-    assert list(zip(first, end, strict=True)) == [(1, 3), (5, 6), (6, 7)]
-    first, end = runs_above(SCORES, 0.6)
-    assert list(zip(first, end, strict=True)) == [(1, 3), (5, 7)]
 
 
 def test_a_curve_worked_by_hand():
@@ -96,45 +87,63 @@ def test_curves_against_a_loop():
             assert (rate, recall) == (false / 2.0, found)
 
 
-def test_class_scores_share_the_confidence_out():
-    probabilities = np.array([[0.5, 0.3, 0.2], [0.0, 0.0, 1.0]])
-    got = class_scores(np.array([0.8, 0.5]), probabilities)
-    np.testing.assert_allclose(got, [[0.48, 0.32], [0.0, 0.5]])
+def test_the_strict_end_of_a_long_recording_is_exact():
+    """26 hours: 140,400 snippets, 25 false alarms above the bulk of what happens, and 100 events of
+    which 85 peak above all but those. What is wanted lies among the highest 110 scores."""
+    rng = np.random.default_rng(0)
+    scores = rng.normal(-5, 1, 140_400)
+    scores[rng.choice(700, 25, replace=False) * 200 + 100] = rng.uniform(4, 5, 25)
+    events = np.arange(100)[:, None] * 1404 + [37, 45]
+    for k, (first, end) in enumerate(events):
+        scores[first:end] = -6
+        scores[first + 3] = rng.uniform(3, 3.5) if k < 85 else -6
+    point = alarm_curve(scores, np.array([0, 140_400]), events, hours=26.0).pick(1)
+    assert point.recall >= 0.85 and point.false_alarms_per_hour == pytest.approx(1.0, abs=0.1)
+    counted = brute_force(scores, np.array([0, 140_400]), events.tolist(), point.threshold)
+    assert counted == (round(26 * point.false_alarms_per_hour), point.recall)
+
+
+def test_saturated_confidences_are_told_apart(tmp_path):
+    """Every confidence of the second half is 1.0 in float32, the false alarms' too."""
+    logits = np.concatenate([np.full(50, -3), np.arange(20, 45, 0.5)]).astype(np.float32)
+    found = Predictions(names=["a"], lengths=np.array([100]), anomaly_logits=logits, alignment=None)
+    assert (found.anomaly[50:] == 1).all()
+    curve = detector_curve(found, [[("B1", 16 * 90, 16 * 100)]], stride=16)
+    save_threshold(tmp_path, curve, 0)
+    assert read_threshold(tmp_path) == logits[89]  # the lowest next to the event
+    assert curve.pick(0).recall == 1
 
 
 def predictions() -> Predictions:
-    alignment = np.zeros((10, len(XD_CLASSES)), np.float32)
-    alignment[:, 0] = 0.5
-    alignment[:6, 1] = 0.5  # fighting in the first video
-    alignment[6:, 2] = 0.5  # shooting in the second
     return Predictions(
-        names=["a", "b"], lengths=np.array([6, 4]), anomaly=SCORES, alignment=alignment
+        names=["a", "b"],
+        lengths=np.array([6, 4]),
+        anomaly_logits=logit(SCORES),
+        alignment=None,
     )
 
 
-def test_curves_of_classes_and_hours_of_video():
+def test_events_in_frames_and_hours_of_video():
     segments = [[("B1", 40, 50)], [(None, 32, 64)]]  # snippets 2 and 3, and 8 and 9
-    curves = alarm_curves(predictions(), segments, XD_CLASSES, 16, frame_rate=2.0)
-    assert list(curves) == ["any", "B1"]
-    assert curves["any"].hours == pytest.approx(160 / 2 / 3600)
+    curve = detector_curve(predictions(), segments, 16, frame_rate=2.0)
+    assert curve.hours == pytest.approx(160 / 2 / 3600) and curve.events == 2
     by_hand = alarm_curve(SCORES, OFFSETS, EVENTS, hours=160 / 2 / 3600)
-    np.testing.assert_allclose(curves["any"].per_hour, by_hand.per_hour)
-    fighting = curves["B1"]
-    assert fighting.events == 1
-    false = dict(zip(np.round(fighting.thresholds, 1), fighting.per_hour, strict=True))
-    assert false[0.7] * fighting.hours == pytest.approx(1)
-    assert false[0.1] * fighting.hours == pytest.approx(2)  # not snippet 6: that is no fighting
+    np.testing.assert_allclose(curve.per_hour, by_hand.per_hour)
+    np.testing.assert_allclose(curve.recall, by_hand.recall)
 
 
-def test_thresholds_are_saved_with_the_detector(tmp_path):
+def test_the_threshold_is_saved_with_the_detector(tmp_path):
     assert read_threshold(tmp_path) is None
     segments = [[("B1", 40, 50)], [("B2", 32, 64)]]
-    curves = alarm_curves(predictions(), segments, XD_CLASSES, 16)
-    hours = curves["any"].hours
-    saved = save_thresholds(tmp_path, curves, 1 / hours, split="test")
-    assert saved["points"]["any"]["threshold"] == 0.7 and saved["split"] == "test"
-    assert read_threshold(tmp_path) == 0.7
+    curve = detector_curve(predictions(), segments, 16)
+    saved = save_threshold(tmp_path, curve, 1 / curve.hours, split="test")
+    point = saved["points"]["any"]
+    assert point["threshold"] == pytest.approx(0.7) and saved["split"] == "test"
+    assert read_threshold(tmp_path) == point["logit"] == logit(0.7)
     assert json.loads((tmp_path / "thresholds.json").read_text()) == saved
+    old = {"points": {"any": {"threshold": 0.7}}}  # as written by e281ea6
+    (tmp_path / "thresholds.json").write_text(json.dumps(old))
+    assert read_threshold(tmp_path) == logit(0.7)
     (tmp_path / "thresholds.json").write_text("{}")
     with pytest.raises(ValueError, match="thresholds.json is damaged"):
         read_threshold(tmp_path)

@@ -1,0 +1,32 @@
+"""AVVD-style: HL-Net that also names what it finds (after Wu, Liu and Liu, IEEE TMM 2022).
+
+The idea of AVVD: split the task in two, coarse violent-frame detection and fine violent-event
+detection. Each class is named and localised under the same weak labels, without any text. The three
+relation branches of HL-Net serve both.
+
+A RECONSTRUCTION in that spirit, for no code exists: HL-Net's trunk and online head; one more output
+a class; the fine loss is MIL-Align without words. It reproduces nobody's number. Left out: whatever
+the paper changed in the trunk.
+"""
+
+from torch import Tensor
+
+from avadclip_lite import losses
+from avadclip_lite.baselines import common, hl_net
+
+
+@common.register("avvd_style")
+class AVVDStyle(hl_net.HLNet):
+    """See the module. ``alignment_logits`` (B, T, C) are the class outputs, normal first."""
+
+    class Options(hl_net.HLNet.Options):
+        fine: float = 1.0  # weight of the class-wise task
+
+    def named_classes(self, context: common.Context) -> int:
+        return len(context.classes)
+
+    def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
+        """HL-Net's parts, and ``fine``."""
+        parts, lengths = super().loss(output, batch), output.mask.sum(dim=1)
+        fine = losses.mil_align(output.alignment_logits, batch.labels, lengths).cross_entropy
+        return parts | {"fine": fine, "total": parts["total"] + self.options.fine * fine}

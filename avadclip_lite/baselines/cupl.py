@@ -1,0 +1,137 @@
+"""CUPL: complete and uncertain pseudo labels (Zhang et al., CVPR 2023).
+
+The idea: self-training makes snippet labels with MIL and then trains on them, but MIL lights up
+only the most obvious part of an event, and all labels are trusted alike. Here several heads are
+pushed apart, so that together they cover more of the event (completeness). Monte-Carlo dropout
+tells which labels are stable; only those are trained on, and the new classifier relabels.
+
+RECONSTRUCTED: the release holds the second stage's network alone (``context_pairs``, ``Refiner``:
+exact). The first stage, its losses (the diversity is that of CMCS, CVPR 2019), the share kept and
+the schedule are ours: stage 1 for half of the epochs, then rounds of equal length.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avadclip_lite.baselines import common
+from avadclip_lite.baselines.deepmil import RankingMLP, ranking_hinge
+
+
+def context_pairs(x: Tensor, window: int = 5) -> Tensor:
+    """Each snippet beside the mean of the (up to five) before it; the first beside itself. Strictly
+    causal. x (B, T, D) -> (B, T, 2D)."""
+    count = torch.arange(x.shape[1], device=x.device).clamp(1, window)[:, None]
+    before = F.avg_pool1d(F.pad(x.mT, (window, -1)), window, stride=1).mT * window / count
+    return torch.cat([x, torch.cat([x[:, :1], before[:, 1:]], dim=1)], dim=-1)
+
+
+class Refiner(nn.Module):
+    """The released classifier, dropout 0.8: pairs (..., 2D) -> logits (..., 2), normal first."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(2 * dim, 512), nn.Linear(512, 32), nn.Linear(32, 2)
+        self.drop = nn.Dropout(0.8)
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        return self.fc3(self.drop(self.fc2(self.drop(F.relu(self.fc1(pairs))))))
+
+
+@common.register("cupl")
+class CUPL(common.Baseline):
+    """See the module. Training sees bags of ``bins`` means; the output is then (B, J)."""
+
+    class Options(common.Options):
+        bins: int = 32
+        heads: int = 2
+        diversity: float = 0.2
+        balance: float = 0.2
+        rounds: int = 3
+        passes: int = 20  # with dropout on, to see which labels are stable
+        ranking: float = 0.0  # weight of the hinge in the second stage
+
+    def build(self, dim: int, context: common.Context) -> None:
+        heads = (RankingMLP(self.width, 0.6) for _ in range(self.options.heads))
+        self.heads, self.refiner = nn.ModuleList(heads), Refiner(self.width)
+        self.register_buffer("round", torch.tensor(0))  # 0: stage 1; saved with the weights
+        self.labels = self.kept = torch.zeros(0, self.options.bins)  # (R, J)
+
+    def forward(self, batch: common.Batch) -> common.Traced:
+        x, mask = self.inputs(batch, bins=self.options.bins)
+        logits = self.logits(x)
+        return self.output(logits.mean(dim=0), mask, rows=logits.sigmoid())
+
+    def logits(self, x: Tensor) -> Tensor:
+        """x (B, T, D) -> (H, B, T): of the heads, or in the second stage of the refiner alone."""
+        if not self.round:
+            return torch.stack([head(x) for head in self.heads])
+        normal, anomalous = self.refiner(context_pairs(x)).unbind(dim=-1)
+        return (anomalous - normal)[None]
+
+    def start_epoch(self, epoch: int, bags: common.TrainingSet) -> None:
+        """A new round: label all bags with the present network, then train a fresh refiner."""
+        later, rounds = self.settings.train.epochs // 2, self.options.rounds
+        first = self.settings.train.epochs - later
+        due = sum(epoch >= first + k * later // rounds for k in range(rounds))
+        if due > int(self.round):
+            self.relabel(bags)
+            self.round.fill_(due)
+            for layer in (self.refiner.fc1, self.refiner.fc2, self.refiner.fc3):
+                layer.reset_parameters()
+
+    @torch.no_grad()
+    def relabel(self, bags: common.TrainingSet) -> None:
+        """Labels (R, J) of all bags, and which of them are stable under dropout."""
+        found = []
+        for index in torch.arange(len(bags)).split(256):
+            batch = bags.batch(index).to(self.round.device)
+            x, _ = self.train().inputs(batch, bins=self.options.bins)
+            draws = [self.logits(x).mean(dim=0).sigmoid() for _ in range(self.options.passes)]
+            label, certain = most_certain(torch.stack(draws))
+            if not self.round:
+                label = scaled(self.eval().logits(x).sigmoid().mean(dim=0))
+            normal = common.is_normal(batch.labels)[:, None]
+            found.append((label.masked_fill(normal, 0.0), (certain | normal).float()))
+        self.labels, self.kept = (torch.cat(part) for part in zip(*found, strict=True))
+
+    def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
+        """Stage 1: rank, diversity, balance. Later: refine, and rank if it is asked for."""
+        options, rows, normal = self.options, output.traces["rows"], common.is_normal(batch.labels)
+        mean = rows.mean(dim=0)
+        rank = ranking_hinge(mean[~normal], mean[normal], all_pairs=False)
+        if not self.round:
+            diversity, balance = completeness(rows[:, ~normal])
+            total = rank + options.diversity * diversity + options.balance * balance
+            return {"rank": rank, "diversity": diversity, "balance": balance, "total": total}
+        kept, label = (part.to(mean.device)[batch.index] for part in (self.kept, self.labels))
+        refine = common.cross_entropy(mean[kept > 0], label[kept > 0])
+        return {"rank": rank, "refine": refine, "total": refine + options.ranking * rank}
+
+    def training_state(self) -> dict[str, Tensor]:
+        return {"labels": self.labels, "kept": self.kept}
+
+    def load_training_state(self, state: dict[str, Tensor]) -> None:
+        self.labels, self.kept = state["labels"], state["kept"]
+
+
+def completeness(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """How alike the heads' score rows (H, B, T) of anomalous videos are (cosine, over pairs), and
+    how unequal their means: without the second, one head can satisfy the first by dying."""
+    norm, level = rows.norm(dim=-1), rows.mean(dim=-1)
+    cosine = torch.einsum("hbt,gbt->hgb", rows, rows) / (norm[:, None] * norm[None] + 1e-6)
+    first, second = torch.triu_indices(len(rows), len(rows), offset=1)
+    return cosine[first, second].mean(), (level - level.mean(dim=0)).abs().mean()
+
+
+def scaled(rows: Tensor) -> Tensor:
+    """Score rows (B, T), each stretched to [0, 1]."""
+    low, high = rows.amin(dim=-1, keepdim=True), rows.amax(dim=-1, keepdim=True)
+    return (rows - low) / (high - low).clamp_min(torch.finfo(rows.dtype).tiny)
+
+
+def most_certain(draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (B, T) over passes (M, B, T), and the half of each row that varies least."""
+    order = draws.std(dim=0, correction=0).argsort(dim=-1, stable=True)
+    kept = order[:, : -(-draws.shape[-1] // 2)]
+    return draws.mean(dim=0), torch.zeros_like(order, dtype=torch.bool).scatter(1, kept, True)

@@ -1,0 +1,109 @@
+"""HL-Net: three graphs over the snippets, and a light online student (Wu et al., ECCV 2020).
+
+The idea: with XD-Violence came the first large weakly labelled *audio-visual* set and the proof
+that sound helps. Snippets are the nodes of three graphs (alike in features, near in time, alike in
+provisional scores), through which a snippet borrows evidence before the top ones are picked. A
+causal head is taught by the graph network, so that a video can be scored while it plays.
+
+As released: a residual in every graph layer, softmaxes that are close to uniform, a distance graph
+that is not normalised (``distance``), padding that leaks in training (``padding``). Sound is
+concatenated natively. Left out: weights that the release saves and never uses; crops.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avadclip_lite.baselines import common
+from avadclip_lite.temporal import distance_adjacency, similarity_adjacency
+
+
+class GraphBranch(nn.Module):
+    """Two graph layers on one relation; the first one's residual is a convolution over time."""
+
+    def __init__(self, dim: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Parameter(nn.init.xavier_uniform_(torch.empty(dim, width)))
+        self.second = nn.Parameter(nn.init.xavier_uniform_(torch.empty(width, width)))
+        self.residual, self.drop = nn.Conv1d(dim, width, 5, padding=2), nn.Dropout(dropout)
+
+    def forward(self, h: Tensor, graph: Tensor, keep: Tensor) -> Tensor:
+        """h (B, T, D), graph (B, T, T) or (T, T), keep (B, T, 1) -> (B, T, width)."""
+        y = self.drop(F.relu(graph @ (h @ self.first) + self.residual(h.mT).mT)) * keep
+        return self.drop(F.relu(graph @ (y @ self.second) + y))
+
+
+@common.register("hl_net")
+class HLNet(common.Baseline):
+    """See the module. ``anomaly_logits`` are the offline ones; traces hold the online ones."""
+
+    paired = False
+    rates = {"online": 0.5}
+
+    class Options(common.Options):
+        modality: Literal["vision", "audio_visual"] = "audio_visual"
+        longest: int = 200  # longer bags are thinned in training
+        width: int = 128
+        dropout: float = 0.6
+        threshold: float = 0.7  # similarities at or below it are cut, before the softmax
+        distance: Literal["released", "rows"] = "released"  # rows: each row sums to one
+        padding: Literal["leaking", "masked"] = "leaking"
+        distillation: float = 5.0
+
+    def build(self, dim: int, context: common.Context) -> None:
+        width, dropout = self.options.width, self.options.dropout
+        self.fuse1, self.fuse2 = nn.Linear(self.width, 512), nn.Linear(512, width)
+        self.online1, self.online2 = nn.Linear(width, 64), nn.Linear(64, 32)
+        self.online_score = nn.Conv1d(32, 1, 5)
+        names = ("similarity", "distance", "score")
+        self.graphs = nn.ModuleDict({k: GraphBranch(width, 32, dropout) for k in names})
+        self.classifier = nn.Linear(3 * 32, 1 + self.named_classes(context))
+        self.drop = nn.Dropout(dropout)
+        common.xavier_start(self, zero_bias=False)
+
+    def named_classes(self, context: common.Context) -> int:
+        """Outputs of the classifier beside the anomaly logit."""
+        return 0
+
+    def forward(self, batch: common.Batch) -> common.Traced:
+        x, mask = self.inputs(batch, longest=self.options.longest)
+        keep = self.visible(mask)[..., None].to(x.dtype)
+        h = self.drop(F.relu(self.fuse2(self.drop(F.relu(self.fuse1(x)))))) * keep
+        online = F.relu(self.online2(F.relu(self.online1(h)))) * keep
+        online = self.online_score(F.pad(online.mT, (4, 0))).squeeze(1)  # sees t - 4 to t
+        graphs = self.relations(x, online.detach(), mask)
+        branches = [branch(h, graphs[name], keep) for name, branch in self.graphs.items()]
+        logits = self.classifier(torch.cat(branches, dim=-1))
+        classes, traces = logits[..., 1:], {"online": online, "fused": h}
+        classes = classes if classes.shape[-1] else None
+        return common.Traced(
+            anomaly_logits=logits[..., 0], mask=mask, alignment_logits=classes, traces=traces
+        )
+
+    def relations(self, x: Tensor, online: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """The three graphs (B, T, T): features' cosines, distance in time, agreement of scores."""
+        score, valid = online.sigmoid(), mask[:, None, :] * mask[:, :, None]
+        agreement = 1 - (score[:, :, None] - score[:, None, :]).abs()
+        agreement = torch.sigmoid((agreement - 0.5) / 0.1)
+        agreement = agreement.masked_fill(~mask[:, None, :], torch.finfo(x.dtype).min)
+        distance = distance_adjacency(x.shape[1], device=x.device, dtype=x.dtype)
+        if self.options.distance == "rows":
+            distance = distance * mask[:, None, :]
+            distance = distance / distance.sum(dim=-1, keepdim=True)
+        similarity = similarity_adjacency(x, mask, self.options.threshold)
+        score = agreement.softmax(dim=-1) * valid
+        return {"similarity": similarity, "distance": distance, "score": score}
+
+    def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
+        """Parts: offline and online cross-entropy of the Top-K bag, distillation (unweighted)."""
+        online, mask, labels = output.traces["online"], output.mask, batch.labels
+        # one-sided as released: no (1 - p) log(1 - q), so it can only push the student up
+        cross = -output.confidence.detach() * F.logsigmoid(online) * mask
+        distillation = (cross.sum(dim=1) / mask.sum(dim=1)).mean()
+        offline = common.bag_cross_entropy(output.anomaly_logits, mask, labels)
+        online = common.bag_cross_entropy(online, mask, labels)
+        total = offline + online + self.options.distillation * distillation
+        parts = {"offline": offline, "online": online, "distillation": distillation}
+        return parts | {"total": total}

@@ -1,0 +1,72 @@
+"""Ju-like: prompts and a light Transformer, without a design for MIL (after Ju et al., ECCV 2022).
+
+The idea: adapt frozen CLIP to video with almost nothing trained, a few learned vectors around each
+class name and one or two Transformer layers over the features. One recipe serves recognition,
+localisation and retrieval. For this field it is the row "plain adaptation of CLIP".
+
+The release holds the classifier of trimmed clips (``readout="mean"``: features are pooled, then
+compared with the words; exact). How it was trained on bags for the tables was never published, so
+``readout="mil"`` is OUR RECONSTRUCTION: snippets are compared, then pooled by MIL-Align. The
+difference between the two is the lesson of MIL. Left out: random clips.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avadclip_lite import losses
+from avadclip_lite.baselines import common
+from avadclip_lite.temporal import WindowBlock, zero_padding
+
+
+@common.register("ju_like")
+class JuLike(common.Baseline):
+    """See the module. The anomaly score is 1 - P(normal)."""
+
+    optimizer = torch.optim.AdamW
+    paired, needs_text, frozen = False, True, ("words.tower.",)
+
+    class Options(common.Options):
+        modality: Literal["vision"] = "vision"
+        readout: Literal["mil", "mean"] = "mil"
+        layers: int = 2
+        heads: int = 8
+        temperature: float = 0.07
+
+    def build(self, dim: int, context: common.Context) -> None:
+        self.max_snippets = self.settings.model.max_snippets
+        self.positions = nn.Parameter(torch.empty(self.max_snippets, dim).normal_(std=0.01))
+        blocks = (WindowBlock(dim, self.options.heads) for _ in range(self.options.layers))
+        self.blocks, self.words = nn.ModuleList(blocks), self.class_words(context)
+
+    def forward(self, batch: common.Batch) -> common.Traced:
+        x, mask = self.inputs(batch)
+        x, words = x + self.positions[: x.shape[1]], self.words()
+        for block in self.blocks:
+            x = block(x, mask)
+        clip = zero_padding(x, mask).sum(dim=1) / mask.sum(dim=1, keepdim=True)  # (B, D)
+        logits = self.compare(x, words)  # (B, T, C)
+        return common.Traced(
+            anomaly_logits=logits[..., 1:].logsumexp(dim=-1) - logits[..., 0],
+            mask=mask,
+            alignment_logits=logits,
+            features=x,
+            class_embeddings=words,
+            traces={"clip": self.compare(clip, words)},
+        )
+
+    def compare(self, x: Tensor, words: Tensor) -> Tensor:
+        """Cosines over the temperature: x (..., D), words (C, D) -> (..., C)."""
+        unit = F.normalize(x.float(), dim=-1) @ F.normalize(words.float(), dim=-1).T
+        return unit / self.options.temperature
+
+    def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
+        """One part: the cross-entropy of the whole video's classes."""
+        logits, lengths = output.alignment_logits, output.mask.sum(dim=1)
+        total = losses.mil_align(logits, batch.labels, lengths).cross_entropy
+        if self.options.readout == "mean":
+            shares = losses.label_distribution(batch.labels)
+            total = F.cross_entropy(output.traces["clip"], shares)
+        return {"alignment": total, "total": total}

@@ -1,0 +1,162 @@
+"""MACIL-SD: contrast between what is seen and what is heard (Yu et al., ACM MM 2022).
+
+The idea: sound and picture of an event need not coincide, and Top-K MIL treats all other snippets
+alike. So in each modality the network's own scores form violent, normal and background groups; the
+violent group of one is pulled to the other's and away from the rest (InfoNCE). A vision-only
+network trains beside it and is averaged into it after every epoch ("self-distillation").
+
+As released, the contrast mixes up the streams' outputs (``swap``), trusts the network's verdict
+where labels are at hand (``groups``), and padding leaks in training. Left out: weights that are
+never used. ``modality="vision"`` is the vision-only network alone.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avadclip_lite.baselines import common
+from avadclip_lite.losses import topk_mean
+from avadclip_lite.temporal import length_mask
+
+EPOCHS = 50  # published; what depends on the epoch is stretched over those of the settings
+
+
+class Stream(nn.Module):
+    """Projections, one attention layer that asks in one modality and is answered in another (or in
+    the same), and a score. Only queries are normalised; no positions."""
+
+    def __init__(self, dim: int, hidden: int, heads: int, dropout: float, *, audio: bool) -> None:
+        super().__init__()
+        self.project = nn.Linear(dim, hidden)
+        self.project_audio = nn.Linear(dim, hidden) if audio else None
+        self.norm1, self.norm2 = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
+        self.attention = nn.MultiheadAttention(hidden, heads, dropout, batch_first=True)
+        self.ffn1, self.ffn2 = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
+        self.score, self.drop = nn.Linear(hidden, 1), nn.Dropout(dropout)
+        one = nn.Linear(hidden, hidden)  # released: query, key, value and output start as copies
+        start = (one.weight.repeat(3, 1), one.bias.repeat(3), one.weight, one.bias)
+        names = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
+        self.attention.load_state_dict(dict(zip(names, start, strict=True)))
+
+    def forward(self, x: Tensor, memory: Tensor, keys: Tensor) -> Tensor:
+        """x, memory (B, T, H), keys (B, T) True where to look -> (B, T, H)."""
+        asked = self.norm1(x)
+        x = x + self.drop(self.attention(asked, memory, memory, ~keys, need_weights=False)[0])
+        return x + self.drop(self.ffn2(self.drop(F.relu(self.ffn1(self.norm2(x))))))
+
+
+@common.register("macil_sd")
+class MACILSD(common.Baseline):
+    """See the module. The snippet logit is the sum of both streams' logits."""
+
+    paired = False
+
+    class Options(common.Options):
+        modality: Literal["vision", "audio_visual"] = "audio_visual"
+        longest: int = 200  # longer bags are thinned in training
+        width: int = 128
+        heads: int = 4
+        dropout: float = 0.1
+        temperature: float = 0.1
+        contrast: float = 1.5  # weight, reached after 15 of 50 epochs
+        swap: bool = True  # the visual output where the *sound* is violent, and vice versa
+        groups: Literal["predicted", "labels"] = "predicted"
+        padding: Literal["leaking", "masked"] = "leaking"
+        averaging: float = 0.045  # 0: the "light" model
+
+    def build(self, dim: int, context: common.Context) -> None:
+        sizes = (dim, self.options.width, self.options.heads, self.options.dropout)
+        both = self.options.modality == "audio_visual"
+        self.audio_visual = Stream(*sizes, audio=True) if both else None
+        self.vision = Stream(*sizes, audio=False)
+        self.rates = {"vision.": 0.2} if both else {}
+        self.published_epoch = 0.0
+
+    def forward(self, batch: common.Batch) -> common.Traced:
+        x, mask = self.inputs(batch, longest=self.options.longest)
+        keys, net = self.visible(mask), self.audio_visual
+        v = self.vision.project(x[..., : self.settings.model.dim])
+        vision = self.vision.score(self.vision(v, v, keys)).squeeze(-1)
+        if net is None:
+            return self.output(vision, mask, vision=vision)
+        v, a = x.chunk(2, dim=-1)
+        v, a = net.project(v), net.project_audio(a)
+        traces = {"vision": vision, "v": net(v, a, keys), "a": net(a, v, keys)}
+        l_v, l_a = (net.score(traces[stream]).squeeze(-1) for stream in ("v", "a"))
+        return self.output(l_v + l_a, mask, p_v=l_v.sigmoid(), p_a=l_a.sigmoid(), **traces)
+
+    def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
+        """Parts: vision (cross-entropy of the vision-only network); with sound bce, c1 to c4 and
+        their weighted sum audio_visual; total (the two networks share nothing)."""
+        traces, mask, labels = output.traces, output.mask, batch.labels
+        vision = common.bag_cross_entropy(traces["vision"], mask, labels)
+        if self.audio_visual is None:
+            return {"vision": vision, "total": vision}
+        bce = common.bag_cross_entropy(output.anomaly_logits, mask, labels)
+        violent = topk_mean(output.anomaly_logits, mask.sum(dim=1)) > 0
+        if self.options.groups == "labels":
+            violent = ~common.is_normal(labels)
+        terms = self.contrast(traces, mask, violent)
+        both = bce + min(self.options.contrast, 0.1 * self.published_epoch) * sum(terms)
+        parts = {f"c{n}": term for n, term in enumerate(terms, start=1)}
+        return parts | {"bce": bce, "audio_visual": both, "vision": vision, "total": both + vision}
+
+    def contrast(self, traces: dict[str, Tensor], mask: Tensor, violent: Tensor) -> list[Tensor]:
+        """The four InfoNCE terms c1 to c4; zeros unless there are bags of both kinds."""
+        if violent.all() or not violent.any():
+            return [traces["v"].new_zeros(())] * 4
+        streams = ("v", "a") if self.options.swap else ("a", "v")
+        (audio, *audio_rest), (video, *video_rest) = (
+            _groups(traces[stream], traces[ranking], mask, violent)
+            for stream, ranking in zip(streams, ("p_a", "p_v"), strict=True)
+        )
+        heat = self.options.temperature
+        terms = [_info_nce(audio, video, negatives, heat) for negatives in video_rest]
+        return terms + [_info_nce(video, audio, negatives, heat) for negatives in audio_rest]
+
+    def start_epoch(self, epoch: int, bags: common.TrainingSet) -> None:
+        self.published_epoch = epoch * EPOCHS / self.settings.train.epochs
+        for group in self.groups:  # a cosine over 60 epochs, of which 50 are run
+            group["lr"] *= (1 + math.cos(math.pi * self.published_epoch / 60)) / 2
+
+    def kept_share(self) -> float:
+        """What the audio-visual network keeps of itself after a published epoch: 0.91 to 1."""
+        phase = math.pi * self.published_epoch / EPOCHS
+        return 1 - self.options.averaging * (1 + math.cos(phase))
+
+    @torch.no_grad()
+    def end_epoch(self, epoch: int) -> None:
+        """The vision-only weights are averaged into their namesakes, less and less."""
+        kept = self.kept_share() ** (EPOCHS / self.settings.train.epochs)
+        other = dict(self.vision.named_parameters())
+        for name, weight in self.audio_visual.named_parameters() if self.audio_visual else ():
+            if name in other:
+                weight.lerp_(other[name], 1 - kept)
+
+
+def _groups(rows: Tensor, scores: Tensor, mask: Tensor, violent: Tensor) -> tuple[Tensor, ...]:
+    """Rows (n, H) of (B, T, H), ranked by scores (B, T): violent (a bag's mean of its top K, K
+    times), background (bottom K of every bag) and normal (top K of the other bags)."""
+    lengths = mask.sum(dim=1)
+    count = torch.minimum(lengths // 16 + 1, lengths)
+    chosen = length_mask(count, int(count.max()))
+
+    def best(ranking: Tensor) -> Tensor:
+        at = ranking.masked_fill(~mask, -torch.inf).topk(chosen.shape[1], dim=1).indices
+        return rows.gather(1, at[..., None].expand(-1, -1, rows.shape[2]))
+
+    top = best(scores)
+    mean = (top * chosen[..., None]).sum(dim=1) / count[:, None]
+    repeated = mean[violent].repeat_interleave(count[violent], dim=0)
+    return repeated, best(-scores)[chosen], top[~violent][chosen[~violent]]
+
+
+def _info_nce(query: Tensor, positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """InfoNCE of unit rows: query, positive (n, H) in pairs, negatives (m, H) for all."""
+    query, positive, negatives = (F.normalize(x, dim=-1) for x in (query, positive, negatives))
+    right = (query * positive).sum(dim=-1, keepdim=True)
+    logits = torch.cat([right, query @ negatives.T], dim=-1) / temperature
+    return -logits.log_softmax(dim=-1)[:, 0].mean()

@@ -1,0 +1,126 @@
+"""RTFM: the length of the features chooses the snippets (Tian et al., ICCV 2021).
+
+The idea: early in training scores are noise, so RTFM selects snippets by the *magnitude* of their
+features. It trains the magnitudes, long for anomalous videos and short for normal ones, and takes
+the mean of the top three in place of one maximum. A multi-scale temporal network (dilated
+convolutions, a non-local block) makes features that know their neighbours.
+
+As released, which is not the text in several places; the options name them. Left out: the loader's
+crops (``encode`` takes them).
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avadclip_lite.baselines import common
+
+
+class MultiScale(nn.Module):
+    """Three dilated convolutions and a non-local block side by side, joined, plus the input."""
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        dilated = (nn.Conv1d(dim, width, 3, padding=d, dilation=d) for d in (1, 2, 4))
+        self.dilated = nn.ModuleList(dilated)
+        self.dilated_norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(3))
+        self.reduce = nn.Conv1d(dim, width, 1, bias=False)
+        self.theta, self.phi, self.g = (nn.Conv1d(width, width // 2, 1) for _ in range(3))
+        self.non_local_out = nn.Conv1d(width // 2, width, 1)
+        self.non_local_norm = nn.BatchNorm1d(width)
+        self.join = nn.Conv1d(4 * width, dim, 3, padding=1, bias=False)
+        self.join_norm = nn.BatchNorm1d(dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x (N, T, D), mask (N, T) bool -> (N, T, D), zero outside the mask."""
+        keep = mask[:, None, :].to(x.dtype)  # (N, 1, T)
+        x = x.mT * keep
+        pairs = zip(self.dilated, self.dilated_norms, strict=True)
+        scales, u = [norm(F.relu(conv(x))) for conv, norm in pairs], F.relu(self.reduce(x))
+        scales = torch.cat([*scales, u + self.non_local(u, keep)], dim=1)
+        return ((self.join_norm(F.relu(self.join(scales * keep))) + x) * keep).mT
+
+    def non_local(self, u: Tensor, keep: Tensor) -> Tensor:
+        """Every snippet takes from all: dot products over the length, without a softmax."""
+        relation = self.theta(u).mT @ self.phi(u) / keep.sum(dim=-1, keepdim=True)  # (N, T, T)
+        return self.non_local_norm(self.non_local_out((self.g(u) * keep) @ relation.mT))
+
+
+@common.register("rtfm")
+class RTFM(common.Baseline):
+    """See the module. Training sees bags of ``bins`` means; the output is then (B, J)."""
+
+    head = (512, 128)  # widths of the classifier
+
+    class Options(common.Options):
+        bins: int = 32
+        top: int = 3
+        branch_width: int = 0  # of a scale; 0: a quarter of the input's
+        dropout: float = 0.7
+        prune: bool = True  # released: dropout on the *candidates* too, unmentioned in the text
+        margin: float = 100.0  # made for I3D; CLIP's features are ten long
+        margin_form: Literal["released", "hinge"] = "released"  # hinge: the text's equation
+        margin_weight: float = 1e-4
+        sparsity: float = 8e-3
+        smoothness: float = 8e-4
+        across_videos: bool = True  # released: one video's end is tied to the next one's start
+
+    def build(self, dim: int, context: common.Context) -> None:
+        dim, (wide, narrow) = self.width, self.head
+        self.drop = drop = nn.Dropout(self.options.dropout)
+        self.multi_scale = MultiScale(dim, self.options.branch_width or dim // 4)
+        self.classifier = nn.Sequential(
+            *(nn.Linear(dim, wide), nn.ReLU(), drop),
+            *(nn.Linear(wide, narrow), nn.ReLU(), drop),
+            nn.Linear(narrow, 1),
+        )
+        common.xavier_start(self, zero_bias=True)
+        # so that the non-local block begins as zero, and its inner weights without a gradient
+        nn.init.zeros_(self.multi_scale.non_local_norm.weight)
+
+    def forward(self, batch: common.Batch) -> common.Traced:
+        x, mask = self.inputs(batch, bins=self.options.bins)
+        traces = self.encode(x[:, None], mask)
+        return self.output(traces["logits"][:, 0], mask, **traces)
+
+    def encode(self, x: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """x (B, crops, T, D), mask (B, T): features and logits for each crop, and the means over
+        crops of scores and magnitudes (B, T)."""
+        crops = x.shape[1]
+        features = self.drop(self.multi_scale(x.flatten(0, 1), mask.repeat_interleave(crops, 0)))
+        features = features.unflatten(0, (-1, crops))
+        logits = self.classifier(features).squeeze(-1)
+        scores, magnitudes = logits.sigmoid().mean(dim=1), features.norm(dim=-1).mean(dim=1)
+        return {"features": features, "logits": logits, "scores": scores, "magnitudes": magnitudes}
+
+    def select(self, traces: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Bag scores (B,) and features (B, crops, top, D) of the snippets of largest magnitude; one
+        choice a video, shared by its crops."""
+        longest, features = traces["magnitudes"], traces["features"]
+        if self.options.prune:
+            longest = longest * self.drop(torch.ones_like(longest))
+        top = longest.topk(self.options.top, dim=1).indices
+        at = top[:, None, :, None].expand(-1, features.shape[1], -1, features.shape[3])
+        return traces["scores"].gather(1, top).mean(dim=1), features.gather(2, at)
+
+    def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
+        """Parts: bce, magnitude (unweighted), main (both), smooth, sparsity (weighted), total. The
+        i-th anomalous video is paired with the i-th normal one."""
+        options, normal = self.options, common.is_normal(batch.labels)
+        bag, chosen = self.select(output.traces)
+        length = chosen.mean(dim=2).norm(dim=-1)  # (B, crops): the norm of the mean, as released
+        high, low = length[~normal], length[normal]
+        magnitude = ((options.margin - high).abs() + low).square().mean()
+        if options.margin_form == "hinge":
+            magnitude = F.relu(options.margin - high + low).mean()
+        scores = output.traces["scores"][~normal]
+        row = scores.flatten()[None] if options.across_videos else scores
+        bce = common.cross_entropy(bag, (~normal).to(bag.dtype))
+        smooth = options.smoothness * row.diff(dim=1).square().sum()
+        sparsity = options.sparsity * scores.norm()
+        main = bce + options.margin_weight * magnitude
+        parts = {"bce": bce, "magnitude": magnitude, "main": main, "smooth": smooth}
+        return parts | {"sparsity": sparsity, "total": main + smooth + sparsity}

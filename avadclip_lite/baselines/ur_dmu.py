@@ -1,0 +1,155 @@
+"""UR-DMU: two memories, one of the normal and one of the abnormal (Zhou, Yu and Yang, AAAI 2023).
+
+The idea: earlier methods look hard at the abnormal and take the normal for granted. Here learned
+prototypes of *both* are kept, and each snippet is asked how well either memory explains it. What
+the normal memory gives back is a distribution (mean and variance, sampled in training), so that
+camera cuts and other harmless variation do not become anomalies.
+
+As released; two slips are options: the distance attention is normalised by columns, which dims the
+ends of a video (``attention``), and the divergence is summed over time where a variational model
+sums over channels (``divergence``). Left out: crops as a fourth axis.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avadclip_lite.baselines import common
+from avadclip_lite.temporal import distance_adjacency
+
+
+def distance_attention(mask: Tensor, kind: str) -> Tensor:
+    """exp(-|i - j| / e) over the snippets that exist, normalised: mask (B, T) -> (B, T, T)."""
+    near = distance_adjacency(mask.shape[1], device=mask.device) * mask[:, None, :]
+    total = near.sum(dim=-1, keepdim=True)
+    return near / (total.mT if kind == "columns" else total)
+
+
+class GlobalLocalBlock(nn.Module):
+    """Pre-norm attention, half of each head by content and half by distance; feed-forward."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.drop = heads, nn.Dropout(dropout)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkvt, self.out = nn.Linear(width, 4 * width, bias=False), nn.Linear(2 * width, width)
+        self.ffn1, self.ffn2 = nn.Linear(width, width), nn.Linear(width, width)
+
+    def attend(self, x: Tensor, mask: Tensor, distance: Tensor) -> Tensor:
+        """x (B, T, W), mask (B, T), distance (B, T, T) -> (B, T, W), before the residual."""
+        parts = self.qkvt(self.norm1(x)).unflatten(-1, (4, self.heads, -1))
+        query, key, value, local = parts.permute(2, 0, 3, 1, 4)  # (B, heads, T, W / heads) each
+        mixed = F.scaled_dot_product_attention(query, key, value, mask[:, None, None, :])
+        mixed = torch.cat([mixed, distance[:, None] @ local], dim=-1)
+        return self.drop(self.out(mixed.transpose(1, 2).flatten(2)))
+
+    def forward(self, x: Tensor, mask: Tensor, distance: Tensor) -> Tensor:
+        x = x + self.attend(x, mask, distance)
+        return x + self.drop(self.ffn2(self.drop(F.gelu(self.ffn1(self.norm2(x))))))
+
+
+class Memory(nn.Module):
+    """Learned prototypes (slots, W), read through a sigmoid: every slot answers for itself."""
+
+    def __init__(self, slots: int, width: int) -> None:
+        super().__init__()
+        self.slots = nn.Parameter(torch.empty(slots, width).uniform_(-(width**-0.5), width**-0.5))
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """z (B, T, W) -> attention (B, T), mean over the best slots, and what is read (B, T, W)."""
+        answers = torch.sigmoid(z @ self.slots.T / z.shape[-1] ** 0.5)
+        best = answers.topk(len(self.slots) // 16 + 1, dim=-1).values.mean(dim=-1)
+        return best, answers @ self.slots
+
+
+@common.register("ur_dmu")
+class URDMU(common.Baseline):
+    """See the module. Training sees bags of ``bins`` means; the output is then (B, J)."""
+
+    class Options(common.Options):
+        bins: int = 200
+        width: int = 512
+        heads: int = 4
+        blocks: int = 2
+        slots: int = 60  # of each memory
+        dropout: float = 0.5
+        margin: float = 100.0  # made for I3D: never reached by what is read here
+        attention: Literal["columns", "rows"] = "columns"
+        divergence: Literal["time", "channels"] = "time"  # summed over; averaged over the other
+
+    def build(self, dim: int, context: common.Context) -> None:
+        o = self.options
+        self.embed = nn.Conv1d(self.width, o.width, 3, padding=1)
+        blocks = (GlobalLocalBlock(o.width, o.heads, o.dropout) for _ in range(o.blocks))
+        self.blocks = nn.ModuleList(blocks)
+        self.abnormal, self.normal = Memory(o.slots, o.width), Memory(o.slots, o.width)
+        self.mean, self.log_variance = nn.Linear(o.width, o.width), nn.Linear(o.width, o.width)
+        self.classifier = nn.Sequential(nn.Linear(2 * o.width, 128), nn.ReLU(), nn.Linear(128, 1))
+
+    def encode(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x (B, T, D) zero outside the mask -> z (B, T, W)."""
+        z, distance = F.relu(self.embed(x.mT)).mT, distance_attention(mask, self.options.attention)
+        for block in self.blocks:
+            z = block(z, mask, distance)
+        return z
+
+    def forward(self, batch: common.Batch) -> common.Traced:
+        x, mask = self.inputs(batch, bins=self.options.bins)
+        z = self.encode(x, mask)
+        if self.training:
+            return self.training_pass(z, mask, common.is_normal(batch.labels))
+        read = self.mean(self.abnormal(z)[1]) + self.mean(self.normal(z)[1])
+        return self.output(self.classifier(torch.cat([z, read], dim=-1)).squeeze(-1), mask)
+
+    def training_pass(
+        self, z: Tensor, mask: Tensor, normal: Tensor, noise: Tensor | None = None
+    ) -> common.Traced:
+        """What the normal memory reads in normal videos is drawn anew each time; ``noise`` is unit
+        normal (normal videos, T, W)."""
+        (att_a, aug_a), (att_n, aug_n) = self.abnormal(z), self.normal(z)
+        mu_n, read = self.mean(aug_n), self.mean(aug_a)
+        mu, v = mu_n[normal], self.log_variance(aug_n[normal])
+        drawn = mu + (torch.randn_like(mu) if noise is None else noise) * torch.exp(v / 2)
+        both = read + mu_n.masked_scatter(normal[:, None, None], drawn)
+        logits = self.classifier(torch.cat([z, both], dim=-1)).squeeze(-1)
+        traces = {"z": z, "att_a": att_a, "att_n": att_n, "aug_a": aug_a, "read": read}
+        return self.output(logits, mask, mu=mu, v=v, drawn=drawn, **traces)
+
+    def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
+        """Parts, unweighted: anomaly; the memory terms P_anomaly_NonA (some snippet does not match
+        the normal memory), A_on_A, N_on_N, A_on_N; triplet, kl, distance; total."""
+        t, normal, bce = output.traces, common.is_normal(batch.labels), common.cross_entropy
+        k = output.mask.shape[1] // 16 + 1
+        att_aa, att_an = t["att_a"][~normal], t["att_a"][normal]
+        att_na, att_nn = t["att_n"][~normal], t["att_n"][normal]
+        z_a, z_n = t["z"][~normal], t["z"][normal]
+        rows = (_top_rows(z_n, att_nn, k), _top_rows(z_a, att_na, k), _top_rows(z_a, att_aa, k))
+        divergence = -0.5 * (1 + t["v"] - t["mu"].square() - t["v"].exp())  # (b, T, W)
+        far = _top_rows(t["read"][~normal], att_aa, k).norm(dim=-1)
+        near = _top_rows(t["drawn"], att_nn, k).norm(dim=-1)
+        memories = {
+            "P_anomaly_NonA": bce(_top_mean(1 - att_na, k), 1.0),
+            "A_on_A": bce(_top_mean(att_aa, k), 1.0),
+            "N_on_N": bce(att_nn, 1.0),
+            "A_on_N": bce(att_an, 0.0),
+        }
+        parts = memories | {
+            "anomaly": bce(_top_mean(output.confidence, k), (~normal).float()),
+            "triplet": F.triplet_margin_loss(*(F.normalize(row, dim=-1) for row in rows)),
+            "kl": divergence.sum(dim=1 if self.options.divergence == "time" else 2).mean(),
+            "distance": F.relu(self.options.margin - far + near).mean(),
+        }
+        total = parts["anomaly"] + 0.1 * (sum(memories.values()) + parts["triplet"])
+        return parts | {"total": total + 1e-3 * parts["kl"] + 1e-4 * parts["distance"]}
+
+
+def _top_mean(scores: Tensor, k: int) -> Tensor:
+    return scores.topk(k, dim=1).values.mean(dim=1)
+
+
+def _top_rows(rows: Tensor, ranking: Tensor, k: int) -> Tensor:
+    """Mean (B, W) of the k rows (B, T, W) that rank highest (B, T)."""
+    at = ranking.topk(k, dim=1).indices[..., None].expand(-1, -1, rows.shape[2])
+    return rows.gather(1, at).mean(dim=1)

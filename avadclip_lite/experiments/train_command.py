@@ -1,0 +1,65 @@
+"""``python -m avadclip_lite train``, and fields of the configuration on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from typing import Any
+
+from avadclip_lite.config import add_device_argument, make_config
+from avadclip_lite.dataset import FeatureStore
+from avadclip_lite.evaluate import evaluate
+from avadclip_lite.train import SHOWN, fit, load
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``python -m avadclip_lite train``."""
+    parser.description = "Train a detector on a feature store and score it on the test split."
+    parser.add_argument("--data", required=True, help="the feature store")
+    parser.add_argument("--out", required=True, help="the run's folder; an interrupted run goes on")
+    parser.add_argument("--form", default="paper", help="paper or released")
+    parser.add_argument("--scale", default="soundstage", help="soundstage or xd")
+    parser.add_argument("--role", default="audio_visual", help="audio_visual, vision or audio")
+    parser.add_argument("--teacher", help="folder of the trained teacher, for a student")
+    parser.add_argument("--text", help="text tower: soundstage, clip or random")
+    add_device_argument(parser)
+    add_field_argument(parser)
+
+
+def add_field_argument(parser: argparse.ArgumentParser) -> None:
+    """The option ``-s FIELD VALUE``; ``chosen_fields`` reads it."""
+    shown = {"metavar": ("FIELD", "VALUE"), "help": "a field of the configuration, as JSON or text"}
+    parser.add_argument("-s", "--set", nargs=2, action="append", default=[], **shown)
+
+
+def chosen_fields(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of the configuration by name, as ``-s`` gave them: JSON, or else the text."""
+    fields: dict[str, Any] = {}
+    for name, word in args.set:
+        try:
+            value = json.loads(word)
+        except ValueError:
+            value = word
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    return fields
+
+
+def main(args: argparse.Namespace) -> int:
+    """Train, then print the test metrics. Bad input raises ``ValueError``."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    chosen = {"device": args.device} | chosen_fields(args)
+    settings = make_config(form=args.form, scale=args.scale, role=args.role, **chosen)
+    store = FeatureStore.open(args.data)
+    teacher = None if args.teacher is None else load(args.teacher)
+    result = fit(settings, store, text=args.text, teacher=teacher, out=args.out)
+    print(f"epoch {result.chosen_epoch} kept, {result.seconds:.0f} s, in {result.out}")
+    if settings.train.selection == "test":
+        print("chosen on the test set: these numbers are optimistic")
+    if not any(row.split == "test" for row in store.videos):
+        print(f"{store.path} has no test split: nothing to score")
+        return 0
+    metrics = evaluate(result.model, store, precision=settings.train.precision).metrics
+    for name in (name for name in SHOWN if name in metrics):
+        print(f"{name:24s}{100 * metrics[name]:7.2f} %")
+    return 0

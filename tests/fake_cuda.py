@@ -1,0 +1,152 @@
+"""A GPU that is not there: tensors that have a shape, a type and the device "cuda", and no content.
+
+    with fake_cuda() as move:
+        detector = move(detector)            # any module, tensor or Batch
+        TrainingRun(settings, detector, torch.device("cuda")).one_step(move(batch))
+
+torch's fake tensors refuse what would mix devices. They say nothing of types that a matrix product
+would refuse, so that is refused here. Gradients: torch's engine asks the driver, so the graph is
+walked here, node by node, with the checks of the engine. What the package asks of the *content* of
+a tensor has no answer; ``CONTENT`` lists each such question, its stand-in and the reason why it is
+asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+ONE_TYPE = {  # operations whose floating-point arguments must have one type
+    "mm",
+    "bmm",
+    "addmm",
+    "baddbmm",
+    "convolution",
+    "convolution_backward",
+    "native_layer_norm",
+    "searchsorted",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_attention_math",
+}
+
+
+def _numpy(tensor: Tensor, **_: Any) -> np.ndarray:
+    """An array of zeros; as torch does, only from the host and only without a graph."""
+    if tensor.device.type != "cpu":
+        raise TypeError(f"can't convert {tensor.device} tensor to numpy; use Tensor.cpu() first")
+    if tensor.requires_grad:
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad")
+    return np.zeros(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+
+
+CONTENT: dict[str, tuple[Callable, str]] = {
+    "numpy": (_numpy, "scores leave for the host, to be written and measured there"),
+    "tolist": (lambda t: np.zeros(tuple(t.shape)).tolist(), "an epoch's losses, once an epoch"),
+    "__bool__": (lambda t: True, "a text tower checks token ids once, when it looks them up"),
+}
+
+
+class _OneType(TorchDispatchMode):
+    """Refuses what a GPU would: a product of a float32 and a bfloat16 matrix."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: Any = None
+    ) -> Any:
+        if func.overloadpacket.__name__ in ONE_TYPE:
+            kinds = {t.dtype for t in args if isinstance(t, Tensor) and t.is_floating_point()}
+            if len(kinds) > 1:
+                raise RuntimeError(f"{func} mixes {sorted(map(str, kinds))}")
+        return func(*args, **kwargs or {})
+
+
+def backward(loss: Tensor) -> None:
+    """``loss.backward()`` without torch's engine: every node is called with its gradients, which
+    have the shape, the type and the device that it saw on the way forward."""
+    order: list[Any] = []
+    seen: set[Any] = set()
+    stack = [(loss.grad_fn, False)]
+    while stack:
+        node, finished = stack.pop()
+        if finished:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack += [(n, False) for n, _ in node.next_functions if n is not None]
+    gradients: dict[Any, dict[int, Tensor]] = defaultdict(dict)
+    gradients[loss.grad_fn][0] = torch.ones_like(loss)
+    with torch.no_grad():
+        for node in reversed(order):
+            have, metadata = gradients.pop(node, {}), node._input_metadata
+            if not have:
+                continue
+            if hasattr(node, "variable"):
+                leaf, gradient = node.variable, have[0]
+                assert gradient.shape == leaf.shape and gradient.device == leaf.device
+                assert gradient.dtype == leaf.dtype
+                leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+                continue
+            out = node(*(have.get(i) for i in range(len(metadata))))
+            results = out if isinstance(out, tuple) else (out,)
+            for gradient, (target, place) in zip(results, node.next_functions, strict=True):
+                if target is None or gradient is None:
+                    continue
+                wanted = target._input_metadata[place]
+                if tuple(gradient.shape) != tuple(wanted.shape):
+                    gradient = gradient.sum_to_size(wanted.shape)
+                assert gradient.device == wanted.device, f"{node}: {gradient.device}"
+                gradient = gradient.to(wanted.dtype)
+                before = gradients[target].get(place)
+                gradients[target][place] = gradient if before is None else before + gradient
+
+
+@contextlib.contextmanager
+def fake_cuda() -> Iterator[Callable[[Any], Any]]:
+    """While this is open, "cuda" is a device of tensors without content; gives the function that
+    moves a module, a tensor or a batch there."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def fake(tensor: Tensor) -> Tensor:
+        if isinstance(tensor, FakeTensor):
+            return tensor.to("cuda")
+        return mode.from_tensor(tensor.detach()).to("cuda")
+
+    def move(value: Any) -> Any:
+        if isinstance(value, nn.Module):
+            with torch.utils._mode_utils.no_dispatch():
+                value = copy.deepcopy(value)
+            for module in value.modules():
+                for name, parameter in module._parameters.items():
+                    if parameter is not None:
+                        moved = nn.Parameter(fake(parameter), parameter.requires_grad)
+                        module._parameters[name] = moved
+                for name, buffer in module._buffers.items():
+                    module._buffers[name] = None if buffer is None else fake(buffer)
+            return value
+        if is_dataclass(value):
+            return type(value)(**{f.name: move(getattr(value, f.name)) for f in fields(value)})
+        return fake(value) if isinstance(value, Tensor) else value
+
+    with contextlib.ExitStack() as stack:
+        enter = stack.enter_context
+        enter(mode)  # first: it looks whether a driver is there
+        enter(_OneType())
+        # autocast asks the driver as well
+        enter(mock.patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False))
+        enter(mock.patch("torch.cuda.is_bf16_supported", lambda *_: True))
+        enter(mock.patch.object(Tensor, "backward", backward))
+        for name, (stand_in, _) in CONTENT.items():
+            enter(mock.patch.object(FakeTensor, name, stand_in, create=True))
+        yield move
