@@ -120,22 +120,20 @@ def test_a_notebook_gets_what_it_declares(two: list[Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("words", "message"),
     [
-        ({"extra": [("epoch", "3")]}, r"'epoch'; known: data, epochs, factor, form, scale, seed"),
-        ({"extra": [("epochs", "three")]}, "epochs wants int, got 'three'"),
-        ({"extra": [("epochs", "0")]}, "TrainConfig.epochs must be at least 1, got 0"),
-        ({"extra": [("epochs", "1"), ("epochs", "2")]}, "epochs was given twice"),
-        ({"extra": [("form", "mine")]}, "form must be one of paper, released, got 'mine'"),
-        ({"extra": [("form", "paper")], "form": "paper"}, "--form or as -p form, not both"),
-        ({"extra": [("scale", "huge")]}, "scale must be one of .*, got 'huge'"),
-        ({"data": Path("nowhere")}, "no feature store at nowhere"),
-        ({"extra": [("data", "nowhere")]}, "no feature store at nowhere"),
+        ([("epoch", "3")], r"'epoch'; known: data, epochs, factor, form, scale, seed"),
+        ([("epochs", "three")], "epochs wants int, got 'three'"),
+        ([("epochs", "0")], "TrainConfig.epochs must be at least 1, got 0"),
+        ([("epochs", "1"), ("epochs", "2")], "epochs was given twice"),
+        ([("form", "mine")], "form must be one of paper, released, got 'mine'"),
+        ([("scale", "huge")], "scale must be one of .*, got 'huge'"),
+        ([("data", "nowhere")], "no feature store at nowhere"),
     ],
 )
-def test_bad_parameters_are_refused(two: list[Path], options: dict, message: str) -> None:
+def test_bad_parameters_are_refused(two: list[Path], words: list, message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        parameters.settle_parameters(two, **options)
+        parameters.settle_parameters(two, words)
 
 
 def test_a_store_must_have_the_width_of_the_scale(tmp_path: Path) -> None:
@@ -151,12 +149,13 @@ def test_a_store_must_have_the_width_of_the_scale(tmp_path: Path) -> None:
     store = tmp_path / "store"
     tiny_store(store)
     with pytest.raises(ValueError, match="are 8 wide, but --scale xd expects 512"):
-        parameters.settle_parameters([path], data=store, scale="xd")
-    given = parameters.settle_parameters([path], data=store, extra=[("dim", "8")])
+        parameters.settle_parameters([path], [("data", str(store)), ("scale", "xd")])
+    words = [("data", str(store)), ("dim", "8")]
+    given = parameters.settle_parameters([path], words)
     assert given == {"01_first": {"data": str(store), "dim": 8}}
     (store / "manifest.csv").unlink()
     with pytest.raises((ValueError, FileNotFoundError), match="store"):
-        parameters.settle_parameters([path], data=store, extra=[("dim", "8")])
+        parameters.settle_parameters([path], words)
 
 
 def declared(**values: object) -> dict[str, object]:
@@ -219,7 +218,10 @@ def test_papermill_itself_may_give_lists_as_text(two: list[Path], tmp_path: Path
 
 def test_an_option_that_no_chosen_notebook_reads_is_refused(two: list[Path]) -> None:
     with pytest.raises(ValueError, match="no chosen notebook has a parameter 'form'"):
-        parameters.settle_parameters(two[:1], form="paper")
+        run.run(out=two[0].parents[1] / "out", folder=two[0].parent, only=["01"], form="paper")
+    words = {"form": "paper", "extra": [("form", "paper")]}
+    with pytest.raises(ValueError, match="form was given twice, with -p or as --form"):
+        run.run(out=two[0].parents[1] / "out", folder=two[0].parent, **words)
 
 
 def test_nothing_starts_when_a_parameter_is_bad(two: list[Path], tmp_path: Path) -> None:

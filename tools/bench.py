@@ -29,6 +29,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from avadclip_lite import train
@@ -155,6 +156,7 @@ class StepTiming:
 
     name: str
     step_ms: float  # median over the timed steps
+    operations: float  # that torch dispatches a step, views aside: what a GPU's host has to launch
     tflop: float  # a step, counted, mean of a few
     tflop_per_second: float
     ceiling_tflop_per_second: float  # of a large matrix product in the same precision
@@ -163,7 +165,7 @@ class StepTiming:
 
     def line(self) -> str:
         return (
-            f"{self.name:26s}{self.step_ms:9.1f}{self.tflop:8.3f}{self.tflop_per_second:9.2f}"
+            f"{self.name:26s}{self.step_ms:9.1f}{self.operations:8.0f}{self.tflop:8.3f}{self.tflop_per_second:9.2f}"
             f"{self.ceiling_tflop_per_second:9.2f}{100 * self.waiting_share:8.1f}%"
             f"{self.peak_gib:7.2f}"
         )
@@ -218,6 +220,18 @@ def matmul_rate(device: torch.device, precision: str, size: int = 0) -> float:
     return 2 * size**3 / best / 1e12
 
 
+class Dispatched(TorchDispatchMode):
+    """Counts the operations that torch dispatches while this is open, views aside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **kwargs or {})
+
+
 def measure_steps(name: str, settings: Config, bags: TrainingSet, *, steps: int) -> StepTiming:
     """Time training steps of ``settings`` on ``bags``, wherever those are."""
     device = bags.device
@@ -229,7 +243,7 @@ def measure_steps(name: str, settings: Config, bags: TrainingSet, *, steps: int)
         torch.cuda.reset_peak_memory_stats(device)
     for index in queue[:WARM_UP]:
         run.one_step(bags.batch(index))
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, Dispatched() as dispatched:
         for index in queue[WARM_UP : WARM_UP + COUNTED]:
             run.one_step(bags.batch(index))
     tflop = counter.get_total_flops() / COUNTED / 1e12
@@ -247,6 +261,7 @@ def measure_steps(name: str, settings: Config, bags: TrainingSet, *, steps: int)
     return StepTiming(
         name=name,
         step_ms=1e3 * step,
+        operations=dispatched.count / COUNTED,
         tflop=tflop,
         tflop_per_second=tflop / step,
         ceiling_tflop_per_second=matmul_rate(device, settings.train.precision),
@@ -353,7 +368,7 @@ def main(args: argparse.Namespace) -> int:
             )
         if args.steps and store is not None:
             print(
-                f"\n{'a step':26s}{'ms':>9s}{'TFLOP':>8s}{'TFLOP/s':>9s}{'ceiling':>9s}"
+                f"\n{'a step':26s}{'ms':>9s}{'ops':>8s}{'TFLOP':>8s}{'TFLOP/s':>9s}{'ceiling':>9s}"
                 f"{'waiting':>9s}{'GiB':>7s}"
             )
             rows = store.indices("train")[: 4000 if cuda else 400]

@@ -242,9 +242,11 @@ def run(
     data = data.resolve() if data else None
     if seeds == 1 or seeds < 0:  # 0: none were asked for
         raise ValueError(f"--seeds must be at least 2, got {seeds}: an interval needs two")
+    options = {"form": form, "scale": scale, "data": data and str(data)}
     if seeds and any("seeds" in read_parameters(path) for path in chosen):
-        extra = [*extra, ("seeds", ",".join(map(str, range(seeds))))]
-    given = settle_parameters(chosen, form=form, scale=scale, data=data, extra=extra)
+        options["seeds"] = ",".join(map(str, range(seeds)))
+    words = [(name, word) for name, word in options.items() if word is not None]
+    given = settle_parameters(chosen, [*extra, *words])
     out = out.resolve()
     with _sole_run(out):
         results = results_path()

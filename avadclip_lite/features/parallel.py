@@ -41,12 +41,12 @@ def parallel_map(
     calls = [delayed(call)(task) for task in tasks]
     connection, options = _connect(backend, address)
     with connection:
-        with parallel_config(backend, n_jobs=jobs if backend == "loky" else -1, **options):
-            in_order = "list" if backend == "ray" else "generator"
-            parallel = Parallel(return_as=in_order, batch_size=1)
+        jobs = jobs if backend == "loky" else -1
+        with parallel_config(backend, n_jobs=jobs, **options):
+            parallel = Parallel(return_as="list" if backend == "ray" else "generator", batch_size=1)
             # ray's joblib backend hands over whole lists only: go in rounds
-            size = 4 * effective_n_jobs() if backend == "ray" else len(calls)
-        for start in range(0, len(calls), max(size, 1)):
+            size = 4 * effective_n_jobs() if backend == "ray" else max(len(calls), 1)
+        for start in range(0, len(calls), size):
             yield from parallel(calls[start : start + size])
 
 

@@ -39,8 +39,8 @@ class StoreWriter:
             writer.add(name=..., label="B2-G-0", split="train", video=x, audio=y)
             writer.finish()
 
-    ``dtype``: "float16", "float32", None takes the first row's. ``inputs``: text that identifies
-    what is written. A writer that finds a partial store of the same kind and inputs goes on after
+    ``dtype``: of the features, "float16" or "float32". ``inputs``: text that identifies what is
+    written. A writer that finds a partial store of the same kind and inputs goes on after
     it, and ``(name, crop) in writer`` tells which rows are there. ``overwrite``: ``finish()`` may
     replace a store; other files in that folder stay. ``buffer``: bytes of features held in memory
     until they make a part file, which a process that is killed loses; 0: each row is on disk when
@@ -56,7 +56,7 @@ class StoreWriter:
         dim: int,
         stride: int,
         encoder: str,
-        dtype: Literal["float16", "float32"] | None = None,
+        dtype: Literal["float16", "float32"] = "float32",
         inputs: str = "",
         overwrite: bool = False,
         buffer: int = 0,
@@ -67,14 +67,12 @@ class StoreWriter:
             raise StoreError(f"{self.path} is already a feature store; delete it or choose another")
         if self.path.is_file():
             raise StoreError(f"{self.path} is a file; a store is a folder")
-        if any("-" in code or code == "0" for code in classes.codes):
-            raise StoreError(f"class codes must not contain '-' or be '0', got {classes.codes}")
-        if dtype not in (None, *_DTYPES):
+        if dtype not in _DTYPES:
             raise StoreError(f"dtype must be float16 or float32, got {dtype!r}")
         self.classes, self.dim, self.stride = classes, dim, stride
         self._kind = {"format": dataset.FORMAT, "classes": asdict(classes), "dim": dim}
         self._kind |= {"stride": stride, "encoder": encoder}
-        self._inputs, self._dtype, self._buffer = inputs, dtype, buffer
+        self._inputs, self._dtype, self._buffer = inputs, _DTYPES[dtype], buffer
         self._flag_names: list[str] = []  # decided by the first row
         self._rows: dict[tuple[str, int], dict[str, Any]] = {}
         self._first_of: dict[str, dict[str, Any]] = {}  # the first row of each video
@@ -150,9 +148,6 @@ class StoreWriter:
         row |= {"video_rows": len(video), "audio_rows": 0 if audio is None else len(audio)}
         check_events(segments, self.classes, len(video), self.stride, where)
         given = {"video": video} if audio is None else {"video": video, "audio": audio}
-        if self._dtype is None:
-            half = all(array.dtype == np.float16 for array in given.values())
-            self._dtype = "float16" if half else "float32"
         arrays = {k: self._features(array, f"{where}: {k} features") for k, array in given.items()}
         if audio is not None and abs(len(video) - len(audio)) > 1:
             raise StoreError(
@@ -194,10 +189,10 @@ class StoreWriter:
     def _features(self, array: np.ndarray, what: str) -> np.ndarray:
         """A copy in the store's dtype, checked."""
         check_features(array, self.dim, what, content=False)
-        if self._dtype == "float16" and array.dtype != np.float16:
+        if array.dtype.itemsize > 2 == self._dtype.itemsize:
             raise StoreError(f"{what} are {array.dtype} and the store is float16; use float32")
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, and is refused
-            array = np.array(array, dtype=_DTYPES[self._dtype], order="C")
+            array = np.array(array, dtype=self._dtype, order="C")
         check_features(array, self.dim, what)
         return array
 
@@ -214,12 +209,15 @@ class StoreWriter:
 
     # -- part files
 
+    def _head(self) -> str:
+        return json.dumps([self._kind, self._inputs, self._dtype.name])
+
     def _flush(self) -> None:
         """Make a part file of the pending rows; where that fails, they stay pending."""
         if not self._pending:
             return
-        told = {"head": [self._kind, self._inputs], "dtype": self._dtype}
-        told |= {"flags": self._flag_names, "rows": [row for row, _ in self._pending]}
+        told = {"head": self._head(), "flags": self._flag_names}
+        told["rows"] = [row for row, _ in self._pending]
         arrays = {"told": np.frombuffer(json.dumps(told).encode(), np.uint8)}
         for kind in _ARRAYS:
             if blocks := [held[kind] for _, held in self._pending if kind in held]:
@@ -249,11 +247,10 @@ class StoreWriter:
         if (self.partial / "journal.jsonl").exists():
             raise StoreError(f"{self.partial} is an earlier version's; delete it to start over")
         for told, _ in self._read_parts():
-            same = told["head"] == json.loads(json.dumps([self._kind, self._inputs]))
-            if not same or self._dtype not in (None, told["dtype"]):
+            if told["head"] != self._head():
                 other = "was begun with other inputs or settings; delete it to start over"
                 raise StoreError(f"{self.partial} {other}")
-            self._dtype, self._flag_names = told["dtype"], told["flags"]
+            self._flag_names = told["flags"]
             for row in told["rows"]:
                 self._enter(row | {"segments": [tuple(event) for event in row["segments"]]})
         self._flushed = len(self._rows)
@@ -265,11 +262,11 @@ class StoreWriter:
 
     def _join(self) -> None:
         """Copy the parts, one after another, into the store's arrays."""
-        own, (snippets, tracks) = _DTYPES[self._dtype], self._used.values()
+        snippets, tracks = self._used.values()
         joined, at = {}, dict.fromkeys(_ARRAYS, 0)
         for kind, dtype, shape in (
-            ("video", own, (snippets, self.dim)),
-            ("audio", own, (tracks, self.dim)),
+            ("video", self._dtype, (snippets, self.dim)),
+            ("audio", self._dtype, (tracks, self.dim)),
             ("flags", np.uint8, (snippets, len(self._flag_names))),
         ):
             if all(shape):
@@ -296,10 +293,10 @@ class StoreWriter:
         table = pd.DataFrame(events, columns=["name", "code", "start", "end"])
         table.to_csv(self.partial / dataset.ANNOTATIONS, **options)
         # the digest: over every row but its source, the checksums of its features included
-        content = [self._kind, self._dtype, self._flag_names]
+        content = [self._kind, self._dtype.name, self._flag_names]
         content += [{key: row[key] for key in row if key != "source"} for row in rows]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        meta = self._kind | {"dtype": self._dtype, "rows": len(rows)}
+        meta = self._kind | {"dtype": self._dtype.name, "rows": len(rows)}
         meta |= {f"{kind}_snippets": count for kind, count in self._used.items()}
         meta |= {"flags": self._flag_names, "digest": digest[:12]}
         text = json.dumps(meta, indent=1) + "\n"
