@@ -95,7 +95,6 @@ def _name(role: Role) -> str:
 
 
 def _runs(path: Path) -> list[Path]:
-    """The folders of trained detectors at a path."""
     if path.is_file():
         how = f"python -m avadclip_lite import-checkpoint {path} --out RUN"
         raise ValueError(f"{path} is a file; convert a checkpoint of the authors first: {how}")
@@ -348,7 +347,6 @@ class StreamState:
             self._scored += 1
 
     def _tell_end(self) -> None:
-        """A run is over: which events it held is known now."""
         for event in self._events(self._scored):
             self._on_event("ends", event)
 

@@ -155,7 +155,6 @@ def _truth(
 
 @lru_cache(maxsize=1)
 def _encoders(which: str, weights: str, device: str) -> Encoders:
-    """Loaded once a process."""
     return load_encoders(which, weights=weights, device=device)
 
 
@@ -242,7 +241,6 @@ def extract_folder(
 
 
 def _stamp(path: Path) -> dict[str, Any]:
-    """What tells whether a file is as it was."""
     return {"bytes": path.stat().st_size, "readable": os.access(path, os.R_OK)}
 
 
