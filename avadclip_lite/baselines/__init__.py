@@ -4,7 +4,7 @@
     result = fit(settings, store)
 
 Importing this package registers them. AVCL (Meng et al., IEEE TMM 2025) is missing: no code,
-equation or size of it is public, so it cannot be rebuilt honestly; its printed numbers are quoted.
+equation or size of it is public, so it cannot be rebuilt honestly; its numbers are only quoted.
 """
 
 from typing import Any, NamedTuple
@@ -106,7 +106,7 @@ def configure(name: str, *, scale: Scale, **overrides: Any) -> Config:
 
     One rule scales every schedule: a system takes its published number of steps on XD-Violence, and
     an eighth of them on Soundstage, as AVadCLIP does. Batch size, optimiser, rate and decay are its
-    own. Epochs, that is looks at held-out videos, are everybody's. Without steps of its own a
+    own; epochs, that is looks at held-out videos, are everybody's. Without steps of its own a
     system takes AVadCLIP's recipe. Raises ``ValueError`` for an unknown name, field or option.
     """
     if name not in SYSTEMS:

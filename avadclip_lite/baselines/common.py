@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avadclip_lite.config import Config
-from avadclip_lite.config import _check as check_fields
+from avadclip_lite.config import Config, Section
 from avadclip_lite.dataset import Batch, TrainingSet
 from avadclip_lite.losses import topk_mean
 from avadclip_lite.model import Context, Detector, Output, register  # noqa: F401
@@ -24,7 +23,7 @@ from avadclip_lite.temporal import length_mask, zero_padding
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Section):
     """Hyperparameters of a system, checked when made; every subclass is a frozen dataclass."""
 
     modality: Literal["vision", "audio_visual"] = "vision"  # sound is concatenated, or native
@@ -34,7 +33,10 @@ class Options:
         dataclass(frozen=True, kw_only=True)(cls)
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
+        for name, value in vars(self).items():
+            if not isinstance(value, str) and value < 0:
+                raise ValueError(f"option {name} must not be negative, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

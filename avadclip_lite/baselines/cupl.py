@@ -7,7 +7,7 @@ tells which labels are stable; only those are trained on, and the new classifier
 
 RECONSTRUCTED: the release holds the second stage's network alone (``context_pairs``, ``Refiner``:
 exact). The first stage, its losses (the diversity is that of CMCS, CVPR 2019), the share kept and
-the schedule are ours: stage 1 for half of the epochs, then rounds of equal length.
+the schedule are ours: stage 1 for half of the epochs, then rounds of equal length. Left out: crops.
 """
 
 import torch

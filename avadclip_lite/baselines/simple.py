@@ -1,13 +1,12 @@
 """Four baselines without a paper: what the features and the labels are worth by themselves.
 
-``zero_shot`` compares each snippet with the class words; nothing is learned. ``linear_svm`` is a
-linear classifier of snippets that inherit their video's label: what it loses against MIL is the
-price of label noise. ``one_class_svm`` knows normal snippets alone: "unlike the training data" is a
-poor proxy of an anomaly. ``late_fusion`` averages the scores of two small networks, one a sense,
-each trained with Top-K MIL by itself.
+The ideas: ``zero_shot`` compares each snippet with the class words; nothing is learned.
+``linear_svm`` lets snippets inherit their video's label: what it loses against MIL is the price of
+label noise. ``one_class_svm`` knows normal snippets alone: "unlike the training data" is a poor
+proxy of an anomaly. ``late_fusion`` averages two small networks, one a sense, trained apart.
 
-The two support vector machines are scikit-learn's, fitted before the first epoch on unit-length
-snippets drawn at random; the loss of what has no gradient only reports how well bags are judged.
+The machines are scikit-learn's, fitted before the first epoch on unit-length snippets drawn at
+random; where nothing has a gradient, the loss only reports how well bags are judged.
 """
 
 from typing import Literal
@@ -25,11 +24,6 @@ class Fixed(common.Baseline):
 
     paired = False
 
-    class Options(common.Options):
-        snippets: int = 20_000  # at most so many are looked at
-        temperature: float = 0.07  # zero_shot
-        outliers: float = 0.1  # one_class_svm: share of normal snippets that may lie outside
-
     def batches(self, bags: common.TrainingSet, generator: torch.Generator) -> list[Tensor]:
         return super().batches(bags, generator)[:1]
 
@@ -37,24 +31,15 @@ class Fixed(common.Baseline):
         judged = common.bag_cross_entropy(output.anomaly_logits, output.mask, batch.labels).detach()
         return {"bags": judged, "total": judged.clone().requires_grad_()}
 
-    def draw(self, bags: common.TrainingSet, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit-length snippets (n, D) of the chosen bags, and their videos' labels (n,), 1 for
-        anomalous."""
-        rows, labels = [], []
-        for index in chosen.split(256):
-            batch = bags.batch(index)
-            x, mask = self.inputs(batch)
-            rows.append(F.normalize(x[mask], dim=-1).cpu())
-            labels.append((~common.is_normal(batch.labels))[:, None].expand_as(mask)[mask].cpu())
-        keep = torch.randperm(sum(map(len, rows)))[: self.options.snippets]
-        return torch.cat(rows)[keep], torch.cat(labels)[keep]
-
 
 @common.register("zero_shot")
 class ZeroShot(Fixed):
     """Softmax over the cosines with the class words; with sound, the mean of both cosines."""
 
     needs_text, frozen = True, ("words.tower.",)
+
+    class Options(common.Options):
+        temperature: float = 0.07
 
     def build(self, dim: int, context: common.Context) -> None:
         self.words = self.class_words(context, learned=False)
@@ -70,53 +55,58 @@ class ZeroShot(Fixed):
 
 
 @common.register("linear_svm")
-class LinearSVM(Fixed):
-    """See the module."""
-
-    def build(self, dim: int, context: common.Context) -> None:
-        self.score = nn.Linear(self.width, 1).requires_grad_(False)
-
-    def forward(self, batch: common.Batch) -> common.Traced:
-        x, mask = self.inputs(batch)
-        return self.output(self.score(F.normalize(x, dim=-1)).squeeze(-1), mask)
-
-    def start_epoch(self, epoch: int, bags: common.TrainingSet) -> None:
-        if epoch == 0:
-            from sklearn.svm import LinearSVC  # only training needs it
-
-            rows, labels = self.draw(bags, torch.arange(len(bags)))
-            svm = LinearSVC(dual="auto", random_state=0).fit(rows.numpy(), labels.numpy())
-            self.score.weight.copy_(torch.from_numpy(svm.coef_))
-            self.score.bias.copy_(torch.from_numpy(svm.intercept_))
-
-
 @common.register("one_class_svm")
-class OneClass(Fixed):
-    """Gaussian kernel on at most 2,000 normal snippets."""
+class SVM(Fixed):
+    """``kernel(x, support) dual + offset``: linear, or Gaussian on up to 2,000 normal snippets."""
+
+    class Options(common.Options):
+        snippets: int = 20_000  # at most so many are looked at
+        outliers: float = 0.1  # one_class_svm: share of normal snippets that may lie outside
 
     def build(self, dim: int, context: common.Context) -> None:
-        count = min(self.options.snippets, 2_000)
-        shapes = {"support": (count, self.width), "dual": (count,), "gamma": (), "offset": ()}
+        self.linear = self.settings.detector == "linear_svm"
+        rows = 1 if self.linear else min(self.options.snippets, 2_000)
+        shapes = {"support": (rows, self.width), "dual": (rows,), "gamma": (), "offset": ()}
         for name, shape in shapes.items():
             self.register_parameter(name, nn.Parameter(torch.zeros(shape), requires_grad=False))
 
     def forward(self, batch: common.Batch) -> common.Traced:
         x, mask = self.inputs(batch)
-        gap = torch.cdist(F.normalize(x, dim=-1), self.support).square()
-        return self.output(self.offset - torch.exp(-self.gamma * gap) @ self.dual, mask)
+        x = F.normalize(x, dim=-1)
+        gaussian = torch.exp(-self.gamma * torch.cdist(x, self.support).square())
+        kernel = x @ self.support.T if self.linear else gaussian
+        return self.output(kernel @ self.dual + self.offset, mask)
 
+    def draw(self, bags: common.TrainingSet) -> tuple[Tensor, Tensor]:
+        """Unit-length snippets (n, D), and whether their videos are anomalous (n,)."""
+        rows, labels = [], []
+        for index in torch.arange(len(bags)).split(256):
+            batch = bags.batch(index)
+            x, mask = self.inputs(batch)
+            rows.append(F.normalize(x[mask], dim=-1).cpu())
+            labels.append((~common.is_normal(batch.labels))[:, None].expand_as(mask)[mask].cpu())
+        keep = torch.randperm(sum(map(len, rows)))[: self.options.snippets]
+        return torch.cat(rows)[keep], torch.cat(labels)[keep]
+
+    @torch.no_grad()
     def start_epoch(self, epoch: int, bags: common.TrainingSet) -> None:
-        if epoch == 0:
-            from sklearn.svm import OneClassSVM
+        if epoch:
+            return
+        from sklearn import svm  # only training needs it
 
-            normal = common.is_normal(bags.labels.cpu()).nonzero().squeeze(1)
-            rows = self.draw(bags, normal)[0][: len(self.dual)]
+        rows, anomalous = self.draw(bags)
+        if self.linear:
+            fitted = svm.LinearSVC(dual="auto", random_state=0).fit(rows, anomalous)
+            support, dual, scale = fitted.coef_, [1.0], 1.0
+        else:
+            rows = rows[~anomalous][: len(self.dual)]
             self.gamma.fill_(1 / (rows.shape[1] * rows.var(correction=0)))  # "scale"
-            svm = OneClassSVM(gamma=float(self.gamma), nu=self.options.outliers).fit(rows.numpy())
-            count, scale = len(svm.support_vectors_), svm.dual_coef_.sum()  # no saturated logits
-            self.support[:count] = torch.from_numpy(svm.support_vectors_)
-            self.dual[:count] = torch.from_numpy(svm.dual_coef_[0] / scale)
-            self.offset.fill_(-float(svm.intercept_[0]) / scale)
+            fitted = svm.OneClassSVM(gamma=float(self.gamma), nu=self.options.outliers).fit(rows)
+            scale = -fitted.dual_coef_.sum()  # small logits: confidences stay apart
+            support, dual = fitted.support_vectors_, fitted.dual_coef_[0] / scale
+        self.support[: len(support)] = torch.as_tensor(support)
+        self.dual[: len(dual)] = torch.as_tensor(dual)
+        self.offset.fill_(float(fitted.intercept_[0]) / scale)
 
 
 @common.register("late_fusion")

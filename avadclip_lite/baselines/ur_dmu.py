@@ -112,7 +112,7 @@ class URDMU(common.Baseline):
         mu_n, read = self.mean(aug_n), self.mean(aug_a)
         mu, v = mu_n[normal], self.log_variance(aug_n[normal])
         drawn = mu + (torch.randn_like(mu) if noise is None else noise) * torch.exp(v / 2)
-        both = read + mu_n.masked_scatter(normal[:, None, None], drawn)
+        both = read + mu_n.masked_scatter(normal[:, None, None], drawn.to(mu_n.dtype))
         logits = self.classifier(torch.cat([z, both], dim=-1)).squeeze(-1)
         traces = {"z": z, "att_a": att_a, "att_n": att_n, "aug_a": aug_a, "read": read}
         return self.output(logits, mask, mu=mu, v=v, drawn=drawn, **traces)
