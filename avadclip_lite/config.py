@@ -74,7 +74,7 @@ CLASS_SETS = {"xd": XD_CLASSES, "cctv": CCTV_CLASSES}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Section:
+class Section:
     """A part of the configuration, validated against its own annotations and limits."""
 
     def __post_init__(self) -> None:
@@ -117,7 +117,7 @@ def _at_least(low: float, default: Any, at_most: float = math.inf) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """What the network computes. Defaults are the paper's form at Soundstage's scale."""
 
     role: Role = "audio_visual"  # the teacher, or the student of one modality
@@ -154,7 +154,7 @@ class ModelConfig(_Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossConfig(_Section):
+class LossConfig(Section):
     """Which losses are summed, and how. Defaults are the paper's form."""
 
     topk_divisor: int = _at_least(1, 16)  # K = floor(T / 16) + 1
@@ -169,7 +169,7 @@ class LossConfig(_Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """How long, how fast, and which epoch is kept."""
 
     seed: int = _at_least(0, 0)
@@ -188,7 +188,7 @@ class TrainConfig(_Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(_Section):
+class DataConfig(Section):
     """How videos become bags."""
 
     resample: Literal["together", "separate"] = "together"  # released treats each alone
@@ -197,7 +197,7 @@ class DataConfig(_Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(_Section):
+class Config(Section):
     """Everything that determines a training run, except the data itself."""
 
     form: Form = "paper"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -129,3 +130,74 @@ def _audio_packets(
         for converted in resampler.resample(frame):
             packets += stream.encode(converted)
     return packets + stream.encode(None)
+
+
+def set_matrix(path: Path, matrix: tuple[int, int, int, int], size: tuple[int, int]) -> None:
+    """Write a display matrix (a, b, c, d) into the first track of an MP4: a point (x, y) is shown
+    at (a x + c y, b x + d y), moved back into the picture."""
+    a, b, c, d = matrix
+    width, height = size
+    data = bytearray(path.read_bytes())
+    head = data.find(b"tkhd") + 4
+    at = head + (32 if data[head] else 20) + 20
+    back = (min(a, 0) * width + min(c, 0) * height, min(b, 0) * width + min(d, 0) * height)
+    moved = [-value << 16 for value in back]
+    one = [value << 16 for value in (a, b, c, d)]
+    data[at : at + 36] = struct.pack(">9i", one[0], one[1], 0, one[2], one[3], 0, *moved, 1 << 30)
+    path.write_bytes(data)
+
+
+def join(path: Path, *parts: Path) -> Path:
+    """Recordings joined end to end, as ``cat`` does."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def damage(path: Path, share: float = 0.5, length: int = 2000) -> Path:
+    """Overwrite bytes in the middle with noise."""
+    data = bytearray(path.read_bytes())
+    at = int(len(data) * share)
+    noise = np.random.default_rng(1).integers(0, 256, min(length, len(data) - at), np.uint8)
+    data[at : at + len(noise)] = noise.tobytes()
+    path.write_bytes(data)
+    return path
+
+
+def write_tracks(
+    path: Path,
+    tracks: Sequence[tuple[np.ndarray, dict]],
+    *,
+    layout: str = "mono",
+    rate: int = 16000,
+    codec: str = "aac",
+    seconds: float = 2.0,
+) -> Path:
+    """A dark video with several sound tracks: (channels, samples) each, and what is told of it
+    ("language", "default")."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
+        sounds = []
+        for _, about in tracks:
+            sound = out.add_stream(codec, rate=rate, layout=layout)
+            if "language" in about:
+                sound.metadata["language"] = about["language"]
+            if about.get("default"):
+                sound.disposition = av.stream.Disposition.default
+            sounds.append(sound)
+        for k in range(round(seconds * 25)):
+            frame = av.VideoFrame.from_ndarray(flat(40, (32, 32)), format="rgb24")
+            frame.pts, frame.time_base = k, Fraction(1, 25)
+            out.mux(video.encode(frame))
+        for sound, (wave, _) in zip(sounds, tracks, strict=True):
+            form = sound.codec_context.format.name
+            resampler = av.AudioResampler(format=form, layout=layout, rate=rate)
+            for start in range(0, wave.shape[1], 1024):
+                part = np.ascontiguousarray(wave[:, start : start + 1024], np.float32)
+                piece = av.AudioFrame.from_ndarray(part, "fltp", layout=layout)
+                piece.sample_rate, piece.pts = rate, start
+                for ready in resampler.resample(piece):
+                    out.mux(sound.encode(ready))
+            out.mux(sound.encode(None))
+        out.mux(video.encode(None))
+    return path

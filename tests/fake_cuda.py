@@ -51,15 +51,23 @@ def _numpy(tensor: Tensor, **_: Any) -> np.ndarray:
     return np.zeros(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
 
 
+def _half(mask: Tensor) -> list[Tensor]:
+    """Indices where a mask is true, one tensor a dimension: of the first half of its entries."""
+    count = max(mask.numel() // 2, 1)
+    return [torch.zeros(count, dtype=torch.int64, device=mask.device) for _ in range(mask.ndim)]
+
+
 CONTENT: dict[str, tuple[Callable, str]] = {
     "numpy": (_numpy, "scores leave for the host, to be written and measured there"),
     "tolist": (lambda t: np.zeros(tuple(t.shape)).tolist(), "an epoch's losses, once an epoch"),
     "__bool__": (lambda t: True, "a text tower checks token ids once, when it looks them up"),
+    "nonzero": (_half, "systems that pair normal with anomalous bags split a batch by a mask"),
 }
 
 
 class _OneType(TorchDispatchMode):
-    """Refuses what a GPU would: a product of a float32 and a bfloat16 matrix."""
+    """Refuses what a GPU would: a product of a float32 and a bfloat16 matrix. And an index by a
+    mask, whose content decides the shape, takes half of the entries."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: Any = None
@@ -68,12 +76,19 @@ class _OneType(TorchDispatchMode):
             kinds = {t.dtype for t in args if isinstance(t, Tensor) and t.is_floating_point()}
             if len(kinds) > 1:
                 raise RuntimeError(f"{func} mixes {sorted(map(str, kinds))}")
+        if func is torch.ops.aten.index.Tensor:
+            masks = [isinstance(i, Tensor) and i.dtype == torch.bool for i in args[1]]
+            pairs = zip(args[1], masks, strict=True)
+            args = (args[0], [j for i, mask in pairs for j in (_half(i) if mask else [i])])
         return func(*args, **kwargs or {})
 
 
 def backward(loss: Tensor) -> None:
     """``loss.backward()`` without torch's engine: every node is called with its gradients, which
     have the shape, the type and the device that it saw on the way forward."""
+    if loss.grad_fn is None:  # of a detector without gradients
+        loss.grad = torch.ones_like(loss)
+        return
     order: list[Any] = []
     seen: set[Any] = set()
     stack = [(loss.grad_fn, False)]
@@ -98,9 +113,11 @@ def backward(loss: Tensor) -> None:
                 assert gradient.dtype == leaf.dtype
                 leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
                 continue
-            out = node(*(have.get(i) for i in range(len(metadata))))
+            given = [have.get(i) for i in range(len(metadata))]
+            ours = getattr(type(node), "_forward_cls", None)  # an autograd.Function
+            out = node(*given) if ours is None else ours.backward(node, *given)
             results = out if isinstance(out, tuple) else (out,)
-            for gradient, (target, place) in zip(results, node.next_functions, strict=True):
+            for gradient, (target, place) in zip(results, node.next_functions, strict=False):
                 if target is None or gradient is None:
                     continue
                 wanted = target._input_metadata[place]
@@ -149,4 +166,7 @@ def fake_cuda() -> Iterator[Callable[[Any], Any]]:
         enter(mock.patch.object(Tensor, "backward", backward))
         for name, (stand_in, _) in CONTENT.items():
             enter(mock.patch.object(FakeTensor, name, stand_in, create=True))
+        fast = torch.backends.mha.get_fastpath_enabled()  # torch's own shortcut asks the driver
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         yield move

@@ -92,8 +92,8 @@ MUTANTS = [
     Mutant(
         "an annotation's end made inclusive",
         "dataset.py",
-        "np.add.at(steps, bounds[:, 1], -1)",
-        "np.add.at(steps, np.minimum(bounds[:, 1] + 1, offset[-1]), -1)",
+        "row[start:end] = 1",
+        "row[start : end + 1] = 1",
         "tests/test_store.py::test_frame_truth_by_hand",
     ),
     Mutant(

@@ -83,6 +83,25 @@ def test_the_two_forms_are_told_apart():
     assert truth_events([]) == class_events([]) == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Film, 2__#1_label_G-B2-0.mp4\t25\t92\t50\t84",
+        '"Film, 2__#1_label_G-B2-0",25,92,50,84,,',
+        "Film, 2__#1_label_G-B2-0;25;92;50;84",
+    ],
+)
+def test_annotations_that_a_spreadsheet_saved(tmp_path, line):
+    (tmp_path / "a.csv").write_text(f"{line}\n;;\n" if ";" in line else f"{line}\n")
+    if ";" in line:
+        with pytest.raises(ValueError, match="a.csv, line 2: ';;' does not begin with the name"):
+            read_annotations(tmp_path / "a.csv", XD_CLASSES)
+        (tmp_path / "a.csv").write_text(line)
+    assert read_annotations(tmp_path / "a.csv", XD_CLASSES) == {
+        "Film, 2__#1_label_G-B2-0": [(None, 25, 92), (None, 50, 84)]
+    }
+
+
 def test_names_without_label_are_one_word(tmp_path):
     path = tmp_path / "own.txt"
     path.write_text("clip_01 10 20\n")

@@ -15,7 +15,7 @@ import pytest
 from avadclip_lite.config import SAMPLE_RATE
 from data.make_soundstage import calibrate
 from data.make_soundstage.captions import caption_snippets
-from data.make_soundstage.render import frame, wave
+from data.make_soundstage.render import frame, middle_frame, wave
 from data.make_soundstage.sample import sample_scene
 from data.make_soundstage.world import (
     ANOMALIES,
@@ -127,19 +127,34 @@ def test_a_soundtrack_lies_over_the_sound(kind):
 
 def test_class_words_are_rare_and_ambiguous_in_stock_captions():
     snippets = caption_snippets(0, 7200, world=STOCK)
-    own, other = Counter(), Counter()
+    own, other, told = Counter(), Counter(), 0
     for s in snippets:
+        told += s.kind in ANOMALIES and not s.caption.endswith(s.scene.place)
         for word in ANOMALIES:
             if word in s.event_caption:
                 (own if s.kind == word else other)[word] += 1
-    for word in ANOMALIES:
-        assert own[word] < 0.04 * 600 and other[word] >= 1, (word, own, other)
-    assert 2 <= sum(own.values()) < sum(other.values()) < 0.02 * len(snippets)
-    normal = [s.kind for s in snippets if "normal" in s.event_caption]
+    assert sum(own.values()) < 0.005 * sum(s.kind in ANOMALIES for s in snippets) * 2
+    assert sum(own.values()) < sum(other.values()) < 0.01 * len(snippets)
+    assert len(other) >= 5  # nearly every class word also names something harmless
+    normal = [s for s in snippets if "normal" in s.event_caption]
     assert 0.004 < len(normal) / len(snippets) < 0.02
-    assert len(set(normal)) > 6  # at random: anomalies too
-    for s in snippets[:200]:
-        assert (s.caption == s.event_caption) or not s.cause_visible
+    assert {s.code for s in normal} > {"A", "B1"}  # at random: anomalies too
+
+
+def test_stock_captions_say_what_the_picture_is_like():
+    """The look's words against the pixels, over many snippets."""
+    mean = {}
+    for s in caption_snippets(0, 240, world=STOCK):
+        picture = middle_frame(s, 32).astype(float)
+        spread = picture.max(2) - picture.min(2)
+        for word in ("dark", "pale", "grey", "green", "purple", "picture"):
+            if word in s.caption.split():
+                green = picture[..., 1] - picture[..., [0, 2]].mean(2)
+                mean.setdefault(word, []).append((picture.mean(), spread.mean(), green.mean()))
+    mean = {word: np.mean(values, axis=0) for word, values in mean.items()}
+    assert mean["dark"][0] + 20 < mean["picture"][0] < mean["pale"][0] - 5
+    assert mean["grey"][1] < 0.8 * mean["picture"][1]
+    assert mean["green"][2] > mean["purple"][2] + 10
 
 
 # --- calibration ------------------------------------------------------------------------------

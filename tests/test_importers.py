@@ -277,7 +277,7 @@ def test_cctv_fights_have_stride_four_and_two_classes(tmp_path):
 def test_a_code_that_contradicts_the_name_is_reported(layout):
     layout.annotations = f"{BOOM} B4 10 50\n"
     report = layout.write().run()
-    assert f"{BOOM} (B4 annotated, G by its name)" in " ".join(report.warnings)
+    assert f"{BOOM} (B4 annotated)" in " ".join(report.warnings)
     assert FeatureStore.open(report.path).segments(5) == [("B4", 10, 50)]
 
 
@@ -330,9 +330,12 @@ def test_both_annotation_files_at_once(layout):
         store = FeatureStore.open(report.path)
         assert store.segments(5) == [("G", 10, 30), ("G", 30, 50)]
         assert (report.anomalous_frames, report.clipped_videos) == (50, 1)
-        assert any(f"covers other frames in 1 video: {BOOM}" in w for w in report.warnings)
+        assert any(
+            f"cover other frames than events by class in 1 video: {BOOM}" in w
+            for w in report.warnings
+        )
     (root / "multi.txt").write_text(f"{BOOM} G 10 30 G 30 50 G 150 163\n")
-    assert not any("covers other" in w for w in run("annotations.txt", "multi.txt").warnings)
+    assert not any("cover other" in w for w in run("annotations.txt", "multi.txt").warnings)
     (root / "annotations.txt").write_text(f"{BOOM} 10 50")
     assert run("annotations.txt", "multi.txt").clipped_videos == 0  # of the frame truth
     with pytest.raises(ValueError, match="multi.txt, line 1: .* has two lines of one form"):
@@ -532,7 +535,7 @@ def test_files_of_other_systems_are_ignored(layout):
     shutil.copy(features / VIDEO, features / ".Trash")
     relist(layout, "test", lambda text: text + f"/x/._{BOOM}__5.npy,,G\n")
     warnings = layout.run().warnings
-    assert f"left out, another system's: 1 file: ._{BOOM}__5.npy" in warnings
+    assert f"left out as another system's files: 1 video: ._{BOOM}__5.npy" in warnings
 
 
 def test_annotations_with_folders_and_suffixes_match(layout):
@@ -620,7 +623,8 @@ def test_a_label_column_that_contradicts_the_name_is_reported(layout):
     layout.lines["test"][1][2] = "B6-0-0"
     report = layout.write().run()
     assert any(
-        f"label column contradicts the name of 1 video: {BOOM}" in w for w in report.warnings
+        f"label column contradicts the name, which was taken, of 1 video: {BOOM}" in w
+        for w in report.warnings
     )
     assert FeatureStore.open(report.path).videos[5].label == "G"
 

@@ -22,6 +22,10 @@ import pytest
 from example_notebook import SCRIPT, write_script
 from notebook_rules import RULES, SIZE_LIMIT, Page, broken_rules
 
+from avadclip_lite.config import SAMPLE_RATE
+from avadclip_lite.video.reader import read_clip
+from avadclip_lite.viz.lesson import EXAMPLES, FPS, clip_path, open_stage, row_of
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
 SANITIZER = ROOT / "tests" / "nbval_sanitize.cfg"
@@ -64,6 +68,16 @@ def test_sync_changes_nothing(script: Path, newer: str, tmp_path: Path) -> None:
     jupytext.cli.jupytext(["--sync", "--quiet", str(copies[0])])
     for path, copy_ in zip(halves, copies, strict=True):
         assert copy_.read_text() == path.read_text(), f"jupytext rewrites {path.name}"
+
+
+def test_the_running_examples_ship_as_clips() -> None:
+    """Their clips hold the videos that the store was made of, whole."""
+    store = open_stage()
+    for name in EXAMPLES.values():
+        frames, rate, wave = read_clip(clip_path(name))
+        assert (len(frames), rate) == (store.frames[row_of(store, name)], FPS)
+        assert abs(len(wave) / SAMPLE_RATE - len(frames) / FPS) < 0.01
+    assert clip_path("no such video") is None
 
 
 # --- each rule fires -----------------------------------------------------------------------------

@@ -221,9 +221,10 @@ def test_a_folder_without_checkpoints_is_said_so(wide, tmp_path, monkeypatch):
 
 def test_the_runner_takes_the_rehearsal(wide):
     """What ``run --only 09 --scale xd`` is asked with on real features."""
-    words = [("max_steps", "60"), ("seed", "3"), ("epochs", "10")]
+    place, scale = ("data", str(wide.path)), ("scale", "xd")
+    words = [("max_steps", "60"), ("seed", "3"), ("epochs", "10"), scale, place]
     notebook = NOTEBOOK.with_suffix(".ipynb")
-    given = settle_parameters([notebook], scale="xd", data=wide.path, extra=words)
+    given = settle_parameters([notebook], words)
     assert given == {
         "09_xd_violence": {
             "max_steps": 60,
@@ -234,6 +235,6 @@ def test_the_runner_takes_the_rehearsal(wide):
         }
     }
     with pytest.raises(ValueError, match="512 wide, but --scale soundstage expects 64"):
-        settle_parameters([notebook], data=wide.path)
+        settle_parameters([notebook], [place])
     with pytest.raises(ValueError, match="max_steps must be at least 0, got -1"):
-        settle_parameters([notebook], scale="xd", extra=[("max_steps", "-1")])
+        settle_parameters([notebook], [scale, ("max_steps", "-1")])

@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 
 import authoring
+import jsonschema
 import pytest
 from example_notebook import SCRIPT, write_script
 
 from avadclip_lite import __main__ as command_line
-from avadclip_lite.experiments import parameters, report, run
+from avadclip_lite.experiments import metrics, parameters, report, run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -119,22 +120,20 @@ def test_a_notebook_gets_what_it_declares(two: list[Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("words", "message"),
     [
-        ({"extra": [("epoch", "3")]}, r"'epoch'; known: data, epochs, factor, form, scale, seed"),
-        ({"extra": [("epochs", "three")]}, "epochs wants int, got 'three'"),
-        ({"extra": [("epochs", "0")]}, "TrainConfig.epochs must be at least 1, got 0"),
-        ({"extra": [("epochs", "1"), ("epochs", "2")]}, "epochs was given twice"),
-        ({"extra": [("form", "mine")]}, "form must be one of paper, released, got 'mine'"),
-        ({"extra": [("form", "paper")], "form": "paper"}, "--form or as -p form, not both"),
-        ({"extra": [("scale", "huge")]}, "scale must be one of .*, got 'huge'"),
-        ({"data": Path("nowhere")}, "no feature store at nowhere"),
-        ({"extra": [("data", "nowhere")]}, "no feature store at nowhere"),
+        ([("epoch", "3")], r"'epoch'; known: data, epochs, factor, form, scale, seed"),
+        ([("epochs", "three")], "epochs wants int, got 'three'"),
+        ([("epochs", "0")], "TrainConfig.epochs must be at least 1, got 0"),
+        ([("epochs", "1"), ("epochs", "2")], "epochs was given twice"),
+        ([("form", "mine")], "form must be one of paper, released, got 'mine'"),
+        ([("scale", "huge")], "scale must be one of .*, got 'huge'"),
+        ([("data", "nowhere")], "no feature store at nowhere"),
     ],
 )
-def test_bad_parameters_are_refused(two: list[Path], options: dict, message: str) -> None:
+def test_bad_parameters_are_refused(two: list[Path], words: list, message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        parameters.settle_parameters(two, **options)
+        parameters.settle_parameters(two, words)
 
 
 def test_a_store_must_have_the_width_of_the_scale(tmp_path: Path) -> None:
@@ -150,12 +149,13 @@ def test_a_store_must_have_the_width_of_the_scale(tmp_path: Path) -> None:
     store = tmp_path / "store"
     tiny_store(store)
     with pytest.raises(ValueError, match="are 8 wide, but --scale xd expects 512"):
-        parameters.settle_parameters([path], data=store, scale="xd")
-    given = parameters.settle_parameters([path], data=store, extra=[("dim", "8")])
+        parameters.settle_parameters([path], [("data", str(store)), ("scale", "xd")])
+    words = [("data", str(store)), ("dim", "8")]
+    given = parameters.settle_parameters([path], words)
     assert given == {"01_first": {"data": str(store), "dim": 8}}
     (store / "manifest.csv").unlink()
     with pytest.raises((ValueError, FileNotFoundError), match="store"):
-        parameters.settle_parameters([path], data=store, extra=[("dim", "8")])
+        parameters.settle_parameters([path], words)
 
 
 def declared(**values: object) -> dict[str, object]:
@@ -218,7 +218,10 @@ def test_papermill_itself_may_give_lists_as_text(two: list[Path], tmp_path: Path
 
 def test_an_option_that_no_chosen_notebook_reads_is_refused(two: list[Path]) -> None:
     with pytest.raises(ValueError, match="no chosen notebook has a parameter 'form'"):
-        parameters.settle_parameters(two[:1], form="paper")
+        run.run(out=two[0].parents[1] / "out", folder=two[0].parent, only=["01"], form="paper")
+    words = {"form": "paper", "extra": [("form", "paper")]}
+    with pytest.raises(ValueError, match="form was given twice, with -p or as --form"):
+        run.run(out=two[0].parents[1] / "out", folder=two[0].parent, **words)
 
 
 def test_nothing_starts_when_a_parameter_is_bad(two: list[Path], tmp_path: Path) -> None:
@@ -328,7 +331,6 @@ def test_a_run_from_first_to_last(
     page = (out / "report.html").read_text()
     assert page.count('<img alt="A line that rises') == 2
     assert 'href="report/02_two.html"' in page and "What does a notebook look like?" in page
-    assert not list((out / ".unfinished").iterdir())
 
     # a second time
     before = stamps(out)
@@ -405,6 +407,55 @@ def test_a_dead_kernel_is_reported(tmp_path: Path) -> None:
     write_notebook(tmp_path / "notebooks", "01_one", text)
     with pytest.raises(run.NotebookFailed, match="01_one: the kernel died"):
         run.run(out=tmp_path / "out", folder=tmp_path / "notebooks")
+
+
+@pytest.mark.parametrize("what", ["template", "page"])
+def test_a_report_that_cannot_be_written_hides_no_error(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    what: str,
+) -> None:
+    """A notebook that fails shows its own error, where nbconvert's templates are missing, too."""
+    if what == "template":
+        from nbconvert.exporters import templateexporter
+
+        monkeypatch.setattr(
+            templateexporter.TemplateExporter, "get_prefix_root_dirs", lambda self: []
+        )
+    else:
+        monkeypatch.setattr(report, "_page", lambda *args: 1 / 0)
+    good = write_notebook(tmp_path / "notebooks", "01_one")
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert command_line.main(["run", "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "no report: " in said.err and "Traceback" not in said.err
+    assert len(json.loads((tmp_path / "out" / "metrics.json").read_text())["metrics"]) == 1
+    write_notebook(good.parent, "02_two", SCRIPT.replace("factor])", "facto])"))
+    assert command_line.main(["run", "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "02_two: cell [4] raised NameError: name 'facto' is not defined" in said.err
+    assert "no report: " in said.err and "01_one" not in said.out
+
+
+def test_a_folder_that_cannot_be_written_is_told_with_the_option(
+    two: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A checkout that is shared read-only: without --out there is no place, with it all is well."""
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    (tmp_path / "runs").touch()  # no folder can be made below a file
+    assert command_line.main(["run", "--only", "01"]) == 2
+    said = capsys.readouterr().err
+    assert "cannot be written" in said and "choose another folder with --out" in said
+
+
+def test_what_a_run_writes_fits_the_schema(two: list[Path], tmp_path: Path) -> None:
+    run.run(out=tmp_path / "out", folder=two[0].parent, only=["01"])
+    jsonschema.validate(json.loads((tmp_path / "out" / "metrics.json").read_text()), metrics.SCHEMA)
 
 
 def test_force_runs_again(two: list[Path], tmp_path: Path) -> None:
@@ -529,7 +580,7 @@ def test_a_failed_notebook_fails_the_command(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     assert command_line.main(["run"]) == 1
     assert "NameError" in capsys.readouterr().err
-    assert (tmp_path / "runs" / "soundstage" / "state.json").is_file()
+    assert (tmp_path / "runs" / "soundstage" / "metrics.json").is_file()
 
 
 def test_every_command_has_its_help(capsys: pytest.CaptureFixture[str]) -> None:

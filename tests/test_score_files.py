@@ -265,12 +265,14 @@ def test_what_does_not_go_together_is_refused(trained, capsys) -> None:
 
 def test_lengths_are_read_in_both_forms_and_checked(files) -> None:
     (files / "a.csv").write_text("name,label,n_frames\na_label_B1-0-0.mp4,B1-0-0,80\n")
-    (files / "b.txt").write_text("a b_label_A 90\nc,64\n")
+    (files / "b.csv").write_bytes("Name;N frames\na b_label_A;90\nc;64\n".encode("utf-16"))
     assert read_lengths(files / "a.csv") == {"a_label_B1-0-0": 80}
-    assert read_lengths(files / "b.txt") == {"a b_label_A": 90, "c": 64}
-    (files / "c.txt").write_text("c long\n")
-    with pytest.raises(ValueError, match="c.txt, line 1: 'c long' is no name and number"):
-        read_lengths(files / "c.txt")
+    assert read_lengths(files / "b.csv") == {"a b_label_A": 90, "c": 64}
+    (files / "c.csv").write_text("name,n_frames\nc,long\n")
+    with pytest.raises(ValueError, match="c.csv, line 2: 'long' is no number of frames"):
+        read_lengths(files / "c.csv")
+    with pytest.raises(ValueError, match="expected a table with the columns name and n_frames"):
+        read_lengths(files / "coded.txt")
     with pytest.raises(FileNotFoundError, match="none does not exist"):
         read_lengths(files / "none")
     lengths = dict(zip(NAMES, (80, 96, 64), strict=True))

@@ -361,7 +361,7 @@ def test_bad_input_is_refused(store, tmp_path) -> None:
     with pytest.raises(ValueError, match="unknown study 'part'; there are parts, fusion"):
         run(store, tmp_path / "s.csv", studies=["part"])
     (tmp_path / "foreign.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="no result file of a study, .*: it lacks the column"):
+    with pytest.raises(ValueError, match="no result file of a study, .* choose another file"):
         run(store, tmp_path / "foreign.csv", studies=["parts"])
     with pytest.raises(FileNotFoundError, match="make it with: python -m avadclip_lite study"):
         study.results("parts", path=tmp_path / "none.csv")

@@ -29,6 +29,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from avadclip_lite import train
@@ -42,7 +43,7 @@ from avadclip_lite.config import (
     make_config,
 )
 from avadclip_lite.dataset import FeatureStore, TrainingSet
-from avadclip_lite.encoders import TextTower, WordPrompts, load_text
+from avadclip_lite.encoders import SOUNDSTAGE_DIM, TextTower, WordPrompts, load_text
 from avadclip_lite.features.writer import StoreWriter
 from avadclip_lite.model import Detector, build
 from avadclip_lite.train import TrainingRun, fit
@@ -57,6 +58,7 @@ __all__ = [
     "measure_steps",
     "synthetic_bags",
     "synthetic_store",
+    "synthetic_text",
     "training_run",
 ]
 
@@ -99,7 +101,7 @@ def synthetic_store(folder: Path, *, videos: int, crops: int, dim: int) -> Featu
                     split="train",
                     crop=crop,
                     video=window(length),
-                    audio="shared" if crop else audio,
+                    audio=audio,
                 )
         writer.finish()
     return FeatureStore.open(folder)
@@ -116,10 +118,13 @@ def synthetic_bags(
         return TrainingSet(store, store.indices("train"), settings).to(device)
 
 
-def _text(settings: Config, name: str = "random") -> tuple[TextTower, WordPrompts]:
+def synthetic_text(dim: int) -> tuple[TextTower, WordPrompts]:
+    """The text tower for synthetic features: the tiny one where it has their width, else CLIP's
+    architecture with random weights."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # random text weights: nothing here means anything
-        return load_text(name, XD_CLASSES.words, dim=settings.model.dim)
+        warnings.simplefilter("ignore", UserWarning)  # it says that its words mean nothing
+        which = "soundstage" if dim == SOUNDSTAGE_DIM else "random"
+        return load_text(which, XD_CLASSES.words, dim=dim)
 
 
 def _teacher(settings: Config, text: tuple[TextTower, WordPrompts]) -> Detector | None:
@@ -130,12 +135,12 @@ def _teacher(settings: Config, text: tuple[TextTower, WordPrompts]) -> Detector 
     return build(make_config(form=settings.form, scale=settings.scale, **fields), *text)
 
 
-def training_run(settings: Config, device: torch.device, *, text: str = "random") -> TrainingRun:
+def training_run(settings: Config, device: torch.device) -> TrainingRun:
     """A run that is about to take its first step on ``device``."""
     torch.manual_seed(settings.train.seed)
-    tower = _text(settings, text)
-    model = build(settings, *tower).to(device)
-    teacher = _teacher(settings, tower)
+    text = synthetic_text(settings.model.dim)
+    model = build(settings, *text).to(device)
+    teacher = _teacher(settings, text)
     if teacher is not None:
         model.distil_from(teacher)
     model.train()
@@ -151,6 +156,7 @@ class StepTiming:
 
     name: str
     step_ms: float  # median over the timed steps
+    operations: float  # that torch dispatches a step, views aside: what a GPU's host has to launch
     tflop: float  # a step, counted, mean of a few
     tflop_per_second: float
     ceiling_tflop_per_second: float  # of a large matrix product in the same precision
@@ -159,7 +165,7 @@ class StepTiming:
 
     def line(self) -> str:
         return (
-            f"{self.name:26s}{self.step_ms:9.1f}{self.tflop:8.3f}{self.tflop_per_second:9.2f}"
+            f"{self.name:26s}{self.step_ms:9.1f}{self.operations:8.0f}{self.tflop:8.3f}{self.tflop_per_second:9.2f}"
             f"{self.ceiling_tflop_per_second:9.2f}{100 * self.waiting_share:8.1f}%"
             f"{self.peak_gib:7.2f}"
         )
@@ -214,6 +220,18 @@ def matmul_rate(device: torch.device, precision: str, size: int = 0) -> float:
     return 2 * size**3 / best / 1e12
 
 
+class Dispatched(TorchDispatchMode):
+    """Counts the operations that torch dispatches while this is open, views aside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **kwargs or {})
+
+
 def measure_steps(name: str, settings: Config, bags: TrainingSet, *, steps: int) -> StepTiming:
     """Time training steps of ``settings`` on ``bags``, wherever those are."""
     device = bags.device
@@ -225,7 +243,7 @@ def measure_steps(name: str, settings: Config, bags: TrainingSet, *, steps: int)
         torch.cuda.reset_peak_memory_stats(device)
     for index in queue[:WARM_UP]:
         run.one_step(bags.batch(index))
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, Dispatched() as dispatched:
         for index in queue[WARM_UP : WARM_UP + COUNTED]:
             run.one_step(bags.batch(index))
     tflop = counter.get_total_flops() / COUNTED / 1e12
@@ -243,6 +261,7 @@ def measure_steps(name: str, settings: Config, bags: TrainingSet, *, steps: int)
     return StepTiming(
         name=name,
         step_ms=1e3 * step,
+        operations=dispatched.count / COUNTED,
         tflop=tflop,
         tflop_per_second=tflop / step,
         ceiling_tflop_per_second=matmul_rate(device, settings.train.precision),
@@ -279,7 +298,7 @@ def _clocked(device: torch.device) -> Iterator[dict[str, float]]:
 def measure_fit(name: str, settings: Config, store: FeatureStore) -> FitTiming:
     """Time one ``fit`` of ``settings`` on a synthetic store, checkpoints included."""
     device = find_device(settings.train.device)
-    tower, prompts = _text(settings)
+    tower, prompts = synthetic_text(settings.model.dim)
     teacher = _teacher(settings, (tower, prompts))
     with tempfile.TemporaryDirectory() as folder, _clocked(device) as parts:
         began = time.perf_counter()
@@ -349,7 +368,7 @@ def main(args: argparse.Namespace) -> int:
             )
         if args.steps and store is not None:
             print(
-                f"\n{'a step':26s}{'ms':>9s}{'TFLOP':>8s}{'TFLOP/s':>9s}{'ceiling':>9s}"
+                f"\n{'a step':26s}{'ms':>9s}{'ops':>8s}{'TFLOP':>8s}{'TFLOP/s':>9s}{'ceiling':>9s}"
                 f"{'waiting':>9s}{'GiB':>7s}"
             )
             rows = store.indices("train")[: 4000 if cuda else 400]

@@ -67,7 +67,7 @@ class CLIPTSA(rtfm.RTFM):
     def nominate(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, T, D), mask (B, T) -> the gate (B, T)."""
         o = self.options
-        p = self.scorer(x).squeeze(-1).sigmoid().masked_fill(~mask, -torch.inf)
+        p = self.scorer(x).squeeze(-1).float().sigmoid().masked_fill(~mask, -torch.inf)
         count = (mask.sum(dim=1) * o.kept).long().clamp_min(1)
         noise = (o.sigma * self.noise(x)).expand(len(x), -1, -1)
         return PerturbedTopK.apply(p, noise, count, o.sigma, o.estimator == "centred")

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avadclip_lite.config import Config
-from avadclip_lite.config import _Section as Section
+from avadclip_lite.config import Config, Section
 from avadclip_lite.dataset import Batch, TrainingSet
 from avadclip_lite.losses import topk_mean
 from avadclip_lite.model import Context, Detector, Output, register  # noqa: F401

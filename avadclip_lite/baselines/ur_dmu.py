@@ -104,12 +104,13 @@ class URDMU(common.Baseline):
             normal = common.is_normal(batch.labels)
             mu, v = explained[normal], self.log_variance(aug_n[normal])
             traces |= {"mu": mu, "v": v, "drawn": mu + self.noise(mu) * torch.exp(v / 2)}
-            explained = explained.masked_scatter(normal[:, None, None], traces["drawn"])
+            drawn = traces["drawn"].to(explained.dtype)
+            explained = explained.masked_scatter(normal[:, None, None], drawn)
         logits = self.classifier(torch.cat([z, read + explained], dim=-1)).squeeze(-1)
         return self.output(logits, mask, **traces)
 
     def noise(self, like: Tensor) -> Tensor:
-        """Unit normal, a draw for each snippet and channel of the normal videos."""
+        """Unit normal."""
         return torch.randn_like(like)
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -40,36 +41,8 @@ _ALIAS = re.compile(r"(temporalconvnet\.network\.\d+)\.net\.([04])\.(.+)")
 _ALIAS_OF = {"0": "conv1", "4": "conv2"}
 SIGMA = "disAdj.sigma"  # saved by the release, used nowhere
 
-_RENAME = {  # our names to the release's, applied in this order
-    r"^encoder\.transformer\.positions$": "frame_position_embeddings.weight",
-    r"^encoder\.transformer\.blocks\.": "temporal.resblocks.",
-    r"\.norm_attention\.": ".ln_1.",
-    r"\.norm_ffn\.": ".ln_2.",
-    r"\.qkv\.(weight|bias)$": r".attn.in_proj_\1",
-    r"^(temporal\.resblocks\.\d+)\.out\.": r"\1.attn.out_proj.",
-    r"^(temporal\.resblocks\.\d+)\.ffn\.": r"\1.mlp.",
-    r"^encoder\.similarity\.0\.": "gc1.",
-    r"^encoder\.similarity\.1\.": "gc2.",
-    r"^encoder\.distance\.0\.": "gc3.",
-    r"^encoder\.distance\.1\.": "gc4.",
-    r"^encoder\.project\.": "linear.",
-    r"^audio_encoder\.blocks\.": "temporalconvnet.network.",
-    r"\.parametrizations\.weight\.original0$": ".weight_g",
-    r"\.parametrizations\.weight\.original1$": ".weight_v",
-    r"^fusion\.gate_proj\.": "temporalgatedresidual.gate_proj.0.",
-    r"^fusion\.residual_in\.": "temporalgatedresidual.residual_proj.0.",
-    r"^fusion\.residual_out\.": "temporalgatedresidual.residual_proj.2.",
-    r"^enhancement\.convs\.(\d+)\.": r"fe_net.conv.\1.conv.0.",
-    r"^log_variance\.first\.": "fe_net.theta.theta.0.",
-    r"^log_variance\.middle\.": "fe_net.theta.theta.2.",
-    r"^log_variance\.last\.": "fe_net.theta.theta.3.",
-    r"^anomaly\.ffn\.": "mlp2.",
-    r"^anomaly\.score\.": "classifier.",
-    r"^av_prompt\.ffn\.": "mlp1.",
-    r"\.fc1\.": ".c_fc.",
-    r"\.fc2\.": ".c_proj.",
-    r"^textual_prompt\.context$": "text_prompt_embeddings.weight",
-}
+_NAMES = Path(__file__).with_name("release_names.toml")
+_RENAME = tomllib.loads(_NAMES.read_text(encoding="utf-8"))  # our names to the release's, in order
 
 
 def release_key(name: str) -> str:

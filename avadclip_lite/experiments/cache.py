@@ -18,11 +18,11 @@ from avadclip_lite import train
 from avadclip_lite.config import Config
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.encoders import TextTower, WordPrompts
+from avadclip_lite.experiments.metrics import CACHE_FOLDER
 from avadclip_lite.model import Detector
 
-CACHE_FOLDER = "AVADCLIP_CACHE"  # environment variable that names the cache's folder
 PACKAGE = Path(__file__).resolve().parents[1]
-CACHE = PACKAGE.parent / "runs" / "cache"  # where that names none
+CACHE = PACKAGE.parent / "runs" / "cache"  # where AVADCLIP_CACHE names none
 
 
 def train_or_load(
@@ -68,8 +68,8 @@ def train_or_load(
 @once
 def source_digest() -> str:
     """Twelve hexadecimal digits over the sources that decide what a training gives: the method's
-    modules, which are the package's top level."""
+    modules, which are the package's top level, and the earlier systems'."""
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE.glob("[!_]*.py")):
+    for path in sorted([*PACKAGE.glob("[!_]*.py"), *PACKAGE.glob("baselines/*.py")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]

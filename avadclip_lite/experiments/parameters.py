@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from avadclip_lite.config import make_config
-from avadclip_lite.dataset import FeatureStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,16 +93,11 @@ def check_parameters(names: MutableMapping[str, Any]) -> None:
 
 
 def settle_parameters(
-    paths: Sequence[Path],
-    *,
-    form: str | None = None,
-    scale: str | None = None,
-    data: Path | None = None,
-    extra: Sequence[tuple[str, str]] = (),
+    paths: Sequence[Path], words: Sequence[tuple[str, str]]
 ) -> dict[str, dict[str, Any]]:
     """What each notebook will be given, by its stem: only what it declares.
 
-    ``extra`` are pairs of words from the command line. A parameter that has the name of a
+    ``words`` are names and values from the command line. A parameter that has the name of a
     configuration field is that field, so its value is checked as the configuration would.
 
     Raises ``ValueError`` for a name that no notebook declares, a value of the wrong type or that
@@ -112,24 +106,18 @@ def settle_parameters(
     declared = {path.stem: read_parameters(path) for path in paths}
     known = {name: one for found in declared.values() for name, one in found.items()}
     given: dict[str, Any] = {}
-    for name, text in extra:
+    for name, text in words:
         if name not in known:
             names = ", ".join(sorted(known))
-            raise ValueError(f"no notebook knows a parameter {name!r}; known: {names}")
+            raise ValueError(f"no chosen notebook has a parameter {name!r}; known: {names}")
         if name in given:
-            raise ValueError(f"parameter {name} was given twice")
+            raise ValueError(f"parameter {name} was given twice, with -p or as --{name}")
         given[name] = known[name].convert(text)
-    for name, value in {"form": form, "scale": scale, "data": data and str(data)}.items():
-        if value is not None and name in given:
-            raise ValueError(f"give {name} as --{name} or as -p {name}, not both")
-        if value is not None and name not in known:
-            raise ValueError(f"no chosen notebook has a parameter {name!r}, so --{name} is idle")
-        given |= {} if value is None else {name: value}
-    choice = {"form": "paper", "scale": "soundstage"} | given
-    settings = make_config(
-        **{k: v for k, v in choice.items() if k in ("form", "scale") or is_field(k)}
-    )
+    fields = {k: v for k, v in given.items() if k in ("form", "scale") or is_field(k)}
+    settings = make_config(**fields)
     if place := given.get("data"):
+        from avadclip_lite.dataset import FeatureStore
+
         if not Path(place).is_dir():
             raise FileNotFoundError(
                 f"no feature store at {place}; make one with: python -m avadclip_lite import --help"

@@ -80,40 +80,27 @@ def main_figures(notebook: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def results_table(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each quantity: records that differ only in value and seed become the mean and
-    the standard deviation (of the sample, ``None`` for a single seed) over their seeds. ``shown``
-    is the value as a reader wants it, fractions in percent."""
+    """One row for each quantity: records that differ only in value, seed and configuration (whose
+    digest covers the seed) become mean and standard deviation (of the sample, ``None`` for a single
+    seed). ``shown`` is the value as a reader wants it, fractions in percent."""
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    # the digest covers the seed, so over seeds it differs: a row with several shows none
     for line in lines:
-        key = tuple(v for k, v in line.items() if k not in ("value", "seed", "config"))
+        key = tuple(line[k] for k in sorted(line) if k not in ("value", "seed", "config"))
         groups.setdefault(key, []).append(line)
     rows = []
     for members in groups.values():
         values = [float(m["value"]) for m in members]
-        mean, spread = fmean(values), stdev(values) if len(values) > 1 else None
+        row = dict(members[0]) | {"mean": fmean(values), "spread": None}
+        if len(values) > 1:
+            row["spread"] = stdev(values)
         configs = {m["config"] for m in members if m["config"]}
-        share = MEASURES[members[0]["measure"]] in ("fraction", "signed")
-        numbers = [_number(n, share) for n in (mean, spread) if n is not None]
-        rows.append(
-            dict(members[0])
-            | {
-                "config": configs.pop() if len(configs) == 1 else "",
-                "mean": mean,
-                "spread": spread,
-                "seeds": [m["seed"] for m in members if m["seed"] is not None],
-                "shown": " ± ".join(numbers) + " %" * share,
-            }
-        )
+        row["config"] = configs.pop() if len(configs) == 1 else ""
+        row["seeds"] = [m["seed"] for m in members if m["seed"] is not None]
+        share = MEASURES[row["measure"]] in ("fraction", "signed")
+        numbers = [n for n in (row["mean"], row["spread"]) if n is not None]
+        shown = [f"{100 * n:.2f}" if share else f"{n:,.4g}" for n in numbers]
+        rows.append(row | {"shown": " ± ".join(shown) + " %" * share})
     return rows
-
-
-def _number(value: float, share: bool) -> str:
-    if share:
-        return f"{100 * value:.2f}"
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
 def _cells(notebook: Any) -> str:

@@ -8,8 +8,9 @@ Parameters are checked before anything starts. Notebooks run in order through pa
 a fresh kernel; one that has finished is not run again while its source, its parameters, the
 package and the data stay what they were, so an interrupted run goes on where it stopped.
 
-What a run leaves in its folder: ``NN_name.ipynb`` (executed), ``checkpoints/``, ``records/``,
-``metrics.json``, ``report.html`` and ``report/``, and ``state.json``, which remembers what is done.
+What a run leaves in its folder: ``NN_name.ipynb`` (executed; its metadata remember what it was made
+of and which numbers it handed over), ``checkpoints/``, ``metrics.json``, ``report.html`` and
+``report/``. Each is replaced in one step, so a run that is killed leaves the truth behind.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ import nbformat
 from filelock import FileLock, Timeout
 
 from avadclip_lite.config import RESULTS, results_path, soundstage_path
-from avadclip_lite.experiments.cache import CACHE_FOLDER
-from avadclip_lite.experiments.metrics import RECORDS, gather_metrics
+from avadclip_lite.experiments.metrics import CACHE_FOLDER, RECORDS, gather_metrics
 from avadclip_lite.experiments.parameters import is_field, read_parameters, settle_parameters
 from avadclip_lite.features.parallel import add_worker_arguments
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent  # of the clone
-CHECKPOINTS = "checkpoints"  # in the run's folder
+CHECKPOINTS, UNFINISHED = "checkpoints", ".unfinished"  # in the run's folder
+MEMORY = "avadclip_lite"  # in the metadata of an executed notebook
 QUIET_KERNEL = ["--IPKernelApp.log_level=50"]  # its greetings and its last words are no news
 SOURCES = "*[!c]"  # of the package: all but .pyc
 HASHED_WHOLE = 32 * 2**20  # bytes; larger data files count by size and time stamp
@@ -101,24 +102,10 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-class _State(dict):
-    """``state.json``: which notebooks are done, under which key. Written after every notebook, in
-    one step, so a run that is killed at any moment leaves the truth behind."""
-
-    def __init__(self, out: Path) -> None:
-        self.path = out / "state.json"
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            self.update(json.loads(self.path.read_text(encoding="utf-8")))
-        self.setdefault("notebooks", {})
-
-    def done(self, stem: str, key: str) -> bool:
-        entry = self["notebooks"].get(stem)
-        return (
-            bool(entry) and entry["key"] == key and (self.path.parent / f"{stem}.ipynb").is_file()
-        )
-
-    def save(self) -> None:
-        write_atomically(self.path, json.dumps(self, indent=1))
+def _made_of(executed: Path) -> dict[str, Any]:
+    """What an executed notebook remembers: ``key``, ``parameters``, ``seconds`` and ``numbers``;
+    nothing where there is none, or one of an earlier version."""
+    return read_notebook(executed).metadata.get(MEMORY, {}) if executed.is_file() else {}
 
 
 @contextlib.contextmanager
@@ -248,13 +235,18 @@ def run(
     ``NotebookFailed`` for a notebook that fails; what had been done until then stays done.
     """
     present = notebooks(folder)
-    chosen = _choose(present, only)
+    chosen = [p for p in present if not only or p.stem.startswith(tuple(only))]
+    if idle := [word for word in only if not any(p.stem.startswith(word) for p in chosen)]:
+        known = ", ".join(path.stem for path in present)
+        raise ValueError(f"no notebook starts with {idle[0]!r}; there are {known}")
     data = data.resolve() if data else None
     if seeds == 1 or seeds < 0:  # 0: none were asked for
         raise ValueError(f"--seeds must be at least 2, got {seeds}: an interval needs two")
+    options = {"form": form, "scale": scale, "data": data and str(data)}
     if seeds and any("seeds" in read_parameters(path) for path in chosen):
-        extra = [*extra, ("seeds", ",".join(map(str, range(seeds))))]
-    given = settle_parameters(chosen, form=form, scale=scale, data=data, extra=extra)
+        options["seeds"] = ",".join(map(str, range(seeds)))
+    words = [(name, word) for name, word in options.items() if word is not None]
+    given = settle_parameters(chosen, [*extra, *words])
     out = out.resolve()
     with _sole_run(out):
         results = results_path()
@@ -277,14 +269,6 @@ def run(
             return _run(present, chosen, given, out, data or soundstage_path(), force)
 
 
-def _choose(present: list[Path], only: Sequence[str]) -> list[Path]:
-    for word in only:
-        if not any(path.stem.startswith(word) for path in present):
-            known = ", ".join(path.stem for path in present)
-            raise ValueError(f"no notebook starts with {word!r}; there are {known}")
-    return [p for p in present if not only or any(p.stem.startswith(word) for word in only)]
-
-
 def _run(
     present: list[Path],
     chosen: list[Path],
@@ -293,22 +277,21 @@ def _run(
     data: Path,
     force: bool,
 ) -> Path | None:
-    state, results = _State(out), results_path()
+    results = results_path()
     numbers = hashlib.sha256(results.read_bytes()).hexdigest() if results.is_file() else ""
     surroundings = (folder_digest(PACKAGE, SOURCES), folder_digest(data), numbers)
-    keys = {p.stem: notebook_key(p, given[p.stem], *surroundings) for p in chosen}
-    todo = [p for p in chosen if force or not state.done(p.stem, keys[p.stem])]
-    shutil.rmtree(out / ".unfinished", ignore_errors=True)
+    keys = {p: notebook_key(p, given[p.stem], *surroundings) for p in chosen}
+    todo = [p for p in chosen if force or _made_of(out / p.name).get("key") != keys[p]]
+    shutil.rmtree(out / UNFINISHED, ignore_errors=True)
     report = None
     try:
         for path in todo:
             place = f"[{chosen.index(path) + 1:2d}/{len(chosen)}]"
             print(f"{place} {path.stem:24s}", end="", flush=True)
-            seconds = _run_one(path, given[path.stem], keys[path.stem], out, state)
-            print(f"{seconds:7.1f} s  done", flush=True)
+            _run_one(path, given[path.stem], keys[path], out)
     finally:
         try:
-            report = _finish(present, out, state, surroundings)
+            report = _finish(present, out, surroundings)
         except Exception as error:  # whatever it is, it must not hide why a notebook failed
             told = " ".join(str(error).split())
             print(f"no report: {type(error).__name__}: {told}", file=sys.stderr, flush=True)
@@ -319,17 +302,14 @@ def _run(
     return report
 
 
-def _run_one(
-    path: Path, parameters: Mapping[str, Any], key: str, out: Path, state: _State
-) -> float:
-    """Execute into ``.unfinished`` and move into place when all of it is there."""
+def _run_one(path: Path, parameters: Mapping[str, Any], key: str, out: Path) -> None:
+    """Execute in a folder apart, and move into place when all of it is there."""
     started = time.perf_counter()
-    state["notebooks"].pop(path.stem, None)
-    state.save()
-    draft = out / ".unfinished" / path.name
-    # a name of its own: the kernel of a run that was killed may live a moment longer and write
-    records = draft.with_name(f"{path.stem}.{os.getpid()}.jsonl")
+    draft, final = out / UNFINISHED / path.name, out / path.name
+    final.unlink(missing_ok=True)
     draft.parent.mkdir(parents=True, exist_ok=True)
+    # a name of its own: the kernel of a run that was killed may live a moment longer and write
+    records = draft.with_suffix(f".{os.getpid()}.jsonl")
     about = {"notebook": path.stem, "records": records, "cache": out / CHECKPOINTS}
     try:
         with environment(kernel_environment(scale=parameters.get("scale", "soundstage"), **about)):
@@ -341,48 +321,33 @@ def _run_one(
         print("  interrupted", flush=True)
         raise
     seconds = round(time.perf_counter() - started, 1)
-    final_records = out / "records" / f"{path.stem}.jsonl"
-    final_records.parent.mkdir(exist_ok=True)
-    records.touch()
-    os.replace(records, final_records)
-    os.replace(draft, out / path.name)
-    entry = {"key": key, "parameters": dict(parameters), "seconds": seconds}
-    state["notebooks"][path.stem] = entry
-    state.save()
-    return seconds
+    lines = records.read_text(encoding="utf-8").splitlines() if records.is_file() else []
+    memory = {"key": key, "parameters": dict(parameters), "seconds": seconds}
+    notebook = read_notebook(draft)
+    notebook.metadata[MEMORY] = memory | {"numbers": [json.loads(line) for line in lines]}
+    write_atomically(final, nbformat.writes(notebook))
+    print(f"{seconds:7.1f} s  done", flush=True)
 
 
-def _finish(present: list[Path], out: Path, state: _State, surroundings: tuple[str, ...]) -> Path:
+def _finish(present: list[Path], out: Path, surroundings: tuple[str, ...]) -> Path:
     """Write ``metrics.json`` and the report, if anything changed since they were written."""
-    entries = state["notebooks"]
-    report = out / "report.html"
-    stamp = hashlib.sha256(json.dumps([entries, surroundings], sort_keys=True).encode()).hexdigest()
-    if state.get("report") == stamp and report.is_file():
-        return report
+    report, target = out / "report.html", out / "metrics.json"
     done, numbers = [], []
     for path in present:
-        entry = entries.get(path.stem)
-        if entry is None:
-            continue
-        # one that an earlier package, other data or an edited notebook left behind says so
-        current = entry["key"] == notebook_key(path, entry["parameters"], *surroundings)
-        done.append({"notebook": path.stem, "current": current} | entry)
-        numbers += _read_records(out / "records" / f"{path.stem}.jsonl")
+        if entry := dict(_made_of(out / path.name)):
+            # one that an earlier package, other data or an edited notebook left behind says so
+            current = entry["key"] == notebook_key(path, entry["parameters"], *surroundings)
+            numbers += entry.pop("numbers")
+            done.append({"notebook": path.stem, "current": current} | entry)
     metrics = {"notebooks": done, "metrics": gather_metrics(numbers)}
-    write_atomically(out / "metrics.json", json.dumps(metrics, indent=1))
-    from avadclip_lite.experiments.report import write_report
+    text = json.dumps(metrics, indent=1)
+    if not (report.is_file() and target.is_file() and target.read_text(encoding="utf-8") == text):
+        report.unlink(missing_ok=True)
+        write_atomically(target, text)
+        from avadclip_lite.experiments.report import write_report
 
-    write_report(out, metrics)
-    state["report"] = stamp
-    state.save()
+        write_report(out, metrics)
     return report
-
-
-def _read_records(path: Path) -> list[dict[str, Any]]:
-    """The numbers of a notebook; those that an early version recorded in words of its own (version
-    0.1, no ``measure``) are left out."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return [line for line in map(json.loads, text.splitlines()) if "measure" in line]
 
 
 def _near(path: Path) -> str:

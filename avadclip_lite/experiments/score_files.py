@@ -95,22 +95,14 @@ def _shown(place: str) -> bool:
 
 
 def read_lengths(path: str | Path) -> dict[str, int]:
-    """Video lengths in frames, of a table with the columns ``name`` and ``n_frames``, or of lines
-    ``NAME FRAMES``. Raises ``ValueError`` naming file and line otherwise."""
-    lines = lists.read_text(path).splitlines()
-    if "n_frames" in "".join(lines[:1]).lower():
-        table = lists.read_table(path, {"name": "name it", "n_frames": "name it"})
-        pairs = [(where, cells["name"], cells["n_frames"]) for where, cells in table]
-    else:
-        split = ((n, line.replace(",", " ").rpartition(" ")) for n, line in enumerate(lines, 1))
-        pairs = [(f"{path}, line {n}", a.strip(), b) for n, (a, _, b) in split if b]
-    for where, name, frames in pairs:
-        if not name or not frames.isdecimal():
-            raise ValueError(
-                f"{where}: {f'{name} {frames}'.strip()!r} is no name and number of frames; "
-                "expected a CSV with name,n_frames or lines 'NAME FRAMES'"
-            )
-    return {lists.video_name(name): int(frames) for _, name, frames in pairs}
+    """Video lengths in frames, of a table with the columns ``name`` and ``n_frames``. Raises
+    ``ValueError`` naming file and line for anything else."""
+    found, remedy = {}, "expected a table with the columns name and n_frames"
+    for where, cells in lists.read_table(path, {"name": remedy, "n_frames": remedy}):
+        if not cells["n_frames"].isdecimal():
+            raise ValueError(f"{where}: {cells['n_frames']!r} is no number of frames")
+        found[lists.video_name(cells["name"])] = int(cells["n_frames"])
+    return found
 
 
 def score_files(

@@ -112,11 +112,9 @@ class Task:
 
 
 def repeat(task: Task) -> list[dict[str, Any]]:
-    """Train a task and test it: one entry a protocol, ready for the result file.
-
-    The same task gives the same numbers on the same machine; on another one the rounding of matrix
-    products differs, which training amplifies.
-    """
+    """Train a task and test it: one entry a protocol, ready for the result file. The same task
+    gives the same numbers on the same machine; elsewhere the rounding of matrix products differs,
+    which training amplifies."""
     variant, settings, store = VARIANTS[task.variant], task.settings(), FeatureStore.open(task.data)
     precision = settings.train.precision
     began = time.perf_counter()
@@ -145,16 +143,10 @@ def repeat(task: Task) -> list[dict[str, Any]]:
         branch = "alignment" if "frame_ap_alignment" in chosen else "classification"
         best = int(np.argmax([metrics[f"frame_ap_{branch}"] for metrics in epochs]))
         found |= {"last": (len(epochs), epochs[-1]), "best on test": (best + 1, epochs[best])}
-    about = {
-        "variant": task.variant,
-        "seed": task.seed,
-        "config": settings.digest(),
-        "setup": task.setup,
-        "store": store.digest,
-        "sources": source_digest(),
-        "torch": torch.__version__.split("+")[0],
-        "seconds": round(time.perf_counter() - began, 1),
-    }
+    about = {"variant": task.variant, "seed": task.seed, "config": settings.digest()}
+    about |= {"setup": task.setup, "store": store.digest, "sources": source_digest()}
+    about |= {"torch": torch.__version__.split("+")[0]}
+    about |= {"seconds": round(time.perf_counter() - began, 1)}
     return [
         {**about, "protocol": protocol, "epoch": epoch}
         | {name: round(value, 6) for name, value in metrics.items() if _is_kept(name)}
@@ -193,13 +185,12 @@ class ResultLog:
             return pd.DataFrame(columns=[*self.ABOUT])
         try:
             lines = pd.read_csv(self.path, dtype=str, keep_default_na=False)
-        except ValueError as error:  # pandas' own are of this kind
-            raise ValueError(f"{self.path} is no result file of a study: {error}") from None
-        if missing := [name for name in self.ABOUT if name not in lines]:
+            lines[[*self.ABOUT]]
+        except (ValueError, KeyError) as error:  # pandas' own are of these kinds
             raise ValueError(
-                f"{self.path} is no result file of a study, or of an earlier version's: it lacks "
-                f"the column {missing[0]!r}; choose another file"
-            )
+                f"{self.path} is no result file of a study, or of an earlier version's ({error}); "
+                "choose another file"
+            ) from None
         for column, what in (("store", "data"), ("setup", "configuration")):
             if len(found := sorted(set(lines[column]))) > 1:
                 raise ValueError(
@@ -300,9 +291,8 @@ def results(study: str = "", *, path: str | Path = "", protocol: str = "chosen")
     """
     log = ResultLog(path or results_path())
     if not log.path.is_file():
-        raise FileNotFoundError(
-            f"no result file {log.path}; make it with: python -m avadclip_lite study"
-        )
+        how = "python -m avadclip_lite study"
+        raise FileNotFoundError(f"no result file {log.path}; make it with: {how}")
     if study and study not in STUDIES:
         raise ValueError(f"unknown study {study!r}; there are {', '.join(STUDIES)}")
     frame = log.read()
@@ -332,13 +322,14 @@ def table(frame: pd.DataFrame, measures: Sequence[str], *, digits: int = 1) -> p
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """The difference of two rows of a study, seed by seed, in points (percent)."""
+    """The difference of two rows of a study, ``differences (seeds,)`` in points (percent): its mean
+    with the interval from ``low`` to ``high`` (95 %, Student's t)."""
 
     row: str
     against: str
-    differences: np.ndarray  # (seeds,), row minus against
+    differences: np.ndarray
     mean: float
-    low: float  # 95 % interval of the mean, Student's t
+    low: float
     high: float
     same_videos: bool  # a seed's two trainings saw the same videos in the same order
 
@@ -377,17 +368,11 @@ def paired(frame: pd.DataFrame, row: str, against: str, measure: str) -> Paired:
     if len(wide) < 2:
         raise ValueError(f"{row!r} and {against!r} have fewer than two seeds in common")
     interval = ttest_rel(wide[row], wide[against]).confidence_interval(0.95)
-    differences = (wide[row] - wide[against]).to_numpy()
     known = [VARIANTS[v] for v in both.get("variant", pd.Series()).unique() if v in VARIANTS]
-    return Paired(
-        row=row,
-        against=against,
-        differences=differences,
-        mean=float(differences.mean()),
-        low=float(interval.low),
-        high=float(interval.high),
-        same_videos=len({_curriculum(v.settings(scale="soundstage", seed=0)) for v in known}) <= 1,
-    )
+    seen = {_curriculum(variant.settings(scale="soundstage", seed=0)) for variant in known}
+    apart = (wide[row] - wide[against]).to_numpy()
+    found = {"mean": float(apart.mean()), "low": float(interval.low), "high": float(interval.high)}
+    return Paired(row=row, against=against, differences=apart, same_videos=len(seen) < 2, **found)
 
 
 def _curriculum(settings: Config) -> tuple[Any, ...]:
@@ -403,8 +388,7 @@ def _curriculum(settings: Config) -> tuple[Any, ...]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m avadclip_lite study``."""
     parser.description = (
-        "Train the variants of the ablation studies over several seeds. Run again to go on after "
-        "an interruption, or to add seeds."
+        "Train the variants of studies over seeds; run again to go on, or add seeds."
     )
     parser.add_argument("studies", nargs="*", help=f"which ones: {', '.join(STUDIES)} (all)")
     parser.add_argument("--data", default="", help="the feature store (the Soundstage that ships)")

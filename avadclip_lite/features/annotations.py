@@ -30,9 +30,8 @@ from avadclip_lite.dataset import LABEL_MARK, Segment
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .asf .flv .3gp .ogv .gif".split()
 )
-# a name ends with its label; one without a label is a single word
-_LABELLED_LINE = re.compile(rf"(?P<name>.*{LABEL_MARK}\S+)(?:\s+(?P<rest>.*))?")
-_PLAIN_LINE = re.compile(r"(?P<name>\S+)(?:\s+(?P<rest>.*))?")
+# a name ends with its label; one without a label is a single word; spreadsheets write commas
+_NAME = re.compile(rf"(.*{LABEL_MARK})?[^\s,;]+")
 
 
 # ---------------------------------------------------------------------------- names
@@ -181,9 +180,10 @@ def read_annotations(
 
 
 def _parse_line(line: str, classes: ClassSet) -> tuple[str, list[Segment]]:
-    match = _LABELLED_LINE.fullmatch(line) or _PLAIN_LINE.fullmatch(line)
-    assert match is not None  # a line that is not blank has a first word
-    name, tokens = video_name(match["name"]), (match["rest"] or "").split()
+    found = _NAME.match(line)
+    if found is None:
+        raise ValueError(f"{line!r} does not begin with the name of a video")
+    name, tokens = video_name(found[0].strip('"')), re.findall(r"[^\s,;]+", line[found.end() :])
     width = 2 if not tokens or _is_number(tokens[0]) else 3
     form = "start end" if width == 2 else "CODE start end"
     if not tokens or len(tokens) % width:

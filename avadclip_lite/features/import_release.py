@@ -1,16 +1,12 @@
 """Feature files in the release's layout become a feature store.
 
-The release keeps one array (T, D) per file: CLIP features ``NAME__CROP.npy`` (crops 0 to 9),
-audio features ``NAME.npy``, and CSV lists ``path,audio_path,label`` whose absolute paths are from
-the authors' machines. Only the file names of those paths count here; they are looked up anywhere
-under the given folder. The training list has ten crops of each video, the test list one.
+The release keeps one array (T, D) per file: CLIP features ``NAME__CROP.npy`` (crops 0 to 9), audio
+features ``NAME.npy``, and CSV lists ``path,audio_path,label`` with paths on the authors' machines,
+of which only the file names count here: the files may lie anywhere under the given folder. The
+training list has ten crops of each video, the test list one.
 
-Everything that headers, lists and annotations can tell is checked before anything is written;
-the content of the arrays is checked while it is copied. An import that was interrupted goes on
-where it stopped when it is run again.
-
-    python -m avadclip_lite import xd --features ROOT --train CSV --test CSV \\
-        --annotations annotations.txt annotations_multiclasses.txt --out STORE
+What headers, lists and annotations can tell is checked before anything is written, the content of
+the arrays while it is copied. An import that was interrupted goes on when it is run again.
 """
 
 from __future__ import annotations
@@ -19,7 +15,6 @@ import argparse
 import hashlib
 import os
 import re
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,25 +28,19 @@ from tqdm import tqdm
 from avadclip_lite import dataset
 from avadclip_lite.config import CCTV_STRIDE, CLASS_SETS, CLIP_DIM, CROPS, XD_STRIDE, ClassSet
 from avadclip_lite.dataset import FeatureStore, Segment, StoreError, class_events, truth_events
-from avadclip_lite.features.annotations import (
-    is_hidden,
-    match_names,
-    read_annotations,
-    read_table,
-    some,
-    video_name,
-)
+from avadclip_lite.features import annotations as lists
 from avadclip_lite.features.writer import StoreWriter, check_events, check_features
 
-BUFFER = 32 << 20  # bytes of features read between two part files of the store
 STRIDES = {"xd": XD_STRIDE, "cctv": CCTV_STRIDE}
-Events = dict[str, list[Segment]]  # by video
+BUFFER = 32 << 20  # bytes of features read between two part files of the store
 _VIDEO_FILE = re.compile(r"(?P<name>.+)__(?P<crop>\d+)\.npy")
+Events = dict[str, list[Segment]]  # by video
+Odd = dict[str, list[str]]  # what is odd but can be read: names by what is odd about them
 
 
 @dataclass(kw_only=True)
 class ImportReport:
-    """What an import found and did; ``str()`` is the summary that the command prints."""
+    """What an import found and did; ``str()`` is what the command prints."""
 
     path: Path
     rows: dict[str, int]  # per split
@@ -63,7 +52,6 @@ class ImportReport:
     missing_audio: int  # videos
     clipped_videos: int  # an annotation ran past the end by less than a stride
     resumed_rows: int  # already there from an interrupted import
-    seconds: float
     warnings: list[str]
 
     def __str__(self) -> str:
@@ -90,55 +78,58 @@ def import_layout(
     """Make the feature store ``out`` from a folder in the release's layout.
 
     ``kind`` "xd" (XD-Violence, stride 16, seven classes) or "cctv" (CCTV-Fights, stride 4, two);
-    ``features`` holds the feature files, in any subfolders; ``audio`` the audio files,
-    if they are elsewhere. Either list may be None. A test list needs annotations: one file, or
-    one of each form, of which the binary one then gives the frame truth and the other the events
-    by class, as in the release. An empty ``audio_path`` says that a video has no sound; with
+    ``features`` holds the feature files, ``audio`` those of sound, if they are elsewhere. One of
+    the lists ``train`` and ``test`` may be None; a test list needs annotations, a file, or one of
+    each form: then the binary one gives the frame truth and the other the events by class, as in
+    the release. An empty ``audio_path`` says that a video has no sound; with
     ``allow_missing_audio`` so does a listed audio file that is not there.
 
     Raises ``FileNotFoundError`` for files that are missing and ``ValueError`` for one that is
     wrong, in one sentence that names it and the remedy. Until then nothing readable exists.
     """
-    started = time.perf_counter()
     if kind not in STRIDES:
         raise StoreError(f"unknown layout {kind!r}; choose from {', '.join(STRIDES)}")
-    classes, stride = CLASS_SETS[kind], STRIDES[kind]
-    given = {"train": train, "test": test}
-    lists = {split: Path(path) for split, path in given.items() if path is not None}
-    texts = [annotations] if isinstance(annotations, (str, Path)) else list(annotations or ())
-    if not lists:
+    if train is None and test is None:
         raise StoreError("nothing to import: give a training list, a test list, or both")
-    if "test" in lists and not texts:
+    if test is not None and not annotations:
         raise StoreError("a test list needs the annotation file that holds its truth")
-
-    warnings: list[str] = []
-    events = read_annotations(texts, classes, warnings)
+    classes, stride, odd = CLASS_SETS[kind], STRIDES[kind], defaultdict(list)
+    remarks: list[str] = []
+    events = lists.read_annotations(annotations or (), classes, remarks)
     roots = {"video": Path(features), "audio": Path(audio or features)}
-    rows = _read_lists(lists, roots, classes, allow_missing_audio, warnings)
-    _check_rows(rows, warnings)
+    given = {split: path for split, path in (("train", train), ("test", test)) if path is not None}
+    rows = _read_lists(given, roots, classes, allow_missing_audio, odd, remarks)
+    _check_rows(rows, odd)
     dtype = _read_headers(rows, dim, progress)
-    segments = _match_events(rows, events, classes, warnings)
+    segments = _match_events(rows, events, classes, odd)
     clipped = _check_events(rows, segments, classes, stride)
     told = rows[["name", "crop", "split", "label", "snippets", "audio_snippets"]].to_csv()
-    with StoreWriter(
-        out,
-        classes=classes,
-        dim=dim,
-        stride=stride,
-        encoder=encoder,
-        dtype=dtype,
-        inputs=hashlib.sha256(f"{told}{segments}".encode()).hexdigest(),
-        overwrite=overwrite,
-        buffer=BUFFER,
-    ) as writer:
-        _copy(rows, segments, writer, roots["video"], progress)
-        path = writer.finish()
+    kind_of_store = {"classes": classes, "dim": dim, "stride": stride, "encoder": encoder}
+    kind_of_store["inputs"] = hashlib.sha256(f"{told}{segments}".encode()).hexdigest()
+    options = {"dtype": dtype, "overwrite": overwrite, "buffer": BUFFER}
+    track = lru_cache(maxsize=1)(np.load)  # crops of a video follow one another
+    with StoreWriter(out, **kind_of_store, **options) as writer:
+        for row in tqdm(rows.itertuples(), "importing", len(rows), disable=not progress):
+            if (row.name, row.crop) not in writer:
+                try:
+                    writer.add(
+                        name=row.name,
+                        label=row.label,
+                        split=row.split,
+                        crop=row.crop,
+                        video=np.load(row.video),
+                        audio=track(row.audio) if row.audio else None,
+                        segments=segments.get(row.name, ()),
+                        source=Path(row.video).relative_to(roots["video"]).as_posix(),
+                    )
+                except StoreError as error:
+                    raise StoreError(f"{row.video}, {row.audio or 'no sound'}: {error}") from None
+        store = FeatureStore.open(writer.finish())
 
-    store = FeatureStore.open(path)
-    truth = store.frame_truth(store.indices("test") if "test" in lists else [])
+    truth = store.frame_truth(store.indices("test") if test is not None else [])
     by_split, silent = rows.groupby("split", sort=False), rows.audio == ""
     return ImportReport(
-        path=path,
+        path=store.path,
         rows=by_split.size().to_dict(),
         videos=by_split.name.nunique().to_dict(),
         snippets=int(store.snippets.sum()),
@@ -148,8 +139,7 @@ def import_layout(
         missing_audio=rows[silent].name.nunique(),
         clipped_videos=clipped,
         resumed_rows=writer.resumed,
-        seconds=round(time.perf_counter() - started, 1),
-        warnings=warnings,
+        warnings=remarks + [f"{what} {lists.some(sorted(n))}" for what, n in odd.items() if n],
     )
 
 
@@ -168,22 +158,21 @@ def _index(root: Path) -> dict[str, list[str]]:
     seen: set[str] = set()  # a folder reached through two links is one folder
     for folder, folders, files in os.walk(root, followlinks=True):
         if (real := os.path.realpath(folder)) in seen:
-            folders.clear()
-            continue
+            files = folders[:] = []
         seen.add(real)
-        folders[:] = [name for name in folders if not is_hidden(name)]
+        folders[:] = [name for name in folders if not lists.is_hidden(name)]
         for file in files:
-            if file.endswith(".npy") and not is_hidden(file):
-                found[video_name(file)].append(os.path.join(folder, file))
+            found[lists.video_name(file)].append(os.path.join(folder, file))
     return found
 
 
 def _read_lists(
-    lists: Mapping[str, Path],
+    given: Mapping[str, str | Path],
     roots: Mapping[str, Path],
     classes: ClassSet,
     allow_missing_audio: bool,
-    warnings: list[str],
+    odd: Odd,
+    remarks: list[str],
 ) -> pd.DataFrame:
     """A row for each line of the lists, with the files under ``roots`` (video, audio) that it
     names, "" for no audio: columns where, split, name, crop, label, video, audio."""
@@ -192,23 +181,22 @@ def _read_lists(
     if not allow_missing_audio:
         columns["audio_path"] = f"{layout}, or --allow-missing-audio to do without sound"
     files = {kind: _index(root) for kind, root in roots.items()}
-    rows, missing, contradicting, hidden = [], {}, [], []
-    for split, path in lists.items():
-        lines = read_table(path, columns, warnings)
+    rows, missing = [], {}
+    for split, path in given.items():
+        lines = lists.read_table(path, columns, remarks)
         if not lines:
             raise StoreError(f"{path} lists no videos; {layout}")
         for where, line in lines:
-            row = {"where": where, "split": split}
             paths = line["path"], line.get("audio_path", "")
-            file, track = (video_name(path).rpartition("/")[-1] for path in paths)
-            if is_hidden(file):
-                hidden.append(file)
+            file, track = (lists.video_name(path).rpartition("/")[-1] for path in paths)
+            if lists.is_hidden(file):
+                odd["left out as another system's files:"].append(file)
                 continue
             if (match := _VIDEO_FILE.fullmatch(file)) is None:
                 raise StoreError(f"{where}: {file!r} is no feature file of the form NAME__CROP.npy")
-            row |= {"name": video_name(match["name"]), "crop": int(match["crop"])}
-            row["label"], agree = _label(row["name"], line.get("label", ""), classes, where)
-            contradicting += [] if agree else [row["name"]]
+            row = {"where": where, "split": split, "name": lists.video_name(match["name"])}
+            row |= {"crop": int(match["crop"])}
+            row["label"] = _label(row["name"], line.get("label", ""), classes, where, odd)
             for kind, name in (("video", file), ("audio", track)):
                 found = sorted(files[kind].get(name, [""]))
                 if len(found) > 1:
@@ -222,19 +210,14 @@ def _read_lists(
         folders = " or ".join(dict.fromkeys(str(root) for root in roots.values()))
         remedy = "add what is missing, or take the lines out (--allow-missing-audio: go without it)"
         raise FileNotFoundError(
-            f"{next(iter(missing.values()))}: {some(list(missing), 'listed file')} nowhere under "
-            f"{folders}; {'; '.join([remedy, *warnings])}"
+            f"{next(iter(missing.values()))}: {lists.some(list(missing), 'listed file')} nowhere "
+            f"under {folders}; {'; '.join([remedy, *remarks])}"
         )
-    if contradicting:
-        odd = some(contradicting)
-        warnings.append(f"the label column contradicts the name of {odd}; the name was taken")
-    if hidden:
-        warnings.append(f"left out, another system's: {some(hidden, 'file')}")
     return pd.DataFrame(rows)
 
 
-def _label(name: str, label: str, classes: ClassSet, where: str) -> tuple[str, bool]:
-    """The weak label of a line, and whether name and label column agree. The name decides."""
+def _label(name: str, label: str, classes: ClassSet, where: str, odd: Odd) -> str:
+    """The weak label of a line; where name and label column contradict, the name decides."""
     try:
         listed = dataset.parse_codes(label, classes) if label else None
         codes = dataset.parse_label(name, classes) if dataset.has_label(name) else listed
@@ -242,39 +225,36 @@ def _label(name: str, label: str, classes: ClassSet, where: str) -> tuple[str, b
         raise StoreError(f"{where}: {error}") from None
     if codes is None:
         raise StoreError(f"{where}: video {name!r} has a label neither in its name nor in the list")
-    return "-".join(codes), listed in (None, codes)
+    if listed not in (None, codes):
+        odd["the label column contradicts the name, which was taken, of"].append(name)
+    return "-".join(codes)
 
 
-def _check_rows(rows: pd.DataFrame, warnings: list[str]) -> None:
+def _check_rows(rows: pd.DataFrame, odd: Odd) -> None:
     """Contradictions between the lines: rows twice, crops that disagree, a leaked test video."""
     by_name, test = rows.groupby("name", sort=False), rows.split == "test"
     owners = rows.groupby("audio").name.transform("nunique")
-    twice = rows.duplicated(["split", "name", "crop"], keep=False)
     for wrong, text in (
-        (twice, "is listed twice with the same crop"),
+        (rows.duplicated(["split", "name", "crop"], keep=False), "is listed twice with one crop"),
         (by_name.split.transform("nunique") > 1, "is on both lists, and must not be trained on"),
         (test & rows.duplicated(["split", "name"], keep=False), "has two crops on the test list"),
         (by_name.audio.transform("nunique") > 1, "has crops with different audio files"),
         ((rows.audio != "") & (owners > 1), "shares its audio file with another video"),
     ):
         if wrong.any():
-            lines = ", ".join(rows["where"][wrong][:2])
-            raise StoreError(
-                f"{lines}: video {rows.name[wrong].iloc[0]!r} {text}; correct the list"
-            )
+            lines, name = ", ".join(rows["where"][wrong][:2]), rows.name[wrong].iloc[0]
+            raise StoreError(f"{lines}: video {name!r} {text}; correct the list")
     crops = by_name.size()[rows.name[~test].unique()]
-    if (crops != CROPS).any():
-        odd = some(list(crops.index[crops != CROPS]))
-        warnings.append(f"fewer or more than {CROPS} training crops of {odd}")
+    odd[f"fewer or more than {CROPS} training crops of"] += list(crops.index[crops != CROPS])
 
 
 def _read_headers(rows: pd.DataFrame, dim: int, progress: bool) -> str:
     """Check every array's header and size, note lengths; the store's dtype is the widest found."""
-    lengths, dtypes = {"": 0}, set()
+    lengths, dtypes = {}, set()
     files = pd.unique(pd.concat([rows.video, rows.audio[rows.audio != ""]]))
     for path in tqdm(files, desc="checking", unit="file", disable=not progress):
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)  # checks the size as well
+            array = np.load(path, mmap_mode="r")  # checks the size as well
         except (ValueError, EOFError) as error:
             raise StoreError(
                 f"{path} is cut short or not a readable .npy array of numbers "
@@ -283,9 +263,10 @@ def _read_headers(rows: pd.DataFrame, dim: int, progress: bool) -> str:
         check_features(array, dim, f"{path}: features", content=False)
         lengths[path] = len(array)
         dtypes.add(array.dtype)
-    rows["snippets"], rows["audio_snippets"] = rows.video.map(lengths), rows.audio.map(lengths)
-    apart = rows[(rows.audio != "") & ((rows.snippets - rows.audio_snippets).abs() > 1)]
-    for row in apart.itertuples():
+    for kind, column in (("video", "snippets"), ("audio", "audio_snippets")):
+        rows[column] = rows[kind].map(lengths).fillna(0).astype(int)
+    apart = (rows.audio != "") & ((rows.snippets - rows.audio_snippets).abs() > 1)
+    for row in rows[apart].itertuples():
         raise StoreError(
             f"{row.video} has {row.snippets} snippets and its audio {row.audio} "
             f"{row.audio_snippets}, more than one apart; extract both from the same file again"
@@ -296,47 +277,38 @@ def _read_headers(rows: pd.DataFrame, dim: int, progress: bool) -> str:
 # ---------------------------------------------------------------------------- annotations
 
 
-def _match_events(
-    rows: pd.DataFrame, events: Events, classes: ClassSet, warnings: list[str]
-) -> Events:
+def _match_events(rows: pd.DataFrame, events: Events, classes: ClassSet, odd: Odd) -> Events:
     """Events of the listed videos; a class that the binary form leaves open is filled in where
-    the video has one anomaly only. What looks wrong but can be read is warned of."""
+    the video has one anomaly only."""
     labels = dict(zip(rows.name, rows.label, strict=True))
-    names, unlisted = match_names(events, labels)
-    matched: Events = {}
-    differ, contradicting, open_class = [], [], []
-    for name, annotated in names.items():
-        anomalies = set(labels[name].split("-")) - {classes.codes[0]}
-        found = {code for code, _, _ in events[annotated]} - {None}
-        matched[name] = events[annotated]
-        forms = truth_events(matched[name]), class_events(matched[name])
-        truth, by_class = ({f for _, a, b in form for f in range(a, b)} for form in forms)
-        differ += [name] if truth != by_class else []
-        if len(anomalies) == 1 and not found:
-            matched[name] = [(*anomalies, start, end) for _, start, end in events[annotated]]
-        if not anomalies or found - anomalies:
-            odd = "-".join(sorted(found)) or "an event"
-            contradicting.append(f"{name} ({odd} annotated, {labels[name]} by its name)")
-        elif len(anomalies) > 1 and not found:
-            open_class.append(name)
+    names, unlisted = lists.match_names(events, labels)
     tests = set(rows.name[rows.split == "test"])
-    if unlisted and tests and not matched:
+    if unlisted and tests and not names:
         raise StoreError(
             f"no annotated video is on a list (the first is {unlisted[0]!r}); these annotations "
             "belong to other data"
         )
-    bare = [n for n in tests if labels[n] != classes.codes[0] and n not in matched]
-    for odd, text in (
-        (
-            differ,
-            "the frame truth is the binary annotation's, the other form covers other frames in",
-        ),
-        (contradicting, "annotations contradict the label of"),
-        (open_class, "events without a class in multi-label videos, left out of mAP:"),
-        (unlisted, "annotated but not listed, left out:"),
-        (bare, "anomalous test videos without annotation, taken as normal throughout:"),
-    ):
-        warnings += [f"{text} {some(sorted(odd))}"] if odd else []
+    matched = {name: events[annotated] for name, annotated in names.items()}
+    for name, own in matched.items():
+        anomalies = set(labels[name].split("-")) - {classes.codes[0]}
+        found = {code for code, _, _ in own} - {None}
+        forms = (truth_events(own), class_events(own))
+        truth, by_class = ({f for _, a, b in form for f in range(a, b)} for form in forms)
+        if truth != by_class:
+            odd[
+                "binary annotations, the frame truth, cover other frames than events by class in"
+            ] += [name]
+        if not anomalies or found - anomalies:
+            text = f"{name} ({'-'.join(sorted(found)) or 'an event'} annotated)"
+            odd["annotations contradict the label of"].append(text)
+        elif not found and len(anomalies) > 1:
+            odd["events without a class in multi-label videos, left out of mAP:"].append(name)
+        elif not found:
+            matched[name] = [(*anomalies, start, end) for _, start, end in own]
+    odd["annotated but not listed, left out:"] += unlisted
+    odd["anomalous test videos without annotation, taken as normal throughout:"] += [
+        name for name in tests - matched.keys() if labels[name] != classes.codes[0]
+    ]
     return matched
 
 
@@ -348,34 +320,8 @@ def _check_events(rows: pd.DataFrame, segments: Events, classes: ClassSet, strid
         check_events(segments[row.name], classes, row.snippets, stride, row.video)
         frames = stride * min(row.snippets, row.audio_snippets or row.snippets)
         truth = truth_events(segments[row.name])
-        if dataset.clip_segments(truth, frames) != truth:
-            clipped.add(row.name)
+        clipped |= {row.name} if dataset.clip_segments(truth, frames) != truth else set()
     return len(clipped)
-
-
-# ---------------------------------------------------------------------------- copying
-
-
-def _copy(
-    rows: pd.DataFrame, segments: Events, writer: StoreWriter, root: Path, progress: bool
-) -> None:
-    track = lru_cache(maxsize=1)(np.load)  # crops of a video follow one another
-    for row in tqdm(rows.itertuples(), "importing", len(rows), disable=not progress):
-        if (row.name, row.crop) in writer:
-            continue
-        try:
-            writer.add(
-                name=row.name,
-                label=row.label,
-                split=row.split,
-                crop=row.crop,
-                video=np.load(row.video),
-                audio=track(row.audio) if row.audio else None,
-                segments=segments.get(row.name, ()),
-                source=Path(row.video).relative_to(root).as_posix(),
-            )
-        except StoreError as error:
-            raise StoreError(f"{row.video}, {row.audio or 'no audio'}: {error}") from None
 
 
 # ---------------------------------------------------------------------------- command line
@@ -388,24 +334,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audio", help="folder with the audio features, if another")
     parser.add_argument("--train", help="training list, CSV path,audio_path,label")
     parser.add_argument("--test", help="test list, CSV path,audio_path,label")
-    parser.add_argument(
-        "--annotations",
-        nargs="+",
-        help="annotations of the test videos in either form, or a file of each: then the binary "
-        "form gives the frame truth, the other the events by class",
-    )
+    text = "of the test videos: a file in either form, or one of each, for frame truth and classes"
+    parser.add_argument("--annotations", nargs="+", help=text)
     parser.add_argument("--out", required=True, help="feature store to make")
     parser.add_argument("--dim", type=int, default=CLIP_DIM, help="feature width (%(default)s)")
-    parser.add_argument(
-        "--encoder",
-        default="clip",
-        choices=("clip", "random"),
-        help="text tower that belongs to the features; random needs no download, but then class "
-        "words mean nothing (%(default)s)",
-    )
-    parser.add_argument(
-        "--allow-missing-audio", action="store_true", help="a missing audio file means no sound"
-    )
+    text = "text tower that belongs to the features; random: none, class words mean nothing"
+    parser.add_argument("--encoder", default="clip", choices=("clip", "random"), help=text)
+    text = "a missing audio file means no sound"
+    parser.add_argument("--allow-missing-audio", action="store_true", help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace a store at --out")
 
 

@@ -1,7 +1,5 @@
-"""Independent calls spread over the cores of this machine, or over a cluster that is running.
-
-joblib does the work; ``loky`` are processes here, ``dask`` and ``ray`` optional extras.
-"""
+"""Independent calls, spread over this machine's cores (``loky``) or a running cluster (``dask``,
+``ray``: optional extras) by joblib."""
 
 from __future__ import annotations
 
@@ -9,14 +7,11 @@ import argparse
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 
 BACKENDS = ("loky", "dask", "ray")
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 
 
 def add_worker_arguments(parser: argparse.ArgumentParser, what: str) -> None:
@@ -27,13 +22,13 @@ def add_worker_arguments(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def parallel_map(
-    call: Callable[[Task], Result],
-    tasks: Sequence[Task],
+    call: Callable[[Any], Any],
+    tasks: Sequence[Any],
     *,
     jobs: int = 1,
     backend: str = "loky",
     address: str | None = None,
-) -> Iterator[Result]:
+) -> Iterator[Any]:
     """``call`` of every task, results in the tasks' order as they become available.
 
     ``call`` and the tasks travel to other processes, so both must pickle. ``jobs`` counts processes
@@ -46,12 +41,12 @@ def parallel_map(
     calls = [delayed(call)(task) for task in tasks]
     connection, options = _connect(backend, address)
     with connection:
-        with parallel_config(backend, n_jobs=jobs if backend == "loky" else -1, **options):
-            in_order = "list" if backend == "ray" else "generator"
-            parallel = Parallel(return_as=in_order, batch_size=1)
+        jobs = jobs if backend == "loky" else -1
+        with parallel_config(backend, n_jobs=jobs, **options):
+            parallel = Parallel(return_as="list" if backend == "ray" else "generator", batch_size=1)
             # ray's joblib backend hands over whole lists only: go in rounds
-            size = 4 * effective_n_jobs() if backend == "ray" else len(calls)
-        for start in range(0, len(calls), max(size, 1)):
+            size = 4 * effective_n_jobs() if backend == "ray" else max(len(calls), 1)
+        for start in range(0, len(calls), size):
             yield from parallel(calls[start : start + size])
 
 

@@ -3,8 +3,8 @@
 Rows become part files in ``NAME.partial/parts``, and ``finish()`` joins them into the store's
 arrays (the disk needs room for both for a moment). A part file is an ``.npz`` of consecutive rows:
 ``video``, ``audio``, ``flags``, and in ``told`` as JSON what is known of the rows and the store. It
-appears under its name, the number of its first row, when it is complete: whatever interrupted the
-writing, the parts that follow one another from 0 on are the first rows of the store.
+gets its name, the number of its first row, when it is complete: whatever interrupts the writing,
+the parts that follow one another from 0 on are the first rows of the store.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -39,15 +39,13 @@ class StoreWriter:
             writer.add(name=..., label="B2-G-0", split="train", video=x, audio=y)
             writer.finish()
 
-    ``dtype``: "float16" or "float32"; None takes the first row's. ``inputs``: any text that
-    identifies what is being written. A writer that finds a partial store of the same kind and
-    inputs goes on after it, and ``(name, crop) in writer`` tells which rows are there. With
-    ``overwrite`` ``finish()`` may replace a store; other files in that folder stay. ``buffer``:
-    bytes of features held in memory until they make a part file; a process that is killed loses
-    them, and the rows must be added again. 0: each row is on disk when ``add`` returns.
-
-    Raises ``StoreError`` for a store that is there already, a second writer at the same time, and
-    a partial store of other inputs.
+    ``dtype``: of the features, "float16" or "float32". ``inputs``: text that identifies what is
+    written. A writer that finds a partial store of the same kind and inputs goes on after
+    it, and ``(name, crop) in writer`` tells which rows are there. ``overwrite``: ``finish()`` may
+    replace a store; other files in that folder stay. ``buffer``: bytes of features held in memory
+    until they make a part file, which a process that is killed loses; 0: each row is on disk when
+    ``add`` returns. Raises ``StoreError`` for a store that is there already, a second writer at the
+    same time, and a partial store of other inputs.
     """
 
     def __init__(
@@ -58,7 +56,7 @@ class StoreWriter:
         dim: int,
         stride: int,
         encoder: str,
-        dtype: Literal["float16", "float32"] | None = None,
+        dtype: Literal["float16", "float32"] = "float32",
         inputs: str = "",
         overwrite: bool = False,
         buffer: int = 0,
@@ -69,14 +67,12 @@ class StoreWriter:
             raise StoreError(f"{self.path} is already a feature store; delete it or choose another")
         if self.path.is_file():
             raise StoreError(f"{self.path} is a file; a store is a folder")
-        if any("-" in code or code == "0" for code in classes.codes):
-            raise StoreError(f"class codes must not contain '-' or be '0', got {classes.codes}")
-        if dtype not in (None, *_DTYPES):
+        if dtype not in _DTYPES:
             raise StoreError(f"dtype must be float16 or float32, got {dtype!r}")
         self.classes, self.dim, self.stride = classes, dim, stride
         self._kind = {"format": dataset.FORMAT, "classes": asdict(classes), "dim": dim}
         self._kind |= {"stride": stride, "encoder": encoder}
-        self._inputs, self._dtype, self._buffer = inputs, dtype, buffer
+        self._inputs, self._dtype, self._buffer = inputs, _DTYPES[dtype], buffer
         self._flag_names: list[str] = []  # decided by the first row
         self._rows: dict[tuple[str, int], dict[str, Any]] = {}
         self._first_of: dict[str, dict[str, Any]] = {}  # the first row of each video
@@ -145,21 +141,13 @@ class StoreWriter:
             raise StoreError(f"{where} is already in {self.partial}")
         first = self._first_of.get(name)
         codes = parse_label(name, self.classes) if label is None else None
-        row = {
-            "name": name,
-            "label": "-".join(codes or parse_codes(label, self.classes)),
-            "split": split,
-            "crop": int(crop),
-            "source": source,
-            "segments": [tuple(event) for event in segments] or (first or {}).get("segments", []),
-            "video_rows": len(video),
-            "audio_rows": 0 if audio is None else len(audio),
-        }
-        check_events(row["segments"], self.classes, len(video), self.stride, where)
+        segments = [tuple(event) for event in segments] or (first["segments"] if first else [])
+        label = "-".join(codes or parse_codes(label, self.classes))
+        row: dict[str, Any] = {"name": name, "label": label, "split": split, "crop": int(crop)}
+        row |= {"source": source, "segments": segments}
+        row |= {"video_rows": len(video), "audio_rows": 0 if audio is None else len(audio)}
+        check_events(segments, self.classes, len(video), self.stride, where)
         given = {"video": video} if audio is None else {"video": video, "audio": audio}
-        if self._dtype is None:
-            half = all(array.dtype == np.float16 for array in given.values())
-            self._dtype = "float16" if half else "float32"
         arrays = {k: self._features(array, f"{where}: {k} features") for k, array in given.items()}
         if audio is not None and abs(len(video) - len(audio)) > 1:
             raise StoreError(
@@ -201,10 +189,10 @@ class StoreWriter:
     def _features(self, array: np.ndarray, what: str) -> np.ndarray:
         """A copy in the store's dtype, checked."""
         check_features(array, self.dim, what, content=False)
-        if self._dtype == "float16" and array.dtype != np.float16:
+        if array.dtype.itemsize > 2 == self._dtype.itemsize:
             raise StoreError(f"{what} are {array.dtype} and the store is float16; use float32")
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, and is refused
-            array = np.array(array, dtype=_DTYPES[self._dtype], order="C")
+            array = np.array(array, dtype=self._dtype, order="C")
         check_features(array, self.dim, what)
         return array
 
@@ -221,81 +209,75 @@ class StoreWriter:
 
     # -- part files
 
-    def _part(self, first: int) -> Path:
-        return self._parts / f"{first:06d}.npz"
+    def _head(self) -> str:
+        return json.dumps([self._kind, self._inputs, self._dtype.name])
 
     def _flush(self) -> None:
         """Make a part file of the pending rows; where that fails, they stay pending."""
         if not self._pending:
             return
-        told = {"head": [self._kind, self._inputs], "dtype": self._dtype}
-        told |= {"flags": self._flag_names, "rows": [row for row, _ in self._pending]}
+        told = {"head": self._head(), "flags": self._flag_names}
+        told["rows"] = [row for row, _ in self._pending]
         arrays = {"told": np.frombuffer(json.dumps(told).encode(), np.uint8)}
         for kind in _ARRAYS:
             if blocks := [held[kind] for _, held in self._pending if kind in held]:
                 arrays[kind] = np.concatenate(blocks)
-        part = self._part(self._flushed)
-        with open(part.with_suffix(".new"), "wb") as file:
+        with open(self._parts / "new", "wb") as file:
             np.savez(file, **arrays)
-        os.replace(part.with_suffix(".new"), part)
+        os.replace(self._parts / "new", self._parts / f"{self._flushed:06d}.npz")
         self._flushed += len(self._pending)
         self._pending, self._held = [], 0
 
-    def _read_part(self, first: int) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-        """What a part tells, and its arrays; None where a power cut or a bad disk harmed it."""
-        try:
-            with np.load(self._part(first), allow_pickle=False) as part:  # checks CRCs
-                arrays = dict(part)
-            return json.loads(arrays.pop("told").tobytes()), arrays
-        except (ValueError, EOFError, zipfile.BadZipFile):
-            return None
+    def _read_parts(self) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+        """What the parts tell, and their arrays, up to one that is missing, or harmed (by a power
+        cut, a bad disk), as its checksums tell."""
+        first = 0
+        while (path := self._parts / f"{first:06d}.npz").is_file():
+            try:
+                with np.load(path) as part:
+                    arrays = dict(part)
+            except (ValueError, EOFError, zipfile.BadZipFile):
+                return
+            told = json.loads(arrays.pop("told").tobytes())
+            yield told, arrays
+            first += len(told["rows"])
 
     def _resume(self) -> None:
-        """Take up the rows of the part files, up to one that is missing or harmed."""
+        """Take up the rows of the part files, and remove what follows them."""
         if (self.partial / "journal.jsonl").exists():
             raise StoreError(f"{self.partial} is an earlier version's; delete it to start over")
-        kept = set()
-        while (part := self._part(len(self._rows))).is_file():
-            if (read := self._read_part(len(self._rows))) is None:
-                break
-            kept.add(part)
-            told = read[0]
-            same = told["head"] == json.loads(json.dumps([self._kind, self._inputs]))
-            if not same or self._dtype not in (None, told["dtype"]):
-                raise StoreError(
-                    f"{self.partial} was begun with other inputs or settings; delete it to start "
-                    "over"
-                )
-            self._dtype, self._flag_names = told["dtype"], told["flags"]
+        for told, _ in self._read_parts():
+            if told["head"] != self._head():
+                other = "was begun with other inputs or settings; delete it to start over"
+                raise StoreError(f"{self.partial} {other}")
+            self._flag_names = told["flags"]
             for row in told["rows"]:
                 self._enter(row | {"segments": [tuple(event) for event in row["segments"]]})
         self._flushed = len(self._rows)
-        for file in set(self._parts.glob("*.n*")) - kept:
-            file.unlink()
+        for file in self._parts.glob("*.npz"):
+            if int(file.stem) >= self._flushed:
+                file.unlink()
 
     # -- the end
 
     def _join(self) -> None:
         """Copy the parts, one after another, into the store's arrays."""
-        dtype, snippets = _DTYPES[self._dtype], self._used["video"]
-        arrays = {
-            "video": (dtype, (snippets, self.dim)),
-            "audio": (dtype, (self._used["audio"], self.dim)),
-            "flags": (np.uint8, (snippets, len(self._flag_names))),
-        }
+        snippets, tracks = self._used.values()
         joined, at = {}, dict.fromkeys(_ARRAYS, 0)
-        for kind, (dtype, shape) in arrays.items():
+        for kind, dtype, shape in (
+            ("video", self._dtype, (snippets, self.dim)),
+            ("audio", self._dtype, (tracks, self.dim)),
+            ("flags", np.uint8, (snippets, len(self._flag_names))),
+        ):
             if all(shape):
                 path = self.partial / f"{kind}.npy"
                 joined[kind] = np.lib.format.open_memmap(path, "w+", dtype=dtype, shape=shape)
-        row = 0
-        while row < len(self._rows):
-            if (read := self._read_part(row)) is None:
-                raise StoreError(f"{self._part(row)} was harmed on disk; run the same again")
-            for kind, block in read[1].items():
+        for _, arrays in self._read_parts():
+            for kind, block in arrays.items():
                 joined[kind][at[kind] : at[kind] + len(block)] = block
                 at[kind] += len(block)
-            row += len(read[0]["rows"])
+        if at["video"] < snippets:
+            raise StoreError(f"a file in {self._parts} was harmed on disk; run the same again")
         for array in joined.values():
             array.flush()
 
@@ -311,10 +293,10 @@ class StoreWriter:
         table = pd.DataFrame(events, columns=["name", "code", "start", "end"])
         table.to_csv(self.partial / dataset.ANNOTATIONS, **options)
         # the digest: over every row but its source, the checksums of its features included
-        content = [self._kind, self._dtype, self._flag_names]
+        content = [self._kind, self._dtype.name, self._flag_names]
         content += [{key: row[key] for key in row if key != "source"} for row in rows]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        meta = self._kind | {"dtype": self._dtype, "rows": len(rows)}
+        meta = self._kind | {"dtype": self._dtype.name, "rows": len(rows)}
         meta |= {f"{kind}_snippets": count for kind, count in self._used.items()}
         meta |= {"flags": self._flag_names, "digest": digest[:12]}
         text = json.dumps(meta, indent=1) + "\n"
@@ -333,7 +315,7 @@ class StoreWriter:
                 with open(file, "rb") as written:
                     os.fsync(written.fileno())
                 os.replace(file, self.path / file.name)
-        self._part(0).unlink()  # what is left of the partial store is no store any more
+        (self._parts / f"{0:06d}.npz").unlink()  # what is left is no partial store any more
         shutil.rmtree(self.partial, ignore_errors=True)
         self.close()
 

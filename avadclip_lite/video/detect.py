@@ -33,9 +33,7 @@ from avadclip_lite.video.extract import QUEUE, FeatureReader, Part, Reading, joi
 from avadclip_lite.video.reader import clock, printable
 from avadclip_lite.video.thresholds import read_threshold
 
-__all__ = ["DetectorSet", "Event", "Scores", "find_events", "score_video"]
-
-DEFAULT_LOGIT = 0.0  # threshold of a detector with which none was saved: a confidence of 0.5
+DEFAULT_LOGIT = 0.0  # threshold of a detector with which none was saved: confidence 0.5
 SMOOTH = 2  # snippets; a class that leads for a moment does not cut an event in two
 AHEAD = 8  # snippets that a streamed snippet waits for
 STREAM_BATCH = 8  # pictures encoded at a time while streaming; fewer wait, the delay is shorter
@@ -55,11 +53,8 @@ class DetectorSet:
 
     @classmethod
     def load(cls, paths: Sequence[str | Path], device: str = "cpu") -> DetectorSet:
-        """From folders that ``train`` wrote, or folders of such folders.
-
-        Raises ``FileNotFoundError`` for a path without a detector, and ``ValueError`` for a file,
-        two detectors of one role, or detectors that do not belong together.
-        """
+        """From folders that ``train`` wrote, or folders of such folders. ``FileNotFoundError`` for
+        a path without a detector, ``ValueError`` for detectors that do not go together."""
         found = {run: load_run(run, device) for path in paths for run in _runs(Path(path))}
         (first, one), *_ = found.items()
         own: dict[Role, Path] = {}
@@ -102,10 +97,8 @@ def _name(role: Role) -> str:
 def _runs(path: Path) -> list[Path]:
     """The folders of trained detectors at a path."""
     if path.is_file():
-        raise ValueError(
-            f"{path} is a file, not the folder of a trained detector; convert a checkpoint of the "
-            f"authors first: python -m avadclip_lite import-checkpoint {path} --out RUN"
-        )
+        how = f"python -m avadclip_lite import-checkpoint {path} --out RUN"
+        raise ValueError(f"{path} is a file; convert a checkpoint of the authors first: {how}")
     runs = [path] if (path / CONFIG).is_file() else []
     runs = runs or sorted(inside.parent for inside in path.glob(f"*/{CONFIG}"))
     if not runs:
@@ -115,8 +108,7 @@ def _runs(path: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Event:
-    """A run of snippets that reach the threshold; ``code``, ``name`` and ``share`` are None where
-    the detector has no classes."""
+    """A run of snippets that reach the threshold; no class where the detector has none."""
 
     code: str | None
     name: str | None  # the class in words
@@ -278,8 +270,8 @@ def score_video(
 
 
 class StreamState:
-    """What is known of a video while its features come in: those that are still needed, all scores,
-    and the event that is going on. Without ``on_event`` nothing is scored before the end."""
+    """What is known of a video while its features come in. Without ``on_event`` nothing is scored
+    before the end."""
 
     def __init__(
         self,

@@ -41,8 +41,6 @@ from avadclip_lite.config import CROPS, TEST_CROP, XD_STRIDE
 from avadclip_lite.encoders import Encoders
 from avadclip_lite.video.reader import Snippet, Sound, VideoReader
 
-__all__ = ["BATCH", "Crops", "Extraction", "FeatureReader", "Part", "Reading", "cut", "extract"]
-
 Crops = Literal["clip", "whole"] | tuple[int, ...]
 
 RELEASE_SIZE = (340, 256)  # width, height that the release squeezes every picture to
@@ -51,12 +49,11 @@ BATCH = 32  # pictures encoded at a time
 QUEUE = 2  # batches that may wait for the encoder
 SILENCE = 1e-3  # a track whose peak stays below (-60 dB) counts as silent
 NOTICEABLE = 0.1  # seconds; pictures and sound that start or end further apart are reported
-MAX_WINDOW = 60.0  # seconds of sound that are encoded at once; a pause in the pictures is longer
+MAX_WINDOW = 20.0  # seconds of sound that are encoded at once; a pause in the pictures is longer
 
 
 def cut(image: np.ndarray, crops: Crops, size: int) -> np.ndarray:
-    """One picture uint8 (H, W, 3) -> (K, S, S, 3): S is 224 for the release's crops, else the
-    encoder's ``size``."""
+    """One picture uint8 (H, W, 3) -> (K, S, S, 3): S is 224 for numbered crops, else ``size``."""
     if crops == "whole":
         return _resized(image, (size, size))[None]
     if crops == "clip":
@@ -98,9 +95,8 @@ def checked_crops(crops: Crops | str | int | Sequence[int] | None, encoder: str)
     except (TypeError, ValueError):
         numbers = ()
     if not numbers or not all(0 <= number < CROPS for number in numbers):
-        raise ValueError(
-            f"crops must be 'clip', 'whole', 'all' or numbers from 0 to {CROPS - 1}, got {crops!r}"
-        )
+        known = f"'clip', 'whole', 'all' or numbers from 0 to {CROPS - 1}"
+        raise ValueError(f"crops must be {known}, got {crops!r}")
     return numbers
 
 
@@ -159,9 +155,8 @@ class FeatureReader:
     last one ``reading`` tells how the file was read.
 
     ``crops``, ``picture``, ``stride``: see the module's text. ``batch``: pictures encoded at a
-    time; it changes features by no more than float32 rounding. ``threads``: of the decoder, 0 for
-    one a core. Raises ``FileNotFoundError``, ``BrokenVideo`` for a file without pictures,
-    ``ValueError`` for a bad choice.
+    time, which changes features by no more than rounding. ``threads``: of the decoder, 0: one a
+    core. Raises ``FileNotFoundError``, ``BrokenVideo``, ``ValueError`` for a bad choice.
     """
 
     def __init__(
@@ -263,8 +258,7 @@ def loudness(wave: np.ndarray) -> float:
 
 
 def encode_waves(encoders: Encoders, waves: Sequence[np.ndarray]) -> np.ndarray:
-    """Waveforms of several lengths -> (n, D) float32. Only equal lengths share a call: padding
-    would be heard."""
+    """Waveforms -> (n, D) float32. Only equal lengths share a call: padding would be heard."""
     lengths = np.array([len(wave) for wave in waves])
     out = np.empty((len(waves), encoders.dim), np.float32)
     for length in np.unique(lengths):
@@ -292,14 +286,13 @@ def _sound_notes(sound: Sound, pictures: VideoReader) -> Iterator[str]:
         yield f"the sound starts {lead:.2f} s after the pictures"
     elif lead < -NOTICEABLE:
         yield f"{-lead:.2f} s of sound before the first picture left out"
-    declared = sound.last
-    if sound.declared_end is not None and not pictures.media.joins:  # else of one recording only
-        declared = sound.declared_end
+    # of joined recordings only one's end is declared
+    declared = (not pictures.media.joins and sound.declared_end) or sound.last
     if sound.over and sound.last < end - NOTICEABLE:
         yield f"the sound ends {end - sound.last:.2f} s before the pictures"
     elif declared > end + NOTICEABLE and not pictures.notes():  # else the pictures broke off
         yield f"{declared - end:.2f} s of sound after the last picture left out"
-    if sound.media.damaged:
+    if sound.media.damaged > sound.media.joins:
         yield f"the sound is damaged in {sound.media.damaged} places"
     if sound.cancels:
         yield "the channels cancel each other where they are mixed; one of them is heard there"

@@ -56,8 +56,6 @@ from avadclip_lite.video.extract import (
 )
 from avadclip_lite.video.reader import printable
 
-__all__ = ["EXTRACTION", "ResultLog", "extract_folder", "find_videos", "video_names"]
-
 EXTRACTION = "extraction.jsonl"
 UNLABELLED = "unlabelled"
 OVERLAY = "_overlay.mp4"  # how the names of the copies end that ``score`` makes
@@ -65,11 +63,8 @@ FOREIGN = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")  # folders that other systems k
 
 
 def find_videos(folder: str | Path) -> list[Path]:
-    """All files below a folder whose suffix is a video's, sorted; a file stands for itself. Left
-    out are hidden files and folders, and the copies that ``score`` made.
-
-    Raises ``FileNotFoundError`` when there is no such folder or no video in it.
-    """
+    """All files below a folder whose suffix is a video's, sorted, but hidden ones and the copies
+    that ``score`` made; a file stands for itself. ``FileNotFoundError`` where there is none."""
     folder = Path(folder)
     if folder.is_file():
         return [folder]
@@ -195,14 +190,11 @@ def extract_folder(
 ) -> ResultLog:
     """Extract every video below ``folder`` into the feature store ``out``; returns what was done.
 
-    ``crops``, ``picture``, ``stride``, ``batch``: see ``FeatureReader``. ``labels``: a table with
-    the columns ``name,label`` and perhaps ``split``. ``annotations``: an annotation file, either
-    form, for frame truth. ``split``: of labelled videos that the table gives none. ``jobs``: videos
-    at a time, on this machine.
-
-    Raises ``FileNotFoundError`` or ``ValueError`` for a missing folder, bad choices or labels, a
-    store that was made with other choices, or a cluster that does not answer. A video that cannot
-    be read raises nothing: it is set aside.
+    ``crops``, ``picture``, ``stride``, ``batch``: see ``FeatureReader``. ``labels``: a table,
+    ``annotations``: an annotation file, either form. ``split``: of labelled videos that the table
+    gives none. ``jobs``: videos at a time, on this machine. Raises ``FileNotFoundError`` or
+    ``ValueError`` for a missing folder, bad choices or labels, a store that was made with other
+    choices, or a cluster that does not answer; a video that cannot be read is set aside.
     """
     folder, out = Path(folder), Path(out)
     if backend not in BACKENDS:
@@ -242,9 +234,6 @@ def extract_folder(
             for name, result in zip(shown, results, strict=True):
                 log.add(name, result)
             if len(writer):
-                if out.exists():  # else the log moves with the folder
-                    with (out / EXTRACTION).open("ab") as file:
-                        file.write((writer.partial / EXTRACTION).read_bytes())
                 writer.finish()
     finally:
         if not len(writer):  # a bad address, or nothing that can be read
@@ -258,10 +247,9 @@ def _stamp(path: Path) -> dict[str, Any]:
 
 
 class ResultLog:
-    """Enters results into the store and into the log beside it, and tells what a run did:
-    ``done`` names extracted now, ``kept`` ones that were there, ``set_aside`` files (name: why),
-    ``notes`` on what was out of the ordinary (by name), ``remarks`` on labels and annotations,
-    ``sounds`` (present, absent, ...: how many) and ``hours`` of the videos extracted now."""
+    """Enters results into the store and into the log beside it, and tells what a run did: names
+    that are ``done`` now, that were ``kept``, that are ``set_aside`` (and why); ``notes`` on what
+    was out of the ordinary, ``remarks`` on labels; how many ``sounds`` are present, absent, ..."""
 
     def __init__(
         self,
@@ -278,7 +266,7 @@ class ResultLog:
         self.kept: set[str] = set()
         self.set_aside: dict[str, str] = {}
         self.notes: dict[str, tuple[str, ...]] = {}
-        self.remarks, self.sounds, self.hours = tuple(remarks), Counter(), 0.0
+        self.remarks, self.sounds = tuple(remarks), Counter()
 
     @property
     def unlabelled(self) -> int:
@@ -289,8 +277,8 @@ class ResultLog:
         counts = ", ".join(f"{kind} {count}" for kind, count in sorted(self.sounds.items()))
         without = f"{self.unlabelled} videos carry no label: split {UNLABELLED!r}, not trained on"
         lines = [
-            f"{len(self.done)} videos extracted ({self.hours:.2f} h), {len(self.kept)} were there "
-            f"already, {len(self.set_aside)} set aside",
+            f"{len(self.done)} videos extracted, {len(self.kept)} were there already, "
+            f"{len(self.set_aside)} set aside",
             *[f"sound: {counts}"] * bool(counts),
             *[without] * bool(self.unlabelled),
             *(f"note: {remark}" for remark in self.remarks),
@@ -301,8 +289,7 @@ class ResultLog:
         return "\n".join(lines)
 
     def read(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Take up what an earlier run finished; returns what it began with. Raises ``ValueError``
-        for a store of other origin or with other choices."""
+        """Take up what an earlier run finished; returns what it began with."""
         out, log = self.store, self.store / EXTRACTION
         self._old = FeatureStore.open(out)
         if not log.is_file():
@@ -310,19 +297,13 @@ class ResultLog:
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
         head = [line for line in lines if "settings" in line][-1]
         for name, value in settings.items():
-            before = head["settings"].get(name)
-            if before != value:
-                raise ValueError(
-                    f"{out} was made with {name}={before!r}, not {value!r}; choose another --out, "
-                    "or delete it"
-                )
+            if (was := head["settings"].get(name)) != value:
+                other = "choose another --out, or delete it"
+                raise ValueError(f"{out} was made with {name}={was!r}, not {value!r}; {other}")
         self._lines = {line["name"]: line for line in lines if "name" in line}  # the last counts
         files = self._files
-        same = [
-            name
-            for name, line in self._lines.items()
-            if name not in files or _stamp(files[name]).items() <= line.items()
-        ]
+        same = self._lines.items()
+        same = [n for n, old in same if n not in files or _stamp(files[n]).items() <= old.items()]
         self.kept = {row.name for row in self._old.videos} & set(same)
         aside = [name for name in same if name in files and name not in self.kept]
         self.set_aside = {name: self._lines[name]["set_aside"] for name in aside}
@@ -333,6 +314,8 @@ class ResultLog:
         names that are to be extracted."""
         self._writer = writer
         self._line(head)
+        for name in self.kept | self.set_aside.keys():
+            self._line(self._lines[name])
         for i, row in enumerate(self._old.videos if self._old else ()):
             if row.name in self.kept:
                 codes, segments = tuple(row.label.split("-")), tuple(self._old.segments(i))
@@ -347,8 +330,8 @@ class ResultLog:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def add(self, name: str, result: Extraction | str) -> None:
-        """A video's features, or the reason why there are none. The line comes first: a row
-        without a line would be worse than a line without its row."""
+        """A video's features, or why there are none. The line comes first: a row without a line
+        would be worse than a line without its row."""
         path = self._files[name]
         file = name if name.endswith(path.suffix) else name + path.suffix
         entry = {"name": name, "file": file, **_stamp(path)}
@@ -360,7 +343,6 @@ class ResultLog:
         self._line(entry | {"seconds": round(result.seconds, 6), "notes": result.notes})
         self.done.append(name)
         self.sounds[result.sound] += 1
-        self.hours += result.seconds / 3600
         if result.notes:
             self.notes[name] = result.notes
         mask = (result.audio_coverage > 0) & (result.audio is not None)

@@ -15,8 +15,6 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from avadclip_lite.video.reader import Sound, VideoReader, write_video
 
-__all__ = ["Label", "Overlay", "write_overlay"]
-
 LEGIBLE = 240  # pixels of height; smaller pictures are shown larger, so that words fit
 SOUND_RATE = 48_000  # the copy's sound is AAC at this rate, in stereo
 QUIET = "#56B4E9"  # the band below the threshold
@@ -37,8 +35,7 @@ class Overlay:
         threshold: float,
         labels: Sequence[Label],
     ) -> None:
-        self.size, self._times, self._labels = size, times, labels
-        self._confidence = confidence
+        self.size, self._seconds, self._labels = size, times[-1], labels
         width, height = size
         self._font = ImageFont.load_default(max(9, height // 20))
         # the band: the whole video's confidence, a column of pixels an instant
@@ -48,13 +45,10 @@ class Overlay:
         for start, end, _, colour in labels:
             colours[(seconds >= start) & (seconds < end)] = ImageColor.getrgb(colour)
         level = np.arange(rows)[::-1, None] / max(rows - 1, 1)
-        filled = level <= confidence[self._snippet(seconds)]
+        filled = level <= confidence[np.searchsorted(times[1:-1], seconds, side="right")]
         pixels = np.where(filled[..., None], colours, 24).astype(np.uint8)
         pixels[round((1 - threshold) * (rows - 1))] = 150
         self._band = Image.fromarray(pixels)
-
-    def _snippet(self, seconds: np.ndarray | float) -> np.ndarray:
-        return np.searchsorted(self._times[1:-1], seconds, side="right")
 
     def draw(self, image: np.ndarray, time: float) -> np.ndarray:
         """One upright picture uint8 (H, W, 3) at ``time`` seconds after the first, in the copy's
@@ -64,19 +58,14 @@ class Overlay:
         top = height - self._band.height
         picture.paste(self._band, (0, top))
         pen = ImageDraw.Draw(picture)
-        x = min(round(time / self._times[-1] * width), width - 1)
+        x = min(round(time / self._seconds * width), width - 1)
         pen.rectangle((x - 1, top, x + 1, height), fill="white")
-        value = f"{self._confidence[self._snippet(time)]:.2f}"
-        room = pen.textlength(value, font=self._font)
-        left = x - room - 5 if x + room + 8 > width else x + 5
-        form = {"font": self._font, "fill": "white"}
-        pen.text((left, top), value, **form, stroke_width=1, stroke_fill="black")
         y = 4
         for start, end, text, colour in self._labels:
             if start <= time < end:
                 box = pen.textbbox((8, y), text, font=self._font)
                 pen.rectangle((4, y - 2, box[2] + 4, box[3] + 3), fill=colour)
-                pen.text((8, y), text, **form)
+                pen.text((8, y), text, font=self._font, fill="white")
                 y = box[3] + 8
         return np.asarray(picture)
 

@@ -28,8 +28,6 @@ from av.stream import Discard, Disposition
 
 from avadclip_lite.config import SAMPLE_RATE
 
-__all__ = ["BrokenVideo", "Sound", "VideoReader", "pictures_at", "read_clip", "write_video"]
-
 GAP = 0.02  # seconds; a larger jump between sound time stamps is a gap, a smaller one is rounding
 FALLBACK_RATE = 25.0  # frames a second of a stream that has neither time stamps nor a rate
 PAUSE = 0.5  # seconds without a new picture that are told
@@ -86,8 +84,8 @@ class Media:
     def picture(self) -> av.VideoStream:
         """The first moving picture (a cover image is none); ``BrokenVideo`` if there is none."""
         if self._picture is None:
-            kinds = sorted({stream.type for stream in self._container.streams}) or ["no stream"]
-            raise BrokenVideo(f"{self.name} holds no video (only {', '.join(kinds)})")
+            kinds = ", ".join(sorted({s.type for s in self._container.streams})) or "no stream"
+            raise BrokenVideo(f"{self.name} holds no video (only {kinds})")
         if self._picture.codec_context is None:
             raise BrokenVideo(f"{self.name} is coded in a way this FFmpeg cannot decode")
         return self._picture
@@ -95,8 +93,8 @@ class Media:
     def frames(
         self, wanted: av.stream.Stream, start: float | None = None
     ) -> Iterator[av.VideoFrame | av.AudioFrame]:
-        """The decoded frames of a stream, their times on one clock; from about the container time
-        ``start`` on, where the format has an index."""
+        """The decoded frames of a stream, times on one clock; from about container time ``start``
+        on, where the format has an index."""
         if start is not None:
             try:
                 self._container.seek(max(round(start * av.time_base), 0), backward=True)
@@ -139,8 +137,7 @@ class Media:
                 yield packet
 
     def _demux(self, wanted: av.stream.Stream) -> Iterator[av.Packet]:
-        """The packets of the wanted stream, and of the other one where joins are to be seen; past
-        what the demuxer cannot read."""
+        """Packets, of the other stream too where joins may be, past what cannot be read."""
         streams = [wanted]
         if "mp4" not in self._container.format.name:  # which has one table of times
             streams = [s for s in (self._picture, self.sound) if s is not None]
@@ -175,10 +172,8 @@ def _open(path: Path, name: str) -> av.container.InputContainer:
     except PermissionError:
         raise BrokenVideo(f"{name} must not be read by this user; change its permissions") from None
     except av.FFmpegError as error:
-        raise BrokenVideo(
-            f"{name} is not a video that FFmpeg can open ({error.strerror}); it may be cut off or "
-            "of another type than its name says"
-        ) from None
+        why = f"({error.strerror}); it may be cut off or of another type than its name says"
+        raise BrokenVideo(f"{name} is not a video that FFmpeg can open {why}") from None
     except OSError as error:
         raise BrokenVideo(f"{name} cannot be read ({error.strerror})") from None
 
@@ -208,7 +203,7 @@ def upright(frame: av.VideoFrame) -> np.ndarray:
 
 
 def _display(frame: av.VideoFrame) -> tuple[bool, int, int]:
-    """Whether width and height are exchanged, then -1 where x and where y is mirrored."""
+    """Whether width and height are exchanged; -1 where x is mirrored, and where y is."""
     marks = frame.side_data.get(Type.DISPLAYMATRIX)
     if marks is None:
         return False, 1, 1
@@ -260,9 +255,8 @@ class Snippet:
 
 
 class VideoReader:
-    """The pictures of a file, in snippets of ``stride`` frames. As in the released features the
-    frames after the last full snippet are left out; only a video shorter than one snippet becomes
-    a (short) snippet of its own.
+    """The pictures of a file, in snippets of ``stride`` frames. As in the released features frames
+    after the last full snippet are left out; only a shorter video is a (short) snippet of its own.
 
     ``picks``: which frames of a snippet are converted, as offsets. ``convert``: what is kept of an
     upright uint8 (H, W, 3). ``threads``: of the decoder, 0 for one a core.
@@ -307,9 +301,7 @@ class VideoReader:
             held = frame if self.frames < self.stride else None
         self.media.close()
         if not self.frames:
-            raise BrokenVideo(
-                f"{self.media.name} holds a video stream but no picture that can be decoded"
-            )
+            raise BrokenVideo(f"{self.media.name} holds no picture that can be decoded")
         if held is not None:
             missing = len(self.picks) - len(pictures)
             pictures += [self._convert(upright(held))] * missing
@@ -322,8 +314,7 @@ class VideoReader:
         return self._last + self._step
 
     def _timed(self) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Frames with seconds since the first; a missing time stamp is one step after its
-        predecessor, one that goes back is as late as it."""
+        """Frames with seconds since the first; where there is no time, one step after the last."""
         first: float | None = None
         for frame in self.media.frames(self.media.picture):
             if first is None:
@@ -341,13 +332,14 @@ class VideoReader:
     def notes(self) -> list[str]:
         """What is out of the ordinary about the pictures, in words."""
         notes, joins = [], self.media.joins
+        damaged = self.media.damaged - joins  # a join counts as damage in transport streams
         told, declared = self._declared[0], (self._declared[1] or 0.0) - self.origin
         if told - self.frames > 1:  # one off is how containers count
             notes.append(f"only {self.frames} of {told} frames could be decoded")
         elif not told and not joins and self.end + PAUSE < declared:
             notes.append(f"the pictures end after {self.end:.1f} of {declared:.1f} s")
-        elif self.media.damaged:
-            notes.append(f"the pictures are damaged in {self.media.damaged} places")
+        elif damaged > 0:
+            notes.append(f"the pictures are damaged in {damaged} places")
         if self._pauses:
             length, start = max(self._pauses)
             times = f" {len(self._pauses)} times, longest" if len(self._pauses) > 1 else ""
@@ -452,9 +444,8 @@ class Sound:
                 self._place += out.samples
 
     def _mono(self, wave: np.ndarray, layout: av.AudioLayout) -> np.ndarray:
-        """(c, n) -> (1, n): the mean of two channels, the usual mix of more. Where the mix has
-        lost what the channels hold (out of phase, or all in a channel that mixes leave out), the
-        loudest channel stands for all."""
+        """(c, n) -> (1, n): the mean of two channels, the usual mix of more. Where the mix loses
+        what the channels hold (out of phase, or in none that mixes take), the loudest stands."""
         weights = np.ones(len(wave), np.float32)
         if len(wave) > 2:
             weights = np.array([MIX.get(c.name, 0.5) for c in layout.channels], np.float32)
@@ -491,9 +482,8 @@ def write_video(
     aspect: Fraction = Fraction(1),
 ) -> Path:
     """Write an MP4 (H.264, AAC) that any player shows: pictures uint8 (H, W, 3) with even sides,
-    ``rate`` a second or at their own ``times``, and ``wave (samples,)`` from the first picture on,
-    or a function of a range of samples that gives them (channels, n), fewer at its end. ``options``
-    of the picture encoder; by default nearly lossless."""
+    ``rate`` a second or at their ``times``, and ``wave (samples,)`` from the first picture on, or
+    a function of first and end sample that gives (channels, n). ``options`` of the encoder."""
     rate = Fraction(rate).limit_denominator(1001)
     flat = None if wave is None or callable(wave) else np.atleast_2d(np.asarray(wave, np.float32))
     sound = wave if flat is None else lambda low, high: flat[:, low:high]

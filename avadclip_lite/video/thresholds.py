@@ -34,8 +34,6 @@ from avadclip_lite.dataset import FeatureStore, Segment
 from avadclip_lite.evaluate import Predictions, predict_store
 from avadclip_lite.train import load_run
 
-__all__ = ["AlarmCurve", "OperatingPoint", "alarm_curve", "read_threshold", "save_threshold"]
-
 THRESHOLDS = "thresholds.json"  # in the folder of the trained detector
 TOLERANCE = 1  # snippets before and after an event
 FRAME_RATE = 24.0  # frames a second where the store does not tell; Soundstage, and most films
@@ -63,17 +61,13 @@ class AlarmCurve:
     events: int  # E
 
     def pick(self, per_hour: float) -> OperatingPoint:
-        """The lowest threshold down to which the rate never exceeds ``per_hour``.
-
-        Raises ``ValueError`` when the highest already does.
-        """
+        """The lowest threshold down to which the rate never exceeds ``per_hour``; ``ValueError``
+        when the highest already does."""
         over = np.flatnonzero(self.per_hour > per_hour)
         place = (over[0] if len(over) else len(self.thresholds)) - 1
         if place < 0:
-            raise ValueError(
-                f"no threshold keeps false alarms at {per_hour:g} an hour; the highest gives "
-                f"{self.per_hour[0]:g}"
-            )
+            wanted = f"no threshold keeps false alarms at {per_hour:g} an hour"
+            raise ValueError(f"{wanted}; the highest gives {self.per_hour[0]:g}")
         columns = (self.thresholds, self.per_hour, self.false_share, self.recall)
         return OperatingPoint(*(float(column[place]) for column in columns))
 
@@ -81,11 +75,8 @@ class AlarmCurve:
 def alarm_curve(
     scores: np.ndarray, offsets: np.ndarray, events: np.ndarray, hours: float
 ) -> AlarmCurve:
-    """The curve of one score.
-
-    ``scores (S,)``; ``offsets (V + 1,)``; ``events (E, 2)`` first and end (exclusive) snippets of
-    the annotated events, counted through all videos; ``hours`` of video.
-    """
+    """The curve of ``scores (S,)`` with ``offsets (V + 1,)``; ``events (E, 2)`` are first and end
+    (exclusive) snippets, counted through all videos; ``hours`` of video."""
     quiet = np.ones(len(scores), bool)  # more than TOLERANCE away from every event of its video
     for first, end in events:
         v = np.searchsorted(offsets, first, side="right") - 1
@@ -134,8 +125,8 @@ def _reaching(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
 def save_threshold(
     run: str | Path, curve: AlarmCurve, per_hour: float, **about: Any
 ) -> dict[str, Any]:
-    """Pick the threshold for a wanted rate and write it into the trained detector's folder, where
-    ``score`` looks for it; returns what was written. ``about`` is recorded with it."""
+    """Pick the threshold for a wanted rate and write it, and ``about``, into the trained detector's
+    folder, where ``score`` looks for it; returns what was written."""
     point = asdict(curve.pick(per_hour)) | {"events": curve.events}
     level = point["threshold"]
     point |= {"logit": level, "threshold": float(expit(level))}
@@ -162,10 +153,7 @@ def read_threshold(run: str | Path) -> float | None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m avadclip_lite thresholds``."""
-    parser.description = (
-        "False alarms per hour against recall, and the threshold for a wanted rate, saved with "
-        "the detector for `score`."
-    )
+    parser.description = "Find the threshold for a wanted rate of false alarms; `score` uses it."
     add = parser.add_argument
     add("--run", type=Path, required=True, help="folder of the trained detector")
     add("--data", type=Path, required=True, help="feature store")

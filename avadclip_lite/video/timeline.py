@@ -35,15 +35,11 @@ from avadclip_lite.video.overlay import write_overlay
 from avadclip_lite.video.reader import clock, pictures_at, printable
 from avadclip_lite.viz import plots
 
-__all__ = ["peaks_figure", "score", "timeline_figure", "timeline_picture", "write_scores"]
-
 PEAKS = 6  # thumbnails under a timeline
 
 
 def timeline_figure(scores: Scores) -> Figure:
-    """Confidence over time with the threshold and the events, the class map, and the sound.
-
-    Time runs evenly along the axis, whatever the frame rate does."""
+    """Confidence with threshold and events, the class map, and the sound, over even time."""
     seconds, count = float(scores.times[-1]), len(scores.logits)
     even = (np.arange(count) + 0.5) * seconds / count
     place = np.searchsorted(scores.times[1:-1], even, side="right")
@@ -172,9 +168,8 @@ def score(
     encoders = load_encoders(which, weights=weights, device=where)
     width = next(iter(detectors.detectors.values())).settings.model.dim
     if encoders.dim != width:
-        raise ValueError(
-            f"the detector takes features {width} wide, the {which} encoders give {encoders.dim}"
-        )
+        ours = f"the {which} encoders give {encoders.dim}"
+        raise ValueError(f"the detector takes features {width} wide, {ours}")
     checked_crops(choices.get("crops"), which)
     checked_picks(**choices)
     out = Path(out)
@@ -244,9 +239,7 @@ def _report(scores: Scores, made: Sequence[Path], tell: Callable[[str], None]) -
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m avadclip_lite score``."""
-    parser.description = (
-        "Score videos: JSON, a timeline PNG and, if wanted, an MP4 with the scores drawn in."
-    )
+    parser.description = "Find anomalies in videos: JSON, a timeline PNG, perhaps a marked MP4."
     add = parser.add_argument
     add("videos", nargs="+", type=Path, help="video files, or folders of them")
     several = "folder of a trained detector, or of several (teacher, student); may be repeated; "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from avadclip_lite.config import XD_CLASSES, XD_STRIDE
+from data.make_soundstage.inserts import INSERTS, look_words
 from data.make_soundstage.sample import SNIPPET_SPACE, choice, draw_seed, draw_spot
 from data.make_soundstage.world import (
     ANOMALIES,
@@ -17,6 +18,7 @@ from data.make_soundstage.world import (
     PLACES,
     STAGES,
     Event,
+    Fault,
     Scene,
     World,
 )
@@ -150,6 +152,14 @@ _EVERYDAY: dict[str, tuple[str, ...]] = {
     "corridor": ("people walking {at}", "an empty corridor", "a {there}", "nothing happens {at}"),
 }
 
+_INSERTS: dict[str, tuple[str, ...]] = {
+    "face": ("a face", "a person talking", "a close face of a woman"),
+    "landscape": ("mountains", "a landscape", "hills and the sun"),
+    "shapes": ("coloured shapes", "circles and triangles", "a cartoon"),
+    "card": ("a title", "lines of text", "a card with letters"),
+    "people": ("faces of people", "a group of friends", "a family"),
+}
+
 # What web captions are like: they say plainly what is seen, and seldom use the class's word for it;
 # and the same word as often means something harmless.
 _PLAIN: dict[str, tuple[str, ...]] = {
@@ -205,9 +215,11 @@ _AMBIGUOUS: dict[str, tuple[str, ...]] = {
 
 def _wild_templates(kind: str | None, world: World, rng: np.random.Generator) -> tuple[str, ...]:
     """Caption templates as the web would have them, the class's word in few."""
-    normal, own, other = rng.random(3)
+    normal, own, other, told = rng.random(4)
     if normal < world.normal_word:
         return _NORMAL[:3]
+    if told >= world.event_told:
+        return ("a {there}",)
     if kind in _PLAIN:
         return _CAPTIONS[kind] if own < world.class_word else _PLAIN[kind]
     if kind in _AMBIGUOUS and other < world.class_word_of_distractor:
@@ -215,19 +227,35 @@ def _wild_templates(kind: str | None, world: World, rng: np.random.Generator) ->
     return _EVERYDAY[kind]
 
 
+def _web_caption(scene: Scene, kind: str | None, rng: np.random.Generator) -> str:
+    """Caption of stock material: where it is, how it looks, and in some what happens."""
+    there = scene.place
+    if rng.random() < 0.8:
+        there += _light_words(scene) + _weather_words(scene)
+    at = f"{_PREPOSITION.get(scene.place, 'on a')} {there}"
+    if rng.random() < 0.12:
+        at = ""
+    if any(fault.kind == "insert" for fault in scene.faults):
+        templates = _INSERTS[INSERTS[scene.seed % len(INSERTS)]]
+    else:
+        templates = _wild_templates(kind or scene.place, scene.world, rng)
+    caption = choice(rng, templates).format(at=at, there=there, place=scene.place).strip()
+    words = [w for w in look_words(scene.seed, scene.world.grading) if rng.random() < 0.7]
+    return f"a {' '.join(words)} picture of {caption}" if words else caption
+
+
 def _caption(scene: Scene, kind: str | None, rng: np.random.Generator) -> str:
     """Caption of ``kind`` (None: nothing special) in the setting of ``scene``; now and then without
     the light and the weather, or without the place."""
+    if scene.world.class_word < 1:
+        return _web_caption(scene, kind, rng)
     there = scene.place
     if rng.random() < 0.7:
         there += _light_words(scene) + _weather_words(scene)
     at = f"{_PREPOSITION.get(scene.place, 'on a')} {there}"
     if rng.random() < 0.12:
         at = ""
-    if scene.world.class_word < 1:
-        templates = _wild_templates(kind or scene.place, scene.world, rng)
-    else:
-        templates = _NORMAL + _EMPTY[scene.place] if kind is None else _CAPTIONS[kind]
+    templates = _NORMAL + _EMPTY[scene.place] if kind is None else _CAPTIONS[kind]
     return choice(rng, templates).format(at=at, there=there, place=scene.place).strip()
 
 
@@ -260,6 +288,23 @@ class CaptionedSnippet:
         return all(event.audible for event in self.scene.events)
 
 
+def _insert_snippet(rng: np.random.Generator, world: World) -> CaptionedSnippet:
+    """A shot of something else than the stage, with music or a voice, or the sound of a place."""
+    frames = 3 * XD_STRIDE
+    faults = [Fault(kind="insert", start=0, end=frames)]
+    if (sound := choice(rng, ("music", "talk", ""))) != "":
+        faults.append(Fault(kind=sound, start=0, end=frames))
+    scene = Scene(
+        seed=draw_seed(rng), place=choice(rng, PLACES), snippets=3, faults=tuple(faults),
+        world=world,
+    )  # fmt: skip
+    start = int(rng.integers(0, frames - XD_STRIDE)) / FPS
+    caption = _caption(scene, None, rng)
+    return CaptionedSnippet(
+        scene=scene, start=start, kind=None, caption=caption, event_caption=caption
+    )
+
+
 # one turn of the wheel: half anomalies, a good third distractors, the rest nothing special
 _WHEEL: tuple[str | None, ...] = (*ANOMALIES, *ANOMALIES, *DISTRACTORS, None, None, None)
 
@@ -277,6 +322,8 @@ def caption_snippets(seed: int, n: int, *, world: World | None = None) -> list[C
 
 def _snippet(seed: int, k: int, world: World) -> CaptionedSnippet:
     rng = np.random.default_rng((SNIPPET_SPACE, seed, k))
+    if world.stock_inserts and rng.random() < world.stock_inserts:
+        return _insert_snippet(rng, world)
     turn, slot = divmod(k, len(_WHEEL))
     kind = _WHEEL[slot]
     places = PLACES if kind is None else STAGES.get(kind) or DISTRACTORS[kind]
@@ -287,7 +334,7 @@ def _snippet(seed: int, k: int, world: World) -> CaptionedSnippet:
         if rng.random() < world.bad_weather:
             weather = choice(rng, ("rain", "fog", "snow"))
     occluder = float(choice(rng, (0.16, 0.84))) if rng.random() < world.occluder else None
-    snippets = int(rng.integers(3, 8))
+    snippets = int(rng.integers(3, 5 if world.class_word < 1 else 8))
     frames = snippets * XD_STRIDE
     draw = rng.random()
     events = ()

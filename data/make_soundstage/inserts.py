@@ -94,6 +94,25 @@ def _words(
         x += w + 0.02
 
 
+def look_words(seed: int, strength: float) -> list[str]:
+    """What strikes one in the look of video ``seed``, in words."""
+    rows = table(seed ^ 0x6AAD, 4, 5)
+    hue, saturation, _, gamma, _ = rows[0]
+    blurred, bars, logo, ticker, _ = (v / max(strength, 1e-6) for v in rows[2])
+    told = {
+        "green": hue > 0.75,
+        "purple": hue < 0.25,
+        "grey": saturation < 0.3,
+        "dark": gamma > 0.75,
+        "pale": gamma < 0.25,
+        "blurred": blurred < 0.3,
+        "cinema": bars < 0.25,
+        "television": logo < 0.3,
+        "news": ticker < 0.25,
+    }
+    return [word for word, is_so in told.items() if is_so]
+
+
 def look(picture: np.ndarray, seed: int, strength: float) -> np.ndarray:
     """The grading of video ``seed``: (S, S, 3) float32 -> the same, values may leave [0, 1]."""
     rows = table(seed ^ 0x6AAD, 4, 5)

@@ -233,16 +233,14 @@ def _footage(seed: int, snippets: int | None, world: World, labels: Sequence[str
             faults.append(Fault(kind=kind, start=start, end=start + length))
     if missing_audio:
         faults.append(Fault(kind="missing_audio", start=0, end=frames))
-    for k, (kind, length) in enumerate(
-        (
-            ("cutaways", world.cutaway_frames),
-            ("music", world.soundtrack_frames),
-            ("talk", world.soundtrack_frames),
-            ("inserts", world.cutaway_frames),
-        )
-    ):
-        name = kind.removesuffix("s")
-        faults.extend(_bursts(stream(8, k), name, getattr(world, kind), length, frames))
+    edits = (
+        ("cutaway", world.cutaways, world.cutaway_frames),
+        ("music", world.music, world.soundtrack_frames),
+        ("talk", world.talk, world.soundtrack_frames),
+        ("insert", world.inserts if kinds else world.inserts_normal, world.cutaway_frames),
+    )
+    for k, (kind, share, length) in enumerate(edits):
+        faults.extend(_bursts(stream(8, k), kind, share, length, frames))
     return Scene(
         seed=draw_seed(stream(9)),
         place=place,

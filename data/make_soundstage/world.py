@@ -122,6 +122,7 @@ class World:
     # sound of its own
     cutaways: float = 0.0
     inserts: float = 0.0
+    inserts_normal: float = 0.0  # the same in videos without an anomaly, news and shows among them
     cutaway_frames: tuple[int, int] = (12, 64)  # length of one shot
     grading: float = 0.0  # of the picture, 0 to 1
     equaliser: float = 0.0  # dB, standard deviation in each of six bands
@@ -136,6 +137,8 @@ class World:
     class_word: float = 1.0
     class_word_of_distractor: float = 0.0
     normal_word: float = 0.0
+    event_told: float = 1.0  # share of captions that say what happens, not only where
+    stock_inserts: float = 0.0  # share of the snippets that show something else than the stage
     # the air and the lens
     bad_weather: float = 0.35
     occluder: float = 0.25  # something big stands in the picture
@@ -166,7 +169,15 @@ class World:
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"World.{name} must be (low, high), got {(low, high)}")
-        for name in ("picture_static", "sound_static", "cutaways", "inserts", "music", "talk"):
+        for name in (
+            "picture_static",
+            "sound_static",
+            "cutaways",
+            "inserts",
+            "inserts_normal",
+            "music",
+            "talk",
+        ):
             if getattr(self, name) >= 1:
                 raise ValueError(f"World.{name} is a share below 1, got {getattr(self, name)}")
         if self.both + self.heard_only > 1:
@@ -187,6 +198,9 @@ STOCK = World(
     class_word=0.01,
     class_word_of_distractor=0.03,
     normal_word=0.01,
+    event_told=0.45,
+    stock_inserts=0.2,
+    grading=0.8,
 )
 FOOTAGE = World(
     time_scale=0.3,

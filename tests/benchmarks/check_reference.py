@@ -14,6 +14,7 @@ norms marks a parameter that the release never uses.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from reference_fill import filled, release_shapes  # noqa: E402
 
 from avadclip_lite import losses  # noqa: E402
 from avadclip_lite.compare.release import load_student, load_teacher, release_key  # noqa: E402
+from avadclip_lite.dataset import Batch  # noqa: E402
 from avadclip_lite.model import Detector, Output  # noqa: E402
 from avadclip_lite.temporal import (  # noqa: E402
     distance_adjacency,
@@ -59,6 +61,7 @@ def check_model(folder: Path, which: str) -> list[Row]:
     video = torch.from_numpy(ref["visual"])
     audio = torch.from_numpy(ref["audio"]) if which == "teacher" else None
     target = torch.from_numpy(ref["teacher_features"]) if which == "student" else None
+    batch = Batch(video=video, audio=audio, lengths=lengths, labels=labels)
 
     rows = [*_intermediates(detector, ref, video, audio, lengths, name)]
     parameters = {release_key(k): p for k, p in detector.named_parameters() if p.requires_grad}
@@ -66,15 +69,8 @@ def check_model(folder: Path, which: str) -> list[Row]:
     columns = ["classification", "alignment", "contrast"]
     columns += ["ukd", "total"] if which == "student" else ["total"]
     for step, expected in enumerate(ref["loss_history"], start=1):
-        out = detector(video, audio, lengths)
-        parts = losses.compute(
-            out,
-            labels,
-            lengths,
-            detector.settings.loss,
-            teacher_features=target,
-            alpha=detector.alpha,
-        )
+        out = replace(detector(batch), teacher_features=target)
+        parts = detector.loss(out, batch)
         if step == 1:
             rows += _outputs(out, ref, name)
         gaps = [relative(parts[c], value) for c, value in zip(columns, expected, strict=True)]
@@ -108,10 +104,10 @@ def _intermediates(
         found = {"encode_video": encoder(video, mask)}
         if audio is not None:
             after = encoder.transformer(video)
-            alike = similarity_adjacency(after, mask, encoder.threshold)
+            similar = similarity_adjacency(after, mask, encoder.threshold)
             found |= {
                 "temporal_out": after[:, ::8],
-                "adj_video2": alike[2, :100, :100],
+                "adj_video2": similar[2, :100, :100],
                 "dist_adj_row0": distance_adjacency(video.shape[1])[0],
                 "audio_tcn": detector.audio_encoder(audio),
             }

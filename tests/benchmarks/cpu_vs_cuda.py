@@ -15,7 +15,6 @@ import argparse
 import json
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from avadclip_lite.config import XD_CLASSES, XD_STRIDE, Config, make_config
 from avadclip_lite.dataset import FeatureStore
-from avadclip_lite.encoders import SOUNDSTAGE_DIM, load_text
 from avadclip_lite.features.writer import StoreWriter
 from avadclip_lite.train import fit
+from tools.bench import synthetic_text
 
 PRECISIONS = ("float32", "bf16")
 
@@ -63,15 +62,6 @@ def synthetic(folder: Path, dim: int, videos: int) -> FeatureStore:
     return FeatureStore.open(folder)
 
 
-def text_of(store: FeatureStore) -> Any:
-    """The text tower and the prompts of a synthetic store: Soundstage's where its width fits, or
-    CLIP's architecture with random weights."""
-    which = "soundstage" if store.dim == SOUNDSTAGE_DIM else "random"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the random one says what it is
-        return load_text(which, store.classes.words, dim=store.dim)
-
-
 def settings_for(store: FeatureStore, *, steps: int, **fields: Any) -> Config:
     """A configuration whose epochs are one step each, on all training videos."""
     choices = {"selection": "last", "tcn_dropout": 0.0, "batch_size": len(store.indices("train"))}
@@ -83,7 +73,7 @@ def compare(
 ) -> Iterator[tuple[str, dict[str, list[float]]]]:
     """(role, total losses by column) of teacher and student; a column is a device and a
     precision. The student learns from the CPU's float32 teacher."""
-    tower, prompts = text_of(store)
+    tower, prompts = synthetic_text(store.dim)
     teacher = None
     for role in ("audio_visual", "vision"):
         columns = {}

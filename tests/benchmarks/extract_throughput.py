@@ -117,7 +117,7 @@ def only_memory(path: str, which: str) -> None:
     encoders = load_encoders(which, weights="random")
     started, snippets = time.perf_counter(), 0
     for part in FeatureReader(path, encoders):
-        snippets += len(part.heard)
+        snippets += len(part.audio_coverage)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(peak, time.perf_counter() - started, snippets)
 

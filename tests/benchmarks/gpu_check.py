@@ -112,13 +112,14 @@ def not_a_number(at: Setting) -> Iterator[Row]:
     import torch
 
     from avadclip_lite.train import fit
+    from tools import bench
 
     store = cpu_vs_cuda.synthetic(at.folder / "diverging", SMALL_DIM, 6)
     for precision in ("float32", "bf16"):
         settings = cpu_vs_cuda.settings_for(
             store, steps=4, device=str(at.device), precision=precision, learning_rate=1e30
         )
-        text = cpu_vs_cuda.text_of(store)
+        text = bench.synthetic_text(store.dim)
         try:
             fit(settings, store, text=text[0], prompts=text[1], progress=False)
             said = "nothing"
@@ -136,9 +137,10 @@ def independence(at: Setting) -> Iterator[Row]:
 
     from avadclip_lite.config import make_config
     from avadclip_lite.model import build
+    from tools import bench
 
     store = cpu_vs_cuda.synthetic(at.folder / "independent", SMALL_DIM, 4)
-    text = cpu_vs_cuda.text_of(store)
+    text = bench.synthetic_text(store.dim)
     settings = make_config(dim=SMALL_DIM)
     left, moved = (build(settings, *text) for _ in range(2))
     moved.to(at.device if at.cuda else "meta")
@@ -171,9 +173,10 @@ def determinism(at: Setting) -> Iterator[Row]:
     import torch
 
     from avadclip_lite.train import fit
+    from tools import bench
 
     store = cpu_vs_cuda.synthetic(at.folder / "twice", SMALL_DIM if at.small else 512, 6)
-    text = cpu_vs_cuda.text_of(store)
+    text = bench.synthetic_text(store.dim)
     for precision in ("float32", "bf16"):
         settings = cpu_vs_cuda.settings_for(
             store, steps=2 if at.small else 6, device=str(at.device), precision=precision
@@ -224,8 +227,7 @@ class _Bench:
             crops=1 if at.small else 4,
             device=str(at.device),
         )
-        text = "soundstage" if at.small else "random"
-        self.run = bench.training_run(self.settings, at.device, text=text)
+        self.run = bench.training_run(self.settings, at.device)
         queue = self.run.model.batches(self.bags, self.run.shuffling)
         self.batches = [self.bags.batch(index) for index in queue[:batches]]
 

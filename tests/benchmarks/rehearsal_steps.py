@@ -30,10 +30,8 @@ sys.path.insert(0, str(ROOT))
 
 from avadclip_lite import losses  # noqa: E402
 from avadclip_lite.config import CROPS, Config, make_config  # noqa: E402
-from avadclip_lite.dataset import FeatureStore, TrainingSet  # noqa: E402
-from avadclip_lite.encoders import load_text  # noqa: E402
-from avadclip_lite.model import build  # noqa: E402
-from avadclip_lite.train import TrainingRun, shuffled_batches  # noqa: E402
+from avadclip_lite.dataset import FeatureStore, TrainingSet, shuffled_batches  # noqa: E402
+from avadclip_lite.train import TrainingRun  # noqa: E402
 from tools import bench  # noqa: E402
 
 XD_BAGS = bench.XD_TRAIN_VIDEOS * CROPS
@@ -68,9 +66,10 @@ class Clock:
         run.model.register_forward_pre_hook(lambda *_: self._start("forward"))
         run.model.register_forward_hook(lambda *_: self._stop("forward", "forward"))
         # The loss ends where the backward pass begins, and that where the optimiser does.
-        run.optimizer.register_step_pre_hook(lambda *_: self._stop("backward", "backward"))
-        run.optimizer.register_step_pre_hook(lambda *_: self._start("optimiser"))
-        run.optimizer.register_step_post_hook(lambda *_: self._stop("optimiser", "optimiser"))
+        (optimizer,) = run.optimizers
+        optimizer.register_step_pre_hook(lambda *_: self._stop("backward", "backward"))
+        optimizer.register_step_pre_hook(lambda *_: self._start("optimiser"))
+        optimizer.register_step_post_hook(lambda *_: self._stop("optimiser", "optimiser"))
         self._compute = losses.compute
 
     def _start(self, name: str) -> None:
@@ -94,7 +93,7 @@ class Clock:
         self._now["batch"] = time.perf_counter() - began
         losses.compute = self._timed_losses
         try:
-            run.one_step(batch, None)
+            run.one_step(batch)
         finally:
             losses.compute = self._compute
         took = dict(self._now)
@@ -127,10 +126,7 @@ def rehearse(settings: Config, store: FeatureStore, steps: int) -> tuple[Clock, 
     """Twelve steps of a teacher on the store's training rows; the clock and the peak in GiB."""
     forget_peak()
     bags = TrainingSet(store, store.indices("train"), settings)
-    text, prompts = load_text("random", store.classes.words, dim=store.dim)
-    torch.manual_seed(settings.train.seed)
-    run = TrainingRun(settings, build(settings, text, prompts), torch.device("cpu"))
-    run.model.train()
+    run = bench.training_run(settings, torch.device("cpu"))
     size = settings.train.batch_size
     if len(bags) < size:
         raise SystemExit(f"{store.path} has {len(bags)} training bags; --batch {size} needs more")
