@@ -537,6 +537,13 @@ def test_choices_that_are_wrong_for_all_end_at_once(
     assert message in capsys.readouterr().err
 
 
+def test_results_need_a_folder(tmp_path, plain_clip, scorer, capsys):
+    (tmp_path / "out").touch()
+    assert scorer(plain_clip, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'out'} cannot be made" in said and "choose another --out" in said
+
+
 def test_without_a_model_the_shipped_ones_are_told(tmp_path, plain_clip, monkeypatch, capsys):
     monkeypatch.setenv("AVADCLIP_DATA", str(tmp_path))
     assert command(["score", str(plain_clip), "--out", str(tmp_path / "out")]) == 2

@@ -300,14 +300,13 @@ class StreamState:
             self._advance(self._pending - AHEAD, sound)
 
     def finish(self, sound: str) -> None:
-        """Score what is left."""
         if self._pending:
             self._advance(self._pending, sound)
         if self._first is not None:
             self._tell_end()
 
     def known_classes(self) -> np.ndarray | None:
-        """Class probabilities (T, C) so far; None if a detector in use has none."""
+        """(T, C) so far; None if a detector in use has none."""
         nameless = any(part is None for part in self.probabilities)
         return None if nameless else np.concatenate(self.probabilities)
 

@@ -231,6 +231,9 @@ def extract_folder(
             shown = tqdm(todo, unit=" videos", disable=not progress)
             for name, result in zip(shown, results, strict=True):
                 log.add(name, result)
+            if finished:  # else the log moves with the folder
+                half = shutil.copyfile(writer.partial / EXTRACTION, out / f"{EXTRACTION}.part")
+                os.replace(half, out / EXTRACTION)
             if len(writer):
                 writer.finish()
     finally:
@@ -292,18 +295,17 @@ class ResultLog:
         if not log.is_file():
             raise ValueError(f"{out} is a store that extract did not make; choose another --out")
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        head = [line for line in lines if "settings" in line][-1]
+        head = next((line for line in lines[::-1] if "settings" in line), {"settings": {}})
         for name, value in settings.items():
             if (was := head["settings"].get(name)) != value:
                 other = "choose another --out, or delete it"
                 raise ValueError(f"{out} was made with {name}={was!r}, not {value!r}; {other}")
         self._lines = {line["name"]: line for line in lines if "name" in line}  # the last counts
-        files = self._files
-        same = self._lines.items()
-        same = [n for n, old in same if n not in files or _stamp(files[n]).items() <= old.items()]
+        known, files = self._lines, self._files
+        same = [n for n in known if n not in files or _stamp(files[n]).items() <= known[n].items()]
         self.kept = {row.name for row in self._old.videos} & set(same)
-        aside = [name for name in same if name in files and name not in self.kept]
-        self.set_aside = {name: self._lines[name]["set_aside"] for name in aside}
+        aside = [n for n in same if n in files and "set_aside" in known[n]]
+        self.set_aside = {n: known[n]["set_aside"] for n in aside}
         return head
 
     def start(self, writer: StoreWriter, head: Mapping[str, Any]) -> list[str]:
@@ -393,7 +395,7 @@ def add_encoder_arguments(parser: argparse.ArgumentParser, default: str | None =
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:
-    """The options that were given or have a default, by the names that the functions know."""
+    """The options that were given or have a default, by name."""
     return {name: value for name, value in vars(args).items() if value is not None}
 
 

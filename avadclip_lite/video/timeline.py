@@ -172,7 +172,10 @@ def score(
     checked_crops(choices.get("crops"), which)
     checked_picks(**choices)
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{out} cannot be made ({error.strerror}); choose another --out") from None
     results, failed = [], {}
     for path, stem in _files(videos, out):
         tell(printable(path))
