@@ -300,7 +300,7 @@ def test_pairs_need_both_kinds(store):
     bags = train_set(store, config)
     bags.labels[:] = 0
     bags.labels[:, 0] = 1
-    with pytest.raises(ValueError, match="rtfm pairs normal with anomalous videos"):
+    with pytest.raises(ValueError, match="rtfm needs both normal and anomalous videos"):
         build(config).batches(bags, torch.Generator())
 
 
