@@ -87,13 +87,15 @@ def configure(name: str, *, scale: Scale, **overrides: Any) -> Config:
     if name not in SYSTEMS:
         raise ValueError(f"unknown system {name!r}; known: {', '.join(SYSTEMS)}")
     system, options = SYSTEMS[name], dict(overrides.pop("options", {}))
-    fields = {"milestones": ()} | system.fields
+    fields = dict(system.fields)
     if system.steps:
         epochs = make_config(scale=scale, **overrides).train.epochs
         fields |= {"batch_size": system.batch, "learning_rate": system.rate}
         fields["weight_decay"] = system.decay
         fields["milestones"] = (max(round(system.drop * epochs), 1),) if system.drop else ()
         options = {"steps": max(round(system.steps * SHARE[scale]), 1)} | options
+    elif scale == "soundstage":
+        fields["milestones"] = ()  # AVadCLIP's recipe has none there
     if scale == "soundstage":
         options = system.small | options
     return make_config(detector=name, scale=scale, options=options, **(fields | overrides))

@@ -37,8 +37,7 @@ DEFAULT_LOGIT = 0.0  # threshold of a detector with which none was saved: confid
 SMOOTH = 2  # snippets; a class that leads for a moment does not cut an event in two
 AHEAD = 8  # snippets that a streamed snippet waits for
 STREAM_BATCH = 8  # pictures encoded at a time while streaming; fewer wait, the delay is shorter
-# snippets of video that can lie between an event and its being told while streaming: the batches
-# that are gathered, wait or are encoded, and what a snippet waits for
+# most snippets between an event and its being told: batches gathered, waiting, encoded; and AHEAD
 DELAY = (QUEUE + 2) * STREAM_BATCH + AHEAD
 
 

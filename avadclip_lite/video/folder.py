@@ -118,8 +118,7 @@ def _truth(
     split: str,
 ) -> tuple[dict[str, Truth], list[str]]:
     """Each video's label (listed, else in its name, else none) and events, and remarks."""
-    remarks: list[str] = []
-    listed: dict[str, Truth] = {}
+    remarks, listed = [], {}
     if labels is not None:
         remedy = "the first line must name the columns name,label"
         table = lists.read_table(labels, {"name": remedy, "label": remedy}, remarks)

@@ -28,7 +28,7 @@ from av.stream import Discard, Disposition
 
 from avadclip_lite.config import SAMPLE_RATE
 
-GAP = 0.02  # seconds; a larger jump between sound time stamps is a gap, a smaller one is rounding
+GAP = 0.02  # seconds; a larger jump between sound's time stamps is a gap, else rounding
 FALLBACK_RATE = 25.0  # frames a second of a stream that has neither time stamps nor a rate
 PAUSE = 0.5  # seconds without a new picture that are told
 BACK, FORWARD = 0.1, 10.0  # seconds that time stamps jump where recordings were joined
@@ -117,7 +117,7 @@ class Media:
         shifts, current, ends = [0.0], {}, {}
         for packet in self._demux(wanted):
             index, base = packet.stream_index, packet.time_base
-            shift = current.get(index, shifts[0])
+            shift = current.get(index, shifts[-1])
             if packet.dts is not None:
                 now = float(packet.dts * base)
                 last, end = ends.get(index, (now + shift, now + shift))
@@ -362,9 +362,8 @@ class Sound:
     no sound (before it starts, in a gap, after its end) a window is zero.
 
     ``present``, ``declared_end`` (container time in seconds as the file says, or None); after
-    reading ``first`` and ``last`` (container times of what was decoded; None before any), ``over``
-    (there is no more of it), ``peak`` (largest magnitude), ``cancels`` (channels that cancel each
-    other were met).
+    reading ``first`` and ``last`` (container times of what was decoded), ``over`` (there is no
+    more), ``peak`` (of any channel), ``cancels`` (channels that cancel each other were met).
     """
 
     def __init__(self, path: str | Path, *, rate: int = SAMPLE_RATE, channels: int = 1) -> None:
@@ -415,7 +414,6 @@ class Sound:
             self._end = first + piece.shape[1]
             self.first = first / self.rate if self.first is None else self.first
             self.last = self._end / self.rate
-            self.peak = max(self.peak, float(np.abs(piece).max()))
 
     def _decode(self) -> Iterator[tuple[int, np.ndarray]]:
         """Pieces (first sample, samples) one after the other. Samples are counted, not placed by
@@ -448,6 +446,7 @@ class Sound:
         for out in resampler.resample(frame) if resampler is not None else ():
             if out.samples:
                 wave = out.to_ndarray().reshape(out.samples, -1).T
+                self.peak = max(self.peak, float(np.abs(wave).max()))
                 yield self._place, wave if self.channels == 2 else self._mono(wave, out.layout)
                 self._place += out.samples
 
