@@ -250,7 +250,7 @@ def test_copies_keep_the_shape_of_pixels_and_start_at_zero(tmp_path, container, 
         ("flv", "libx264", "aac"),
         ("webm", "libvpx", "libopus"),
         ("mpg", "mpeg2video", "mp2"),
-        ("mov", "mjpeg", "pcm_s16le"),
+        ("mov", "mjpeg", "aac"),
     ],
 )
 def test_damage_in_the_middle_is_told(tmp_path, container, video, sound):
@@ -262,11 +262,11 @@ def test_damage_in_the_middle_is_told(tmp_path, container, video, sound):
         form |= {"pixels": "yuvj420p"}
     write_clip(path, seconds=6, picture=lambda k: noise[k], **form)
     assert extract(path, Plain()).notes == ()  # whole, nothing is told
-    for share, length in ((0.3, 400), (0.5, 4000), (0.7, 20000)):
+    for share, length in ((0.3, 1000), (0.5, 4000), (0.7, 20000)):
         broken = tmp_path / f"broken.{container}"
         broken.write_bytes(path.read_bytes())
         notes = " ".join(extract(damage(broken, share, length), Plain()).notes)
-        assert any(word in notes for word in ("damaged", "only", "no new picture", "end"))
+        assert any(word in notes for word in ("damaged", "only", "no new picture", "missing"))
 
 
 def tone(level: float, seconds: float = 2.0) -> np.ndarray:
@@ -294,7 +294,7 @@ def channels(layout: str) -> np.ndarray:
     return np.concatenate(
         {
             "stereo": [one, -one],
-            "5.1": [none, none, 0.02 * one, none, none, none],
+            "5.1": [none, none, 0.01 * one, none, none, none],
             "7.1": [none, none, none, one, none, none, none, none],  # the deep channel alone
             "quad": [one, one, -one, -one],
         }[layout]
@@ -303,14 +303,12 @@ def channels(layout: str) -> np.ndarray:
 
 @pytest.mark.parametrize("layout", ["stereo", "5.1", "7.1", "quad"])
 def test_channels_that_mixing_loses_are_heard(tmp_path, layout):
-    path = write_tracks(
-        tmp_path / "a.mkv", [(channels(layout), {})], layout=layout, codec="pcm_s16le"
-    )
+    path = write_tracks(tmp_path / "a.mkv", [(channels(layout), {})], layout=layout, codec="flac")
     found = extract(path, Plain())
     assert found.sound == "present" and found.audio[:, 0].min() > 0
     loudest = np.abs(channels(layout)).max() / np.sqrt(2)
-    assert 0.25 * loudest < found.loudness[1] < 1.1 * loudest
-    assert ("cancel" in " ".join(found.notes)) == (layout != "5.1")
+    assert 0.15 * loudest < found.loudness[1] < 1.1 * loudest
+    assert ("cancel" in " ".join(found.notes)) == (layout in ("stereo", "7.1"))
 
 
 def test_sound_in_one_channel_is_half_as_loud_as_ever(tmp_path):
@@ -539,9 +537,7 @@ def test_choices_that_are_wrong_for_all_end_at_once(
     assert message in capsys.readouterr().err
 
 
-def test_without_a_model_the_shipped_ones_are_used_and_told(
-    tmp_path, plain_clip, monkeypatch, capsys
-):
+def test_without_a_model_the_shipped_ones_are_told(tmp_path, plain_clip, monkeypatch, capsys):
     monkeypatch.setenv("AVADCLIP_DATA", str(tmp_path))
     assert command(["score", str(plain_clip), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err.strip()

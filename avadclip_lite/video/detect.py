@@ -37,8 +37,7 @@ DEFAULT_LOGIT = 0.0  # threshold of a detector with which none was saved: confid
 SMOOTH = 2  # snippets; a class that leads for a moment does not cut an event in two
 AHEAD = 8  # snippets that a streamed snippet waits for
 STREAM_BATCH = 8  # pictures encoded at a time while streaming; fewer wait, the delay is shorter
-# snippets of video that can lie between an event and its being told while streaming: the batches
-# that are gathered, wait or are encoded, and what a snippet waits for
+# most snippets between an event and its being told: batches gathered, waiting, encoded; and AHEAD
 DELAY = (QUEUE + 2) * STREAM_BATCH + AHEAD
 
 
@@ -95,7 +94,6 @@ def _name(role: Role) -> str:
 
 
 def _runs(path: Path) -> list[Path]:
-    """The folders of trained detectors at a path."""
     if path.is_file():
         how = f"python -m avadclip_lite import-checkpoint {path} --out RUN"
         raise ValueError(f"{path} is a file; convert a checkpoint of the authors first: {how}")
@@ -348,7 +346,6 @@ class StreamState:
             self._scored += 1
 
     def _tell_end(self) -> None:
-        """A run is over: which events it held is known now."""
         for event in self._events(self._scored):
             self._on_event("ends", event)
 

@@ -253,7 +253,6 @@ def extract(path: str | Path, encoders: Encoders, **choices: Any) -> Extraction:
 
 
 def loudness(wave: np.ndarray) -> float:
-    """Root mean square."""
     return float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
 
 

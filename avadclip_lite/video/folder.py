@@ -118,8 +118,7 @@ def _truth(
     split: str,
 ) -> tuple[dict[str, Truth], list[str]]:
     """Each video's label (listed, else in its name, else none) and events, and remarks."""
-    remarks: list[str] = []
-    listed: dict[str, Truth] = {}
+    remarks, listed = [], {}
     if labels is not None:
         remedy = "the first line must name the columns name,label"
         table = lists.read_table(labels, {"name": remedy, "label": remedy}, remarks)
@@ -155,7 +154,6 @@ def _truth(
 
 @lru_cache(maxsize=1)
 def _encoders(which: str, weights: str, device: str) -> Encoders:
-    """Loaded once a process."""
     return load_encoders(which, weights=weights, device=device)
 
 
@@ -242,7 +240,6 @@ def extract_folder(
 
 
 def _stamp(path: Path) -> dict[str, Any]:
-    """What tells whether a file is as it was."""
     return {"bytes": path.stat().st_size, "readable": os.access(path, os.R_OK)}
 
 

@@ -28,7 +28,7 @@ from av.stream import Discard, Disposition
 
 from avadclip_lite.config import SAMPLE_RATE
 
-GAP = 0.02  # seconds; a larger jump between sound time stamps is a gap, a smaller one is rounding
+GAP = 0.02  # seconds; a larger jump between sound's time stamps is a gap, else rounding
 FALLBACK_RATE = 25.0  # frames a second of a stream that has neither time stamps nor a rate
 PAUSE = 0.5  # seconds without a new picture that are told
 BACK, FORWARD = 0.1, 10.0  # seconds that time stamps jump where recordings were joined
@@ -117,7 +117,7 @@ class Media:
         shifts, current, ends = [0.0], {}, {}
         for packet in self._demux(wanted):
             index, base = packet.stream_index, packet.time_base
-            shift = current.get(index, shifts[0])
+            shift = current.get(index, shifts[-1])
             if packet.dts is not None:
                 now = float(packet.dts * base)
                 last, end = ends.get(index, (now + shift, now + shift))
@@ -151,7 +151,7 @@ class Media:
                     if packet.size or packet.dts is None:  # an empty picture is not the end
                         yield packet
                 return
-            except av.FFmpegError:
+            except (av.FFmpegError, IndexError):  # damage may look like another stream to it
                 failures += 1
                 self.damaged += failures == 1
 
@@ -284,7 +284,8 @@ class VideoReader:
         self._declared = stream.frames, _declared_end(stream)
         self.frames, self.origin = 0, 0.0
         self._last, self._step = 0.0, 1 / self.rate  # the last frame's start, and how long it lasts
-        self._pauses: list[tuple[float, float]] = []  # length, start
+        self._gaps: list[tuple[float, float]] = []  # between pictures: length, start
+        self._doubles = 0
 
     def __iter__(self) -> Iterator[Snippet]:
         pictures: list[np.ndarray] = []
@@ -322,10 +323,12 @@ class VideoReader:
                 self.aspect = 1 / self.aspect if _display(frame)[0] else self.aspect
             now = self._last + self._step if frame.time is None else frame.time - first
             step = max(now - self._last, 0.0)
-            if step > max(PAUSE, 4 * self._step):
-                self._pauses.append((step, self._last))
-            elif step > 0:  # a pause says nothing about how long a picture lasts
-                self._step = step
+            if self.frames > 1 and step > 1.5 * self._step:  # says nothing of how long one lasts
+                self._gaps.append((step, self._last))
+            elif step > 0.5 * self._step or self.frames < 2:
+                self._step = step or self._step
+            else:  # containers that round may put two at one time, and leave out the next
+                self._doubles += 1
             self._last += step
             yield self._last, frame
 
@@ -340,10 +343,14 @@ class VideoReader:
             notes.append(f"the pictures end after {self.end:.1f} of {declared:.1f} s")
         elif damaged > 0:
             notes.append(f"the pictures are damaged in {damaged} places")
-        if self._pauses:
-            length, start = max(self._pauses)
-            times = f" {len(self._pauses)} times, longest" if len(self._pauses) > 1 else ""
+        pauses = [gap for gap in self._gaps if gap[0] > max(PAUSE, 4 * self._step)]
+        if pauses:
+            length, start = max(pauses)
+            times = f" {len(pauses)} times, longest" if len(pauses) > 1 else ""
             notes.append(f"no new picture{times} for {length:.1f} s at {clock(start)}")
+        small = len(self._gaps) - len(pauses) - self._doubles
+        if not notes and 0 < small < self.frames / 20:  # more are a frame rate that varies
+            notes.append(f"pictures are missing in {small} places")
         if joins:
             notes.append(f"time stamps start anew {joins} times: joined recordings")
         return notes
@@ -355,9 +362,8 @@ class Sound:
     no sound (before it starts, in a gap, after its end) a window is zero.
 
     ``present``, ``declared_end`` (container time in seconds as the file says, or None); after
-    reading ``first`` and ``last`` (container times of what was decoded; None before any), ``over``
-    (there is no more of it), ``peak`` (largest magnitude), ``cancels`` (channels that cancel each
-    other were met).
+    reading ``first`` and ``last`` (container times of what was decoded), ``over`` (there is no
+    more), ``peak`` (of any channel), ``cancels`` (channels that cancel each other were met).
     """
 
     def __init__(self, path: str | Path, *, rate: int = SAMPLE_RATE, channels: int = 1) -> None:
@@ -408,7 +414,6 @@ class Sound:
             self._end = first + piece.shape[1]
             self.first = first / self.rate if self.first is None else self.first
             self.last = self._end / self.rate
-            self.peak = max(self.peak, float(np.abs(piece).max()))
 
     def _decode(self) -> Iterator[tuple[int, np.ndarray]]:
         """Pieces (first sample, samples) one after the other. Samples are counted, not placed by
@@ -424,7 +429,8 @@ class Sound:
                 # channels stay apart for mono: FFmpeg's own mix is 3 dB louder for codecs that
                 # decode to floating point than for those that decode to integers
                 layout = "stereo" if self.channels == 2 else None
-                resampler = av.AudioResampler(format="fltp", layout=layout, rate=self.rate)
+                # "flt": PyAV cannot read the planes of eight channels
+                resampler = av.AudioResampler(format="flt", layout=layout, rate=self.rate)
                 form = now
                 if jump:
                     self._place, due = round(time * self.rate), time
@@ -439,7 +445,8 @@ class Sound:
         """What comes out for a frame, or at the end (None)."""
         for out in resampler.resample(frame) if resampler is not None else ():
             if out.samples:
-                wave = out.to_ndarray()
+                wave = out.to_ndarray().reshape(out.samples, -1).T
+                self.peak = max(self.peak, float(np.abs(wave).max()))
                 yield self._place, wave if self.channels == 2 else self._mono(wave, out.layout)
                 self._place += out.samples
 
@@ -449,7 +456,7 @@ class Sound:
         weights = np.ones(len(wave), np.float32)
         if len(wave) > 2:
             weights = np.array([MIX.get(c.name, 0.5) for c in layout.channels], np.float32)
-        mixed = weights @ wave / (weights.sum() or 1.0)
+        mixed = weights @ wave / weights.sum()
         energy = np.einsum("cn,cn->c", wave, wave)
         if mixed @ mixed < CANCELLED * energy.max():
             self.cancels = True

@@ -3,10 +3,9 @@
     results, failed = score(["street.mp4"], models=["runs/teacher", "runs/student"], out="scores")
     results[0].events
 
-For each video: the audio-visual teacher where it has sound, the vision-only student where it has
-none, and a sentence that says which and why. Written are NAME.json (events, and every snippet's
-scores), NAME.png (the timeline) and, if wanted, NAME_overlay.mp4. Whatever is wrong with one file,
-it is named and the others are scored.
+The audio-visual teacher scores what has sound, the vision-only student what has none. Written are
+NAME.json (events, and every snippet's scores), NAME.png (the timeline) and, if wanted,
+NAME_overlay.mp4. Whatever is wrong with one file, it is named and the others are scored.
 """
 
 from __future__ import annotations
