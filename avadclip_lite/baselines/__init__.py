@@ -95,7 +95,8 @@ def configure(name: str, *, scale: Scale, **overrides: Any) -> Config:
         fields["milestones"] = (max(round(system.drop * epochs), 1),) if system.drop else ()
         options = {"steps": max(round(system.steps * SHARE[scale]), 1)} | options
     elif scale == "soundstage":
-        fields["milestones"] = ()  # AVadCLIP's recipe has none there
+        # AVadCLIP's recipe there: no drops, and 10 + 10 context vectors in a tower of 32 positions
+        fields |= {"milestones": (), "context_before": 10, "context_after": 10}
     if scale == "soundstage":
         options = system.small | options
     return make_config(detector=name, scale=scale, options=options, **(fields | overrides))
