@@ -696,7 +696,7 @@ if usual:
     assert ap["shut (0): no sound"] < ap["as trained"] - 4
 
 # %% [markdown]
-# A gate that looks at nothing does as well as the trained one, in one branch or both even better.
+# A gate that looks at nothing does about as well as the trained one, in one branch even better.
 # Shut, nothing is left of sound, and the detector falls to about the level of vision alone. So in
 # *this* detector the gate decides nothing that matters, and the residual does it all.
 #

@@ -124,8 +124,7 @@ def bag_cross_entropy(logits: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
 
 def cross_entropy(p: Tensor, target: Tensor | float) -> Tensor:
     """Mean binary cross-entropy of probabilities; unlike torch's it survives NaN to report it."""
-    tiny = torch.finfo(p.dtype).tiny
-    yes, no = p.clamp_min(tiny).log(), (1 - p).clamp_min(tiny).log()
+    yes, no = (q.clamp_min(torch.finfo(p.dtype).tiny).log() for q in (p, 1 - p))
     return -(target * yes + (1 - target) * no).mean()
 
 

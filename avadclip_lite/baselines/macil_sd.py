@@ -4,8 +4,8 @@ The idea: sound and picture of an event need not coincide, so in each modality t
 scores form violent, normal and background groups. The violent group of one is pulled to the other's
 and away from the rest. A vision-only network is averaged in after every epoch.
 
-As released: the contrast mixes up the streams' outputs (``swap``), padding leaks in training. Left
-out: weights that are never used. ``modality="vision"`` is the vision-only network alone.
+As released: the contrast mixes up the streams' outputs (``swap``), padding leaks in training.
+Left out: weights that are never used. ``modality="vision"`` is the vision-only network alone.
 """
 
 import math
@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from avadclip_lite.baselines import common
 from avadclip_lite.losses import topk_mean
 from avadclip_lite.temporal import length_mask
-
-EPOCHS = 50  # published; what depends on the epoch is stretched over the settings' own
 
 
 class Stream(nn.Module):
@@ -65,7 +63,7 @@ class MACILSD(common.Baseline):
         averaging: float = 0.045  # 0: the "light" model
 
     def build(self, dim: int, context: common.Context) -> None:
-        o, self.published_epoch = self.options, 0.0
+        o, self.progress = self.options, 0.0  # share of the epochs; 50 were published
         sizes, both = (dim, o.width, o.heads, o.dropout), o.modality == "audio_visual"
         self.audio_visual = Stream(*sizes, audio=True) if both else None
         self.vision = Stream(*sizes, audio=False)
@@ -95,7 +93,7 @@ class MACILSD(common.Baseline):
         if self.options.groups == "predicted":
             violent = topk_mean(output.anomaly_logits, mask.sum(dim=1)) > 0
         terms = self.contrast(traces, mask, violent)
-        both = bce + min(self.options.contrast, 0.1 * self.published_epoch) * sum(terms)
+        both = bce + min(self.options.contrast, 5 * self.progress) * sum(terms)
         parts = {f"c{n}": term for n, term in enumerate(terms, start=1)}
         return parts | {"bce": bce, "audio_visual": both, "vision": vision, "total": both + vision}
 
@@ -111,18 +109,18 @@ class MACILSD(common.Baseline):
         return terms + [_info_nce(video, audio, other, heat) for other in audio_rest]
 
     def start_epoch(self, epoch: int, bags: common.TrainingSet) -> None:
-        self.published_epoch = epoch * EPOCHS / self.settings.train.epochs
+        self.progress = epoch / self.settings.train.epochs
         for group in self.groups:  # a cosine over 60 epochs, of which 50 are run
-            group["lr"] *= (1 + math.cos(math.pi * self.published_epoch / 60)) / 2
+            group["lr"] *= (1 + math.cos(math.pi * self.progress * 50 / 60)) / 2
 
     def kept_share(self) -> float:
         """What the audio-visual network keeps of itself after a published epoch: 0.91 to 1."""
-        return 1 - self.options.averaging * (1 + math.cos(math.pi * self.published_epoch / EPOCHS))
+        return 1 - self.options.averaging * (1 + math.cos(math.pi * self.progress))
 
     @torch.no_grad()
     def end_epoch(self, epoch: int) -> None:
         """The vision-only weights are averaged into their namesakes, less and less."""
-        kept, mine = self.kept_share() ** (EPOCHS / self.settings.train.epochs), self.audio_visual
+        kept, mine = self.kept_share() ** (50 / self.settings.train.epochs), self.audio_visual
         other = dict(self.vision.named_parameters()) if mine else {}
         for name in other:
             mine.get_parameter(name).lerp_(other[name], 1 - kept)

@@ -103,14 +103,13 @@ class URDMU(common.Baseline):
         if self.training:  # what the normal memory reads in normal videos is drawn
             normal = common.is_normal(batch.labels)
             mu, v = explained[normal], self.log_variance(aug_n[normal])
-            traces |= {"mu": mu, "v": v, "drawn": mu + self.noise(mu) * torch.exp(v / 2)}
-            drawn = traces["drawn"].to(explained.dtype)
-            explained = explained.masked_scatter(normal[:, None, None], drawn)
+            drawn = mu + self.noise(mu) * torch.exp(v / 2)
+            traces |= {"mu": mu, "v": v, "drawn": drawn}
+            explained = explained.masked_scatter(normal[:, None, None], drawn.to(explained.dtype))
         logits = self.classifier(torch.cat([z, read + explained], dim=-1)).squeeze(-1)
         return self.output(logits, mask, **traces)
 
     def noise(self, like: Tensor) -> Tensor:
-        """Unit normal."""
         return torch.randn_like(like)
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:

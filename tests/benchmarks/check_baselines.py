@@ -622,7 +622,7 @@ def check_macil_sd(ref: Reference) -> Found:
         shapes = {k: tuple(p.shape) for k, p in unpacked(own(which)).items()} | macil_dead()
         found[f"sha256_{system}"] = digest(system, shapes)
     found |= {"epoch": GIVEN, "lambda": min(1.5, 0.1 * 7)}
-    model.published_epoch = 7.0
+    model.progress = 7 / 50
     with torch.no_grad():
         found |= macil_outputs(model, batch, ref)
     terms = ["bce", "c1", "c2", "c3", "c4", "audio_visual", "vision"]
