@@ -49,7 +49,7 @@ BATCH = 32  # pictures encoded at a time
 QUEUE = 2  # batches that may wait for the encoder
 SILENCE = 1e-3  # a track whose peak stays below (-60 dB) counts as silent
 NOTICEABLE = 0.1  # seconds; pictures and sound that start or end further apart are reported
-MAX_WINDOW = 20.0  # seconds of sound that are encoded at once; a pause in the pictures is longer
+MAX_WINDOW = 30.0  # seconds of sound that are encoded at once; a pause in the pictures is longer
 
 
 def cut(image: np.ndarray, crops: Crops, size: int) -> np.ndarray:
