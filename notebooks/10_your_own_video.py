@@ -777,9 +777,9 @@ print("\n(highest confidence, and the leading anomaly class)")
 
 # %% [markdown]
 # A grey wall is calm, fortunately. Black, which no one would call an event, is quite something to
-# the eye, and so is the negative of a quiet scene, in which nothing changed but its colours. The
-# detector that hears is calmer about both, because the sound is calm. But lasting noise is an alarm
-# to one and to the other, with full confidence and with a name. No training video has that: static
+# either detector, and to the one that only sees so is the negative of a quiet scene, in which
+# nothing changed but its colours; a calm sound calms the other. Lasting noise is scored near one by
+# both, with a name, and for the student that is an alarm. No training video has that: static
 # there is short. Which nonsense fools which detector depends on the seed; that the score of
 # nonsense may be anything does not, so no threshold helps against it.
 #
