@@ -127,6 +127,42 @@ def test_joined_recordings_go_on(tmp_path, container, codecs, count):
     assert [snippet.start for snippet in copy][-1] == pytest.approx(3 * count, abs=0.3)
 
 
+@pytest.mark.parametrize("container", ["flv", "mp4"])
+def test_joined_recordings_that_players_end_with_the_first_are_told(tmp_path, container):
+    noise = np.random.default_rng(0).integers(0, 256, (75, 48, 64, 3), np.uint8)
+    path = tmp_path / f"a.{container}"
+    write_clip(path, seconds=3, picture=lambda k: noise[k])
+    assert extract(path, Plain()).notes == ()
+    found = extract(join(tmp_path / f"j.{container}", path, path), Plain())
+    assert found.snippets == 4 and "joined recordings, perhaps" in found.notes[0]
+
+
+@pytest.mark.parametrize("offset", [100.0, -1.0])
+def test_where_time_stamps_jump_forward_or_the_first_is_mute(tmp_path, offset):
+    first = tmp_path / "1.ts"
+    if offset > 0:
+        recording(first, 40, 1.0)
+    else:
+        write_clip(first, rate=Fraction(16), seconds=3, size=(32, 32))
+    late = max(offset, 0.0)
+    wave = clip_wave(3, 48000, [late + 1.5], late)
+    form = {"wave": wave, "sample_rate": 48000, "audio_offset": late, "video_offset": late}
+    write_clip(tmp_path / "2.ts", rate=Fraction(16), seconds=3, size=(32, 32), **form)
+    second = tmp_path / "2.ts"
+    found = extract(join(tmp_path / "j.ts", first, second), Plain())
+    assert found.seconds == pytest.approx(6, abs=0.1) and found.joins == 1
+
+
+def test_a_pause_of_the_pictures_alone_is_no_join(tmp_path):
+    path = tmp_path / "a.ts"
+    even = [k / 16 for k in range(32)]
+    wave = clip_wave(42, 16000, [30.0])
+    write_clip(path, times=even + [40 + t for t in even], wave=wave, sample_rate=16000)
+    found = extract(path, Plain())
+    assert found.joins == 0 and found.seconds == pytest.approx(42, abs=0.1)
+    assert found.audio[:, 0].argmax() == 1
+
+
 def test_joined_recordings_of_other_size_and_sound(tmp_path):
     first, second = tmp_path / "1.ts", tmp_path / "2.ts"
     form = {"seconds": 3, "audio_codec": "aac"}

@@ -334,7 +334,6 @@ class StreamState:
             self._follow(self.logits[-1])
 
     def _follow(self, logits: np.ndarray) -> None:
-        """Tell where events begin and end in what was just scored."""
         for value in logits:
             if value >= self.limit and self._first is None:
                 self._first = self._scored
@@ -349,7 +348,6 @@ class StreamState:
             self._on_event("ends", event)
 
     def _events(self, end: int) -> list[Event]:
-        """The events of the run that is going on, up to snippet ``end``."""
         logits = np.concatenate(self.logits)
         logits[: self._first] = logits[end:] = -np.inf
         run = (logits, self.known_classes(), np.array(self.times), np.finfo(np.float32).min)
@@ -357,8 +355,7 @@ class StreamState:
 
 
 def _predict(model: Detector, part: Part, sounding: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """Anomaly logits (T,) and class probabilities (T, C) of features (K, T, D), the mean over
-    crops of confidences and probabilities."""
+    """Anomaly logits (T,) and class probabilities (T, C), the mean of confidences over crops."""
     sound = (part.audio, part.audio_coverage > 0) if sounding else (None, None)
     found = predict_videos(model, [(crop, *sound) for crop in part.video])
     logits = found.anomaly_logits.reshape(len(part.video), -1)

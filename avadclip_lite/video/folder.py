@@ -86,8 +86,7 @@ def _foreign(path: Path, folder: Path) -> bool:
 
 
 def video_names(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
-    """Files by what they are called in the store: the path below the folder without its suffix,
-    or with it where two would be called the same."""
+    """Files by their names in the store: the path without its suffix where that is unique."""
     root = folder if folder.is_dir() else folder.parent
     named = {printable(path.relative_to(root).as_posix()): path for path in paths}
     short = {name: name.removesuffix(path.suffix) for name, path in named.items()}
@@ -102,9 +101,7 @@ def reason(error: Exception, path: str | Path) -> str:
     return text if name in text else f"{name}: {text}"
 
 
-class Truth(NamedTuple):
-    """What is known of a video beforehand."""
-
+class Truth(NamedTuple):  # what is known of a video beforehand
     codes: tuple[str, ...]
     split: str
     segments: tuple[Segment, ...] = ()

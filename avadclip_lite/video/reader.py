@@ -31,7 +31,7 @@ from avadclip_lite.config import SAMPLE_RATE
 GAP = 0.02  # seconds; a larger jump between sound's time stamps is a gap, else rounding
 FALLBACK_RATE = 25.0  # frames a second of a stream that has neither time stamps nor a rate
 PAUSE = 0.5  # seconds without a new picture that are told
-BACK, FORWARD = 0.1, 10.0  # seconds that time stamps jump where recordings were joined
+BACK, FORWARD = 0.5, 10.0  # seconds that time stamps jump where recordings were joined
 CANCELLED = 0.01  # share of the loudest channel's energy below which a mix has lost the sound
 # what a channel adds to mono, as ITU-R BS.775 mixes down; those not named here add 0.5
 MIX = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "LFE": 0.0}
@@ -44,7 +44,7 @@ class BrokenVideo(ValueError):
 
 
 def printable(path: str | Path) -> str:
-    """A path as text: bytes that are not UTF-8 (names from archives) become ``\\xNN``."""
+    """A path as text: bytes that are not UTF-8 become ``\\xNN``."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -74,10 +74,9 @@ class Media:
             self._picture.thread_type = "AUTO"
             self._picture.codec_context.thread_count = threads
         self.track = _track(self._container, self.sound)
-        self.damaged = self.joins = 0
+        self.damaged = self.joins = self.reached = 0  # reached: byte of the file
 
-    def close(self) -> None:
-        """Let go of the file; its streams must not be asked any more."""
+    def close(self) -> None:  # its streams must not be asked any more
         self._container.close()
 
     @property
@@ -111,8 +110,7 @@ class Media:
 
     def _on_one_clock(self, wanted: av.stream.Stream) -> Iterator[av.Packet]:
         """The packets of a stream. Where time stamps jump as those of joined recordings do, they
-        are shifted so that they go on, and the other stream follows by the same shift: pictures
-        and sound stay together, whichever of the two is being decoded."""
+        are shifted so that they go on, and the other stream follows by the same shift."""
         jumpy = bool(self._container.format.flags & av.format.Flags.ts_discont.value)
         shifts, current, ends = [0.0], {}, {}
         for packet in self._demux(wanted):
@@ -120,11 +118,13 @@ class Media:
             shift = current.get(index, shifts[-1])
             if packet.dts is not None:
                 now = float(packet.dts * base)
-                last, end = ends.get(index, (now + shift, now + shift))
-                if now + shift < last - BACK or (jumpy and now + shift > end + FORWARD):
+                last, end = ends.get(index, (now + shift, now + shift))  # of this stream so far
+                latest = max((other for _, other in ends.values()), default=end)
+                if now + shift < last - BACK or (jumpy and now + shift > latest + FORWARD):
                     # the other stream may have told how far already
-                    known = [s for s in shifts if -1.0 <= now + s - end <= FORWARD and s != shift]
-                    shift = min(known, key=lambda s: abs(now + s - end), default=end - now)
+                    at = range(round(end - 1), round(latest + FORWARD))
+                    known = [s for s in shifts if s != shift and round(now + s) in at]
+                    shift = known[-1] if known else (end if end > latest - 1 else latest) - now
                     if not known:
                         shifts.append(shift)
                         self.joins += 1
@@ -148,6 +148,7 @@ class Media:
             try:
                 for packet in self._container.demux(streams):
                     failures = 0
+                    self.reached = max(self.reached, packet.pos or 0)
                     if packet.size or packet.dts is None:  # an empty picture is not the end
                         yield packet
                 return
@@ -231,8 +232,7 @@ def pictures_at(path: str | Path, times: Sequence[float], *, seek: bool = True) 
 
 
 def _shown(media: Media, times: list[float], *, seek: bool) -> dict[float, np.ndarray]:
-    """The picture shown at each of the rising ``times``; nothing where seeking came out behind it,
-    as in formats without an index of key frames."""
+    """The picture shown at each of the rising ``times``; nothing where seeking came out behind."""
     found, shown, left = {}, None, deque(times)
     for frame in media.frames(media.picture, times[0] if seek and times else None):
         while left and (frame.time or 0.0) > left[0] + 1e-6:
@@ -275,12 +275,13 @@ class VideoReader:
         convert: Callable[[np.ndarray], np.ndarray] = lambda image: image,
         threads: int = 0,
     ) -> None:
-        self.stride, self.picks, self._convert = stride, tuple(sorted(picks)), convert
+        self.path, self.stride, self._convert = path, stride, convert
+        self.picks = tuple(sorted(picks))
         self.media = Media(path, threads=threads)
         stream = self.media.picture
         self.rate = float(stream.average_rate or stream.guessed_rate or FALLBACK_RATE)
         self.aspect = Fraction(stream.codec_context.sample_aspect_ratio or 1)
-        # a closed file's streams cannot be asked; 0 and None: the container does not say
+        # streams of a closed file cannot be asked; 0 and None: it does not say
         self._declared = stream.frames, _declared_end(stream)
         self.frames, self.origin = 0, 0.0
         self._last, self._step = 0.0, 1 / self.rate  # the last frame's start, and how long it lasts
@@ -349,10 +350,15 @@ class VideoReader:
             times = f" {len(pauses)} times, longest" if len(pauses) > 1 else ""
             notes.append(f"no new picture{times} for {length:.1f} s at {clock(start)}")
         small = len(self._gaps) - len(pauses) - self._doubles
-        if not notes and 0 < small < self.frames / 20:  # more are a frame rate that varies
+        if (
+            not notes and not joins and 0 < small < self.frames / 20
+        ):  # more are a frame rate that varies
             notes.append(f"pictures are missing in {small} places")
         if joins:
             notes.append(f"time stamps start anew {joins} times: joined recordings")
+        size, reached = os.path.getsize(self.path), self.media.reached
+        if 0 < reached < min(0.6 * size, size - 32_000):  # what follows is more than an index
+            notes.append(f"the video ends at byte {reached} of {size}: joined recordings, perhaps")
         return notes
 
 
@@ -451,8 +457,8 @@ class Sound:
                 self._place += out.samples
 
     def _mono(self, wave: np.ndarray, layout: av.AudioLayout) -> np.ndarray:
-        """(c, n) -> (1, n): the mean of two channels, the usual mix of more. Where the mix loses
-        what the channels hold (out of phase, or in none that mixes take), the loudest stands."""
+        """(c, n) -> (1, n): the mean of two channels, the usual mix of more; the loudest channel
+        where the mix loses what they hold (out of phase, or in none that mixes take)."""
         weights = np.ones(len(wave), np.float32)
         if len(wave) > 2:
             weights = np.array([MIX.get(c.name, 0.5) for c in layout.channels], np.float32)
@@ -467,8 +473,8 @@ class Sound:
 
 
 def read_clip(path: str | Path) -> tuple[np.ndarray, float, np.ndarray | None]:
-    """A short clip as a whole: frames uint8 (N, H, W, 3), frames a second, and the sound
-    float32 (samples,) at 16 kHz from the first picture to the end of the last, None without."""
+    """A short clip as a whole: frames uint8 (N, H, W, 3), frames a second, and the sound of these
+    pictures float32 (samples,) at 16 kHz, None without."""
     reader = VideoReader(path, stride=1, picks=(0,))
     frames = np.stack([snippet.pictures[0] for snippet in reader])
     with Sound(path) as sound:
