@@ -679,7 +679,8 @@ for branch in ("classification", "alignment"):
     print(f"{branch} branch, same seeds, paired: sound adds {spread(gain)} points of AP", end="")
     assert not usual or gain.mean() > 3, f"sound adds {gain.mean():.1f} points only"
     if "audio only" in KINDS:
-        print(f", vision adds {spread(both - over_seeds('audio only', f'ap_{branch}'))}", end="")
+        heard = over_seeds("audio only", f"frame_ap_{branch}")
+        print(f", vision adds {spread(both - heard)}", end="")
     print()
 
 # %% [markdown]

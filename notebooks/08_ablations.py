@@ -89,7 +89,7 @@ lines = everything[everything.protocol == "chosen"]
 print(f"{lines.variant.nunique()} configurations, {n_seeds} seeds, {len(lines)} trainings")
 print(f"each line: {len(everything.columns)} columns, among them")
 print("  about   ", ", ".join(everything.columns[:5]))
-print("  measures", ", ".join(c for c in everything.columns if c.startswith(("ap_", "auc_"))))
+print("  measures", ", ".join(c for c in everything.columns if c.startswith("frame_")))
 print("          ", ", ".join(c for c in everything.columns if c.startswith("map_anomaly")))
 if not measured_here:
     print("\nThe file was made on OTHER data than the store that is open: what follows until")

@@ -716,7 +716,7 @@ for name, diagram in diagrams.items():
 
 # %% tags=["nbval-ignore-output"]
 anomalous = positive >= store.stride / 2
-limit = at_hand.threshold("audio_visual")
+limit = at_hand.thresholds["audio_visual"]
 above = reports["bidirectional TCN"].predictions.anomaly_logits >= limit
 t, f = above[anomalous].mean(), above[~anomalous].mean()
 print(
@@ -769,7 +769,7 @@ for name, (shown, sound) in strange.items():
         seen = tiny.encode_images(np.ascontiguousarray(shown)).numpy()
         heard = tiny.encode_audio(sound.astype(np.float32)).numpy()
         said = predict_videos(at_hand.detectors[role], [(seen, heard, None)])
-        mark = "ALARM" if said.anomaly_logits.max() >= at_hand.threshold(role) else ""
+        mark = "ALARM" if said.anomaly_logits.max() >= at_hand.thresholds[role] else ""
         name_of = store.classes.words[1 + int(said.alignment[:, 1:].mean(0).argmax())]
         line.append(f"{said.anomaly.max():.2f} {name_of:12} {mark:5}")
     print(f"{name:19} {'   '.join(line)}")
@@ -777,9 +777,9 @@ print("\n(highest confidence, and the leading anomaly class)")
 
 # %% [markdown]
 # A grey wall is calm, fortunately. Black, which no one would call an event, is quite something to
-# the eye, and so is the negative of a quiet scene, in which nothing changed but its colours. The
-# detector that hears is calmer about both, because the sound is calm. But lasting noise is an alarm
-# to one and to the other, with full confidence and with a name. No training video has that: static
+# either detector, and to the one that only sees so is the negative of a quiet scene, in which
+# nothing changed but its colours; a calm sound calms the other. Lasting noise is scored near one by
+# both, with a name, and for the student that is an alarm. No training video has that: static
 # there is short. Which nonsense fools which detector depends on the seed; that the score of
 # nonsense may be anything does not, so no threshold helps against it.
 #
@@ -903,7 +903,7 @@ torch.manual_seed(0)
 untrained = build(make_config(form="paper", scale="xd"), real.text, class_words).eval()
 big = DetectorSet(
     detectors={"audio_visual": untrained},
-    thresholds={"audio_visual": None},
+    thresholds={"audio_visual": 0.0},
     classes=XD_CLASSES,
     encoder="clip",
 )
