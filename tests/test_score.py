@@ -21,6 +21,8 @@ from tiny_models import DIM, detector
 from avadclip_lite import train
 from avadclip_lite.config import SAMPLE_RATE, XD_CLASSES, ClassSet, make_config
 from avadclip_lite.dataset import FeatureStore
+from avadclip_lite.encoders import load_encoders
+from avadclip_lite.evaluate import predict_store
 from avadclip_lite.model import Detector, Output
 from avadclip_lite.video import timeline as scoring
 from avadclip_lite.video.detect import DELAY, DetectorSet, score_video
@@ -440,6 +442,25 @@ def test_the_command_line(trained, tmp_path, capsys):
     assert "from 00:00:00.0 on sound is present: audio-visual detector" in text
     streamed = json.loads((out / "1_label_B1.json").read_text())
     assert streamed["streamed"] is True
+
+
+@pytest.mark.filterwarnings("ignore:the text tower has random weights")
+def test_a_file_is_scored_as_its_row_in_a_store(trained, tmp_path):
+    """Sound that ends half-way included: one rule says where there is any."""
+    path = tmp_path / "v" / "half_label_B1.mp4"
+    path.parent.mkdir()
+    picture = lambda n: flat(40 + n, (32, 32))  # noqa: E731
+    wave = clip_wave(1.7, SAMPLE_RATE, [1.0], noise=0.02)
+    form = {"size": (32, 32), "wave": wave, "sample_rate": SAMPLE_RATE}
+    write_clip(path, seconds=4, picture=picture, **form)
+    extract_folder(path.parent, tmp_path / "s", weights="random", device="cpu", progress=False)
+    store, detectors = FeatureStore.open(tmp_path / "s"), DetectorSet.load([trained / "runs"])
+    assert 0 < store.audio_mask(0).sum() < len(store.audio_mask(0))
+    scores = score_video(path, detectors, load_encoders("soundstage", weights="random"))
+    expected = predict_store(detectors.detectors["audio_visual"], store, [0])
+    assert scores.role == "audio_visual"
+    np.testing.assert_allclose(scores.logits, expected.anomaly_logits, atol=1e-4)
+    np.testing.assert_allclose(scores.probabilities, expected.alignment, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:the text tower has random weights")
