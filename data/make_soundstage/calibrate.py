@@ -30,7 +30,7 @@ from sklearn.svm import OneClassSVM
 
 from avadclip_lite.config import XD_CLASSES, make_config
 from avadclip_lite.dataset import Batch, FeatureStore
-from avadclip_lite.encoders import Encoders, load_encoders
+from avadclip_lite.encoders import Encoders, load_encoders, load_text
 from avadclip_lite.evaluate import evaluate
 from avadclip_lite.model import AVadCLIP, register
 from avadclip_lite.temporal import length_mask, zero_padding
@@ -191,17 +191,19 @@ def fooled(scores: np.ndarray, test: Split) -> dict[str, float]:
 
 
 def detectors(
-    store: FeatureStore, test: Split, seeds: Sequence[int], names: Sequence[str]
+    store: FeatureStore, test: Split, weights: Path, seeds: Sequence[int], names: Sequence[str]
 ) -> dict[str, dict]:
     """AP, mean mAP over the six classes (both in percent) and what fools it, by sense and
-    detector; ``names``: "avadclip", and "snippetwise" for the one without context."""
+    detector; ``weights``: of the encoders that made the store; ``names``: "avadclip", and
+    "snippetwise" for the one without context."""
+    text, prompts = load_text("soundstage", XD_CLASSES.words, dim=store.dim, weights=weights)
     out: dict[str, dict] = {}
     for name in names:
         for role in SENSES:
             runs = []
             for seed in seeds:
                 settings = make_config(role=role, detector=name, seed=seed, **RECIPE)
-                result = fit(settings, store, progress=False)
+                result = fit(settings, store, text=text, prompts=prompts, progress=False)
                 report = evaluate(result.model, store)
                 runs.append(
                     {
@@ -231,22 +233,23 @@ def _spread(runs: Sequence[dict]) -> dict[str, list[float]]:
     }
 
 
-def measure(folder: Path, encoders: Encoders, seeds: Sequence[int], names: Sequence[str]) -> None:
-    """All one-sense figures of the store in ``folder``, printed and written to its report.json."""
+def measure(folder: Path, weights: Path, seeds: Sequence[int], names: Sequence[str]) -> None:
+    """All one-sense figures of the store in ``folder``, which the encoders in ``weights`` made,
+    printed and written to its report.json."""
     store = FeatureStore.open(folder)
     cuts = np.cumsum(store.snippets)[:-1]
     with np.load(folder / "signals.npz") as file:
         signals = {name: np.split(file[name], cuts) for name in file.files}
     train, test = Split(store, "train", signals), Split(store, "test", signals)
     report: dict = {"positive": float(store.frame_truth(store.indices("test")).mean())}
-    report["rules"] = rules(train, test, encoders)
+    report["rules"] = rules(train, test, load_encoders("soundstage", weights=weights))
     ranked = sorted(report["rules"].items(), key=lambda item: -item[1])
     print(f"positive {100 * report['positive']:.1f} %; best rules:")
     for name, value in ranked[:6]:
         print(f"  {value:5.1f}  {name}")
     report["probes"] = probes(train, test)
     print({name: round(value, 1) for name, value in report["probes"].items()}, flush=True)
-    report["detectors"] = detectors(store, test, seeds, names)
+    report["detectors"] = detectors(store, test, weights, seeds, names)
     text = json.dumps(report, indent=1)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
 
@@ -264,7 +267,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--detectors", nargs="*", default=["avadclip"], help="also: snippetwise")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    encoders = load_encoders("soundstage", weights=options.weights)
     if not (options.folder / "signals.npz").is_file():
         world = parse_world(options.world)
         train = CALIBRATION_SCENES[: options.train]
@@ -279,6 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             scenes.append(scene)
 
         splits = {"train": train, "test": test}
+        encoders = load_encoders("soundstage", weights=options.weights)
         made_with = digest_of(options.weights)
         build_store(options.folder, encoders, splits, world, 1, f"{made_with} {start}", listen)
         about = {"world": asdict(world), "statistics": world_statistics(scenes)}
@@ -287,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         flat = {k: np.concatenate(v) for k, v in signals.items()}
         np.savez(options.folder / "signals.npz", **flat)
         print(f"rendered in {time.time() - start:.0f} s", flush=True)
-    measure(options.folder, encoders, options.seeds, options.detectors)
+    measure(options.folder, options.weights, options.seeds, options.detectors)
 
 
 if __name__ == "__main__":
