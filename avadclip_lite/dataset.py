@@ -362,6 +362,31 @@ class Batch:
         return Batch(**moved)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What a detector says about a batch. Rows outside ``mask`` mean nothing. A detector without
+    classes leaves the alignment part out; the rest is AVadCLIP's own."""
+
+    anomaly_logits: Tensor  # (B, T): classification branch
+    mask: Tensor  # (B, T) bool: the snippets that exist
+    alignment_logits: Tensor | None = None  # (B, T, C): the alignment map, temperature applied
+    features: Tensor | None = None  # (B, T, D): x_av of the teacher, x_vs of a student
+    class_embeddings: Tensor | None = None  # (C, D): x_c, before the audio-visual prompt
+    prompted_embeddings: Tensor | None = None  # (B, C, D): x_cp, after it
+    log_variance: Tensor | None = None  # (B, T, D): ln sigma^2 of a student that distils
+    teacher_features: Tensor | None = None  # (B, T, D): x_av of the teacher, while a student trains
+
+    @property
+    def confidence(self) -> Tensor:
+        """a = sigmoid of the anomaly logits, (B, T)."""
+        return torch.sigmoid(self.anomaly_logits)
+
+    @property
+    def class_probabilities(self) -> Tensor | None:
+        """Softmax over classes of the alignment map, (B, T, C)."""
+        return None if self.alignment_logits is None else self.alignment_logits.softmax(dim=-1)
+
+
 class TrainingSet:
     """Training bags in memory, resampled once; a batch is indexing and nothing else.
 

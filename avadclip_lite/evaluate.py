@@ -24,8 +24,8 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from avadclip_lite.config import IOU_THRESHOLDS, ClassSet
-from avadclip_lite.dataset import Batch, FeatureStore, Segment, parse_codes
-from avadclip_lite.model import Detector, Output
+from avadclip_lite.dataset import Batch, FeatureStore, Output, Segment, parse_codes
+from avadclip_lite.model import Detector
 
 Array = np.ndarray
 

@@ -9,17 +9,15 @@ Shape letters: B videos, T snippets, C classes (class 0 is normal), D feature wi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from avadclip_lite.config import LossConfig
+from avadclip_lite.dataset import Output
 from avadclip_lite.temporal import length_mask
-
-if TYPE_CHECKING:
-    from avadclip_lite.model import Output
 
 
 def topk_mean(scores: Tensor, lengths: Tensor, divisor: int = 16) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from avadclip_lite import losses
 from avadclip_lite.config import XD_CLASSES, ClassSet, Config
-from avadclip_lite.dataset import Batch, TrainingSet, shuffled_batches
+from avadclip_lite.dataset import Batch, Output, TrainingSet, shuffled_batches
 from avadclip_lite.encoders import TextTower, WordPrompts
 from avadclip_lite.fusion import build_fusion
 from avadclip_lite.prompts import AudioVisualPrompt, TextualPrompt, alignment_map, global_vector
@@ -33,31 +33,6 @@ from avadclip_lite.temporal import (
 )
 
 # --- the seam -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """What a detector says about a batch. Rows outside ``mask`` mean nothing. A detector without
-    classes leaves the alignment part out; the rest is AVadCLIP's own."""
-
-    anomaly_logits: Tensor  # (B, T): classification branch
-    mask: Tensor  # (B, T) bool: the snippets that exist
-    alignment_logits: Tensor | None = None  # (B, T, C): the alignment map, temperature applied
-    features: Tensor | None = None  # (B, T, D): x_av of the teacher, x_vs of a student
-    class_embeddings: Tensor | None = None  # (C, D): x_c, before the audio-visual prompt
-    prompted_embeddings: Tensor | None = None  # (B, C, D): x_cp, after it
-    log_variance: Tensor | None = None  # (B, T, D): ln sigma^2 of a student that distils
-    teacher_features: Tensor | None = None  # (B, T, D): x_av of the teacher, while a student trains
-
-    @property
-    def confidence(self) -> Tensor:
-        """a = sigmoid of the anomaly logits, (B, T)."""
-        return torch.sigmoid(self.anomaly_logits)
-
-    @property
-    def class_probabilities(self) -> Tensor | None:
-        """Softmax over classes of the alignment map, (B, T, C)."""
-        return None if self.alignment_logits is None else self.alignment_logits.softmax(dim=-1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -193,8 +193,8 @@ def write_tracks(
             form = sound.codec_context.format.name
             resampler = av.AudioResampler(format=form, layout=layout, rate=rate)
             for start in range(0, wave.shape[1], 1024):
-                part = np.ascontiguousarray(wave[:, start : start + 1024], np.float32)
-                piece = av.AudioFrame.from_ndarray(part, "fltp", layout=layout)
+                part = np.ascontiguousarray(wave[:, start : start + 1024].T, np.float32)
+                piece = av.AudioFrame.from_ndarray(part.reshape(1, -1), "flt", layout=layout)
                 piece.sample_rate, piece.pts = rate, start
                 for ready in resampler.resample(piece):
                     out.mux(sound.encode(ready))

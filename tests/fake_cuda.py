@@ -57,10 +57,16 @@ def _half(mask: Tensor) -> list[Tensor]:
     return [torch.zeros(count, dtype=torch.int64, device=mask.device) for _ in range(mask.ndim)]
 
 
+def _any(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor | bool:
+    """No, when asked of a whole tensor; along a dimension the answer is a tensor."""
+    return torch.any(tensor, *args, **kwargs) if args or kwargs else False
+
+
 CONTENT: dict[str, tuple[Callable, str]] = {
     "numpy": (_numpy, "scores leave for the host, to be written and measured there"),
     "tolist": (lambda t: np.zeros(tuple(t.shape)).tolist(), "an epoch's losses, once an epoch"),
     "__bool__": (lambda t: True, "a text tower checks token ids once, when it looks them up"),
+    "any": (_any, "torchvision asks whether a standard deviation it was given is zero"),
     "nonzero": (_half, "systems that pair normal with anomalous bags split a batch by a mask"),
 }
 

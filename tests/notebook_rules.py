@@ -17,8 +17,8 @@ from typing import Any
 import jupytext
 from authoring import CARRIED
 
+from avadclip_lite.experiments.files import cell_tags, read_notebook
 from avadclip_lite.experiments.report import markdown, title_and_question
-from avadclip_lite.experiments.run import cell_tags, read_notebook
 
 SIZE_LIMIT = 3 * 2**20  # bytes of a committed notebook
 TAGS = {

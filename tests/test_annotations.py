@@ -111,12 +111,13 @@ def test_names_without_label_are_one_word(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("x_label_B1-0-0 10 20 30", "groups of 'start end', got '10 20 30'"),
-        ("x_label_B1-0-0", "groups of 'start end', got ''"),
-        ("x_label_B1-0-0 B1 10", "groups of 'CODE start end'"),
-        ("x_label_B1-0-0 B1 10 20 30 B2 40", "whole frame numbers, got 'B2 40'"),
-        ("x_label_B1-0-0 10 2.5", "whole frame numbers, got '10 2.5'"),
-        ("x_label_B1-0-0 -5 20", "groups of 'CODE start end'"),
+        ("x_label_B1-0-0 10 20 30", "'CODE start end' in whole frames, got '10 20 30'"),
+        ("x_label_B1-0-0", "groups of 'start end' or of 'CODE start end' .*, got ''"),
+        ("x_label_B1-0-0 B1 10", "in whole frames, got 'B1 10'"),
+        ("x_label_B1-0-0 B1 10 20 30 B2 40", "in whole frames, got 'B1 10 20 30 B2 40'"),
+        ("x_label_B1-0-0 10 20 B1 30 40", "in whole frames, got '10 20 B1 30 40'"),
+        ("x_label_B1-0-0 10 2.5", "in whole frames, got '10 2.5'"),
+        ("x_label_B1-0-0 -5 20", "in whole frames, got '-5 20'"),
         ("x_label_B1-0-0 B9 10 20", "unknown label code 'B9'"),
         ("x_label_B1-0-0 A 10 20", "annotates the normal class A"),
         ("x_label_B1-0-0 20 10", "ends before it starts, 20 10"),
@@ -190,7 +191,9 @@ def test_names_that_could_be_two_are_refused(listed, videos, message):
         match_names(listed, videos)
 
 
-@pytest.mark.parametrize("name", ["._a.mp4", "x/.DS_Store", "Thumbs.db", r"desktop.ini", ".a.npy"])
+@pytest.mark.parametrize(
+    "name", ["._a.mp4", "x/.DS_Store", "Thumbs.db", "x/__MACOSX", "@eaDir", "$RECYCLE.BIN"]
+)
 def test_files_of_other_systems_are_hidden(name):
     assert is_hidden(name) and not is_hidden("x/a.mp4") and not is_hidden("thumbs.mp4")
 

@@ -17,6 +17,7 @@ from avadclip_lite.baselines import SYSTEMS, clip_tsa, common, configure, simple
 from avadclip_lite.baselines.macil_sd import MACILSD
 from avadclip_lite.config import XD_CLASSES, make_config
 from avadclip_lite.dataset import Batch, FeatureStore, TrainingSet
+from avadclip_lite.encoders import load_text
 from avadclip_lite.evaluate import predict_store
 from avadclip_lite.model import _DETECTORS, Detector, build
 from avadclip_lite.train import fit, load
@@ -253,8 +254,16 @@ def test_schedules_are_scaled_by_one_rule():
         assert small.train.selection == avadclip.selection == "holdout"
         assert small.train.holdout_share == avadclip.holdout_share
     assert configure("hl_net", scale="xd", epochs=50).train.milestones == (9,)
+    assert configure("vadclip", scale="xd").train.milestones == (3, 6)
+    assert configure("vadclip", scale="soundstage").train.milestones == ()
     assert configure("rtfm", scale="xd", options={"top": 5}).options == {"steps": 15_000, "top": 5}
     assert configure("rtfm", scale="xd", learning_rate=0.5).train.learning_rate == 0.5
+
+
+def test_every_system_fits_the_data_that_ships():
+    text, prompts = load_text("soundstage", XD_CLASSES.words)
+    for name in SYSTEMS:
+        build(configure(name, scale="soundstage"), text, prompts)
 
 
 def test_importing_registers_all_and_loads_nothing_heavy():
@@ -300,7 +309,7 @@ def test_pairs_need_both_kinds(store):
     bags = train_set(store, config)
     bags.labels[:] = 0
     bags.labels[:, 0] = 1
-    with pytest.raises(ValueError, match="rtfm pairs normal with anomalous videos"):
+    with pytest.raises(ValueError, match="rtfm needs both normal and anomalous videos"):
         build(config).batches(bags, torch.Generator())
 
 
@@ -345,7 +354,7 @@ def test_the_margin_of_ur_dmu_is_the_distance_it_asks_for(store):
         torch.manual_seed(0)
         model, bags = build(config).train(), train_set(store, config)
         batch = bags.batch(torch.arange(8))
-        found[margin] = float(model.loss(model(batch), batch)["distance"])
+        found[margin] = model.loss(model(batch), batch)["distance"].item()
     assert found[100.0] - found[40.0] == pytest.approx(60, abs=1e-3)
 
 

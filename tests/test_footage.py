@@ -11,8 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from avadclip_lite.config import SAMPLE_RATE
+from avadclip_lite.config import SAMPLE_RATE, XD_CLASSES, make_config
+from avadclip_lite.dataset import Batch
+from avadclip_lite.encoders import load_text
+from avadclip_lite.model import build
 from data.make_soundstage import calibrate
 from data.make_soundstage.captions import caption_snippets
 from data.make_soundstage.render import frame, middle_frame, wave
@@ -197,3 +201,20 @@ def test_distractors_are_counted_at_the_threshold_of_the_recall():
 def test_a_world_has_no_share_of_one():
     with pytest.raises(ValueError, match="World.music"):
         World(music=1.0)
+
+
+@pytest.mark.parametrize("role", ["vision", "audio"])
+def test_a_snippetwise_detector_knows_no_neighbours(role):
+    text, prompts = load_text("soundstage", XD_CLASSES.words, dim=64)
+    settings = make_config(role=role, detector="snippetwise", ukd="none")
+    model = build(settings, text, prompts).eval()
+    x = torch.randn(1, 9, 64)
+    other = x.clone()
+    other[:, 4] += 1
+    lengths = torch.tensor([9])
+    with torch.no_grad():
+        one, two = (
+            model(Batch(video=v, audio=v, lengths=lengths)).anomaly_logits for v in (x, other)
+        )
+    changed = (one != two)[0].tolist()
+    assert changed == [k == 4 for k in range(9)]

@@ -665,15 +665,15 @@ def test_an_interrupted_import_goes_on_without_redoing_rows(layout, monkeypatch)
 
 
 def test_killed_at_random_moments_an_import_loses_nothing(tmp_path, monkeypatch):
-    """Twenty processes that are killed, each after up to as long as a whole import takes."""
+    """Twenty processes that are killed, each after up to about as long as a whole import takes."""
     monkeypatch.setattr(import_release, "BUFFER", 4 * DIM * 400)  # a part file every few rows
     layout = Layout(tmp_path, train_crops=10).write()
     started = time.perf_counter()
     whole = {f.name: f.read_bytes() for f in layout.run().path.iterdir()}
-    took = time.perf_counter() - started
-    rng, killed, kept = np.random.default_rng(1), 0, []
+    span = time.perf_counter() - started
+    rng, killed, kept = np.random.default_rng(1), 0, [0]
     for _ in range(200):
-        if killed == 20:
+        if killed >= 20 and max(kept):
             break
         shutil.rmtree(tmp_path / "store", ignore_errors=True)
         child = os.fork()
@@ -682,16 +682,18 @@ def test_killed_at_random_moments_an_import_loses_nothing(tmp_path, monkeypatch)
                 layout.run()
             finally:
                 os._exit(0)
-        time.sleep(took * rng.random())
+        time.sleep(span * rng.random())
         os.kill(child, signal.SIGKILL)
-        killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-        if (tmp_path / "store" / META).exists():  # killed when it was done
+        hit = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        killed += hit
+        span *= 1.1 if hit else 0.7  # whatever else the machine is doing
+        if (tmp_path / "store" / META).exists():  # it was done
             assert {f.name: f.read_bytes() for f in (tmp_path / "store").iterdir()} == whole
         elif killed % 4 == 0:  # else the next one goes on from here
             report = layout.run()
             kept.append(report.resumed_rows)
             assert {f.name: f.read_bytes() for f in report.path.iterdir()} == whole
-    assert killed == 20 and max(kept) > 0
+    assert killed >= 20 and max(kept) > 0
     assert not (tmp_path / "store.partial").exists()
 
 

@@ -110,9 +110,8 @@ def two(tmp_path: Path) -> list[Path]:
 
 
 def test_a_notebook_gets_what_it_declares(two: list[Path]) -> None:
-    given = parameters.settle_parameters(
-        two, form="released", extra=[("factor", "2"), ("seed", "5")]
-    )
+    words = [("factor", "2"), ("seed", "5"), ("form", "released")]
+    given = parameters.settle_parameters(two, words)
     assert given == {
         "01_first": {"factor": 2.0, "seed": 5},
         "02_second": {"form": "released", "seed": 5},

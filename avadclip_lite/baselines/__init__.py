@@ -30,73 +30,48 @@ from avadclip_lite.config import Config, Scale, make_config
 class System(NamedTuple):
     """A system, and the recipe that it was published with (or that we chose, where none was)."""
 
-    idea: str
     year: int
     takes: str  # modalities; "concatenated" where sound is appended to the features
+    idea: str
     steps: int = 0  # optimiser steps on XD-Violence, or on the set it was published with
     batch: int = 64
     rate: float = 1e-4
     decay: float = 0.0
-    drops: tuple[float, ...] = ()  # the rate is cut to a tenth after these shares of the epochs
+    drop: float = 0.0  # the rate is cut to a tenth after this share of the epochs; 0: never
     fields: dict[str, Any] = {}  # of the configuration, otherwise
     small: dict[str, Any] = {}  # options at scale "soundstage": sizes made for 512-wide features
 
 
-_CONCAT, _BOTH = "vision, concatenated", "vision, audio-visual"
+_CAT, _BOTH, _SEE = "vision, concatenated", "vision, audio-visual", "vision"
+_WORDS = {"context_before": 16, "context_after": 16}, {"context_before": 8, "context_after": 0}
 SYSTEMS: dict[str, System] = {
-    "zero_shot": System("compare snippets with the class words; learn nothing", 2021, _BOTH, 1),
-    "linear_svm": System("snippets inherit their video's label", 2004, _CONCAT, 1),
-    "one_class_svm": System("whatever is unlike normal snippets", 2001, _CONCAT, 1),
-    "late_fusion": System("one small network a sense, scores averaged", 2014, "audio-visual", 4000),
+    "zero_shot": System(2021, _BOTH, "compare snippets with the class words, learn nothing", 1),
+    "linear_svm": System(1995, _CAT, "snippets inherit their video's label", 1),
+    "one_class_svm": System(2001, _CAT, "whatever is unlike normal snippets is anomalous", 1),
+    "late_fusion": System(2005, "audio-visual", "one small network a sense, scores averaged", 4000),
     "deepmil": System(
-        "rank the best snippet of an anomalous bag above a normal bag's", 2018, _CONCAT,
-        steps=20_000, batch=60, rate=0.01,
-    ),
+        2018, _CAT, "an anomalous bag's best snippet outranks a normal one's", 20_000, 60, 0.01),
     "hl_net": System(
-        "three graphs let a snippet borrow evidence; an online student", 2020, _CONCAT,
-        steps=7750, batch=128, drops=(0.18,),
-    ),
+        2020, _CAT, "graphs through which snippets borrow evidence", 7750, 128, drop=0.18),
     "rtfm": System(
-        "the length of the features chooses the snippets", 2021, _CONCAT,
-        steps=15_000, rate=1e-3, decay=5e-3,
-    ),
+        2021, _CAT, "the length of the features chooses the snippets", 15_000, 64, 1e-3, 5e-3),
     "fvai": System(
-        "each sense re-weights the other; fusion by multiplication", 2021, _BOTH,
-        steps=7750, batch=128,
-    ),
+        2021, _BOTH, "each sense re-weights the other; fusion by multiplication", 7750, 128),
     "avvd_style": System(
-        "classes are named and localised from weak labels", 2022, _CONCAT,
-        steps=7750, batch=128, drops=(0.18,),
-    ),
+        2022, _CAT, "classes are named and localised from weak labels", 7750, 128, drop=0.18),
     "macil_sd": System(
-        "contrast between what is seen and heard; weights averaged in", 2022, _BOTH,
-        steps=7750, batch=128, rate=4e-4,
-    ),
-    "ju_like": System(
-        "learned words around class names, a light Transformer", 2022, "vision",
-        fields={"context_before": 16, "context_after": 16},
-        small={"heads": 8},
-    ),
+        2022, _BOTH, "contrast between what is seen and what is heard", 7750, 128, 4e-4),
+    "ju_like": System(2022, _SEE, "learned words, a light Transformer", fields=_WORDS[0]),
     "ur_dmu": System(
-        "two memories, of the normal and of the abnormal", 2023, _CONCAT,
-        steps=3000, batch=128, decay=5e-5, small={"bins": 64, "width": 128},
-    ),
+        2023, _CAT, "two memories, of the normal and of the abnormal", 3000, 128, 1e-4, 5e-5,
+        small={"bins": 64, "width": 128}),
     "cupl": System(
-        "complete pseudo labels, trusted only where they are certain", 2023, _CONCAT,
-        steps=6000, decay=5e-4,
-    ),
+        2023, _CAT, "complete pseudo labels, trusted where certain", 6000, 64, 1e-4, 5e-4),
     "clip_tsa": System(
-        "RTFM on CLIP features behind a learned gate", 2023, _CONCAT,
-        steps=4000, batch=32, rate=1e-3, decay=5e-3,
-    ),
+        2023, _CAT, "RTFM on CLIP features behind a learned gate", 4000, 32, 1e-3, 5e-3),
     "tpwng_like": System(
-        "CLIP labels the snippets of a video whose class is known", 2024, "vision",
-        steps=1280, decay=5e-3, fields={"context_before": 8, "context_after": 0},
-    ),
-    "vadclip": System(
-        "keep CLIP's text side: a binary and a class-wise branch", 2024, "vision",
-        fields=vadclip.FIELDS,
-    ),
+        2024, _SEE, "CLIP as an annotator of snippets", 1280, 64, 1e-4, 5e-3, fields=_WORDS[1]),
+    "vadclip": System(2024, _SEE, "CLIP's text side: two branches", fields=vadclip.FIELDS),
 }  # fmt: skip
 SHARE = {"xd": 1.0, "soundstage": 1 / 8}  # AVadCLIP: 4,120 steps on XD-Violence, 500 on Soundstage
 
@@ -112,13 +87,16 @@ def configure(name: str, *, scale: Scale, **overrides: Any) -> Config:
     if name not in SYSTEMS:
         raise ValueError(f"unknown system {name!r}; known: {', '.join(SYSTEMS)}")
     system, options = SYSTEMS[name], dict(overrides.pop("options", {}))
-    fields = {"milestones": ()} | system.fields
+    fields = dict(system.fields)
+    if system.steps:
+        epochs = make_config(scale=scale, **overrides).train.epochs
+        fields |= {"batch_size": system.batch, "learning_rate": system.rate}
+        fields["weight_decay"] = system.decay
+        fields["milestones"] = (max(round(system.drop * epochs), 1),) if system.drop else ()
+        options = {"steps": max(round(system.steps * SHARE[scale]), 1)} | options
+    elif scale == "soundstage":
+        # AVadCLIP's recipe there: no drops, and 10 + 10 context vectors in a tower of 32 positions
+        fields |= {"milestones": (), "context_before": 10, "context_after": 10}
     if scale == "soundstage":
         options = system.small | options
-    if system.steps:
-        fields |= {"batch_size": system.batch, "learning_rate": system.rate}
-        fields |= {"weight_decay": system.decay}
-        epochs = make_config(scale=scale, **overrides).train.epochs
-        fields["milestones"] = tuple(max(round(share * epochs), 1) for share in system.drops)
-        options = {"steps": max(round(system.steps * SHARE[scale]), 1)} | options
     return make_config(detector=name, scale=scale, options=options, **(fields | overrides))

@@ -1,17 +1,15 @@
 """What the systems of the field share: options, inputs, bags of fixed length, paired batches.
 
-Shape letters: B videos, T snippets, J bins, D width of what enters (twice the store's with sound
-concatenated), C classes (class 0 is normal), R training rows.
-"""
+B videos, T snippets, J bins, D width (twice the store's with sound concatenated), C classes."""
 
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import ClassVar, Literal, dataclass_transform
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from avadclip_lite.config import Config, Section
 from avadclip_lite.dataset import Batch, TrainingSet
@@ -21,22 +19,15 @@ from avadclip_lite.prompts import TextualPrompt
 from avadclip_lite.temporal import length_mask, zero_padding
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True)
 @dataclass(frozen=True, kw_only=True)
 class Options(Section):
-    """Hyperparameters of a system, checked when made; every subclass is a frozen dataclass."""
+    """Hyperparameters of a system, checked when made; a subclass is a dataclass by itself."""
 
     modality: Literal["vision", "audio_visual"] = "vision"  # sound is concatenated, or native
     steps: int = 0  # optimiser steps of the whole training; 0: one pass over the rows an epoch
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True, kw_only=True)(cls)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, value in vars(self).items():
-            if not isinstance(value, str) and value < 0:
-                raise ValueError(f"option {name} must not be negative, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +38,7 @@ class Traced(Output):
 
 
 class Baseline(Detector):
-    """A system of the field: a subclass names its ``Options`` and says how it trains."""
+    """A system of the field: a subclass adds ``Options``, and ``build(dim, context)``: modules."""
 
     Options: ClassVar[type[Options]] = Options
     paired: ClassVar[bool] = True  # batches are half normal, half anomalous, in this order
@@ -61,12 +52,11 @@ class Baseline(Detector):
             raise ValueError(f"{settings.detector} has no option {unknown[0]!r}, only {known}")
         self.options = self.Options(**settings.options)
         self.width = dim * (2 if self.options.modality == "audio_visual" else 1)
-        self.build(dim, context)  # of the subclass: makes the modules, for a store of width dim
+        self.build(dim, context)
 
     def inputs(self, batch: Batch, *, bins: int = 0, longest: int = 0) -> tuple[Tensor, Tensor]:
         """What enters: features (B, T, D), zero beyond a video's end, and the mask (B, T). In
-        training ``bins`` makes bags of that fixed length and ``longest`` thins longer ones; the
-        output has their length then."""
+        training, bags of ``bins`` means or of at most ``longest`` rows, like the output then."""
         x, mask = batch.video, length_mask(batch.lengths, batch.snippets)
         if self.options.modality == "audio_visual":
             x = torch.cat([x, zero_padding(batch.audio, batch.audio_mask)], dim=-1)
@@ -79,10 +69,10 @@ class Baseline(Detector):
         return zero_padding(x, mask), mask
 
     def visible(self, mask: Tensor) -> Tensor:
-        """The rows that take part: all where padding leaks, as some releases let it in training
-        (``options.padding``), else the mask. At test nothing leaks."""
-        leaking = self.training and self.options.padding == "leaking"
-        return torch.ones_like(mask) if leaking else mask
+        """Rows (B, T) that take part: all, where a release lets padding leak into training."""
+        return (
+            torch.ones_like(mask) if self.training and self.options.padding == "leaking" else mask
+        )
 
     def output(self, logits: Tensor, mask: Tensor, /, **traces: Tensor) -> Traced:
         """An output without classes; ``traces`` go to the loss."""
@@ -106,40 +96,19 @@ class Baseline(Detector):
         return [self.optimizer(self.groups, weight_decay=train.weight_decay)] if groups else []
 
     def batches(self, bags: TrainingSet, generator: torch.Generator) -> list[Tensor]:
-        """``steps / epochs`` batches of positions, or one pass. Of paired halves each draws from a
-        shuffled list of its own, which starts over when it is used up. Raises ``ValueError`` if
-        there are no normal or no anomalous bags to pair."""
+        """``steps / epochs`` batches of positions, or one pass; each half of a pair from a shuffled
+        list of its own, which starts over when it is used up."""
         train, normal = self.settings.train, is_normal(bags.labels.cpu())
         steps = -(-self.options.steps // train.epochs) or -(-len(bags) // train.batch_size)
-        if not self.paired:
-            order = _endless(torch.arange(len(bags)), steps * train.batch_size, generator)
-            order = order if self.options.steps else order[: len(bags)]
-            return list(order.split(train.batch_size))
-        if normal.all() or not normal.any():
-            raise ValueError(
-                f"{self.settings.detector} pairs normal with anomalous videos; the training split "
-                "holds one kind only"
-            )
-        half = max(train.batch_size // 2, 1)
-        lists = [which.nonzero().squeeze(1) for which in (normal, ~normal)]
-        halves = [_endless(kind, steps * half, generator).split(half) for kind in lists]
+        kinds = [normal, ~normal] if self.paired else [torch.ones_like(normal)]
+        if not all(kind.any() for kind in kinds):
+            raise ValueError(f"{self.settings.detector} needs both normal and anomalous videos")
+        size, halves = max(train.batch_size // len(kinds), 1), []
+        for items in (kind.nonzero().squeeze(1) for kind in kinds):
+            passes = range(-(-steps * size // len(items)))
+            order = [items[torch.randperm(len(items), generator=generator)] for _ in passes]
+            halves.append(torch.cat(order)[: steps * size].split(size))
         return [torch.cat(pair) for pair in zip(*halves, strict=True)]
-
-
-def _endless(items: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` entries of one shuffled pass over ``items`` after another."""
-    passes = range(-(-count // len(items)))
-    order = [items[torch.randperm(len(items), generator=generator)] for _ in passes]
-    return torch.cat(order)[:count]
-
-
-def xavier_start(module: nn.Module, *, zero_bias: bool) -> None:
-    """Xavier uniform in every linear layer and convolution."""
-    for part in module.modules():
-        if isinstance(part, (nn.Conv1d, nn.Linear)):
-            nn.init.xavier_uniform_(part.weight)
-            if zero_bias and part.bias is not None:
-                nn.init.zeros_(part.bias)
 
 
 def is_normal(labels: Tensor) -> Tensor:
@@ -148,36 +117,30 @@ def is_normal(labels: Tensor) -> Tensor:
 
 
 def bag_cross_entropy(logits: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of the logistic of the mean of each bag's K largest logits, K = n // 16 + 1:
-    logits, mask (B, T), labels (B, C)."""
+    """Cross-entropy of the mean of each bag's K = n // 16 + 1 largest logits (B, T)."""
     bag = topk_mean(logits.float(), mask.sum(dim=1))
     return F.binary_cross_entropy_with_logits(bag, (~is_normal(labels)).float())
 
 
 def cross_entropy(p: Tensor, target: Tensor | float) -> Tensor:
-    """Mean binary cross-entropy of probabilities. Torch's own stops the process at a NaN, before
-    anyone can look at the loss."""
-    tiny = torch.finfo(p.dtype).tiny
-    yes, no = p.clamp_min(tiny).log(), (1 - p).clamp_min(tiny).log()
+    """Mean binary cross-entropy of probabilities; unlike torch's it survives NaN to report it."""
+    yes, no = (q.clamp_min(torch.finfo(p.dtype).tiny).log() for q in (p, 1 - p))
     return -(target * yes + (1 - target) * no).mean()
 
 
 def shared_bins(lengths: Tensor, bins: int, snippets: int, *, matlab: bool = False) -> Tensor:
-    """Share (B, J, T) of each snippet in bin j: the mean of the rows from edge j up to edge j + 1,
-    or the one row at edge j, so that a short video repeats rows and nothing is padded. Edges are
-    floor(j L / J) (RTFM, UR-DMU, CLIP-TSA, the ports of DeepMIL); ``matlab``: j (L - 1) / J rounded
-    (DeepMIL as released, which never uses the last row of a longer video)."""
+    """Share (B, J, T) of each row in bin j, the mean from edge floor(j L / J) up to the next, or
+    the one row there: short videos repeat rows. ``matlab``: edges round(j (L - 1) / J)."""
     step, length = torch.arange(bins + 1, device=lengths.device), lengths[:, None]
     edges = (2 * step * (length - 1) + bins) // (2 * bins) if matlab else step * length // bins
-    start, end = edges[:, :-1, None], edges[:, 1:, None]
-    place = torch.arange(snippets, device=lengths.device)
-    inside = (place >= start) & (place < torch.maximum(end, start + 1))
+    place, start = torch.arange(snippets, device=lengths.device), edges[:, :-1, None]
+    inside = (place >= start) & (place < torch.maximum(edges[:, 1:, None], start + 1))
     return inside / inside.sum(dim=-1, keepdim=True)
 
 
 def pick_rows(x: Tensor, lengths: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-    """Of a longer bag the rows trunc(linspace(0, L - 1, longest)), *picked* and not averaged
-    (HL-Net, MACIL-SD): x (B, T, D) -> (B, min(T, longest), D), and the lengths (B,)."""
+    """Of a longer bag only the rows trunc(linspace(0, L - 1, longest)), *picked*, not averaged: x
+    (B, T, D) -> (B, min(T, longest), D), and the lengths (B,)."""
     if x.shape[1] <= longest:
         return x, lengths
     place = torch.arange(longest, device=x.device)

@@ -5,7 +5,7 @@ only the most obvious part of an event, and all labels are trusted alike. Here s
 pushed apart, so that together they cover more of the event (completeness). Monte-Carlo dropout
 tells which labels are stable; only those are trained on, and the new classifier relabels.
 
-RECONSTRUCTED: the release holds the second stage's network alone (``context_pairs``, ``Refiner``:
+RECONSTRUCTED: the release holds the second stage's network alone (``refiner`` on ``context_pairs``:
 exact). The first stage, its losses (the diversity is that of CMCS, CVPR 2019), the share kept and
 the schedule are ours: stage 1 for half of the epochs, then rounds of equal length. Left out: crops.
 """
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avadclip_lite.baselines import common
-from avadclip_lite.baselines.deepmil import RankingMLP, ranking_hinge
+from avadclip_lite.baselines.deepmil import ranking_hinge, ranking_mlp
 
 
 def context_pairs(x: Tensor, window: int = 5) -> Tensor:
@@ -24,18 +24,6 @@ def context_pairs(x: Tensor, window: int = 5) -> Tensor:
     count = torch.arange(x.shape[1], device=x.device).clamp(1, window)[:, None]
     before = F.avg_pool1d(F.pad(x.mT, (window, -1)), window, stride=1).mT * window / count
     return torch.cat([x, torch.cat([x[:, :1], before[:, 1:]], dim=1)], dim=-1)
-
-
-class Refiner(nn.Module):
-    """The released classifier, dropout 0.8: pairs (..., 2D) -> logits (..., 2), normal first."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2, self.fc3 = nn.Linear(2 * dim, 512), nn.Linear(512, 32), nn.Linear(32, 2)
-        self.drop = nn.Dropout(0.8)
-
-    def forward(self, pairs: Tensor) -> Tensor:
-        return self.fc3(self.drop(self.fc2(self.drop(F.relu(self.fc1(pairs))))))
 
 
 @common.register("cupl")
@@ -52,8 +40,12 @@ class CUPL(common.Baseline):
         ranking: float = 0.0  # weight of the hinge in the second stage
 
     def build(self, dim: int, context: common.Context) -> None:
-        heads = (RankingMLP(self.width, 0.6) for _ in range(self.options.heads))
-        self.heads, self.refiner = nn.ModuleList(heads), Refiner(self.width)
+        heads = (ranking_mlp(self.width, 0.6) for _ in range(self.options.heads))
+        self.heads, drop = nn.ModuleList(heads), nn.Dropout(0.8)
+        self.refiner = nn.Sequential(  # as released: pairs -> logits of normal and anomalous
+            *(nn.Linear(2 * self.width, 512), nn.ReLU(), drop),
+            *(nn.Linear(512, 32), drop, nn.Linear(32, 2)),
+        )
         self.register_buffer("round", torch.tensor(0))  # 0: stage 1; saved with the weights
         self.labels = self.kept = torch.zeros(0, self.options.bins)  # (R, J)
 
@@ -65,7 +57,7 @@ class CUPL(common.Baseline):
     def logits(self, x: Tensor) -> Tensor:
         """x (B, T, D) -> (H, B, T): of the heads, or in the second stage of the refiner alone."""
         if not self.round:
-            return torch.stack([head(x) for head in self.heads])
+            return torch.stack([head(x).squeeze(-1) for head in self.heads])
         normal, anomalous = self.refiner(context_pairs(x)).unbind(dim=-1)
         return (anomalous - normal)[None]
 
@@ -77,8 +69,8 @@ class CUPL(common.Baseline):
         if due > int(self.round):
             self.relabel(bags)
             self.round.fill_(due)
-            for layer in (self.refiner.fc1, self.refiner.fc2, self.refiner.fc3):
-                layer.reset_parameters()
+            for layer in (0, 3, 5):
+                self.refiner[layer].reset_parameters()
 
     @torch.no_grad()
     def relabel(self, bags: common.TrainingSet) -> None:

@@ -19,21 +19,15 @@ from torch import Tensor, nn
 from avadclip_lite.baselines import common
 
 
-class RankingMLP(nn.Module):
-    """Three linear layers over single snippets, D -> 512 -> 32 -> 1; no context in time."""
-
-    def __init__(self, dim: int, dropout: float, *, second_relu: bool = False) -> None:
-        super().__init__()
-        self.fc1, self.fc2, self.fc3 = nn.Linear(dim, 512), nn.Linear(512, 32), nn.Linear(32, 1)
-        self.drop, self.second_relu = nn.Dropout(dropout), second_relu
-        for layer in (self.fc1, self.fc2, self.fc3):
-            (nn.init.xavier_uniform_ if second_relu else nn.init.xavier_normal_)(layer.weight)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (..., D) -> logits (...)."""
-        x = self.fc2(self.drop(F.relu(self.fc1(x))))
-        return self.fc3(self.drop(F.relu(x) if self.second_relu else x)).squeeze(-1)
+def ranking_mlp(dim: int, dropout: float, *, port: bool = False) -> nn.Sequential:
+    """Three layers over single snippets, (..., D) -> logits (..., 1); no context in time."""
+    start = nn.init.xavier_uniform_ if port else nn.init.xavier_normal_
+    layers = nn.Linear(dim, 512), nn.Linear(512, 32), nn.Linear(32, 1)
+    for layer in layers:
+        start(layer.weight)
+        nn.init.zeros_(layer.bias)
+    second, drop = nn.ReLU() if port else nn.Identity(), nn.Dropout(dropout)
+    return nn.Sequential(layers[0], nn.ReLU(), drop, layers[1], second, drop, layers[2])
 
 
 @common.register("deepmil")
@@ -51,7 +45,8 @@ class DeepMIL(common.Baseline):
 
     def build(self, dim: int, context: common.Context) -> None:
         self.port = self.options.variant == "port"
-        self.mlp = RankingMLP(self.width, self.options.dropout, second_relu=self.port)
+        self.mlp = ranking_mlp(self.width, self.options.dropout, port=self.port)
+        self.drop = nn.Dropout(self.options.dropout)  # of the port's scores
         if not self.port:
             self.optimizer = partial(torch.optim.Adagrad, eps=1e-8)
 
@@ -59,8 +54,8 @@ class DeepMIL(common.Baseline):
         x, mask = self.inputs(batch, bins=0 if self.options.matlab else self.options.bins)
         if self.training and self.options.matlab:
             x, mask = self.segments(x, batch.lengths), mask.new_ones(len(x), self.options.bins)
-        logits = self.mlp(x)
-        scores = self.mlp.drop(logits.sigmoid()) if self.port else logits.sigmoid()
+        logits = self.mlp(x).squeeze(-1)
+        scores = self.drop(logits.sigmoid()) if self.port else logits.sigmoid()
         return self.output(logits, mask, scores=scores)
 
     def segments(self, x: Tensor, lengths: Tensor) -> Tensor:
@@ -79,8 +74,8 @@ class DeepMIL(common.Baseline):
         parts = {"hinge": hinge, "sparsity": sparsity, "smoothness": smoothness, "mil": mil}
         if self.port:
             return parts | {"total": mil}
-        weights = (layer.weight for layer in (self.mlp.fc1, self.mlp.fc2, self.mlp.fc3))
-        penalty = self.options.weight_penalty * sum(weight.square().sum() for weight in weights)
+        squares = (weight.square().sum() for weight in self.mlp.parameters() if weight.ndim == 2)
+        penalty = self.options.weight_penalty * sum(squares)
         return parts | {"weight_l2": penalty, "total": mil + penalty}
 
 

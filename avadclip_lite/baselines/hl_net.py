@@ -61,7 +61,9 @@ class HLNet(common.Baseline):
         self.graphs = nn.ModuleDict({k: GraphBranch(width, 32, dropout) for k in names})
         self.classifier = nn.Linear(3 * 32, 1 + self.named_classes(context))
         self.drop = nn.Dropout(dropout)
-        common.xavier_start(self, zero_bias=False)
+        for part in self.modules():
+            if isinstance(part, (nn.Linear, nn.Conv1d)):
+                nn.init.xavier_uniform_(part.weight)
 
     def named_classes(self, context: common.Context) -> int:
         """Outputs of the classifier beside the anomaly logit."""

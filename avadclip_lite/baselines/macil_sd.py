@@ -1,13 +1,11 @@
 """MACIL-SD: contrast between what is seen and what is heard (Yu et al., ACM MM 2022).
 
-The idea: sound and picture of an event need not coincide, and Top-K MIL treats all other snippets
-alike. So in each modality the network's own scores form violent, normal and background groups; the
-violent group of one is pulled to the other's and away from the rest (InfoNCE). A vision-only
-network trains beside it and is averaged into it after every epoch ("self-distillation").
+The idea: sound and picture of an event need not coincide, so in each modality the network's own
+scores form violent, normal and background groups. The violent group of one is pulled to the other's
+and away from the rest. A vision-only network is averaged in after every epoch.
 
-As released, the contrast mixes up the streams' outputs (``swap``), trusts the network's verdict
-where labels are at hand (``groups``), and padding leaks in training. Left out: weights that are
-never used. ``modality="vision"`` is the vision-only network alone.
+As released: the contrast mixes up the streams' outputs (``swap``), padding leaks in training.
+Left out: weights that are never used. ``modality="vision"`` is the vision-only network alone.
 """
 
 import math
@@ -21,12 +19,9 @@ from avadclip_lite.baselines import common
 from avadclip_lite.losses import topk_mean
 from avadclip_lite.temporal import length_mask
 
-EPOCHS = 50  # published; what depends on the epoch is stretched over those of the settings
-
 
 class Stream(nn.Module):
-    """Projections, one attention layer that asks in one modality and is answered in another (or in
-    the same), and a score. Only queries are normalised; no positions."""
+    """Projections, one attention layer (only queries are normalised, no positions), a score."""
 
     def __init__(self, dim: int, hidden: int, heads: int, dropout: float, *, audio: bool) -> None:
         super().__init__()
@@ -37,14 +32,14 @@ class Stream(nn.Module):
         self.ffn1, self.ffn2 = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
         self.score, self.drop = nn.Linear(hidden, 1), nn.Dropout(dropout)
         one = nn.Linear(hidden, hidden)  # released: query, key, value and output start as copies
-        start = (one.weight.repeat(3, 1), one.bias.repeat(3), one.weight, one.bias)
-        names = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
-        self.attention.load_state_dict(dict(zip(names, start, strict=True)))
+        start = {"in_proj_weight": one.weight.repeat(3, 1), "in_proj_bias": one.bias.repeat(3)}
+        start |= {"out_proj.weight": one.weight, "out_proj.bias": one.bias}
+        self.attention.load_state_dict(start)
 
     def forward(self, x: Tensor, memory: Tensor, keys: Tensor) -> Tensor:
         """x, memory (B, T, H), keys (B, T) True where to look -> (B, T, H)."""
-        asked = self.norm1(x)
-        x = x + self.drop(self.attention(asked, memory, memory, ~keys, need_weights=False)[0])
+        found, _ = self.attention(self.norm1(x), memory, memory, ~keys, need_weights=False)
+        x = x + self.drop(found)
         return x + self.drop(self.ffn2(self.drop(F.relu(self.ffn1(self.norm2(x))))))
 
 
@@ -68,12 +63,11 @@ class MACILSD(common.Baseline):
         averaging: float = 0.045  # 0: the "light" model
 
     def build(self, dim: int, context: common.Context) -> None:
-        sizes = (dim, self.options.width, self.options.heads, self.options.dropout)
-        both = self.options.modality == "audio_visual"
+        o, self.progress = self.options, 0.0  # share of the epochs; 50 were published
+        sizes, both = (dim, o.width, o.heads, o.dropout), o.modality == "audio_visual"
         self.audio_visual = Stream(*sizes, audio=True) if both else None
         self.vision = Stream(*sizes, audio=False)
         self.rates = {"vision.": 0.2} if both else {}
-        self.published_epoch = 0.0
 
     def forward(self, batch: common.Batch) -> common.Traced:
         x, mask = self.inputs(batch, longest=self.options.longest)
@@ -89,18 +83,17 @@ class MACILSD(common.Baseline):
         return self.output(l_v + l_a, mask, p_v=l_v.sigmoid(), p_a=l_a.sigmoid(), **traces)
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
-        """Parts: vision (cross-entropy of the vision-only network); with sound bce, c1 to c4 and
-        their weighted sum audio_visual; total (the two networks share nothing)."""
+        """Parts: vision; bce, c1 to c4, audio_visual (their weighted sum); total (of both)."""
         traces, mask, labels = output.traces, output.mask, batch.labels
         vision = common.bag_cross_entropy(traces["vision"], mask, labels)
         if self.audio_visual is None:
             return {"vision": vision, "total": vision}
         bce = common.bag_cross_entropy(output.anomaly_logits, mask, labels)
-        violent = topk_mean(output.anomaly_logits, mask.sum(dim=1)) > 0
-        if self.options.groups == "labels":
-            violent = ~common.is_normal(labels)
+        violent = ~common.is_normal(labels)
+        if self.options.groups == "predicted":
+            violent = topk_mean(output.anomaly_logits, mask.sum(dim=1)) > 0
         terms = self.contrast(traces, mask, violent)
-        both = bce + min(self.options.contrast, 0.1 * self.published_epoch) * sum(terms)
+        both = bce + min(self.options.contrast, 5 * self.progress) * sum(terms)
         parts = {f"c{n}": term for n, term in enumerate(terms, start=1)}
         return parts | {"bce": bce, "audio_visual": both, "vision": vision, "total": both + vision}
 
@@ -108,40 +101,35 @@ class MACILSD(common.Baseline):
         """The four InfoNCE terms c1 to c4; zeros unless there are bags of both kinds."""
         if violent.all() or not violent.any():
             return [traces["v"].new_zeros(())] * 4
-        streams = ("v", "a") if self.options.swap else ("a", "v")
-        (audio, *audio_rest), (video, *video_rest) = (
-            _groups(traces[stream], traces[ranking], mask, violent)
-            for stream, ranking in zip(streams, ("p_a", "p_v"), strict=True)
-        )
+        a, v = ("v", "a") if self.options.swap else ("a", "v")
+        audio, *audio_rest = _groups(traces[a], traces["p_a"], mask, violent)
+        video, *video_rest = _groups(traces[v], traces["p_v"], mask, violent)
         heat = self.options.temperature
-        terms = [_info_nce(audio, video, negatives, heat) for negatives in video_rest]
-        return terms + [_info_nce(video, audio, negatives, heat) for negatives in audio_rest]
+        terms = [_info_nce(audio, video, other, heat) for other in video_rest]
+        return terms + [_info_nce(video, audio, other, heat) for other in audio_rest]
 
     def start_epoch(self, epoch: int, bags: common.TrainingSet) -> None:
-        self.published_epoch = epoch * EPOCHS / self.settings.train.epochs
+        self.progress = epoch / self.settings.train.epochs
         for group in self.groups:  # a cosine over 60 epochs, of which 50 are run
-            group["lr"] *= (1 + math.cos(math.pi * self.published_epoch / 60)) / 2
+            group["lr"] *= (1 + math.cos(math.pi * self.progress * 50 / 60)) / 2
 
     def kept_share(self) -> float:
         """What the audio-visual network keeps of itself after a published epoch: 0.91 to 1."""
-        phase = math.pi * self.published_epoch / EPOCHS
-        return 1 - self.options.averaging * (1 + math.cos(phase))
+        return 1 - self.options.averaging * (1 + math.cos(math.pi * self.progress))
 
     @torch.no_grad()
     def end_epoch(self, epoch: int) -> None:
         """The vision-only weights are averaged into their namesakes, less and less."""
-        kept = self.kept_share() ** (EPOCHS / self.settings.train.epochs)
-        other = dict(self.vision.named_parameters())
-        for name, weight in self.audio_visual.named_parameters() if self.audio_visual else ():
-            if name in other:
-                weight.lerp_(other[name], 1 - kept)
+        kept, mine = self.kept_share() ** (50 / self.settings.train.epochs), self.audio_visual
+        other = dict(self.vision.named_parameters()) if mine else {}
+        for name in other:
+            mine.get_parameter(name).lerp_(other[name], 1 - kept)
 
 
 def _groups(rows: Tensor, scores: Tensor, mask: Tensor, violent: Tensor) -> tuple[Tensor, ...]:
-    """Rows (n, H) of (B, T, H), ranked by scores (B, T): violent (a bag's mean of its top K, K
-    times), background (bottom K of every bag) and normal (top K of the other bags)."""
-    lengths = mask.sum(dim=1)
-    count = torch.minimum(lengths // 16 + 1, lengths)
+    """Rows (n, H) by scores (B, T): violent (mean of a bag's top K, K times), background (bottom K
+    of every bag), normal (top K of the other bags)."""
+    count = torch.minimum(mask.sum(dim=1) // 16 + 1, mask.sum(dim=1))
     chosen = length_mask(count, int(count.max()))
 
     def best(ranking: Tensor) -> Tensor:
@@ -157,6 +145,6 @@ def _groups(rows: Tensor, scores: Tensor, mask: Tensor, violent: Tensor) -> tupl
 def _info_nce(query: Tensor, positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
     """InfoNCE of unit rows: query, positive (n, H) in pairs, negatives (m, H) for all."""
     query, positive, negatives = (F.normalize(x, dim=-1) for x in (query, positive, negatives))
-    right = (query * positive).sum(dim=-1, keepdim=True)
-    logits = torch.cat([right, query @ negatives.T], dim=-1) / temperature
+    own = torch.linalg.vecdot(query, positive)[:, None]
+    logits = torch.cat([own, query @ negatives.T], dim=-1) / temperature
     return -logits.log_softmax(dim=-1)[:, 0].mean()

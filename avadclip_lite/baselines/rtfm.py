@@ -77,9 +77,12 @@ class RTFM(common.Baseline):
             *(nn.Linear(wide, narrow), nn.ReLU(), drop),
             nn.Linear(narrow, 1),
         )
-        common.xavier_start(self, zero_bias=True)
-        # so that the non-local block begins as zero, and its inner weights without a gradient
-        nn.init.zeros_(self.multi_scale.non_local_norm.weight)
+        for part in self.modules():
+            if isinstance(part, (nn.Conv1d, nn.Linear)):
+                nn.init.xavier_uniform_(part.weight)
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
+        nn.init.zeros_(self.multi_scale.non_local_norm.weight)  # begins without its block
 
     def forward(self, batch: common.Batch) -> common.Traced:
         x, mask = self.inputs(batch, bins=self.options.bins)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avadclip_lite.baselines import common
-from avadclip_lite.baselines.deepmil import RankingMLP
+from avadclip_lite.baselines.deepmil import ranking_mlp
 
 
 class Fixed(common.Baseline):
@@ -120,12 +120,12 @@ class LateFusion(common.Baseline):
         dropout: float = 0.6
 
     def build(self, dim: int, context: common.Context) -> None:
-        self.video, self.audio = (RankingMLP(dim, self.options.dropout) for _ in range(2))
+        self.video, self.audio = (ranking_mlp(dim, self.options.dropout) for _ in range(2))
 
     def forward(self, batch: common.Batch) -> common.Traced:
         x, mask = self.inputs(batch)
         video, audio = x.chunk(2, dim=-1)
-        video, audio = self.video(video), self.audio(audio)
+        video, audio = self.video(video).squeeze(-1), self.audio(audio).squeeze(-1)
         with_sound = mask if batch.audio_mask is None else batch.audio_mask
         score = torch.where(with_sound, (video.sigmoid() + audio.sigmoid()) / 2, video.sigmoid())
         return self.output(torch.logit(score, eps=1e-7), mask, video=video, audio=audio)

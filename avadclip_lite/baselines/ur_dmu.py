@@ -5,9 +5,8 @@ prototypes of *both* are kept, and each snippet is asked how well either memory 
 the normal memory gives back is a distribution (mean and variance, sampled in training), so that
 camera cuts and other harmless variation do not become anomalies.
 
-As released; two slips are options: the distance attention is normalised by columns, which dims the
-ends of a video (``attention``), and the divergence is summed over time where a variational model
-sums over channels (``divergence``). Left out: crops as a fourth axis.
+As released, with two slips as options: the distance attention is normalised by columns, which dims
+the ends of a video, and the divergence is summed over time in place of channels. Left out: crops.
 """
 
 from typing import Literal
@@ -98,24 +97,20 @@ class URDMU(common.Baseline):
     def forward(self, batch: common.Batch) -> common.Traced:
         x, mask = self.inputs(batch, bins=self.options.bins)
         z = self.encode(x, mask)
-        if self.training:
-            return self.training_pass(z, mask, common.is_normal(batch.labels))
-        read = self.mean(self.abnormal(z)[1]) + self.mean(self.normal(z)[1])
-        return self.output(self.classifier(torch.cat([z, read], dim=-1)).squeeze(-1), mask)
-
-    def training_pass(
-        self, z: Tensor, mask: Tensor, normal: Tensor, noise: Tensor | None = None
-    ) -> common.Traced:
-        """What the normal memory reads in normal videos is drawn anew each time; ``noise`` is unit
-        normal (normal videos, T, W)."""
         (att_a, aug_a), (att_n, aug_n) = self.abnormal(z), self.normal(z)
-        mu_n, read = self.mean(aug_n), self.mean(aug_a)
-        mu, v = mu_n[normal], self.log_variance(aug_n[normal])
-        drawn = mu + (torch.randn_like(mu) if noise is None else noise) * torch.exp(v / 2)
-        both = read + mu_n.masked_scatter(normal[:, None, None], drawn.to(mu_n.dtype))
-        logits = self.classifier(torch.cat([z, both], dim=-1)).squeeze(-1)
+        read, explained = self.mean(aug_a), self.mean(aug_n)
         traces = {"z": z, "att_a": att_a, "att_n": att_n, "aug_a": aug_a, "read": read}
-        return self.output(logits, mask, mu=mu, v=v, drawn=drawn, **traces)
+        if self.training:  # what the normal memory reads in normal videos is drawn
+            normal = common.is_normal(batch.labels)
+            mu, v = explained[normal], self.log_variance(aug_n[normal])
+            drawn = mu + self.noise(mu) * torch.exp(v / 2)
+            traces |= {"mu": mu, "v": v, "drawn": drawn}
+            explained = explained.masked_scatter(normal[:, None, None], drawn.to(explained.dtype))
+        logits = self.classifier(torch.cat([z, read + explained], dim=-1)).squeeze(-1)
+        return self.output(logits, mask, **traces)
+
+    def noise(self, like: Tensor) -> Tensor:
+        return torch.randn_like(like)
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
         """Parts, unweighted: anomaly; the memory terms P_anomaly_NonA (some snippet does not match

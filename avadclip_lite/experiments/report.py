@@ -15,8 +15,8 @@ from typing import Any
 
 import jinja2
 
+from avadclip_lite.experiments.files import cell_tags, read_notebook, write_atomically
 from avadclip_lite.experiments.metrics import MEASURES
-from avadclip_lite.experiments.run import cell_tags, read_notebook, write_atomically
 
 HERE = Path(__file__).parent
 _PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True)

@@ -32,6 +32,7 @@ import nbformat
 from filelock import FileLock, Timeout
 
 from avadclip_lite.config import RESULTS, results_path, soundstage_path
+from avadclip_lite.experiments.files import cell_tags, read_notebook, write_atomically
 from avadclip_lite.experiments.metrics import CACHE_FOLDER, RECORDS, gather_metrics
 from avadclip_lite.experiments.parameters import is_field, read_parameters, settle_parameters
 from avadclip_lite.features.parallel import add_worker_arguments
@@ -57,21 +58,6 @@ def notebooks(folder: Path | None = None) -> list[Path]:
     return found
 
 
-def read_notebook(path: Path) -> nbformat.NotebookNode:
-    """A notebook in format 4; ``ValueError`` naming the file if it is none."""
-    try:
-        return nbformat.read(path, as_version=4)
-    except Exception as error:  # nbformat's own, jsonschema's, or of what JSON lets through
-        raise ValueError(
-            f"{path} is not a notebook ({type(error).__name__}); restore it from git"
-        ) from None
-
-
-def cell_tags(cell: Mapping[str, Any]) -> list[str]:
-    """The tags of a notebook's cell."""
-    return list(cell.get("metadata", {}).get("tags", []))
-
-
 # --- what has been done --------------------------------------------------------------------------
 
 
@@ -92,14 +78,6 @@ def notebook_key(path: Path, parameters: Mapping[str, Any], *surroundings: str) 
     cells = [[c.cell_type, c.source, cell_tags(c)] for c in read_notebook(path).cells]
     text = json.dumps([cells, dict(sorted(parameters.items())), surroundings])
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file in one step; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def _made_of(executed: Path) -> dict[str, Any]:

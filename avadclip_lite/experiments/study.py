@@ -47,7 +47,7 @@ from avadclip_lite.config import Config, make_config, results_path, soundstage_p
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.evaluate import evaluate
 from avadclip_lite.experiments.cache import source_digest, train_or_load
-from avadclip_lite.experiments.run import write_atomically
+from avadclip_lite.experiments.files import write_atomically
 from avadclip_lite.experiments.train_command import add_field_argument, chosen_fields
 from avadclip_lite.features.parallel import add_worker_arguments, parallel_map
 from avadclip_lite.train import SHOWN, fit

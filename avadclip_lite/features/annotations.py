@@ -30,8 +30,10 @@ from avadclip_lite.dataset import LABEL_MARK, Segment
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .asf .flv .3gp .ogv .gif".split()
 )
+FOREIGN = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "system volume information"}
 # a name ends with its label; one without a label is a single word; spreadsheets write commas
 _NAME = re.compile(rf"(.*{LABEL_MARK})?[^\s,;]+")
+_EVENT = re.compile(r"(?:([A-Za-z]\w*)[\s,;]+)?(\d+)[\s,;]+(\d+)(?:[\s,;]+|$)", re.ASCII)
 
 
 # ---------------------------------------------------------------------------- names
@@ -46,9 +48,9 @@ def video_name(name: str) -> str:
 
 
 def is_hidden(path: str | Path) -> bool:
-    """Whether a file is another system's business: ``._clip.mp4``, ``.DS_Store``, ``Thumbs.db``."""
-    name = Path(path).name
-    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
+    """Whether a file or folder is another system's business: ``._clip.mp4``, ``Thumbs.db``."""
+    name = Path(path).name.lower()
+    return name.startswith((".", "$recycle")) or name in FOREIGN
 
 
 def match_names(listed: Iterable[str], videos: Iterable[str]) -> tuple[dict[str, str], list[str]]:
@@ -183,25 +185,17 @@ def _parse_line(line: str, classes: ClassSet) -> tuple[str, list[Segment]]:
     found = _NAME.match(line)
     if found is None:
         raise ValueError(f"{line!r} does not begin with the name of a video")
-    name, tokens = video_name(found[0].strip('"')), re.findall(r"[^\s,;]+", line[found.end() :])
-    width = 2 if not tokens or _is_number(tokens[0]) else 3
-    form = "start end" if width == 2 else "CODE start end"
-    if not tokens or len(tokens) % width:
-        raise ValueError(f"video {name!r} needs groups of '{form}', got {' '.join(tokens)!r}")
-    segments: list[Segment] = []
-    for at in range(0, len(tokens), width):
-        *code, start, end = tokens[at : at + width]
-        if not (_is_number(start) and _is_number(end)):
-            raise ValueError(f"video {name!r} needs whole frame numbers, got '{start} {end}'")
-        if code and classes.index(code[0]) == 0:
-            raise ValueError(f"video {name!r} annotates the normal class {code[0]} as an event")
+    name, rest = video_name(found[0].strip('"')), line[found.end() :].strip(" \t,;")
+    groups = _EVENT.findall(rest)
+    if not groups or _EVENT.sub("", rest) or len({bool(code) for code, _, _ in groups}) > 1:
+        raise ValueError(
+            f"video {name!r} needs groups of 'start end' or of 'CODE start end' in whole frames, "
+            f"got {rest!r}"
+        )
+    for code, start, end in groups:
+        if code and classes.index(code) == 0:
+            raise ValueError(f"video {name!r} annotates the normal class {code} as an event")
         if int(end) <= int(start):
-            raise ValueError(
-                f"video {name!r} has an event that ends before it starts, {start} {end}"
-            )
-        segments.append((code[0] if code else None, int(start), int(end)))
-    return name, segments
-
-
-def _is_number(token: str) -> bool:
-    return token.isascii() and token.isdigit()
+            text = f"has an event that ends before it starts, {start} {end}"
+            raise ValueError(f"video {name!r} {text}")
+    return name, [(code or None, int(start), int(end)) for code, start, end in groups]

@@ -304,14 +304,13 @@ class StoreWriter:
 
     def _publish(self) -> None:
         """Give the partial store its name; what makes it readable, meta.json, comes last. What else
-        lies in ``NAME.partial`` (its maker's log) comes along, if the store has none."""
+        lies in ``NAME.partial`` (its maker's log) comes along."""
         arrays = [f"{kind}.npy" for kind in _ARRAYS]
-        made = {*arrays, dataset.MANIFEST, dataset.ANNOTATIONS, dataset.META}
         self.path.mkdir(exist_ok=True)
         for name in (dataset.META, *arrays):
             (self.path / name).unlink(missing_ok=True)
         for file in sorted(self.partial.iterdir(), key=lambda file: file.name == dataset.META):
-            if file.is_file() and (file.name in made or not (self.path / file.name).exists()):
+            if file.is_file():
                 with open(file, "rb") as written:
                     os.fsync(written.fileno())
                 os.replace(file, self.path / file.name)

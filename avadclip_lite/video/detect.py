@@ -37,8 +37,7 @@ DEFAULT_LOGIT = 0.0  # threshold of a detector with which none was saved: confid
 SMOOTH = 2  # snippets; a class that leads for a moment does not cut an event in two
 AHEAD = 8  # snippets that a streamed snippet waits for
 STREAM_BATCH = 8  # pictures encoded at a time while streaming; fewer wait, the delay is shorter
-# snippets of video that can lie between an event and its being told while streaming: the batches
-# that are gathered, wait or are encoded, and what a snippet waits for
+# most snippets between an event and its being told: batches gathered, waiting, encoded; and AHEAD
 DELAY = (QUEUE + 2) * STREAM_BATCH + AHEAD
 
 
@@ -95,7 +94,6 @@ def _name(role: Role) -> str:
 
 
 def _runs(path: Path) -> list[Path]:
-    """The folders of trained detectors at a path."""
     if path.is_file():
         how = f"python -m avadclip_lite import-checkpoint {path} --out RUN"
         raise ValueError(f"{path} is a file; convert a checkpoint of the authors first: {how}")
@@ -302,14 +300,13 @@ class StreamState:
             self._advance(self._pending - AHEAD, sound)
 
     def finish(self, sound: str) -> None:
-        """Score what is left."""
         if self._pending:
             self._advance(self._pending, sound)
         if self._first is not None:
             self._tell_end()
 
     def known_classes(self) -> np.ndarray | None:
-        """Class probabilities (T, C) so far; None if a detector in use has none."""
+        """(T, C) so far; None if a detector in use has none."""
         nameless = any(part is None for part in self.probabilities)
         return None if nameless else np.concatenate(self.probabilities)
 
@@ -337,7 +334,6 @@ class StreamState:
             self._follow(self.logits[-1])
 
     def _follow(self, logits: np.ndarray) -> None:
-        """Tell where events begin and end in what was just scored."""
         for value in logits:
             if value >= self.limit and self._first is None:
                 self._first = self._scored
@@ -348,12 +344,10 @@ class StreamState:
             self._scored += 1
 
     def _tell_end(self) -> None:
-        """A run is over: which events it held is known now."""
         for event in self._events(self._scored):
             self._on_event("ends", event)
 
     def _events(self, end: int) -> list[Event]:
-        """The events of the run that is going on, up to snippet ``end``."""
         logits = np.concatenate(self.logits)
         logits[: self._first] = logits[end:] = -np.inf
         run = (logits, self.known_classes(), np.array(self.times), np.finfo(np.float32).min)
@@ -361,8 +355,7 @@ class StreamState:
 
 
 def _predict(model: Detector, part: Part, sounding: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """Anomaly logits (T,) and class probabilities (T, C) of features (K, T, D), the mean over
-    crops of confidences and probabilities."""
+    """Anomaly logits (T,) and class probabilities (T, C), the mean of confidences over crops."""
     sound = (part.audio, part.audio_coverage > 0) if sounding else (None, None)
     found = predict_videos(model, [(crop, *sound) for crop in part.video])
     logits = found.anomaly_logits.reshape(len(part.video), -1)

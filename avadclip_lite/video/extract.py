@@ -139,7 +139,6 @@ class Extraction(Part, Reading):
 
 
 def join(parts: Sequence[Part]) -> Part:
-    """Consecutive parts as one."""
     sound = all(part.audio is not None for part in parts)
     return Part(
         times=np.concatenate([*(part.times[:-1] for part in parts), parts[-1].times[-1:]]),
@@ -253,7 +252,6 @@ def extract(path: str | Path, encoders: Encoders, **choices: Any) -> Extraction:
 
 
 def loudness(wave: np.ndarray) -> float:
-    """Root mean square."""
     return float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
 
 

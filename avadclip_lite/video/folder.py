@@ -86,8 +86,7 @@ def _foreign(path: Path, folder: Path) -> bool:
 
 
 def video_names(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
-    """Files by what they are called in the store: the path below the folder without its suffix,
-    or with it where two would be called the same."""
+    """Files by their names in the store: the path without its suffix where that is unique."""
     root = folder if folder.is_dir() else folder.parent
     named = {printable(path.relative_to(root).as_posix()): path for path in paths}
     short = {name: name.removesuffix(path.suffix) for name, path in named.items()}
@@ -102,9 +101,7 @@ def reason(error: Exception, path: str | Path) -> str:
     return text if name in text else f"{name}: {text}"
 
 
-class Truth(NamedTuple):
-    """What is known of a video beforehand."""
-
+class Truth(NamedTuple):  # what is known of a video beforehand
     codes: tuple[str, ...]
     split: str
     segments: tuple[Segment, ...] = ()
@@ -118,8 +115,7 @@ def _truth(
     split: str,
 ) -> tuple[dict[str, Truth], list[str]]:
     """Each video's label (listed, else in its name, else none) and events, and remarks."""
-    remarks: list[str] = []
-    listed: dict[str, Truth] = {}
+    remarks, listed = [], {}
     if labels is not None:
         remedy = "the first line must name the columns name,label"
         table = lists.read_table(labels, {"name": remedy, "label": remedy}, remarks)
@@ -155,7 +151,6 @@ def _truth(
 
 @lru_cache(maxsize=1)
 def _encoders(which: str, weights: str, device: str) -> Encoders:
-    """Loaded once a process."""
     return load_encoders(which, weights=weights, device=device)
 
 
@@ -233,6 +228,9 @@ def extract_folder(
             shown = tqdm(todo, unit=" videos", disable=not progress)
             for name, result in zip(shown, results, strict=True):
                 log.add(name, result)
+            if finished:  # else the log moves with the folder
+                half = shutil.copyfile(writer.partial / EXTRACTION, out / f"{EXTRACTION}.part")
+                os.replace(half, out / EXTRACTION)
             if len(writer):
                 writer.finish()
     finally:
@@ -242,7 +240,6 @@ def extract_folder(
 
 
 def _stamp(path: Path) -> dict[str, Any]:
-    """What tells whether a file is as it was."""
     return {"bytes": path.stat().st_size, "readable": os.access(path, os.R_OK)}
 
 
@@ -295,18 +292,17 @@ class ResultLog:
         if not log.is_file():
             raise ValueError(f"{out} is a store that extract did not make; choose another --out")
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        head = [line for line in lines if "settings" in line][-1]
+        head = next((line for line in lines[::-1] if "settings" in line), {"settings": {}})
         for name, value in settings.items():
             if (was := head["settings"].get(name)) != value:
                 other = "choose another --out, or delete it"
                 raise ValueError(f"{out} was made with {name}={was!r}, not {value!r}; {other}")
         self._lines = {line["name"]: line for line in lines if "name" in line}  # the last counts
-        files = self._files
-        same = self._lines.items()
-        same = [n for n, old in same if n not in files or _stamp(files[n]).items() <= old.items()]
+        known, files = self._lines, self._files
+        same = [n for n in known if n not in files or _stamp(files[n]).items() <= known[n].items()]
         self.kept = {row.name for row in self._old.videos} & set(same)
-        aside = [name for name in same if name in files and name not in self.kept]
-        self.set_aside = {name: self._lines[name]["set_aside"] for name in aside}
+        aside = [n for n in same if n in files and "set_aside" in known[n]]
+        self.set_aside = {n: known[n]["set_aside"] for n in aside}
         return head
 
     def start(self, writer: StoreWriter, head: Mapping[str, Any]) -> list[str]:
@@ -396,7 +392,7 @@ def add_encoder_arguments(parser: argparse.ArgumentParser, default: str | None =
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:
-    """The options that were given or have a default, by the names that the functions know."""
+    """The options that were given or have a default, by name."""
     return {name: value for name, value in vars(args).items() if value is not None}
 
 

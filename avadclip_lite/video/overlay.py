@@ -24,8 +24,7 @@ Label = tuple[float, float, str, str]  # start, end (seconds), text, colour
 
 
 class Overlay:
-    """What is drawn over the pictures of one video: ``times (T + 1,)`` seconds, ``confidence (T,)``
-    in [0, 1], and labels for the events."""
+    """What is drawn over pictures: ``confidence (T,)`` at ``times (T + 1,)``, and labels."""
 
     def __init__(
         self,
@@ -51,8 +50,7 @@ class Overlay:
         self._band = Image.fromarray(pixels)
 
     def draw(self, image: np.ndarray, time: float) -> np.ndarray:
-        """One upright picture uint8 (H, W, 3) at ``time`` seconds after the first, in the copy's
-        size."""
+        """One upright picture uint8 (H, W, 3) at ``time`` seconds, in the copy's size."""
         width, height = self.size
         picture = Image.fromarray(image).resize(self.size, Image.Resampling.NEAREST)
         top = height - self._band.height

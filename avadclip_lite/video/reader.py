@@ -28,10 +28,10 @@ from av.stream import Discard, Disposition
 
 from avadclip_lite.config import SAMPLE_RATE
 
-GAP = 0.02  # seconds; a larger jump between sound time stamps is a gap, a smaller one is rounding
+GAP = 0.02  # seconds; a larger jump between sound's time stamps is a gap, else rounding
 FALLBACK_RATE = 25.0  # frames a second of a stream that has neither time stamps nor a rate
 PAUSE = 0.5  # seconds without a new picture that are told
-BACK, FORWARD = 0.1, 10.0  # seconds that time stamps jump where recordings were joined
+BACK, FORWARD = 0.5, 10.0  # seconds that time stamps jump where recordings were joined
 CANCELLED = 0.01  # share of the loudest channel's energy below which a mix has lost the sound
 # what a channel adds to mono, as ITU-R BS.775 mixes down; those not named here add 0.5
 MIX = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "LFE": 0.0}
@@ -44,7 +44,7 @@ class BrokenVideo(ValueError):
 
 
 def printable(path: str | Path) -> str:
-    """A path as text: bytes that are not UTF-8 (names from archives) become ``\\xNN``."""
+    """A path as text: bytes that are not UTF-8 become ``\\xNN``."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -74,10 +74,9 @@ class Media:
             self._picture.thread_type = "AUTO"
             self._picture.codec_context.thread_count = threads
         self.track = _track(self._container, self.sound)
-        self.damaged = self.joins = 0
+        self.damaged = self.joins = self.reached = 0  # reached: byte of the file
 
-    def close(self) -> None:
-        """Let go of the file; its streams must not be asked any more."""
+    def close(self) -> None:  # its streams must not be asked any more
         self._container.close()
 
     @property
@@ -111,20 +110,21 @@ class Media:
 
     def _on_one_clock(self, wanted: av.stream.Stream) -> Iterator[av.Packet]:
         """The packets of a stream. Where time stamps jump as those of joined recordings do, they
-        are shifted so that they go on, and the other stream follows by the same shift: pictures
-        and sound stay together, whichever of the two is being decoded."""
+        are shifted so that they go on, and the other stream follows by the same shift."""
         jumpy = bool(self._container.format.flags & av.format.Flags.ts_discont.value)
         shifts, current, ends = [0.0], {}, {}
         for packet in self._demux(wanted):
             index, base = packet.stream_index, packet.time_base
-            shift = current.get(index, shifts[0])
+            shift = current.get(index, shifts[-1])
             if packet.dts is not None:
                 now = float(packet.dts * base)
-                last, end = ends.get(index, (now + shift, now + shift))
-                if now + shift < last - BACK or (jumpy and now + shift > end + FORWARD):
+                last, end = ends.get(index, (now + shift, now + shift))  # of this stream so far
+                latest = max((other for _, other in ends.values()), default=end)
+                if now + shift < last - BACK or (jumpy and now + shift > latest + FORWARD):
                     # the other stream may have told how far already
-                    known = [s for s in shifts if -1.0 <= now + s - end <= FORWARD and s != shift]
-                    shift = min(known, key=lambda s: abs(now + s - end), default=end - now)
+                    at = range(round(end - 1), round(latest + FORWARD))
+                    known = [s for s in shifts if s != shift and round(now + s) in at]
+                    shift = known[-1] if known else (end if end > latest - 1 else latest) - now
                     if not known:
                         shifts.append(shift)
                         self.joins += 1
@@ -148,10 +148,11 @@ class Media:
             try:
                 for packet in self._container.demux(streams):
                     failures = 0
+                    self.reached = max(self.reached, packet.pos or 0)
                     if packet.size or packet.dts is None:  # an empty picture is not the end
                         yield packet
                 return
-            except av.FFmpegError:
+            except (av.FFmpegError, IndexError):  # damage may look like another stream to it
                 failures += 1
                 self.damaged += failures == 1
 
@@ -231,8 +232,7 @@ def pictures_at(path: str | Path, times: Sequence[float], *, seek: bool = True) 
 
 
 def _shown(media: Media, times: list[float], *, seek: bool) -> dict[float, np.ndarray]:
-    """The picture shown at each of the rising ``times``; nothing where seeking came out behind it,
-    as in formats without an index of key frames."""
+    """The picture shown at each of the rising ``times``; nothing where seeking came out behind."""
     found, shown, left = {}, None, deque(times)
     for frame in media.frames(media.picture, times[0] if seek and times else None):
         while left and (frame.time or 0.0) > left[0] + 1e-6:
@@ -275,16 +275,18 @@ class VideoReader:
         convert: Callable[[np.ndarray], np.ndarray] = lambda image: image,
         threads: int = 0,
     ) -> None:
-        self.stride, self.picks, self._convert = stride, tuple(sorted(picks)), convert
+        self.path, self.stride, self._convert = path, stride, convert
+        self.picks = tuple(sorted(picks))
         self.media = Media(path, threads=threads)
         stream = self.media.picture
         self.rate = float(stream.average_rate or stream.guessed_rate or FALLBACK_RATE)
         self.aspect = Fraction(stream.codec_context.sample_aspect_ratio or 1)
-        # a closed file's streams cannot be asked; 0 and None: the container does not say
+        # streams of a closed file cannot be asked; 0 and None: it does not say
         self._declared = stream.frames, _declared_end(stream)
         self.frames, self.origin = 0, 0.0
         self._last, self._step = 0.0, 1 / self.rate  # the last frame's start, and how long it lasts
-        self._pauses: list[tuple[float, float]] = []  # length, start
+        self._gaps: list[tuple[float, float]] = []  # between pictures: length, start
+        self._doubles = 0
 
     def __iter__(self) -> Iterator[Snippet]:
         pictures: list[np.ndarray] = []
@@ -322,10 +324,12 @@ class VideoReader:
                 self.aspect = 1 / self.aspect if _display(frame)[0] else self.aspect
             now = self._last + self._step if frame.time is None else frame.time - first
             step = max(now - self._last, 0.0)
-            if step > max(PAUSE, 4 * self._step):
-                self._pauses.append((step, self._last))
-            elif step > 0:  # a pause says nothing about how long a picture lasts
-                self._step = step
+            if self.frames > 1 and step > 1.5 * self._step:  # says nothing of how long one lasts
+                self._gaps.append((step, self._last))
+            elif step > 0.5 * self._step or self.frames < 2:
+                self._step = step or self._step
+            else:  # containers that round may put two at one time, and leave out the next
+                self._doubles += 1
             self._last += step
             yield self._last, frame
 
@@ -340,12 +344,21 @@ class VideoReader:
             notes.append(f"the pictures end after {self.end:.1f} of {declared:.1f} s")
         elif damaged > 0:
             notes.append(f"the pictures are damaged in {damaged} places")
-        if self._pauses:
-            length, start = max(self._pauses)
-            times = f" {len(self._pauses)} times, longest" if len(self._pauses) > 1 else ""
+        pauses = [gap for gap in self._gaps if gap[0] > max(PAUSE, 4 * self._step)]
+        if pauses:
+            length, start = max(pauses)
+            times = f" {len(pauses)} times, longest" if len(pauses) > 1 else ""
             notes.append(f"no new picture{times} for {length:.1f} s at {clock(start)}")
+        small = len(self._gaps) - len(pauses) - self._doubles
+        if (
+            not notes and not joins and 0 < small < self.frames / 20
+        ):  # more are a frame rate that varies
+            notes.append(f"pictures are missing in {small} places")
         if joins:
             notes.append(f"time stamps start anew {joins} times: joined recordings")
+        size, reached = os.path.getsize(self.path), self.media.reached
+        if 0 < reached < min(0.6 * size, size - 32_000):  # what follows is more than an index
+            notes.append(f"the video ends at byte {reached} of {size}: joined recordings, perhaps")
         return notes
 
 
@@ -355,9 +368,8 @@ class Sound:
     no sound (before it starts, in a gap, after its end) a window is zero.
 
     ``present``, ``declared_end`` (container time in seconds as the file says, or None); after
-    reading ``first`` and ``last`` (container times of what was decoded; None before any), ``over``
-    (there is no more of it), ``peak`` (largest magnitude), ``cancels`` (channels that cancel each
-    other were met).
+    reading ``first`` and ``last`` (container times of what was decoded), ``over`` (there is no
+    more), ``peak`` (of any channel), ``cancels`` (channels that cancel each other were met).
     """
 
     def __init__(self, path: str | Path, *, rate: int = SAMPLE_RATE, channels: int = 1) -> None:
@@ -408,7 +420,6 @@ class Sound:
             self._end = first + piece.shape[1]
             self.first = first / self.rate if self.first is None else self.first
             self.last = self._end / self.rate
-            self.peak = max(self.peak, float(np.abs(piece).max()))
 
     def _decode(self) -> Iterator[tuple[int, np.ndarray]]:
         """Pieces (first sample, samples) one after the other. Samples are counted, not placed by
@@ -424,7 +435,8 @@ class Sound:
                 # channels stay apart for mono: FFmpeg's own mix is 3 dB louder for codecs that
                 # decode to floating point than for those that decode to integers
                 layout = "stereo" if self.channels == 2 else None
-                resampler = av.AudioResampler(format="fltp", layout=layout, rate=self.rate)
+                # "flt": PyAV cannot read the planes of eight channels
+                resampler = av.AudioResampler(format="flt", layout=layout, rate=self.rate)
                 form = now
                 if jump:
                     self._place, due = round(time * self.rate), time
@@ -439,17 +451,18 @@ class Sound:
         """What comes out for a frame, or at the end (None)."""
         for out in resampler.resample(frame) if resampler is not None else ():
             if out.samples:
-                wave = out.to_ndarray()
+                wave = out.to_ndarray().reshape(out.samples, -1).T
+                self.peak = max(self.peak, float(np.abs(wave).max()))
                 yield self._place, wave if self.channels == 2 else self._mono(wave, out.layout)
                 self._place += out.samples
 
     def _mono(self, wave: np.ndarray, layout: av.AudioLayout) -> np.ndarray:
-        """(c, n) -> (1, n): the mean of two channels, the usual mix of more. Where the mix loses
-        what the channels hold (out of phase, or in none that mixes take), the loudest stands."""
+        """(c, n) -> (1, n): the mean of two channels, the usual mix of more; the loudest channel
+        where the mix loses what they hold (out of phase, or in none that mixes take)."""
         weights = np.ones(len(wave), np.float32)
         if len(wave) > 2:
             weights = np.array([MIX.get(c.name, 0.5) for c in layout.channels], np.float32)
-        mixed = weights @ wave / (weights.sum() or 1.0)
+        mixed = weights @ wave / weights.sum()
         energy = np.einsum("cn,cn->c", wave, wave)
         if mixed @ mixed < CANCELLED * energy.max():
             self.cancels = True
@@ -460,8 +473,8 @@ class Sound:
 
 
 def read_clip(path: str | Path) -> tuple[np.ndarray, float, np.ndarray | None]:
-    """A short clip as a whole: frames uint8 (N, H, W, 3), frames a second, and the sound
-    float32 (samples,) at 16 kHz from the first picture to the end of the last, None without."""
+    """A short clip as a whole: frames uint8 (N, H, W, 3), frames a second, and the sound of these
+    pictures float32 (samples,) at 16 kHz, None without."""
     reader = VideoReader(path, stride=1, picks=(0,))
     frames = np.stack([snippet.pictures[0] for snippet in reader])
     with Sound(path) as sound:

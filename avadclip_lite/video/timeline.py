@@ -3,10 +3,9 @@
     results, failed = score(["street.mp4"], models=["runs/teacher", "runs/student"], out="scores")
     results[0].events
 
-For each video: the audio-visual teacher where it has sound, the vision-only student where it has
-none, and a sentence that says which and why. Written are NAME.json (events, and every snippet's
-scores), NAME.png (the timeline) and, if wanted, NAME_overlay.mp4. Whatever is wrong with one file,
-it is named and the others are scored.
+The audio-visual teacher scores what has sound, the vision-only student what has none. Written are
+NAME.json (events, and every snippet's scores), NAME.png (the timeline) and, if wanted,
+NAME_overlay.mp4. Whatever is wrong with one file, it is named and the others are scored.
 """
 
 from __future__ import annotations
@@ -173,7 +172,10 @@ def score(
     checked_crops(choices.get("crops"), which)
     checked_picks(**choices)
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{out} cannot be made ({error.strerror}); choose another --out") from None
     results, failed = [], {}
     for path, stem in _files(videos, out):
         tell(printable(path))
@@ -203,8 +205,7 @@ def _shipped(tell: Callable[[str], None]) -> Path:
 
 
 def _files(videos: Sequence[str | Path], out: Path) -> list[tuple[Path, str]]:
-    """Files, and what their results are called: the name without suffix, numbered if it is taken
-    or if a result would replace a video."""
+    """Files, and their results' names: without suffix, numbered if taken or if it replaced one."""
     # a missing file is reported like any other that cannot be scored
     found = (folder.find_videos(p) if Path(p).is_dir() else [Path(p)] for p in videos)
     files = dict.fromkeys(file for some in found for file in some)

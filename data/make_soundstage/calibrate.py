@@ -32,7 +32,7 @@ from avadclip_lite.config import XD_CLASSES, make_config
 from avadclip_lite.dataset import Batch, FeatureStore
 from avadclip_lite.encoders import Encoders, load_encoders
 from avadclip_lite.evaluate import evaluate
-from avadclip_lite.model import AVadCLIP, Encoded, register
+from avadclip_lite.model import AVadCLIP, register
 from avadclip_lite.temporal import length_mask, zero_padding
 from avadclip_lite.train import fit
 from data.make_soundstage.build import (
@@ -62,11 +62,11 @@ SMOOTHINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 class Snippetwise(AVadCLIP):
     """The same heads, prompts and losses on the bare features: no snippet knows its neighbours."""
 
-    def encode(self, batch: Batch) -> Encoded:
-        """The features themselves, (B, T, D)."""
+    def encode(self, batch: Batch) -> tuple[torch.Tensor, None, torch.Tensor]:
+        """The features themselves, (B, T, D), and the mask (B, T)."""
         x = batch.video if self.settings.model.role == "vision" else batch.audio
         mask = length_mask(batch.lengths, x.shape[1])
-        return Encoded(features=zero_padding(x, mask), log_variance=None, mask=mask)
+        return zero_padding(x, mask), None, mask
 
 
 class Split:

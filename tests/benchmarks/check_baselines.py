@@ -271,7 +271,7 @@ def check_sampling(ref: Reference) -> Found:
 
 # ---------------------------------------------------------------------------- DeepMIL
 
-DEEPMIL: Names = ((r"^mlp\.", ""),)
+DEEPMIL: Names = ((r"^mlp\.0\.", "fc1."), (r"^mlp\.3\.", "fc2."), (r"^mlp\.6\.", "fc3."))
 
 
 def check_deepmil(ref: Reference) -> Found:
@@ -320,7 +320,7 @@ def same_scores(model: nn.Module, scores: Tensor) -> Found:
     priors = 8e-5 * (abnormal.sum() + abnormal.diff(dim=1).square().sum())
     paired = deepmil.ranking_hinge(abnormal, normal, all_pairs=False)
     short = deepmil.ranking_hinge(abnormal[:, :30], normal[:, :30], all_pairs=False)
-    layers = (model.mlp.fc1, model.mlp.fc2, model.mlp.fc3)
+    layers = (model.mlp[0], model.mlp[3], model.mlp[6])
     both = [torch.cat([m.weight.flatten(), m.bias]).norm() for m in layers]
     smooth = 8e-5 * abnormal.diff(dim=1).square().sum()
     values = (
@@ -622,7 +622,7 @@ def check_macil_sd(ref: Reference) -> Found:
         shapes = {k: tuple(p.shape) for k, p in unpacked(own(which)).items()} | macil_dead()
         found[f"sha256_{system}"] = digest(system, shapes)
     found |= {"epoch": GIVEN, "lambda": min(1.5, 0.1 * 7)}
-    model.published_epoch = 7.0
+    model.progress = 7 / 50
     with torch.no_grad():
         found |= macil_outputs(model, batch, ref)
     terms = ["bce", "c1", "c2", "c3", "c4", "audio_visual", "vision"]
@@ -722,18 +722,17 @@ def check_dmu(ref: Reference) -> Found:
     crops5 = bags(fill.inputs("dmu.test", (5, 37, WIDTH), 10 / WIDTH**0.5), [0] * 5)
     noise = torch.from_numpy(fill.inputs("dmu.eps", (4, 200, WIDTH)))
     mask = torch.ones(8, 200, dtype=torch.bool)
-    normal = common.is_normal(batch.labels)
-
-    def output():
-        return model.training_pass(model.encode(batch.video, mask), mask, normal, noise)
-
+    model.noise = lambda _: noise
+    without_dropout(model)  # in training mode: the normal videos are drawn
     with torch.no_grad():
-        out = output()
+        out = model(batch)
         traces = out.traces
         first = batch.video[:1]
         embedding = model.embed(first.mT).relu().mT
         distance = ur_dmu.distance_attention(mask[:1], "columns")
-        test = model(crops5).confidence
+        model.eval()
+        test, same = model(crops5).confidence, model(batch).confidence
+        model.train()
         found: Found = {
             "frame": out.confidence,
             "A_att": traces["att_a"][4:],
@@ -745,7 +744,7 @@ def check_dmu(ref: Reference) -> Found:
             "attn_layer0": model.blocks[0].attend(embedding, mask[:1], distance)[0, :, :16],
             "Amem_att_video0": traces["att_a"][0],
             "Amem_aug_video0": traces["aug_a"][0, :, :16],
-            "test_frame_same_input": model(batch).confidence,
+            "test_frame_same_input": same,
             "test_frame_5crops": test,
             "test_score": test.mean(dim=0),
             "test_frame_4d": test.mean(dim=0),
@@ -753,18 +752,14 @@ def check_dmu(ref: Reference) -> Found:
         }
     terms = [str(term) for term in ref["loss_terms"]]
     steps = three_steps(
-        model, named(model, DMU), lambda: model.loss(output(), batch), terms, rows=steps_of(ref)
+        model, named(model, DMU), lambda: model.loss(model(batch), batch), terms, rows=steps_of(ref)
     )
     return found | recorded_steps(steps, ref) | {"loss_terms": np.array(terms)}
 
 
 # ---------------------------------------------------------------------------- CUPL
 
-CUPL: Names = (
-    (r"^refiner\.fc1\.", "Regressor.0."),
-    (r"^refiner\.fc2\.", "Regressor.3."),
-    (r"^refiner\.fc3\.", "Regressor.5."),
-)
+CUPL: Names = ((r"^refiner\.", "Regressor."),)
 
 
 def check_cupl(ref: Reference) -> Found:
