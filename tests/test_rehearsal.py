@@ -160,7 +160,7 @@ def run_cells(before: str, **parameters) -> dict:
         if before in cell.source and cell.cell_type == "code":
             return names
         if cell.cell_type == "code":
-            exec(compile(cell.source, NOTEBOOK.name, "exec"), names)
+            exec(compile(cell.source, NOTEBOOK.name, "exec", dont_inherit=True), names)
         if "parameters" in cell.metadata.get("tags", []):
             assert parameters.keys() <= names.keys()
             names |= parameters
