@@ -131,13 +131,12 @@ def test_a_soundtrack_lies_over_the_sound(kind):
 
 def test_class_words_are_rare_and_ambiguous_in_stock_captions():
     snippets = caption_snippets(0, 7200, world=STOCK)
-    own, other, told = Counter(), Counter(), 0
+    own, other = Counter(), Counter()
     for s in snippets:
-        told += s.kind in ANOMALIES and not s.caption.endswith(s.scene.place)
         for word in ANOMALIES:
             if word in s.event_caption:
                 (own if s.kind == word else other)[word] += 1
-    assert sum(own.values()) < 0.005 * sum(s.kind in ANOMALIES for s in snippets) * 2
+    assert sum(own.values()) < 0.02 * sum(s.kind in ANOMALIES for s in snippets)
     assert sum(own.values()) < sum(other.values()) < 0.01 * len(snippets)
     assert len(other) >= 5  # nearly every class word also names something harmless
     normal = [s for s in snippets if "normal" in s.event_caption]

@@ -186,9 +186,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=6, help="of the image and text towers")
     parser.add_argument("--train", type=int, default=len(TRAIN_SCENES), help="training videos")
     parser.add_argument("--test", type=int, default=len(TEST_SCENES), help="test videos")
-    parser.add_argument(
-        "--calibration", action="store_true", help="draw the videos from the calibration seeds"
-    )
     parser.add_argument("--workers", type=int, default=2, help="processes that render")
     options = parser.parse_args(arguments)
     world, weights = parse_world(options.world), options.weights or options.out
@@ -215,9 +212,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (weights / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
     if options.part in ("all", "store"):
         train, test = TRAIN_SCENES[: options.train], TEST_SCENES[: options.test]
-        if options.calibration:
-            train = CALIBRATION_SCENES[: options.train]
-            test = CALIBRATION_SCENES[options.train : options.train + options.test]
         splits = {"train": train, "test": test}
         build_store(options.out, encoders, splits, world, options.workers, digest_of(weights))
         print(f"feature store written to {options.out}, {time.time() - start:.0f} s", flush=True)

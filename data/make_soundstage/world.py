@@ -198,7 +198,7 @@ STOCK = World(
     class_word=0.01,
     class_word_of_distractor=0.03,
     normal_word=0.01,
-    event_told=0.45,
+    event_told=0.8,
     stock_inserts=0.2,
     grading=0.8,
 )
