@@ -68,6 +68,7 @@ def test_partial_sound_is_masked_by_one_rule_everywhere(half_tracks) -> None:
     for i in range(len(half_tracks)):
         audio = half_tracks.audio(i)
         mask = half_tracks.audio_mask(i)
+        assert mask.tolist() == half_tracks.flags(i)[AUDIO_PRESENT].tolist()
         noisy[i] = None if audio is None else np.where(mask[:, None], audio, 99.0)
     plain = {
         split: predict_store(model, half_tracks, half_tracks.indices(split))

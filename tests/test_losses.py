@@ -91,6 +91,13 @@ def test_topk_bce_stays_finite_where_the_sigmoid_is_one_or_zero():
     assert bool(loss.isfinite()) and bool(logits.grad.isfinite().all())
 
 
+def test_topk_bce_lets_nan_through():
+    """A diverged training is told by its loss: no device assertion, no NaN replaced on the way."""
+    logits = torch.tensor([[float("nan"), 0.0], [1.0, 2.0]])
+    loss = losses.topk_bce(logits, torch.tensor([1.0, 0.0]), torch.tensor([2, 2]))
+    assert bool(loss.isnan())
+
+
 def loop_align(logits, present, lengths, alpha, gamma):
     """Cross-entropy and focal part, video by video in plain Python."""
     entropies, focals = [], []
