@@ -6,12 +6,14 @@ import csv
 import os
 import shutil
 import signal
+import threading
 import time
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from avadclip_lite.__main__ import main
 from avadclip_lite.dataset import META, FeatureStore, StoreError
@@ -667,6 +669,8 @@ def test_an_interrupted_import_goes_on_without_redoing_rows(layout, monkeypatch)
 def test_killed_at_random_moments_an_import_loses_nothing(tmp_path, monkeypatch):
     """Twenty processes that are killed, each after up to about as long as a whole import takes."""
     monkeypatch.setattr(import_release, "BUFFER", 4 * DIM * 400)  # a part file every few rows
+    # tqdm's own lock is shared between processes: a killed one would take it along
+    monkeypatch.setattr(tqdm, "_lock", threading.RLock(), raising=False)
     layout = Layout(tmp_path, train_crops=10).write()
     started = time.perf_counter()
     whole = {f.name: f.read_bytes() for f in layout.run().path.iterdir()}
