@@ -682,7 +682,12 @@ def test_the_progress_bar_is_silent_away_from_a_terminal(store, capfd) -> None:
 def test_the_command_trains_scores_and_takes_a_teacher(
     store, tmp_path, monkeypatch, capsys
 ) -> None:
-    monkeypatch.setattr(train_module, "load_text", lambda *_, **__: tiny_text())
+    def load_tiny(*_, **__):
+        tower, prompts = tiny_text()
+        tower.name = "tiny"  # as the real one does: a run's folder says which tower to load
+        return tower, prompts
+
+    monkeypatch.setattr(train_module, "load_text", load_tiny)
 
     def call(*words) -> str:
         parser = argparse.ArgumentParser()
