@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from avadclip_lite.config import XD_CLASSES, XD_STRIDE
-from data.make_soundstage.inserts import INSERTS, look_words
+from data.make_soundstage.inserts import look_words, shot
 from data.make_soundstage.sample import SNIPPET_SPACE, choice, draw_seed, draw_spot
 from data.make_soundstage.world import (
     ANOMALIES,
@@ -152,14 +152,6 @@ _EVERYDAY: dict[str, tuple[str, ...]] = {
     "corridor": ("people walking {at}", "an empty corridor", "a {there}", "nothing happens {at}"),
 }
 
-_INSERTS: dict[str, tuple[str, ...]] = {
-    "face": ("a face", "a person talking", "a close face of a woman"),
-    "landscape": ("mountains", "a landscape", "hills and the sun"),
-    "shapes": ("coloured shapes", "circles and triangles", "a cartoon"),
-    "card": ("a title", "lines of text", "a card with letters"),
-    "people": ("faces of people", "a group of friends", "a family"),
-}
-
 # What web captions are like: they say plainly what is seen, and seldom use the class's word for it;
 # and the same word as often means something harmless.
 _PLAIN: dict[str, tuple[str, ...]] = {
@@ -236,7 +228,7 @@ def _web_caption(scene: Scene, kind: str | None, rng: np.random.Generator) -> st
     if rng.random() < 0.12:
         at = ""
     if any(fault.kind == "insert" for fault in scene.faults):
-        templates = _INSERTS[INSERTS[scene.seed % len(INSERTS)]]
+        templates = shot(scene.seed).words
     else:
         templates = _wild_templates(kind or scene.place, scene.world, rng)
     caption = choice(rng, templates).format(at=at, there=there, place=scene.place).strip()
@@ -289,13 +281,17 @@ class CaptionedSnippet:
 
 
 def _insert_snippet(rng: np.random.Generator, world: World) -> CaptionedSnippet:
-    """A shot of something else than the stage, with music or a voice, or the sound of a place."""
+    """A shot of something else than the stage, and what is heard with it: faces talk, shapes, title
+    cards and landscapes come with music, the rest with anything or the sound of a place."""
     frames = 3 * XD_STRIDE
+    seed = draw_seed(rng)
     faults = [Fault(kind="insert", start=0, end=frames)]
-    if (sound := choice(rng, ("music", "talk", ""))) != "":
+    music = dict.fromkeys(("shapes", "card", "landscape"), "music")
+    usual = ({"face": "talk"} | music).get(shot(seed).kind)
+    if (sound := usual or choice(rng, ("music", "talk", ""))) != "":
         faults.append(Fault(kind=sound, start=0, end=frames))
     scene = Scene(
-        seed=draw_seed(rng), place=choice(rng, PLACES), snippets=3, faults=tuple(faults),
+        seed=seed, place=choice(rng, PLACES), snippets=3, faults=tuple(faults),
         world=world,
     )  # fmt: skip
     start = int(rng.integers(0, frames - XD_STRIDE)) / FPS

@@ -22,7 +22,7 @@ import numpy as np
 from avadclip_lite.config import SAMPLE_RATE
 from data.make_soundstage import sounds
 from data.make_soundstage.captions import CaptionedSnippet
-from data.make_soundstage.figures import Canvas
+from data.make_soundstage.figures import TAU, Canvas, table
 from data.make_soundstage.inserts import insert, look
 from data.make_soundstage.painters import PAINTERS, Cue
 from data.make_soundstage.places import (
@@ -97,6 +97,27 @@ def _other_view(scene: Scene) -> Scene:
     return replace(scene, seed=seed, events=(), faults=(), occluder=None, dark_corner=None)
 
 
+@lru_cache(maxsize=6)
+def _steady(scene: Scene) -> Scene:
+    """The scene on a tripod, before its look."""
+    return replace(scene, world=replace(scene.world, handheld=0.0, grading=0.0))
+
+
+def _unsteadiness(scene: Scene) -> float:
+    """How far the hand wanders, a share of the picture; a third of the cameras stand still."""
+    return scene.world.handheld * max(0.0, 1.5 * table(scene.seed ^ 0x4A2D, 1, 1)[0][0] - 0.5)
+
+
+def _wander(seed: int, t: float) -> tuple[float, float]:
+    """Where a hand holds the camera at ``t`` seconds, across and down, in [-1, 1]."""
+    slow, quick = ((0.23, 0.61), (1.1, 1.7))
+    across, down = (
+        0.6 * math.sin(TAU * (slow[k] * t + a)) + 0.4 * math.sin(TAU * (quick[k] * t + b))
+        for k, (a, b) in enumerate(table(seed ^ 0x4A2E, 2, 2))
+    )
+    return across, down
+
+
 def _draw(scene: Scene, index: int, size: int) -> np.ndarray:
     """Frame number ``index`` of ``scene``, (size, size, 3) uint8."""
     if size < 8:
@@ -108,6 +129,12 @@ def _draw(scene: Scene, index: int, size: int) -> np.ndarray:
     faults = {f.kind for f in scene.faults if f.start <= index < f.end}
     if "black_frames" in faults:
         return np.clip(4 + 2 * grain, 0, 255).astype(np.uint8)
+    if scene.world.handheld and (margin := round(_unsteadiness(scene) * size)):
+        # the hand wanders over a picture that is drawn a little larger
+        x, y = (round(margin * (1 + v)) for v in _wander(scene.seed, index / scene.fps))
+        whole = _draw(_steady(scene), index, size + 2 * margin)
+        whole = whole.astype(np.float32) * np.float32(1 / 255)
+        return _finish(scene, whole[y : y + size, x : x + size])
     if "insert" in faults:
         start = max(f.start for f in scene.faults if f.kind == "insert" and f.start <= index)
         return _finish(scene, insert(scene.seed + start, (index - start) / FPS, size))

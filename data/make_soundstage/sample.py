@@ -235,8 +235,8 @@ def _footage(seed: int, snippets: int | None, world: World, labels: Sequence[str
         faults.append(Fault(kind="missing_audio", start=0, end=frames))
     edits = (
         ("cutaway", world.cutaways, world.cutaway_frames),
-        ("music", world.music, world.soundtrack_frames),
-        ("talk", world.talk, world.soundtrack_frames),
+        ("music", world.music if kinds else world.music_normal, world.soundtrack_frames),
+        ("talk", world.talk if kinds else world.talk_normal, world.soundtrack_frames),
         ("insert", world.inserts if kinds else world.inserts_normal, world.cutaway_frames),
     )
     for k, (kind, share, length) in enumerate(edits):

@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from avadclip_lite.config import SAMPLE_RATE
+from data.make_soundstage.inserts import style
 from data.make_soundstage.places import car_passes
 from data.make_soundstage.world import Event, Scene
 
@@ -531,10 +532,10 @@ def _ambience(scene: Scene, rng: Rng, n: int) -> np.ndarray:
     return bed
 
 
-def _talk(rng: Rng, seconds: float) -> np.ndarray:
+def _talk(rng: Rng, seconds: float, high: bool) -> np.ndarray:
     """A narrator: sentences of gliding vowels with pauses, about four syllables a second."""
     wave = np.zeros(_count(seconds), dtype=np.float32)
-    pitch, t = rng.uniform(105, 230), float(rng.uniform(0, 0.4))
+    pitch, t = rng.uniform(*((175, 250) if high else (90, 140))), float(rng.uniform(0, 0.4))
     while t < seconds:
         for _ in range(int(rng.integers(5, 14))):  # a sentence
             length = rng.uniform(0.12, 0.26)
@@ -546,13 +547,36 @@ def _talk(rng: Rng, seconds: float) -> np.ndarray:
     return wave
 
 
-def _soundtrack(kind: str, rng: Rng, seconds: float) -> np.ndarray:
-    """Music or a voice of ``seconds``, laid over what happens."""
+def _score(rng: Rng, seconds: float, high: bool) -> np.ndarray:
+    """Film music: chords that swell and change, low or high, soft or brassy, with or without a
+    drum."""
+    wave = np.zeros(_count(seconds), dtype=np.float32)
+    vowel = ("oh", "ah", "ee", "brass")[int(rng.integers(4))]
+    register, bar = float(rng.choice((1.0, 2.0) if high else (0.25, 0.5))), rng.uniform(1.0, 2.6)
+    drum = float(rng.uniform(0.4, 1.0)) * (rng.random() < 0.5)
+    t = 0.0
+    while t < seconds:
+        root = int(rng.integers(4))
+        for step in (0, 2, 4):
+            pitch = np.full(_count(1.15 * bar), register * float(_SCALE[root + step % 4]))
+            _put(wave, t, _sing(vowel, pitch) * _arch(len(pitch), 0.4 * bar, 0.4 * bar), 0.4)
+        for beat in range(4 if drum else 0):
+            kick = _sweep(90, 40, _count(0.3)) * _decay(_count(0.3), 0.12)
+            _put(wave, t + beat * bar / 4, kick, drum)
+        t += bar
+    return wave
+
+
+def _soundtrack(kind: str, seed: int, seconds: float) -> np.ndarray:
+    """Music or a voice of ``seconds``, laid over what happens: that of the shot ``seed``."""
+    rng = np.random.default_rng((seed, 0x3051C))
     if kind == "talk":
-        wave = 0.16 * _talk(rng, seconds)
-    else:
+        wave = 0.16 * _talk(rng, seconds, style(seed, 2) == 1)
+    elif (which := style(seed, 3)) == 0:
         beats = tuple(np.arange(0.0, seconds, rng.uniform(0.4, 0.75)))
         wave = 0.3 * _music(rng, seconds, beats, float(rng.uniform(0.3, 1.0)))
+    else:
+        wave = 0.16 * _score(rng, seconds, which == 1)
     return wave * _arch(len(wave), 0.3, 0.3)
 
 
@@ -611,8 +635,7 @@ def mix(scene: Scene) -> np.ndarray:
         if fault.kind not in ("music", "talk"):
             continue
         a, b = (max(0, round(frame / fps * SAMPLE_RATE)) for frame in (fault.start, fault.end))
-        own = np.random.default_rng((scene.seed, fault.start, 0x3051C))
-        over = _soundtrack(fault.kind, own, (fault.end - fault.start) / fps)
+        over = _soundtrack(fault.kind, scene.seed + fault.start, (fault.end - fault.start) / fps)
         track[a:b] *= np.float32(_gain(-world.ducking))
         _put(track, fault.start / fps, over, _gain(world.soundtrack_level))
     if world.equaliser:

@@ -125,9 +125,12 @@ class World:
     inserts_normal: float = 0.0  # the same in videos without an anomaly, news and shows among them
     cutaway_frames: tuple[int, int] = (12, 64)  # length of one shot
     grading: float = 0.0  # of the picture, 0 to 1
+    handheld: float = 0.0  # how far the hand of an unsteady camera wanders, a share of the picture
     equaliser: float = 0.0  # dB, standard deviation in each of six bands
     music: float = 0.0
     talk: float = 0.0
+    music_normal: float = 0.0
+    talk_normal: float = 0.0
     soundtrack_frames: tuple[int, int] = (96, 480)  # length of one piece
     soundtrack_level: float = 0.0  # dB
     ducking: float = 9.0  # dB taken off what lies under it
@@ -177,6 +180,8 @@ class World:
             "inserts_normal",
             "music",
             "talk",
+            "music_normal",
+            "talk_normal",
         ):
             if getattr(self, name) >= 1:
                 raise ValueError(f"World.{name} is a share below 1, got {getattr(self, name)}")
