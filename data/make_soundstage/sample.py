@@ -240,7 +240,10 @@ def _footage(seed: int, snippets: int | None, world: World, labels: Sequence[str
         ("insert", world.inserts if kinds else world.inserts_normal, world.cutaway_frames),
     )
     for k, (kind, share, length) in enumerate(edits):
-        faults.extend(_bursts(stream(8, k), kind, share, length, frames))
+        bursts = _bursts(stream(8, k), kind, share, length, frames)
+        if kind == "insert":  # whoever cuts the film does not cut away the action
+            bursts = [f for f in bursts if all(f.end <= a or f.start >= b for _, a, b in spans)]
+        faults.extend(bursts)
     return Scene(
         seed=draw_seed(stream(9)),
         place=place,
