@@ -48,7 +48,8 @@ from data.make_soundstage.world import FPS, SNIPPET_SAMPLES, WORLDS, Scene, Worl
 PRETRAIN_SEED, HELD_OUT_SEED = 1, 2  # of captioned snippets
 TRAIN_SCENES = range(100_000, 100_400)  # seeds of the videos: what ships ...
 TEST_SCENES = range(200_000, 200_160)
-CALIBRATION_SCENES = range(900_000, 901_000)  # ... and what difficulty was set on, never shipped
+CALIBRATION_TRAIN = range(901_000, 902_000)  # ... and what difficulty was set on, never shipped
+CALIBRATION_TEST = range(900_600, 901_000)
 REPORT_FILE = "encoders.json"
 
 

@@ -36,7 +36,8 @@ from avadclip_lite.model import AVadCLIP, register
 from avadclip_lite.temporal import length_mask, zero_padding
 from avadclip_lite.train import fit
 from data.make_soundstage.build import (
-    CALIBRATION_SCENES,
+    CALIBRATION_TEST,
+    CALIBRATION_TRAIN,
     build_store,
     digest_of,
     parse_world,
@@ -46,7 +47,7 @@ from data.make_soundstage.sample import world_statistics
 SENSES = {"vision": "video", "audio": "audio"}  # a detector's role -> what it is given
 # Form and recipe, fixed before any world was measured.
 RECIPE = dict(learning_rate=1e-3, max_steps=500, epochs=500, batch_size=32, weight_decay=1.0,
-              ukd="none", device="cpu")  # fmt: skip
+              max_snippets=80, ukd="none", device="cpu")  # fmt: skip
 RECALL = 0.8  # distractors are counted at the threshold that finds this share of the snippets
 SENTENCES = ("a normal street", "people hurt on a street")  # one normal, one anomalous
 SMOOTHINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -269,8 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     if not (options.folder / "signals.npz").is_file():
         world = parse_world(options.world)
-        train = CALIBRATION_SCENES[: options.train]
-        test = CALIBRATION_SCENES[600 : 600 + options.test]
+        train, test = CALIBRATION_TRAIN[: options.train], CALIBRATION_TEST[: options.test]
         start, signals, scenes = time.time(), {"loudness": [], "motion": []}, []
 
         def listen(scene, frames, waves) -> None:

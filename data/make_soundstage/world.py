@@ -16,7 +16,7 @@ the top left corner.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Literal
 
@@ -203,8 +203,8 @@ STOCK = World(
     class_word=0.01,
     class_word_of_distractor=0.03,
     normal_word=0.01,
-    event_told=0.8,
-    stock_inserts=0.2,
+    event_told=0.92,
+    stock_inserts=0.35,
     grading=0.8,
 )
 FOOTAGE = World(
@@ -214,8 +214,22 @@ FOOTAGE = World(
     heard_only=0.06,
     picture_static=0.0,
     sound_static=0.0,
+    distractors_normal=12.0,
+    distractors_abnormal=12.0,
+    figure_scale=0.7,
+    handheld=0.12,
+    grading=0.25,
+    cutaways=0.05,
+    inserts=0.35,
+    inserts_normal=0.35,
+    music=0.25,
+    music_normal=0.25,
+    talk=0.25,
+    talk_normal=0.25,
 )
-WORLDS = {"stock": STOCK, "footage": FOOTAGE}
+# The same with more events that are only heard, for the primary comparisons.
+HEARD = replace(FOOTAGE, both=0.38, heard_only=0.16)
+WORLDS = {"stock": STOCK, "footage": FOOTAGE, "heard": HEARD}
 
 
 @dataclass(frozen=True, kw_only=True)
