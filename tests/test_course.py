@@ -28,7 +28,6 @@ LEAST = {"figures": 3}
 # What is allowed beyond MOST (short of LEAST) until a lesson is rewritten. Numbers here only go
 # down (figures: towards the limit), and an entry that is not needed any more goes.
 ALLOWED = {
-    "00": {"words": 3_439, "code lines": 324, "longest cell": 43, "figures": 2},
     "01": {"words": 3_629, "code lines": 487, "sections": 9},
     "02": {"words": 3_700, "code lines": 603, "sections": 10, "longest cell": 87},
     "03": {"words": 2_772, "code lines": 573, "longest cell": 98, "figures": 2},
@@ -51,7 +50,7 @@ PENDING = {  # rules that a lesson does not keep yet
     number: NOT_YET | ({"open_exercise"} if number in OPEN else set()) for number in ALLOWED
 }
 MARK = "**Open.**"  # in the prompt of one: its check measures, it does not know the answer
-COURSE = {"words a lesson": (2_250, 3_383), "code lines a lesson": (290, 562), "hours": (8, 10.8)}
+COURSE = {"words a lesson": (2_250, 3_297), "code lines a lesson": (290, 554), "hours": (8, 10.75)}
 
 
 # --- what can be counted --------------------------------------------------------------------------
@@ -67,7 +66,7 @@ def counts(page: Page) -> dict[str, int]:
         "code lines": sum(lines),
         "sections": sum(len(re.findall(r"^## ", one, re.M)) for one in text),
         "longest cell": max(lines),
-        "figures": sum("image/png" in output.get("data", {}) for output in outputs),
+        "figures": sum(bool({"image/png", "image/jpeg"} & set(o.get("data", {}))) for o in outputs),
     }
 
 

@@ -57,7 +57,7 @@ def test_the_figure_shows_the_standings(rows: pd.DataFrame, capsys) -> None:
     assert own == [False, False, False, True]
     ends = [line.get_xdata() for line in ax.lines]
     assert ends[1] == pytest.approx([60 - 24.84, 60 + 24.84], abs=0.01)
-    assert ax.get_xlabel() == "frame AP, %, Soundstage" and ax.get_xlim()[0] == 0
+    assert ax.get_xlabel() == "frame AP, %, Soundstage" and ax.get_xlim() == (0, 100)
     printed = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in printed] == [t.get_text() for t in ax.get_yticklabels()]
     plt.close("all")

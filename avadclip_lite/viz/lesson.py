@@ -142,5 +142,5 @@ def scoreboard(
         print(f"{bar.label:28}{bar.mean:6.1f} {seeds}".rstrip())
     ax.set_yticks(range(len(bars)), [bar.label for bar in bars], fontsize="small")
     ax.invert_yaxis()
-    ax.set(xlabel=f"frame AP, %{data and f', {data}'}", xlim=0)
+    ax.set(xlabel=f"frame AP, %{data and f', {data}'}", xlim=(0, 100))
     return fig
