@@ -284,6 +284,20 @@ MUTANTS = [
             ("max_steps", "train.py", "if self.step == train.max_steps:", "if False:"),
         )
     ),
+    Mutant(
+        "a normal interval for few seeds",
+        "viz/lesson.py",
+        "stats.t.ppf(0.975, n - 1)",
+        "stats.norm.ppf(0.975)",
+        "tests/test_scoreboard.py::test_means_and_intervals_are_those_of_the_t_test",
+    ),
+    Mutant(
+        "any crop will do",
+        "compare/features.py",
+        "sum(sorted(its) != crops for",
+        "sum(len(its) != len(crops) for",
+        "tests/test_check_features.py::test_each_fault_is_noticed_and_nothing_else",
+    ),
 ]
 
 

@@ -5,6 +5,7 @@ The store is written here from made-up arrays; what is expected of XD-Violence i
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,9 @@ TEST = {  # name: (snippets, events)
     "Other.3__#1_label_A": (8, []),
 }
 FRAMES, ANOMALOUS = 16 * 18, 32 + 16
+# what the module expects, before the fixture below changes it
+COUNTS, VIDEOS = (features.FRAMES, features.ANOMALOUS, features.PAST), dict(features.VIDEOS)
+OFFICIAL = "data/studies/xd_random.json"
 
 
 def write(
@@ -88,10 +92,11 @@ def differing(found: pd.DataFrame) -> list[str]:
 
 
 def test_the_real_counts_are_expected() -> None:
-    """The module as it is, before this file's fixture: read from its source."""
-    text = Path(features.__file__).read_text()
-    for number in ("3954", "800", "2_330_384", "537_805", "71"):
-        assert number in text
+    """Those that were counted on the official annotations and lists."""
+    official = json.loads((Path(__file__).parents[1] / OFFICIAL).read_text())
+    names = ("frames", "anomalous frames", "videos annotated past their end")
+    assert tuple(official[name] for name in names) == COUNTS
+    assert VIDEOS == {"train": (3954, list(range(10))), "test": (official["videos"], [5])}
 
 
 def test_nothing_differs_in_a_good_store(tmp_path: Path) -> None:
