@@ -121,36 +121,25 @@ class _Block(nn.Module):
 
 class TextTower(nn.Module):
     """CLIP's causal text Transformer in plain torch, always frozen. Gradients flow *through* it to
-    the embeddings it is given: that is how prompts learn. A tower may know only part of CLIP's
-    vocabulary (``vocabulary`` holds the ids of its rows)."""
+    the embeddings it is given: that is how prompts learn. W is ``width``, D ``dim``; ``positions``
+    the longest prompt; ``vocabulary`` holds the token ids of its rows, all of CLIP's or a part."""
 
     def __init__(
-        self,
-        *,
-        width: int,  # W
-        heads: int,
-        layers: int,
-        positions: int,  # longest prompt
-        rows: int,
-        dim: int,  # D
-        vocabulary: Sequence[int] | Tensor | None = None,
+        self, *, vocabulary: Any, width: int, heads: int, layers: int, positions: int, dim: int
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"the text tower's width {width} is not divisible by heads={heads}")
         self.width, self.positions, self.dim = width, positions, dim
         self.name: str | None = None  # what ``load_text`` knows it by
-        self.token_embedding = nn.Embedding(rows, width)
-        self.positional_embedding = nn.Parameter(torch.empty(positions, width))
+        known = torch.as_tensor(vocabulary).long()
+        if not bool((known.diff() > 0).all()):
+            raise ValueError("the vocabulary must list the token ids of its rows in rising order")
+        self.register_buffer("vocabulary", known, persistent=False)
+        self.token_embedding = nn.Embedding(len(known), width)
+        self.positional_embedding = nn.Parameter(torch.empty(positions, width).normal_(std=0.01))
         blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
         self.transformer = nn.ModuleDict({"resblocks": blocks})
         self.ln_final = nn.LayerNorm(width)
-        self.text_projection = nn.Parameter(torch.empty(width, dim))
-        known = torch.as_tensor(range(rows) if vocabulary is None else vocabulary).long()
-        if len(known) != rows or not bool((known.diff() > 0).all()):
-            must = f"the vocabulary must list the {rows} token ids of the embedding rows"
-            raise ValueError(f"{must} in rising order, got {len(known)} ids")
-        self.register_buffer("vocabulary", known, persistent=False)
+        self.text_projection = nn.Parameter(torch.empty(width, dim).normal_(std=width**-0.5))
         self.requires_grad_(False)
         super().train(False)
 
@@ -168,9 +157,8 @@ class TextTower(nn.Module):
                 heads=heads,
                 layers=len({k.split(".")[2] for k in own if k.startswith("transformer.resblocks")}),
                 positions=len(own["positional_embedding"]),
-                rows=len(own["token_embedding.weight"]),
                 dim=own["text_projection"].shape[1],
-                vocabulary=own.get("vocabulary"),
+                vocabulary=own.get("vocabulary", range(len(own["token_embedding.weight"]))),
             )
             tower.load_state_dict({key: own[key].float() for key in tower.state_dict()})
         except KeyError as error:
@@ -252,12 +240,16 @@ def load_text(
 
     ``random``: CLIP's architecture with seeded random weights and rows for these words only; it
     warns that it is that. ``dim``: the feature width expected (``random`` takes any). ``weights``
-    and errors as in ``load_encoders``; also ``ValueError`` for another width or an unknown word.
+    (or the file itself) and errors as in ``load_encoders``; also ``ValueError`` for another width
+    or an unknown word.
     """
-    prompts = _word_prompts(words)
+    prompts = WordPrompts(tuple(map(token_ids, words)), START_TOKEN, END_TOKEN)
     if which == "random":
         warnings.warn("the text tower has random weights: class words mean nothing", stacklevel=3)
-        tower = _random_text(prompts, dim or CLIP_DIM)
+        torch.manual_seed(0)
+        used = sorted({START_TOKEN, END_TOKEN, *chain(*prompts.ids)})
+        size = {"width": 512, "heads": CLIP_TEXT_HEADS, "layers": 12, "positions": 77}
+        tower = TextTower(vocabulary=used, dim=dim or CLIP_DIM, **size)
     elif which in _TEXT:
         state = _read_tensors(_weight_file(which, weights), skip=("visual.", "audio."))
         tower = TextTower.from_state_dict(state, **_TEXT[which])
@@ -269,35 +261,6 @@ def load_text(
         raise ValueError(f"{gives}; features and text tower must come from the same encoders")
     tower.name = which
     return tower, prompts
-
-
-@torch.random.fork_rng(devices=[])
-def read_text(path: Path, words: Sequence[str]) -> tuple[TextTower, WordPrompts]:
-    """``load_text`` of a weight file that holds CLIP's text tower and nothing else."""
-    tower = TextTower.from_state_dict(_read_tensors(path), heads=CLIP_TEXT_HEADS)
-    return tower, _word_prompts(words)
-
-
-def _word_prompts(words: Sequence[str]) -> WordPrompts:
-    return WordPrompts(tuple(token_ids(word) for word in words), START_TOKEN, END_TOKEN)
-
-
-def _random_text(prompts: WordPrompts, dim: int) -> TextTower:
-    """CLIP's text architecture, with the spread of CLIP's own initialisation, from a fixed seed."""
-    used = sorted({START_TOKEN, END_TOKEN, *chain(*prompts.ids)})
-    size = {"width": 512, "heads": CLIP_TEXT_HEADS, "layers": 12, "positions": 77}
-    tower = TextTower(**size, rows=len(used), dim=dim, vocabulary=used)
-    width, depth = size["width"], 2 * size["layers"]
-    spread = {"token_embedding": 0.02, "positional": 0.01, "c_fc": (2 * width) ** -0.5}
-    spread |= {"in_proj": width**-0.5, "text_projection": width**-0.5}
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in tower.named_parameters():
-        if parameter.ndim == 1:
-            parameter.data.fill_(float(".ln_" in f".{name}" and name.endswith("weight")))
-        else:
-            std = next((s for k, s in spread.items() if k in name), (depth * width) ** -0.5)
-            parameter.data.normal_(0.0, std, generator=generator)
-    return tower
 
 
 # ---- images and sounds ---------------------------------------------------------------------------
@@ -457,46 +420,36 @@ def load_encoders(
     ``FileNotFoundError`` saying which file to fetch, from where, and where to put it;
     ``ValueError`` for an unknown ``which`` or a damaged file.
     """
+    import open_clip
+
     if which not in _TEXT:
         raise ValueError(f"encoders must be one of soundstage, clip, got {which!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        image, audio, state = (_clip_towers if which == "clip" else _soundstage_towers)(weights)
-        towers = {"image": image, "audio": audio}
-        towers["text"] = TextTower.from_state_dict(state, **_TEXT[which])
+        known: Any = range(END_TOKEN + 1)
+        if which == "clip":  # without create_model's warning that no weights were loaded
+            clip, audio = open_clip.CLIP(**open_clip.get_model_config(CLIP_MODEL)), _Wav2ClipTower()
+            sound = audio.extractor
+            parts = {"clip": {"visual.": clip.visual}}  # a file's parts by their prefix
+            parts["wav2clip"] = {
+                "audio_encoder.": sound.encoder,
+                "audio_transform.": sound.transform,
+            }
+        else:
+            known = sorted({START_TOKEN, END_TOKEN, *chain(*CLASS_TOKENS.values())})
+            clip, audio = soundstage_clip(len(known)), AudioTower()
+            parts = {"soundstage": {"visual.": clip.visual, "audio.": audio}}
+        words = clip.state_dict() | {"vocabulary": torch.tensor(known)}
+        state = {_TEXT[which]["prefix"] + key: value for key, value in words.items()}
+        if weights != "random":
+            state, paths = {}, {name: _weight_file(name, weights) for name in parts}
+            for name, path in paths.items():
+                state |= (held := _read_tensors(path))
+                for prefix, part in parts[name].items():
+                    _fill(part, held, prefix, path)
+        text = TextTower.from_state_dict(state, **_TEXT[which])
+    towers = {"image": clip.visual, "audio": audio, "text": text}
     return Encoders(name=which, device=torch.device(device), **towers, **_USE[which])
-
-
-_Towers = tuple[nn.Module, nn.Module, Mapping[str, Tensor]]  # image, audio, weights of the text
-
-
-def _clip_towers(weights: str | Path) -> _Towers:
-    import open_clip
-
-    # without create_model's warning that no weights were loaded: they are read below, or random
-    clip = open_clip.CLIP(**open_clip.get_model_config(CLIP_MODEL))
-    audio = _Wav2ClipTower()
-    if weights != "random":
-        path, sound_path = (_weight_file(name, weights) for name in ("clip", "wav2clip"))
-        _fill(clip, _read_tensors(path), "", path)
-        sound = _read_tensors(sound_path)
-        _fill(audio.extractor.encoder, sound, "audio_encoder.", sound_path)
-        _fill(audio.extractor.transform, sound, "audio_transform.", sound_path)
-    return clip.visual, audio, clip.state_dict()
-
-
-def _soundstage_towers(weights: str | Path) -> _Towers:
-    if weights == "random":
-        words = torch.tensor(sorted({START_TOKEN, END_TOKEN, *chain(*CLASS_TOKENS.values())}))
-        clip, audio = soundstage_clip(len(words)), AudioTower()
-        state = {f"text.{key}": value for key, value in clip.state_dict().items()}
-        return clip.visual, audio, state | {"text.vocabulary": words}
-    path = _weight_file("soundstage", weights)
-    state = _read_tensors(path)
-    image, audio = soundstage_clip(len(state["text.vocabulary"])).visual, AudioTower()
-    _fill(image, state, "visual.", path)
-    _fill(audio, state, "audio.", path)
-    return image, audio, state
 
 
 def soundstage_clip(rows: int) -> nn.Module:
@@ -537,6 +490,7 @@ def _weight_file(which: str, weights: str | Path) -> Path:
             torch.hub.download_url_to_file(url, str(path))  # whole, or not at all
         except OSError as error:
             why = f" and could not be downloaded ({getattr(error, 'reason', error)})"
+    path = Path(weights) if Path(weights).is_file() else path
     if not path.is_file():
         raise FileNotFoundError(f"{what} are not at {path}{why}; {remedy.format(url, path)}")
     return path

@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from avadclip_lite.config import ClassSet, Config, find_device
 from avadclip_lite.dataset import Batch, FeatureStore, TrainingSet, holdout_split
-from avadclip_lite.encoders import TextTower, WordPrompts, load_text, read_text
+from avadclip_lite.encoders import TextTower, WordPrompts, load_text
 from avadclip_lite.evaluate import average_precision, evaluate, predict
 from avadclip_lite.losses import topk_mean
 from avadclip_lite.model import Detector, build, registered
@@ -414,7 +414,7 @@ def load_run(
         if text is None and name is not None:
             text, prompts = load_text(name, classes.words, dim=settings.model.dim)
         elif text is None and own.is_file():
-            text, prompts = read_text(own, classes.words)
+            text, prompts = load_text("clip", classes.words, weights=own)
         elif text is None:
             raise ValueError(f"{folder} was trained with a text tower of its own: pass text=")
         if prompts is None or text_digest(text, prompts) != known["text"]["digest"]:
