@@ -19,7 +19,6 @@ Shape letters: R rows, T snippets of a row, D feature width, C classes, N frames
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -115,6 +115,7 @@ class Row(NamedTuple):
     stride: int  # frames a snippet
     has_audio: bool
     source: str  # the file that the features came from
+    track: int  # equal for rows that share one audio track (crops), -1 without audio
 
 
 class FeatureStore:
@@ -132,24 +133,33 @@ class FeatureStore:
         kind = {k: v if k == "name" else tuple(v) for k, v in meta["classes"].items()}
         self.classes = ClassSet(**kind)
         self.flag_names: tuple[str, ...] = tuple(meta["flags"])
-        self._columns = columns = _read_manifest(path / MANIFEST)
+        types = dict.fromkeys(TEXT_COLUMNS, str) | dict.fromkeys(NUMBER_COLUMNS, np.int64)
+        table = pd.read_csv(path / MANIFEST, dtype=types, na_filter=False)
+        table["has_audio"], table["track"] = table.audio_start >= 0, table.audio_start
+        self._columns = columns = {name: table[name].to_numpy() for name in table}
         self.snippets, self.frames = columns["snippets"], columns["frames"]
-        self.has_audio = columns["has_audio"] = columns["audio_start"] >= 0
-        listed = (np.asarray(columns[name], object) for name in Row._fields)
-        self.videos = [Row(*row) for row in zip(*listed, strict=True)]
-        self.video_ids, numbers = _numbered(columns["name"])
-        self.film_ids, _ = _numbered([film_of(name) for name in columns["name"]])
+        self.has_audio = columns["has_audio"]
+        rows = table[list(Row._fields)].itertuples(index=False, name=None)
+        self.videos = [Row(*row) for row in rows]
+        self.video_ids, names = pd.factorize(table.name)
+        self.film_ids, _ = pd.factorize(table.name.map(film_of))
         video, audio, flags = meta["video_snippets"], meta["audio_snippets"], len(self.flag_names)
         self._video = _map_array(path / "video.npy", (video, self.dim))
         self._audio = _map_array(path / "audio.npy", (audio, self.dim)) if audio else None
         self._flags = _map_array(path / "flags.npy", (video, flags)) if flags else None
-        self._check(meta)
-        events: list[list[Segment]] = [[] for _ in numbers]  # by video
-        with open(path / ANNOTATIONS, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                event = (row["code"] or None, int(row["start"]), int(row["end"]))
-                events[numbers[row["name"]]].append(event)
-        self._truth, self._events = [list(map(f, events)) for f in (truth_events, class_events)]
+        fits = (self.snippets >= 1) & (self.frames == self.snippets * self.stride)
+        for kind, most in (("video", video), ("audio", audio)):
+            start, count = columns[f"{kind}_start"], columns[f"{kind}_rows"]
+            inside = (self.snippets <= count) & (start >= 0) & (start + count <= most)
+            fits &= inside | ((kind == "audio") & ~self.has_audio)
+        if len(self) != meta["rows"] or not fits.all():
+            raise _damaged(f"{path / MANIFEST} and {META} beside it contradict each other")
+        events: dict[str, list[Segment]] = {name: [] for name in names}
+        listed = pd.read_csv(path / ANNOTATIONS, dtype={"name": str, "code": str}, na_filter=False)
+        for name, code, start, end in listed.itertuples(index=False, name=None):
+            events[name].append((code or None, start, end))
+        both = (truth_events, class_events)
+        self._truth, self._events = [list(map(form, events.values())) for form in both]
 
     @classmethod
     def open(cls, path: str | Path) -> FeatureStore:
@@ -182,22 +192,6 @@ class FeatureStore:
 
     def __len__(self) -> int:
         return len(self.videos)
-
-    def __repr__(self) -> str:
-        return (
-            f"FeatureStore({str(self.path)!r}: {len(self)} rows of {self.classes.name}, "
-            f"D={self.dim}, stride {self.stride}, {self.encoder})"
-        )
-
-    def _check(self, meta: Mapping[str, Any]) -> None:
-        c = self._columns
-        fits = (self.snippets >= 1) & (self.snippets <= c["video_rows"]) & (c["video_start"] >= 0)
-        fits &= (self.snippets <= c["audio_rows"]) | ~self.has_audio
-        fits &= (self.frames == self.snippets * self.stride) & (c["stride"] == self.stride)
-        for kind in ("video", "audio"):
-            fits &= c[f"{kind}_start"] + c[f"{kind}_rows"] <= meta[f"{kind}_snippets"]
-        if len(self) != meta["rows"] or not fits.all():
-            raise _damaged(f"{self.path / MANIFEST} and {META} beside it contradict each other")
 
     def indices(self, split: str) -> Array:
         """Row numbers of a split, in the manifest's order; ``StoreError`` if it has none."""
@@ -235,10 +229,6 @@ class FeatureStore:
         if AUDIO_PRESENT in self.flag_names:
             mask &= self._flags[own, self.flag_names.index(AUDIO_PRESENT)].astype(bool)
         return mask
-
-    def audio_key(self, i: int) -> int:
-        """A number that rows of one audio track (crops) have in common, -1 without audio."""
-        return int(self._columns["audio_start"][i])
 
     def flags(self, i: int) -> dict[str, Array]:
         """Per-snippet truth of row i, ``{name: (T,) bool}``; empty for stores without flags."""
@@ -281,24 +271,6 @@ def film_of(name: str) -> str:
     """The film that a clip was cut from: XD-Violence names its clips ``FILM__#FROM_TO_label_...``;
     any other name is a film of its own."""
     return name.partition("__#")[0]
-
-
-def _numbered(names: Sequence[str]) -> tuple[Array, dict[str, int]]:
-    """Equal numbers for equal names, in the order of their first appearance."""
-    numbers = {name: k for k, name in enumerate(dict.fromkeys(names))}
-    return np.array([numbers[name] for name in names], dtype=np.int64), numbers
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    """``manifest.csv`` column by column: lists of text and int64 arrays, (R,) each."""
-    with open(path, newline="", encoding="utf-8") as file:
-        header, *lines = csv.reader(file)
-    columns = dict(zip(header, zip(*lines, strict=True), strict=True))
-    missing = [name for name in TEXT_COLUMNS + NUMBER_COLUMNS if name not in columns]
-    if missing:
-        raise _damaged(f"{path} lacks the columns {', '.join(missing)}")
-    numbers = {name: np.array(columns[name], dtype=np.int64) for name in NUMBER_COLUMNS}
-    return {name: columns[name] for name in TEXT_COLUMNS} | numbers
 
 
 def _map_array(path: Path, shape: tuple[int, int]) -> Array:
@@ -424,7 +396,7 @@ class TrainingSet:
             spans[1, k] = min(len(video), most)
             if audio is not None:
                 spans[3, k] = min(len(audio), most)
-                tracks.setdefault((store.audio_key(i), len(audio)), []).append(k)
+                tracks.setdefault((store.videos[i].track, len(audio)), []).append(k)
         spans[0, 1:] = np.cumsum(spans[1, :-1])
         used = 0
         for sharing in tracks.values():
