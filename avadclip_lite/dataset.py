@@ -10,10 +10,6 @@ Whatever the data was, it becomes this folder, and nothing after it knows where 
     audio.npy        (Q, D) the same for sound, stored once a video and shared by its crops
     flags.npy        (P, F) optional per-snippet truth, such as "audible" in Soundstage
 
-    store = FeatureStore.open("data/soundstage")
-    rows = store.indices("train")
-    batch = TrainingSet(store, rows, settings).batch(torch.arange(8))
-
 Shape letters: R rows, T snippets of a row, D feature width, C classes, N frames (stride x T).
 """
 
@@ -120,12 +116,10 @@ class Row(NamedTuple):
 
 class FeatureStore:
     """Read access to a finished store; opening maps the arrays and reads the manifest only.
-
     Attributes: ``path``, ``classes``, ``dim`` (D), ``stride``, ``encoder``, ``videos`` (a list of
     ``Row``), ``snippets`` (R,), ``frames`` (R,), ``has_audio`` (R,), ``video_ids`` (R,) with equal
     numbers for crops of one video, ``film_ids`` (R,), ``flag_names``, and ``digest``, which changes
-    with any feature, label or annotation.
-    """
+    with any feature, label or annotation."""
 
     def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
         self.path, self.dim, self.stride = path, int(meta["dim"]), int(meta["stride"])
@@ -169,15 +163,11 @@ class FeatureStore:
         half = path if path.name.endswith(PARTIAL) else path.with_name(path.name + PARTIAL)
         if not (path / META).is_file():
             if half.is_dir():
-                raise StoreError(
-                    f"feature store {path} is half-written: run what was writing it again, and it "
-                    f"goes on where it stopped, or delete {half} to start over"
-                )
+                how = "run what was writing it again, and it goes on where it stopped"
+                raise StoreError(f"feature store {path} is half-written: {how}, or delete {half}")
             if not path.exists():
-                raise FileNotFoundError(
-                    f"there is no feature store at {path}; make one with "
-                    f"'python -m avadclip_lite import', or check the path"
-                )
+                how = "make one with 'python -m avadclip_lite import', or check the path"
+                raise FileNotFoundError(f"there is no feature store at {path}; {how}")
             raise StoreError(f"{path} is not a feature store: it has no {META}")
         try:
             meta = json.loads((path / META).read_text(encoding="utf-8"))
@@ -195,11 +185,11 @@ class FeatureStore:
 
     def indices(self, split: str) -> Array:
         """Row numbers of a split, in the manifest's order; ``StoreError`` if it has none."""
-        splits = self._columns["split"]
-        if split not in splits:
-            known = ", ".join(sorted(set(splits)))
+        rows = np.flatnonzero(self._columns["split"] == split)
+        if not len(rows):
+            known = ", ".join(sorted(set(self._columns["split"])))
             raise StoreError(f"{self.path} has no split {split!r}; it has {known}")
-        return np.flatnonzero(np.array(splits) == split)
+        return rows
 
     def video(self, i: int) -> Array:
         """(T, D) view of row i's video features, cut to the length shared with its audio."""
@@ -240,9 +230,8 @@ class FeatureStore:
     def labels(self, indices: Indices) -> Array:
         """(n, C) float32 multi-hot weak labels; column 0 is 1 for normal videos only."""
         hot = np.zeros((len(indices), len(self.classes)), np.float32)
-        codes = {label: parse_codes(label, self.classes) for label in set(self._columns["label"])}
         for row, i in zip(hot, indices, strict=True):
-            row[[self.classes.index(code) for code in codes[self._columns["label"][i]]]] = 1
+            row[list(map(self.classes.index, parse_codes(self.videos[i].label, self.classes)))] = 1
         return hot
 
     def segments(self, i: int, frames: int | None = None) -> list[Segment]:
@@ -289,11 +278,9 @@ def _map_array(path: Path, shape: tuple[int, int]) -> Array:
 
 
 def resample(features: Array, max_snippets: int = MAX_SNIPPETS, keep: Array | None = None) -> Array:
-    """(T, D) -> (S, D) float32 with S = min(T, max_snippets).
-
-    A longer video becomes the means over bins of truncated ``linspace(0, T, max_snippets + 1)``, as
-    in the release. ``keep`` (T,) bool: only these enter a mean, and a bin without any is zero.
-    """
+    """(T, D) -> (S, D) float32 with S = min(T, max_snippets). A longer video becomes the means over
+    bins of truncated ``linspace(0, T, max_snippets + 1)``, as in the release. ``keep`` (T,) bool:
+    only these enter a mean, and a bin without any is zero."""
     features = np.asarray(features)
     if keep is not None and not keep.all():
         share = resample(keep[:, None], max_snippets)  # of each bin
@@ -353,11 +340,6 @@ class Output:
         """a = sigmoid of the anomaly logits, (B, T)."""
         return torch.sigmoid(self.anomaly_logits)
 
-    @property
-    def class_probabilities(self) -> Tensor | None:
-        """Softmax over classes of the alignment map, (B, T, C)."""
-        return None if self.alignment_logits is None else self.alignment_logits.softmax(dim=-1)
-
 
 class TrainingSet:
     """Training bags in memory, resampled once; a batch is indexing and nothing else.
@@ -374,9 +356,8 @@ class TrainingSet:
     def __init__(self, store: FeatureStore, rows: Indices, settings: Config) -> None:
         rows = np.asarray(rows, dtype=np.int64)
         if settings.data.crops == "first":
-            # sorted by crop (stable), the first of each video is its lowest crop
             order = np.argsort([store.videos[i].crop for i in rows], kind="stable")
-            _, first = np.unique(store.video_ids[rows[order]], return_index=True)
+            first = np.unique(store.video_ids[rows[order]], return_index=True)[1]
             rows = rows[np.sort(order[first])]
         if not len(rows):
             raise StoreError(f"no training rows were chosen from {store.path}")
@@ -384,37 +365,30 @@ class TrainingSet:
         self.max_snippets = settings.model.max_snippets
         self.length_aware = settings.data.length_aware
         self.labels = torch.from_numpy(store.labels(rows))  # (R, C)
-        separate = settings.data.resample == "separate"
-        self._pack(
-            store, [store.uncut(i) if separate else (store.video(i), store.audio(i)) for i in rows]
-        )
-
-    def _pack(self, store: FeatureStore, bags: list[tuple[Array, Array | None]]) -> None:
-        most, tracks = self.max_snippets, {}  # a track at a length (crops may cut it): its bags
+        separate, most = settings.data.resample == "separate", self.max_snippets
+        bags = [store.uncut(i) if separate else (store.video(i), store.audio(i)) for i in rows]
         spans = np.zeros((4, len(bags)), np.int64)  # video start, length, audio start, length
-        for k, (i, (video, audio)) in enumerate(zip(self.rows, bags, strict=True)):
-            spans[1, k] = min(len(video), most)
-            if audio is not None:
-                spans[3, k] = min(len(audio), most)
-                tracks.setdefault((store.videos[i].track, len(audio)), []).append(k)
+        spans[1] = [min(len(video), most) for video, _ in bags]
         spans[0, 1:] = np.cumsum(spans[1, :-1])
+        tracks: dict[tuple[int, int], int] = {}  # by track and length (crops may cut it): its bag
         used = 0
-        for sharing in tracks.values():
-            spans[2, sharing] = used
-            used += spans[3, sharing[0]]
+        for k, (i, (_, audio)) in enumerate(zip(rows, bags, strict=True)):
+            if audio is not None:
+                first = tracks.setdefault((store.videos[i].track, len(audio)), k)
+                spans[2:, k] = (used, min(len(audio), most)) if first == k else spans[2:, first]
+                used += int(spans[3, k]) if first == k else 0
         self._video = torch.zeros(int(spans[1].sum()) + 1, store.dim)
-        self._audio = torch.zeros(int(used) + 1, store.dim)
-        self._sounds = torch.zeros(int(used) + 1, dtype=torch.bool)  # this snippet has sound
-        for (v, tv, _, _), (video, _) in zip(spans.T, bags, strict=True):
-            self._video[v : v + tv] = torch.from_numpy(resample(video, most))
-        for k, *_ in tracks.values():
-            _, _, a, ta = spans[:, k]
-            audio = bags[k][1]
+        self._audio = torch.zeros(used + 1, store.dim)
+        self._sounds = torch.zeros(used + 1, dtype=torch.bool)  # this snippet has sound
+        for (start, count), (video, _) in zip(spans[:2].T, bags, strict=True):
+            self._video[start : start + count] = torch.from_numpy(resample(video, most))
+        for k in tracks.values():
+            own, audio = slice(spans[2, k], spans[2:, k].sum()), bags[k][1]
             keep = np.ones(len(audio), bool)
-            mask = store.audio_mask(self.rows[k])[: len(audio)]
+            mask = store.audio_mask(rows[k])[: len(audio)]
             keep[: len(mask)] = mask
-            self._audio[a : a + ta] = torch.from_numpy(resample(audio, most, keep))
-            self._sounds[a : a + ta] = torch.from_numpy(resample(keep[:, None], most)[:, 0] > 0)
+            self._audio[own] = torch.from_numpy(resample(audio, most, keep))
+            self._sounds[own] = torch.from_numpy(resample(keep[:, None], most)[:, 0] > 0)
         self._spans = torch.from_numpy(spans)
         self.lengths = self._host_lengths = self._spans[1]
 
@@ -477,13 +451,10 @@ def holdout_split(
     store: FeatureStore, rows: Indices, share: float, seed: int
 ) -> tuple[Array, Array]:
     """(kept, held out): a seeded share of the *films* set aside, so that no clip of a film that is
-    trained on is judged, nor another crop of its video.
-
-    Stratified by weak label: films are sorted by the labels of their clips, shuffled within equal
-    ones, and picked at equal steps, so that every label is held out nearly in proportion. Films of
-    normal clips alone and others are picked apart, each at least once where there are two or more.
-    Row order is kept.
-    """
+    trained on is judged, nor another crop of its video. Stratified by weak label: films are sorted
+    by the labels of their clips, shuffled within equal ones, and picked at equal steps, so that
+    every label is held out nearly in proportion. Films of normal clips alone and others are picked
+    apart, each at least once where there are two or more. Row order is kept."""
     rows = np.asarray(rows, dtype=np.int64)
     if not 0 <= share < 1:
         raise ValueError(f"share must be at least 0 and below 1, got {share!r}")

@@ -32,7 +32,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from avadclip_lite.config import CLIP_DIM, SAMPLE_RATE, soundstage_path
@@ -179,9 +180,8 @@ class TextTower(nn.Module):
         ids = torch.as_tensor(ids, dtype=torch.int64, device=self.vocabulary.device).contiguous()
         known = self.knows(ids)
         if not bool(known.all()):
-            lack = f"{len(self.vocabulary)} tokens and no row for token id {int(ids[~known][0])}"
-            remedy = "use words of its captions, or CLIP's own tower"
-            raise ValueError(f"this text tower has {lack}; {remedy}")
+            lack = f"no row for token id {int(ids[~known][0])}"
+            raise ValueError(f"this text tower has {lack}; use words of its captions")
         return self.token_embedding(torch.searchsorted(self.vocabulary, ids))
 
     def forward(self, embeddings: Tensor, end: Tensor) -> Tensor:
@@ -189,9 +189,8 @@ class TextTower(nn.Module):
         normalised. L may be short: attention is causal, nothing behind an end mark counts."""
         length, most = embeddings.shape[1], self.positions
         if length > most:
-            raise ValueError(
-                f"a prompt of {length} positions is longer than the text tower's {most}"
-            )
+            what = f"a prompt of {length} positions"
+            raise ValueError(f"{what} is longer than the text tower's {most}")
         x = embeddings + self.positional_embedding[:length]
         for block in self.transformer["resblocks"]:
             x = block(x)
@@ -221,10 +220,8 @@ def _check_words(tower: TextTower, texts: Sequence[str]) -> None:
 
     for text in filter(unknown, texts):
         word = next(filter(unknown, text.split()), text)
-        raise ValueError(
-            f"the tiny text tower has never read {word!r} (in {text!r}): it knows only the "
-            f"{len(tower.vocabulary)} tokens of its captions; use their words, or CLIP's text tower"
-        )
+        what = f"the tiny text tower has never read {word!r} (in {text!r})"
+        raise ValueError(f"{what}; use words of its captions, or CLIP's text tower")
 
 
 @torch.random.fork_rng(devices=[])  # building a module draws weights, loaded or not
@@ -235,14 +232,11 @@ def load_text(
     dim: int | None = None,
     weights: str | Path = "auto",
 ) -> tuple[TextTower, WordPrompts]:
-    """The frozen text tower and the token ids of the class words. Needs no open_clip as long as
-    the words are the seven of XD-Violence.
-
-    ``random``: CLIP's architecture with seeded random weights and rows for these words only; it
-    warns that it is that. ``dim``: the feature width expected (``random`` takes any). ``weights``
-    (or the file itself) and errors as in ``load_encoders``; also ``ValueError`` for another width
-    or an unknown word.
-    """
+    """The frozen text tower and the token ids of the class words. Needs no open_clip as long as the
+    words are the seven of XD-Violence. ``random``: CLIP's architecture with seeded random weights
+    and rows for these words only; it warns that it is that. ``dim``: the feature width expected
+    (``random`` takes any). ``weights`` (or the file itself) and errors as in ``load_encoders``;
+    also ``ValueError`` for another width or an unknown word."""
     prompts = WordPrompts(tuple(map(token_ids, words)), START_TOKEN, END_TOKEN)
     if which == "random":
         warnings.warn("the text tower has random weights: class words mean nothing", stacklevel=3)
@@ -251,7 +245,7 @@ def load_text(
         size = {"width": 512, "heads": CLIP_TEXT_HEADS, "layers": 12, "positions": 77}
         tower = TextTower(vocabulary=used, dim=dim or CLIP_DIM, **size)
     elif which in _TEXT:
-        state = _read_tensors(_weight_file(which, weights), skip=("visual.", "audio."))
+        state = _read_tensors(_weight_file(which, weights))
         tower = TextTower.from_state_dict(state, **_TEXT[which])
         _check_words(tower, words)
     else:
@@ -267,11 +261,9 @@ def load_text(
 
 
 def clip_pixels(frames: np.ndarray | Tensor, size: int) -> Tensor:
-    """CLIP's own preprocessing: frames uint8 (n, H, W, 3) of any size -> float32 (n, 3, S, S).
-
-    The shorter side is resized to S (bicubic), the centre cut out, the pixels standardised. Frames
-    of S x S are only standardised. Raises ``ValueError`` for another type or shape.
-    """
+    """CLIP's own preprocessing: frames uint8 (n, H, W, 3) of any size -> float32 (n, 3, S, S). The
+    shorter side is resized to S (bicubic), the centre cut out, the pixels standardised. Frames of S
+    x S are only standardised. Raises ``ValueError`` for another type or shape."""
     from open_clip import image_transform
     from PIL import Image
 
@@ -285,10 +277,8 @@ def clip_pixels(frames: np.ndarray | Tensor, size: int) -> Tensor:
 
 class _Wav2ClipTower(nn.Module):
     """Wav2CLIP's audio encoder and projection head, put together without the package's unsafe load.
-
     The package normalises spectrograms by the statistics of the whole batch, so that a snippet's
-    feature depends on its neighbours in the call; here each is normalised by its own.
-    """
+    feature depends on its neighbours in the call; here each is normalised by its own."""
 
     def __init__(self) -> None:
         from wav2clip.model.encoder import MLPLayers, ResNetExtractor
@@ -323,13 +313,11 @@ class AudioTower(nn.Module):
         self.register_buffer("window", torch.hann_window(self.N_FFT), persistent=False)
         self.register_buffer("mel_mean", torch.zeros(self.BANDS))
         self.register_buffer("mel_std", torch.ones(self.BANDS))
-        sizes = (1, width, 2 * width, 3 * width, 4 * width)
-        layers: list[nn.Module] = []
-        for inside, outside in pairwise(sizes):
+        self.cnn = nn.Sequential()
+        for inside, outside in pairwise((1, width, 2 * width, 3 * width, 4 * width)):
             convolution = nn.Conv2d(inside, outside, 3, stride=2, padding=1, bias=False)
-            layers += [convolution, nn.BatchNorm2d(outside), nn.ReLU()]
-        self.cnn = nn.Sequential(*layers)
-        self.head = nn.Linear(2 * sizes[-1], dim)
+            self.cnn.extend([convolution, nn.BatchNorm2d(outside), nn.ReLU()])
+        self.head = nn.Linear(8 * width, dim)
 
     def forward(self, waves: Tensor) -> Tensor:
         """(n, samples) at 16 kHz -> (n, D), not normalised."""
@@ -412,29 +400,23 @@ def load_encoders(
     weights: str | Path = "auto",
     device: str | torch.device = "cpu",
 ) -> Encoders:
-    """Frozen image, audio and text encoders of one space.
-
-    ``weights``: ``"auto"`` (soundstage: the shipped file; clip: the two files of
-    ``weights_folder()``, downloaded into it if they are not there), ``"random"`` (seeded random
-    weights, for shapes and plumbing), or the folder that holds the files. Raises
-    ``FileNotFoundError`` saying which file to fetch, from where, and where to put it;
-    ``ValueError`` for an unknown ``which`` or a damaged file.
-    """
+    """Frozen image, audio and text encoders of one space. ``weights``: ``"auto"`` (soundstage: the
+    shipped file; clip: the two files of ``weights_folder()``, downloaded into it if they are not
+    there), ``"random"`` (seeded random weights, for shapes and plumbing), or the folder that holds
+    the files. Raises ``FileNotFoundError`` saying which file to fetch, from where, and where to put
+    it; ``ValueError`` for an unknown ``which`` or a damaged file."""
     import open_clip
 
     if which not in _TEXT:
         raise ValueError(f"encoders must be one of soundstage, clip, got {which!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        known: Any = range(END_TOKEN + 1)
         if which == "clip":  # without create_model's warning that no weights were loaded
             clip, audio = open_clip.CLIP(**open_clip.get_model_config(CLIP_MODEL)), _Wav2ClipTower()
-            sound = audio.extractor
-            parts = {"clip": {"visual.": clip.visual}}  # a file's parts by their prefix
-            parts["wav2clip"] = {
-                "audio_encoder.": sound.encoder,
-                "audio_transform.": sound.transform,
-            }
+            sound = {"encoder": audio.extractor.encoder, "transform": audio.extractor.transform}
+            parts = {"clip": {"visual.": clip.visual}}  # by file, and by prefix in it
+            parts["wav2clip"] = {f"audio_{name}.": part for name, part in sound.items()}
+            known: Any = range(END_TOKEN + 1)
         else:
             known = sorted({START_TOKEN, END_TOKEN, *chain(*CLASS_TOKENS.values())})
             clip, audio = soundstage_clip(len(known)), AudioTower()
@@ -474,8 +456,7 @@ _FILES = {  # name, what it holds, where to fetch it, what to do if it is not th
 
 
 def weights_folder() -> Path:
-    """Where CLIP's and Wav2CLIP's files are kept: ``AVADCLIP_WEIGHTS``, or
-    ``~/.cache/avadclip_lite``."""
+    """Where CLIP's and Wav2CLIP's files are kept; ``AVADCLIP_WEIGHTS`` names another folder."""
     return Path(os.environ.get("AVADCLIP_WEIGHTS") or Path.home() / ".cache" / "avadclip_lite")
 
 
@@ -496,13 +477,12 @@ def _weight_file(which: str, weights: str | Path) -> Path:
     return path
 
 
-def _read_tensors(path: Path, skip: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Named tensors of a safetensors file or a plain state dict, without those whose name starts
-    with what to ``skip``; never an arbitrary pickle. ``ValueError`` naming the file if damaged."""
+def _read_tensors(path: Path) -> Mapping[str, Tensor]:
+    """Named tensors of a safetensors file or a plain state dict, never an arbitrary pickle;
+    ``ValueError`` naming the file if damaged."""
     try:
         if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                return {k: file.get_tensor(k) for k in file.keys() if not k.startswith(skip)}
+            return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
         what = f"{path} is not a readable weight file ({str(error).splitlines()[0]})"

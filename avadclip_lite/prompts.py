@@ -31,16 +31,13 @@ class TextualPrompt(nn.Module):
         self, tower: TextTower, prompts: WordPrompts, before: int = 10, after: int = 10
     ) -> None:
         super().__init__()
-        self.tower = tower
-        self.prompts = prompts
+        self.tower, self.prompts = tower, prompts
         positions, width = tower.positions, tower.width
         ends = [1 + before + len(word) + after for word in prompts.ids]
         used = max(ends) + 1
         if used > positions:
-            raise ValueError(
-                f"a prompt of {used} tokens does not fit the text tower's {positions} positions; "
-                f"use fewer context vectors than {before} + {after}"
-            )
+            what = f"a prompt of {used} tokens does not fit the text tower's {positions} positions"
+            raise ValueError(f"{what}; use fewer context vectors than {before} + {after}")
         ids = torch.full((len(ends), used), prompts.end)  # beyond the end: anything will do
         learned = torch.zeros(len(ends), used, dtype=torch.bool)
         for row, (word, end) in enumerate(zip(prompts.ids, ends, strict=True)):
@@ -68,10 +65,8 @@ class TextualPrompt(nn.Module):
 
 
 def global_vector(features: Tensor, weights: Tensor) -> Tensor:
-    """One unit vector per video, ``x_p = Norm(a^T x_av)`` (equation 4).
-
-    features (B, T, D), weights (B, T) -> (B, D). Rows of zeros have no part in it.
-    """
+    """One unit vector per video, ``x_p = Norm(a^T x_av)`` (equation 4). features (B, T, D),
+    weights (B, T) -> (B, D). Rows of zeros have no part in it."""
     return F.normalize((weights[:, None, :] @ features).squeeze(1), dim=-1)
 
 
@@ -86,17 +81,10 @@ class AudioVisualPrompt(nn.Module):
     """
 
     def __init__(
-        self,
-        dim: int,
-        *,
-        weights: str = "softmax",
-        skip: str = "class",
-        temperature: float = 1.0,
+        self, dim: int, *, weights: str = "softmax", skip: str = "class", temperature: float = 1.0
     ) -> None:
         super().__init__()
-        self.weights = weights
-        self.skip = skip
-        self.temperature = temperature
+        self.weights, self.skip, self.temperature = weights, skip, temperature
         self.ffn = FeedForward(dim)
 
     def similarity(self, x_c: Tensor, x_p: Tensor) -> Tensor:
@@ -115,10 +103,8 @@ class AudioVisualPrompt(nn.Module):
 
 def alignment_map(features: Tensor, embeddings: Tensor, temperature: float = 0.07) -> Tensor:
     """m = cos(x_av, x_cp) / temperature: features (B, T, D), embeddings (B, C, D) -> (B, T, C).
-
-    Always in float32: divided by 0.07, the rounding of a bfloat16 cosine would be a twentieth of
-    a logit.
-    """
+    Always in float32: divided by 0.07, the rounding of a bfloat16 cosine would be a twentieth of a
+    logit."""
     with torch.autocast(features.device.type, enabled=False):
         unit = F.normalize(features.float(), dim=-1)
         return unit @ F.normalize(embeddings.float(), dim=-1).mT / temperature

@@ -433,7 +433,7 @@ def test_zero_shot_is_a_softmax_over_cosines():
     x = 3 * words[None, :3]  # three snippets that are a class word each
     out = model(Batch(video=x, audio=None, lengths=torch.tensor([3])))
     assert torch.allclose(out.alignment_logits[0], words[:3] @ words.T / 0.07, atol=1e-4)
-    normal = out.class_probabilities[..., 0]
+    normal = out.alignment_logits.softmax(-1)[..., 0]
     assert torch.allclose(out.confidence, 1 - normal, atol=1e-5)
 
 

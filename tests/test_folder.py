@@ -240,7 +240,7 @@ def test_bad_arguments(films, tmp_path):
         run(tmp_path / "bare", tmp_path / "store")
     with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
         run(films, tmp_path / "store", jobs=0)
-    with pytest.raises(ValueError, match="backend must be one of loky, dask, ray, got 'spark'"):
+    with pytest.raises(ValueError, match="backend must be one of loky, dask, got 'spark'"):
         run(films, tmp_path / "store", backend="spark")
 
 
@@ -263,12 +263,12 @@ def test_two_processes_write_the_store_that_one_writes(films, tmp_path):
         np.testing.assert_allclose(one.video(i), two.video(i), atol=2e-5)
 
 
-@pytest.mark.parametrize("backend", ["dask", "ray"])
+@pytest.mark.parametrize("backend", ["dask"])
 def test_a_cluster_that_is_not_installed(films, tmp_path, monkeypatch, backend):
     real = importlib.import_module
 
     def missing(name, *args):
-        if name.split(".")[0] in ("distributed", "ray"):
+        if name.split(".")[0] == "distributed":
             raise ImportError(name)
         return real(name, *args)
 
