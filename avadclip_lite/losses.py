@@ -137,13 +137,11 @@ def compute(
     *,
     alpha: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """All losses of a batch by name; "total" is what to minimise.
-
-    output of the detector; labels (B, C) multi-hot; lengths (B,); ``alpha`` (C,) is the detector's
-    learned focal weight, if it has one. Distillation is added when the output carries
-    ``teacher_features`` and ``settings.ukd`` is not "none". Parts, unweighted: classification,
-    cross_entropy, focal, alignment, contrast, ukd.
-    """
+    """All losses of a batch by name; "total" is what to minimise. output of the detector;
+    labels (B, C) multi-hot; lengths (B,); ``alpha`` (C,) is the detector's learned focal weight, if
+    it has one. Distillation is added when the output carries ``teacher_features`` and
+    ``settings.ukd`` is not "none". Parts, unweighted: classification, cross_entropy, focal,
+    alignment, contrast, ukd."""
     divisor = settings.topk_divisor
     anomalous = 1.0 - labels[:, 0]
     parts = {"classification": topk_bce(output.anomaly_logits, anomalous, lengths, divisor)}

@@ -327,9 +327,10 @@ class AVadCLIP(Detector):
         for name in needed:
             x = getattr(batch, name)
             if x is None or x.ndim != 3 or x.shape[-1] != model.dim:
-                got = f"got {None if x is None else tuple(x.shape)}"
-                must = f"they must be (videos, snippets, {model.dim})"
-                raise ValueError(f"this detector needs {name} features, {got}; {must}")
+                got = (
+                    f"this detector needs {name} features, got {x if x is None else tuple(x.shape)}"
+                )
+                raise ValueError(f"{name} must be (videos, snippets, {model.dim}): {got}")
         if model.role != "vision":
             audio = zero_padding(audio, audio_mask)
         if model.role == "audio_visual" and video.shape[:2] != audio.shape[:2]:

@@ -77,13 +77,10 @@ class WindowBlock(nn.Module):
 
 
 class WindowedTransformer(nn.Module):
-    """Learned positions, then Transformer blocks that attend inside windows of W snippets only.
-
-    The windows do not overlap, so attention and feed-forward are both local to a window: T is
-    filled up to a multiple of W, cut into T/W short sequences, and all of them run as one batch.
-
-    Raises ``ValueError`` for more snippets than the position table holds.
-    """
+    """Learned positions, then Transformer blocks that attend inside windows of W snippets only. The
+    windows do not overlap, so attention and feed-forward are both local to a window: T is filled up
+    to a multiple of W, cut into T/W short sequences, and all of them run as one batch. Raises
+    ``ValueError`` for more snippets than the position table holds."""
 
     def __init__(
         self, dim: int, *, heads: int = 1, blocks: int = 2, window: int = 4, max_snippets: int = 256
@@ -159,15 +156,12 @@ class GraphConvolution(nn.Module):
 
 
 class VideoEncoder(nn.Module):
-    """Snippet features in context: windowed Transformer, then two graph branches side by side.
-
-    One branch connects snippets that look alike, the other snippets that are close in time; each
-    is two graph layers of width D/2, and a linear layer joins them to ``x_v``. ``windows`` are
-    options of the Transformer.
-
-    ``padding`` "masked": rows beyond a video's end count as absent everywhere, and come back zero.
-    "leaking": only the similarity graph knows where a video ends, as in the release.
-    """
+    """Snippet features in context: windowed Transformer, then two graph branches side by side. One
+    branch connects snippets that look alike, the other snippets that are close in time; each is two
+    graph layers of width D/2, and a linear layer joins them to ``x_v``. ``windows`` are options of
+    the Transformer. ``padding`` "masked": rows beyond a video's end count as absent everywhere, and
+    come back zero. "leaking": only the similarity graph knows where a video ends, as in the
+    release."""
 
     def __init__(
         self, dim: int, *, threshold: float = 0.7, padding: str = "masked", **windows: int

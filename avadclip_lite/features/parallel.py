@@ -29,12 +29,10 @@ def parallel_map(
     backend: str = "loky",
     address: str | None = None,
 ) -> Iterator[Any]:
-    """``call`` of every task, results in the tasks' order as they become available.
-
-    ``call`` and the tasks travel to other processes, so both must pickle. ``jobs`` counts processes
-    of ``loky``; a cluster has as many workers as it has. Raises ``ValueError`` saying what to
-    install, or that nothing answers at the address.
-    """
+    """``call`` of every task, results in the tasks' order as they become available. ``call`` and
+    the tasks travel to other processes, so both must pickle. ``jobs`` counts processes of ``loky``;
+    a cluster has as many workers as it has. Raises ``ValueError`` saying what to install, or that
+    nothing answers at the address."""
     if backend == "loky" and jobs == 1:
         yield from map(call, tasks)
         return

@@ -118,17 +118,13 @@ class StoreWriter:
         flags: Mapping[str, np.ndarray] | None = None,
         source: str = "",
     ) -> None:
-        """Append one (video, crop).
-
-        ``video (Tv, D)``, ``audio (Ta, D)`` at most one snippet apart, or None for a video
-        without sound; all crops of a video have the same, which is stored once. ``label`` codes
-        ("B2-G-0"), by default those in the name. ``segments`` in frames, end exclusive; those of
-        the first crop serve the others. ``flags`` ``{name: (Tv,) bool}``, in all rows or in none.
-
-        Raises ``StoreError`` naming the video for a wrong width, NaN, zero snippets, lengths more
-        than one apart, an event a stride or more beyond the video, or a contradiction between
-        crops; the row is left out then, and the writer can go on.
-        """
+        """Append one (video, crop). ``video (Tv, D)``, ``audio (Ta, D)`` at most one snippet apart,
+        or None for a video without sound; all crops of a video have the same, which is stored once.
+        ``label`` codes ("B2-G-0"), by default those in the name. ``segments`` in frames, end
+        exclusive; those of the first crop serve the others. ``flags`` ``{name: (Tv,) bool}``, in
+        all rows or in none. Raises ``StoreError`` naming the video for a wrong width, NaN, zero
+        snippets, lengths more than one apart, an event a stride or more beyond the video, or a
+        contradiction between crops; the row is left out then, and the writer can go on."""
         where = f"video {name!r}, crop {crop}" + (f" ({source})" if source else "")
         if (name, crop) in self._rows:
             raise StoreError(f"{where} is already in {self.partial}")
