@@ -16,6 +16,8 @@ import json
 import math
 import os
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,6 +40,7 @@ IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)  # of the temporal mAP
 Form = Literal["paper", "released"]
 Scale = Literal["xd", "soundstage"]
 Role = Literal["audio_visual", "vision", "audio"]
+Precision = Literal["auto", "float32", "tf32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +178,7 @@ class TrainConfig(Section):
     reload_best: bool = False  # the release loads its best weights back after every epoch
     holdout_share: float = _at_least(0.0, 0.1, at_most=0.5)  # of training videos, weak labels only
     max_steps: int = _at_least(0, 0)  # 0: no limit; otherwise stop after so many steps
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Precision = "float32"  # ``arithmetic`` says what each computes
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
 
 
@@ -245,7 +248,8 @@ _SCALE: dict[str, dict[str, Any]] = {
     # few videos, small width: stronger decay than the published 0.01, or the detector learns the
     # 400 labels by heart within ten epochs
     "soundstage": {"weight_decay": 1.0},
-    "xd": {"dim": CLIP_DIM, "batch_size": 96, "learning_rate": 1e-5, "epochs": 10},
+    "xd": {"dim": CLIP_DIM, "batch_size": 96, "learning_rate": 1e-5, "epochs": 10}
+    | {"precision": "auto"},
 }
 _FORM: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -314,6 +318,37 @@ def find_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= (found := torch.cuda.device_count()):
         raise ValueError(f"device={name!r}, but torch finds {found} GPUs here; try 'auto'")
     return device
+
+
+def resolved(settings: Config) -> Config:
+    """Settings as they are trained and recorded: precision "auto" becomes bf16 on a GPU and float32
+    elsewhere. Raises what ``find_device`` does."""
+    if settings.train.precision != "auto":
+        return settings
+    there = find_device(settings.train.device).type == "cuda"
+    return settings.override(precision="bf16" if there else "float32")
+
+
+@contextmanager
+def arithmetic(precision: str, device: str) -> Iterator[torch.autocast]:
+    """How numbers are multiplied while this is open, on a device of that type; it gives the
+    autocast for a forward pass. "float32": in full, products and convolutions alike; "tf32": both
+    in TF32, where there is such a thing; "bf16": the autocast is on, and what it leaves in float32
+    is full. Afterwards torch's switches stand as before. ``ValueError`` for another name."""
+    import torch
+
+    if wrong := _wrong(precision, Precision):
+        raise ValueError(f"precision must be {wrong}, got {precision!r}")
+    half = precision == "bf16" or (precision == "auto" and device == "cuda")
+    switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches:
+            switch.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        yield torch.autocast(device, torch.bfloat16, enabled=half)
+    finally:
+        for switch, was in zip(switches, before, strict=True):
+            switch.fp32_precision = was
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:

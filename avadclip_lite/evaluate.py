@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from avadclip_lite.config import IOU_THRESHOLDS, ClassSet
+from avadclip_lite.config import IOU_THRESHOLDS, ClassSet, arithmetic
 from avadclip_lite.dataset import Batch, FeatureStore, Output, Segment, parse_codes
 from avadclip_lite.model import Detector
 
@@ -272,12 +272,10 @@ def temporal_map(
 
 
 def _proposals(probs: Array, stride: int) -> list[tuple[int, int, int, float]]:
-    """Class, first frame, end frame and score of what is proposed in a video of probs (T, C).
-
-    By class the threshold is max - 0.6 (max - min); each run of at least two frames above it is a
+    """Class, first frame, end frame and score of what is proposed in a video of probs (T, C). By
+    class the threshold is max - 0.6 (max - min); each run of at least two frames above it is a
     proposal, scored with its maximum + 0.7 x the mean of the class's floor(N / 16) highest frames.
-    A video of fewer than 16 frames, or with a mean that is not positive, proposes nothing.
-    """
+    A video of fewer than 16 frames, or with a mean that is not positive, proposes nothing."""
     frames = len(probs) * stride // TOP_DIVISOR
     if not frames:
         return []
@@ -331,14 +329,11 @@ Video = tuple[Array, Array | None, Array | None]
 @torch.no_grad()
 def predict(model: Detector, batch: Batch, precision: str = "float32") -> Output:
     """What a detector says about a batch in eval mode, logits in float32: the one way from features
-    to scores. ``precision`` "bf16" computes under autocast. The mode is the former one
-    afterwards."""
-    if precision not in ("float32", "bf16"):
-        raise ValueError(f"precision must be 'float32' or 'bf16', got {precision!r}")
+    to scores, computed as ``config.arithmetic`` says. The mode is the former one afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.autocast(batch.lengths.device.type, torch.bfloat16, precision == "bf16"):
+        with arithmetic(precision, batch.lengths.device.type) as autocast, autocast:
             output = model(batch)
     finally:
         for module, mode in modes:

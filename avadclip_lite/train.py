@@ -32,7 +32,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from avadclip_lite.config import ClassSet, Config, find_device
+from avadclip_lite.config import ClassSet, Config, arithmetic, find_device, resolved
 from avadclip_lite.dataset import Batch, FeatureStore, TrainingSet, holdout_split
 from avadclip_lite.encoders import TextTower, WordPrompts, load_text
 from avadclip_lite.evaluate import average_precision, evaluate, predict
@@ -92,7 +92,7 @@ def fit(
         holds = f"{store.path} holds features of width {store.dim}"
         says = f"the configuration says dim={settings.model.dim}; set dim={store.dim}"
         raise ValueError(f"{holds}, {says}")
-    device = find_device(settings.train.device)
+    device, settings = find_device(settings.train.device), resolved(settings)
     text, prompts = _text(settings, store, text, prompts)
     folder = None if out is None else Path(out)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -212,12 +212,13 @@ class TrainingRun:
     def one_step(self, batch: Batch) -> dict[str, Tensor]:
         """One update; the losses by name, on the device."""
         train = self.settings.train
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
-            output = self.model(batch)
-        parts = self.model.loss(output, batch)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        parts["total"].backward()
+        with arithmetic(train.precision, self.device.type) as autocast:
+            with autocast:
+                output = self.model(batch)
+            parts = self.model.loss(output, batch)
+            parts["total"].backward()
         if train.grad_clip:
             nn.utils.clip_grad_norm_(self.parameters, train.grad_clip)
         for optimizer in self.optimizers:
@@ -320,13 +321,11 @@ def _resident(bags: TrainingSet, device: torch.device) -> TrainingSet:
 
 
 def video_level(model: Detector, bags: TrainingSet, batch_size: int = 32) -> dict[str, float]:
-    """How well whole bags are judged, by weak labels only, in float32.
-
-    ``holdout_ap``: average precision of a bag's Top-K mean confidence as an answer to "is anything
-    anomalous in it?". ``holdout_map``: mean, over the anomaly classes that occur, of the average
-    precision of its MIL-Align class probabilities. ``holdout_criterion``: their mean; where one is
-    not defined (no normal or no anomalous bag, no classes), the other stands alone.
-    """
+    """How well whole bags are judged, by weak labels only, in float32. ``holdout_ap``: average
+    precision of a bag's Top-K mean confidence as an answer to "is anything anomalous in it?".
+    ``holdout_map``: mean, over the anomaly classes that occur, of the average precision of its
+    MIL-Align class probabilities. ``holdout_criterion``: their mean; where one is not defined (no
+    normal or no anomalous bag, no classes), the other stands alone."""
     device = next(model.parameters()).device
     divisor = model.settings.loss.topk_divisor
     scores, labels = [], []
@@ -410,6 +409,7 @@ def run_identity(
 ) -> dict[str, Any]:
     """What makes a training the same training: settings, data, text tower and teacher, as plain
     JSON. Arguments as in ``fit``."""
+    settings = resolved(settings)
     text, prompts = _text(settings, store, text, prompts)
     return {
         "format": FORMAT,
