@@ -18,6 +18,7 @@ Shape letters: n inputs, P prompts, L token positions, W width of the text tower
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import warnings
@@ -96,8 +97,8 @@ class WordPrompts(NamedTuple):
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """CLIP's cheap GELU, x * sigmoid(1.702 x)."""
-    return x * torch.sigmoid(1.702 * x)
+    """CLIP's cheap GELU, x * sigmoid(1.702 x): a SiLU, which is one operation."""
+    return F.silu(1.702 * x) / 1.702
 
 
 class _Block(nn.Module):
@@ -170,6 +171,15 @@ class TextTower(nn.Module):
     def train(self, mode: bool = True) -> TextTower:
         """Frozen: stays in eval mode whatever is asked."""
         return super().train(False)
+
+    def cast(self, dtype: torch.dtype) -> TextTower:
+        """A copy whose products have weights of that type: what autocast makes of them at every
+        call, as only weights that train are cast once."""
+        copied = copy.deepcopy(self, {id(self.token_embedding): self.token_embedding})
+        for block in copied.transformer["resblocks"]:
+            block.attn.to(dtype), block.mlp.to(dtype)
+        copied.text_projection.data = copied.text_projection.data.to(dtype)
+        return copied
 
     def knows(self, ids: Tensor) -> Tensor:
         """Which CLIP token ids the tower has a row for: bool, the shape of ``ids``."""

@@ -16,16 +16,13 @@ from avadclip_lite.temporal import FeedForward
 
 
 class TextualPrompt(nn.Module):
-    """Learned context vectors around the class word, through the frozen text tower.
-
-    Layout of a prompt: start, ``before`` context vectors, the word's tokens, ``after`` context
-    vectors, end. ``context`` (positions, W) holds one vector per *absolute position* and all
-    classes share it, as in the release: the vector at position p is row p, rows that no prompt
-    reaches stay unused. The tower is causal, so nothing after the end token matters and only the
-    first ``before + longest word + after + 2`` positions are computed.
-
-    Raises ``ValueError`` if a prompt is longer than the tower's position table.
-    """
+    """Learned context vectors around the class word, through the frozen text tower. Layout of a
+    prompt: start, ``before`` context vectors, the word's tokens, ``after`` context vectors, end.
+    ``context`` (positions, W) holds one vector per *absolute position* and all classes share it, as
+    in the release: the vector at position p is row p, rows that no prompt reaches stay unused. The
+    tower is causal, so nothing after the end token matters and only the first
+    ``before + longest word + after + 2`` positions are computed. Raises ``ValueError`` if a prompt
+    is longer than the tower's position table."""
 
     def __init__(
         self, tower: TextTower, prompts: WordPrompts, before: int = 10, after: int = 10
@@ -51,10 +48,16 @@ class TextualPrompt(nn.Module):
         self.register_buffer("ends", torch.tensor(ends), persistent=False)
         context = torch.empty(positions, width).normal_(std=0.01) if before + after else None
         self.context = None if context is None else nn.Parameter(context)
+        self._cast: list[TextTower] = []  # for autocast; in a list: no part of this module's state
 
     def forward(self) -> Tensor:
         """Class embeddings x_c (C, D), not normalised."""
-        return self.tower(self.embed(), self.ends)
+        tower, device = self.tower, self.tokens.device
+        if torch.is_autocast_enabled(device.type):
+            if not self._cast or self._cast[0].text_projection.device != device:
+                self._cast = [tower.cast(torch.get_autocast_dtype(device.type))]
+            tower = self._cast[0]
+        return tower(self.embed(), self.ends)
 
     def embed(self) -> Tensor:
         """What enters the tower: token embeddings with the context put in, (C, L, W)."""
@@ -71,14 +74,11 @@ def global_vector(features: Tensor, weights: Tensor) -> Tensor:
 
 
 class AudioVisualPrompt(nn.Module):
-    """Class embeddings that know the video (equations 5 to 7).
-
-    ``weights`` "softmax": the share each class takes of the video's global vector, a softmax over
-    classes of the cosines between ``x_c`` and ``x_p``. "uniform": every class takes the whole
-    vector; this is what the release computes, where the softmax runs over equal columns.
-    ``skip`` "class" adds ``x_c`` back after the feed-forward network (the paper), "sum" adds
-    ``x_c + x_mp`` (the release).
-    """
+    """Class embeddings that know the video (equations 5 to 7). ``weights`` "softmax": the share
+    each class takes of the video's global vector, a softmax over classes of the cosines between
+    ``x_c`` and ``x_p``. "uniform": every class takes the whole vector; this is what the release
+    computes, where the softmax runs over equal columns. ``skip`` "class" adds ``x_c`` back after
+    the feed-forward network (the paper), "sum" adds ``x_c + x_mp`` (the release)."""
 
     def __init__(
         self, dim: int, *, weights: str = "softmax", skip: str = "class", temperature: float = 1.0
