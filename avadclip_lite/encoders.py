@@ -18,7 +18,6 @@ Shape letters: n inputs, P prompts, L token positions, W width of the text tower
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import warnings
@@ -172,14 +171,15 @@ class TextTower(nn.Module):
         """Frozen: stays in eval mode whatever is asked."""
         return super().train(False)
 
-    def cast(self, dtype: torch.dtype) -> TextTower:
-        """A copy whose products have weights of that type: what autocast makes of them at every
-        call, as only weights that train are cast once."""
-        copied = copy.deepcopy(self, {id(self.token_embedding): self.token_embedding})
-        for block in copied.transformer["resblocks"]:
-            block.attn.to(dtype), block.mlp.to(dtype)
-        copied.text_projection.data = copied.text_projection.data.to(dtype)
-        return copied
+    def cast(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The weights of its products in that type: what autocast makes of them at every call, as
+        only weights that train are cast once."""
+        parts = {name: name.rpartition(".")[0].rpartition(".")[2] for name in self.state_dict()}
+        names = {name for name, part in parts.items() if not part.startswith("ln_")}
+        weights = {
+            k: v for k, v in self.state_dict().items() if k in names and "embedding" not in k
+        }
+        return {name: weight.to(dtype) for name, weight in weights.items()}
 
     def knows(self, ids: Tensor) -> Tensor:
         """Which CLIP token ids the tower has a row for: bool, the shape of ``ids``."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from avadclip_lite.encoders import TextTower, WordPrompts
 from avadclip_lite.temporal import FeedForward
@@ -48,16 +49,16 @@ class TextualPrompt(nn.Module):
         self.register_buffer("ends", torch.tensor(ends), persistent=False)
         context = torch.empty(positions, width).normal_(std=0.01) if before + after else None
         self.context = None if context is None else nn.Parameter(context)
-        self._cast: list[TextTower] = []  # for autocast; in a list: no part of this module's state
+        self._cast: dict[str, Tensor] = {}  # the tower's weights for autocast
 
     def forward(self) -> Tensor:
         """Class embeddings x_c (C, D), not normalised."""
-        tower, device = self.tower, self.tokens.device
-        if torch.is_autocast_enabled(device.type):
-            if not self._cast or self._cast[0].text_projection.device != device:
-                self._cast = [tower.cast(torch.get_autocast_dtype(device.type))]
-            tower = self._cast[0]
-        return tower(self.embed(), self.ends)
+        given, device = (self.embed(), self.ends), self.tokens.device
+        if not torch.is_autocast_enabled(device.type):
+            return self.tower(*given)
+        if not self._cast or self._cast["text_projection"].device != device:
+            self._cast = self.tower.cast(torch.get_autocast_dtype(device.type))
+        return functional_call(self.tower, self._cast, given)
 
     def embed(self) -> Tensor:
         """What enters the tower: token embeddings with the context put in, (C, L, W)."""
