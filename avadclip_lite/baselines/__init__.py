@@ -48,7 +48,7 @@ SYSTEMS: dict[str, System] = {
     "zero_shot": System(2021, _BOTH, "compare snippets with the class words, learn nothing", 1),
     "linear_svm": System(1995, _CAT, "snippets inherit their video's label", 1),
     "one_class_svm": System(2001, _CAT, "whatever is unlike normal snippets is anomalous", 1),
-    "late_fusion": System(2005, "audio-visual", "one small network a sense, scores averaged", 4000),
+    "late_fusion": System(2005, "audio-visual", "one detector a sense, scores averaged"),
     "deepmil": System(
         2018, _CAT, "an anomalous bag's best snippet outranks a normal one's", 20_000, 60, 0.01),
     "hl_net": System(

@@ -69,14 +69,16 @@ class Baseline(Detector):
         return zero_padding(x, mask), mask
 
     def visible(self, mask: Tensor) -> Tensor:
-        """Rows (B, T) that take part: all, where a release lets padding leak into training."""
-        return (
-            torch.ones_like(mask) if self.training and self.options.padding == "leaking" else mask
-        )
+        """Rows (B, T) that take part where a release lets padding leak into training."""
+        return torch.ones_like(mask) if self.training else mask
 
     def output(self, logits: Tensor, mask: Tensor, /, **traces: Tensor) -> Traced:
-        """An output without classes; ``traces`` go to the loss."""
-        return Traced(anomaly_logits=logits, mask=mask, traces=traces)
+        """An output of anomaly logits (B, T), or of class logits (B, T, C), normal first, whose
+        anomaly score is 1 - P(normal); ``traces`` go to the loss."""
+        if logits.ndim == 2:
+            return Traced(anomaly_logits=logits, mask=mask, traces=traces)
+        anomaly = logits[..., 1:].logsumexp(dim=-1) - logits[..., 0]
+        return Traced(anomaly_logits=anomaly, mask=mask, alignment_logits=logits, traces=traces)
 
     def class_words(self, context: Context, *, learned: bool = True) -> TextualPrompt:
         """Class embeddings from a copy of the text tower, with or without learned context."""
@@ -116,10 +118,23 @@ def is_normal(labels: Tensor) -> Tensor:
     return labels[:, 0] > 0
 
 
+def compared(x: Tensor, words: Tensor) -> Tensor:
+    """Class logits (..., C): cosines of x (..., D) with words (C, D), over the temperature 0.07."""
+    return F.normalize(x.float(), dim=-1) @ F.normalize(words.float(), dim=-1).T / 0.07
+
+
 def bag_cross_entropy(logits: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of the mean of each bag's K = n // 16 + 1 largest logits (B, T)."""
     bag = topk_mean(logits.float(), mask.sum(dim=1))
     return F.binary_cross_entropy_with_logits(bag, (~is_normal(labels)).float())
+
+
+def stretched(rows: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Score rows (B, T), each stretched to [0, 1] over its valid snippets."""
+    mask = torch.ones_like(rows, dtype=torch.bool) if mask is None else mask
+    low = rows.masked_fill(~mask, torch.inf).amin(dim=1, keepdim=True)
+    high = rows.masked_fill(~mask, -torch.inf).amax(dim=1, keepdim=True)
+    return (rows - low) / (high - low).clamp_min(1e-8)
 
 
 def cross_entropy(p: Tensor, target: Tensor | float) -> Tensor:
@@ -128,11 +143,10 @@ def cross_entropy(p: Tensor, target: Tensor | float) -> Tensor:
     return -(target * yes + (1 - target) * no).mean()
 
 
-def shared_bins(lengths: Tensor, bins: int, snippets: int, *, matlab: bool = False) -> Tensor:
+def shared_bins(lengths: Tensor, bins: int, snippets: int) -> Tensor:
     """Share (B, J, T) of each row in bin j, the mean from edge floor(j L / J) up to the next, or
-    the one row there: short videos repeat rows. ``matlab``: edges round(j (L - 1) / J)."""
-    step, length = torch.arange(bins + 1, device=lengths.device), lengths[:, None]
-    edges = (2 * step * (length - 1) + bins) // (2 * bins) if matlab else step * length // bins
+    the one row there: short videos repeat rows."""
+    edges = torch.arange(bins + 1, device=lengths.device) * lengths[:, None] // bins
     place, start = torch.arange(snippets, device=lengths.device), edges[:, :-1, None]
     inside = (place >= start) & (place < torch.maximum(edges[:, 1:, None], start + 1))
     return inside / inside.sum(dim=-1, keepdim=True)

@@ -51,10 +51,8 @@ class CoAttention(nn.Module):
 
     def forward(self, v: Tensor, a: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         dependency = self.w1(v) @ self.w2(a).mT  # (B, T of v, T of a)
-        from_a, from_v = (
-            _over(dependency, mask) @ self.w4(a),
-            _over(dependency.mT, mask) @ self.w3(v),
-        )
+        from_a = _over(dependency, mask) @ self.w4(a)
+        from_v = _over(dependency.mT, mask) @ self.w3(v)
         return v + self.alpha_a * from_a, a + self.alpha_v * from_v
 
 
@@ -67,8 +65,6 @@ class FVAI(common.Baseline):
     class Options(common.Options):
         modality: Literal["vision", "audio_visual"] = "audio_visual"
         width: int = 128
-        agreement: float = 1.0  # weight of the mutual term
-        share: float = 0.5  # of the second network in the score
 
     def build(self, dim: int, context: common.Context) -> None:
         width = self.options.width
@@ -96,7 +92,7 @@ class FVAI(common.Baseline):
         product = self.fuse_v(v.mT) * self.fuse_a(a.mT)
         fused = product / torch.sqrt(product.abs() + 1e-4)  # signed root, a finite slope at zero
         master, mutual = self.score(fused.mT).squeeze(-1).sigmoid(), mutual.sigmoid()
-        logits = torch.logit(torch.lerp(master, mutual, self.options.share), eps=1e-7)
+        logits = torch.logit((master + mutual) / 2, eps=1e-7)
         return self.output(logits, mask, master=master, mutual=mutual)
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
@@ -109,5 +105,4 @@ class FVAI(common.Baseline):
         if not self.both:
             return parts | {"total": parts["mutual"]}
         agreement = (traces["master"] - traces["mutual"])[mask].square().mean()
-        total = sum(parts.values()) + self.options.agreement * agreement
-        return parts | {"agreement": agreement, "total": total}
+        return parts | {"agreement": agreement, "total": sum(parts.values()) + agreement}

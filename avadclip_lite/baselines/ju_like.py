@@ -33,7 +33,6 @@ class JuLike(common.Baseline):
         readout: Literal["mil", "mean"] = "mil"
         layers: int = 2
         heads: int = 8
-        temperature: float = 0.07
 
     def build(self, dim: int, context: common.Context) -> None:
         self.max_snippets = self.settings.model.max_snippets
@@ -47,20 +46,8 @@ class JuLike(common.Baseline):
         for block in self.blocks:
             x = block(x, mask)
         clip = zero_padding(x, mask).sum(dim=1) / mask.sum(dim=1, keepdim=True)  # (B, D)
-        logits = self.compare(x, words)  # (B, T, C)
-        return common.Traced(
-            anomaly_logits=logits[..., 1:].logsumexp(dim=-1) - logits[..., 0],
-            mask=mask,
-            alignment_logits=logits,
-            features=x,
-            class_embeddings=words,
-            traces={"clip": self.compare(clip, words)},
-        )
-
-    def compare(self, x: Tensor, words: Tensor) -> Tensor:
-        """Cosines over the temperature: x (..., D), words (C, D) -> (..., C)."""
-        unit = F.normalize(x.float(), dim=-1) @ F.normalize(words.float(), dim=-1).T
-        return unit / self.options.temperature
+        clip = common.compared(clip, words)
+        return self.output(common.compared(x, words), mask, clip=clip, features=x, words=words)
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
         """One part: the cross-entropy of the whole video's classes."""
