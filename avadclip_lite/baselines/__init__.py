@@ -56,7 +56,7 @@ SYSTEMS: dict[str, System] = {
     "rtfm": System(
         2021, _CAT, "the length of the features chooses the snippets", 15_000, 64, 1e-3, 5e-3),
     "fvai": System(
-        2021, _BOTH, "each sense re-weights the other; fusion by multiplication", 7750, 128),
+        2021, "audio-visual", "each sense re-weights the other, then a product", 7750, 128),
     "avvd_style": System(
         2022, _CAT, "classes are named and localised from weak labels", 7750, 128, drop=0.18),
     "macil_sd": System(

@@ -68,10 +68,6 @@ class Baseline(Detector):
             mask = length_mask(lengths, x.shape[1])
         return zero_padding(x, mask), mask
 
-    def visible(self, mask: Tensor) -> Tensor:
-        """Rows (B, T) that take part where a release lets padding leak into training."""
-        return torch.ones_like(mask) if self.training else mask
-
     def output(self, logits: Tensor, mask: Tensor, /, **traces: Tensor) -> Traced:
         """An output of anomaly logits (B, T), or of class logits (B, T, C), normal first, whose
         anomaly score is 1 - P(normal); ``traces`` go to the loss."""
@@ -118,23 +114,10 @@ def is_normal(labels: Tensor) -> Tensor:
     return labels[:, 0] > 0
 
 
-def compared(x: Tensor, words: Tensor) -> Tensor:
-    """Class logits (..., C): cosines of x (..., D) with words (C, D), over the temperature 0.07."""
-    return F.normalize(x.float(), dim=-1) @ F.normalize(words.float(), dim=-1).T / 0.07
-
-
 def bag_cross_entropy(logits: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of the mean of each bag's K = n // 16 + 1 largest logits (B, T)."""
     bag = topk_mean(logits.float(), mask.sum(dim=1))
     return F.binary_cross_entropy_with_logits(bag, (~is_normal(labels)).float())
-
-
-def stretched(rows: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Score rows (B, T), each stretched to [0, 1] over its valid snippets."""
-    mask = torch.ones_like(rows, dtype=torch.bool) if mask is None else mask
-    low = rows.masked_fill(~mask, torch.inf).amin(dim=1, keepdim=True)
-    high = rows.masked_fill(~mask, -torch.inf).amax(dim=1, keepdim=True)
-    return (rows - low) / (high - low).clamp_min(1e-8)
 
 
 def cross_entropy(p: Tensor, target: Tensor | float) -> Tensor:

@@ -30,8 +30,6 @@ def context_pairs(x: Tensor, window: int = 5) -> Tensor:
 class CUPL(common.Baseline):
     """See the module. Training sees bags of 32 means; the output is then (B, 32)."""
 
-    rounds = 3
-
     class Options(common.Options):
         passes: int = 20  # with dropout on, to see which labels are stable
 
@@ -61,7 +59,7 @@ class CUPL(common.Baseline):
         """A new round: label all bags with the present network, then train a fresh refiner."""
         later = self.settings.train.epochs // 2
         first = self.settings.train.epochs - later
-        due = sum(epoch >= first + k * later // self.rounds for k in range(self.rounds))
+        due = sum(epoch >= first + k * later // 3 for k in range(3))
         if due > int(self.round):
             self.relabel(bags)
             self.round.fill_(due)
@@ -78,7 +76,7 @@ class CUPL(common.Baseline):
             draws = [self.logits(x).mean(dim=0).sigmoid() for _ in range(self.options.passes)]
             label, certain = most_certain(torch.stack(draws))
             if not self.round:
-                label = common.stretched(self.eval().logits(x).sigmoid().mean(dim=0))
+                label = stretched(self.eval().logits(x).sigmoid().mean(dim=0))
             normal = common.is_normal(batch.labels)[:, None]
             found.append((label.masked_fill(normal, 0.0), (certain | normal).float()))
         self.labels, self.kept = (torch.cat(part) for part in zip(*found, strict=True))
@@ -104,12 +102,18 @@ class CUPL(common.Baseline):
 
 
 def completeness(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """How alike the heads' score rows (H, B, T) of anomalous videos are (cosine, over pairs), and
-    how unequal their means: without the second, one head can satisfy the first by dying."""
-    norm, level = rows.norm(dim=-1), rows.mean(dim=-1)
-    cosine = torch.einsum("hbt,gbt->hgb", rows, rows) / (norm[:, None] * norm[None] + 1e-6)
-    first, second = torch.triu_indices(len(rows), len(rows), offset=1)
-    return cosine[first, second].mean(), (level - level.mean(dim=0)).abs().mean()
+    """How alike the two heads' score rows (2, B, T) of anomalous videos are (cosine), and how
+    unequal their means: without the second, one head can satisfy the first by dying."""
+    level = rows.mean(dim=-1)
+    return F.cosine_similarity(*rows, dim=-1).mean(), (level[0] - level[1]).abs().mean() / 2
+
+
+def stretched(rows: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Score rows (B, T), each stretched to [0, 1] over its valid snippets."""
+    mask = torch.ones_like(rows, dtype=torch.bool) if mask is None else mask
+    low = rows.masked_fill(~mask, torch.inf).amin(dim=1, keepdim=True)
+    high = rows.masked_fill(~mask, -torch.inf).amax(dim=1, keepdim=True)
+    return (rows - low) / (high - low).clamp_min(1e-8)
 
 
 def most_certain(draws: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,11 @@ from avadclip_lite.baselines import common
 from avadclip_lite.temporal import WindowBlock, zero_padding
 
 
+def compared(x: Tensor, words: Tensor) -> Tensor:
+    """Class logits (..., C): cosines of x (..., D) with words (C, D), over the temperature 0.07."""
+    return F.normalize(x.float(), dim=-1) @ F.normalize(words.float(), dim=-1).T / 0.07
+
+
 @common.register("ju_like")
 class JuLike(common.Baseline):
     """See the module. The anomaly score is 1 - P(normal)."""
@@ -46,8 +51,8 @@ class JuLike(common.Baseline):
         for block in self.blocks:
             x = block(x, mask)
         clip = zero_padding(x, mask).sum(dim=1) / mask.sum(dim=1, keepdim=True)  # (B, D)
-        clip = common.compared(clip, words)
-        return self.output(common.compared(x, words), mask, clip=clip, features=x, words=words)
+        clip = compared(clip, words)
+        return self.output(compared(x, words), mask, clip=clip, features=x, words=words)
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
         """One part: the cross-entropy of the whole video's classes."""

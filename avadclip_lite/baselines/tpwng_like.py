@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avadclip_lite.baselines import common
+from avadclip_lite.baselines.cupl import stretched
 
 
 @common.register("tpwng_like")
@@ -65,9 +66,9 @@ class TPWNGLike(common.Baseline):
     def label(self, own: Tensor, normal: Tensor, mask: Tensor) -> Tensor:
         """Labels (B, T), 0 or 1, from the similarities to the video's own class and, a fifth, from
         how little it looks "normal". The threshold is XD-Violence's (UCF-Crime: 0.55)."""
-        looks = 1 - common.stretched(normal, mask)
-        abnormality = 0.8 * common.stretched(own, mask) + 0.2 * looks
-        return ((common.stretched(abnormality, mask) > 0.35) & mask).float()
+        looks = 1 - stretched(normal, mask)
+        abnormality = 0.8 * stretched(own, mask) + 0.2 * looks
+        return ((stretched(abnormality, mask) > 0.35) & mask).float()
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
         """Parts: classifier, rank_normal, rank_abnormal, disagreement, smooth, sparse, total."""
@@ -81,7 +82,7 @@ class TPWNGLike(common.Baseline):
         wrong = best.masked_fill(shown, -1.0).amax(dim=1)
         rank = F.relu(1 - best.masked_fill(~labels, -1.0).amax(dim=1) + wrong)
         valid = mask[odd].float()
-        curve = common.stretched(own, mask)[odd] * valid
+        curve = stretched(own, mask)[odd] * valid
         logits = output.anomaly_logits
         parts = {
             "classifier": F.binary_cross_entropy_with_logits(logits[mask], target[mask]),

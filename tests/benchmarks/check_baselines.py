@@ -776,7 +776,7 @@ def cupl_equations() -> Found:
     diversity, balance = cupl.completeness(rows[:, :4])
     total = rank + 0.2 * diversity + 0.2 * balance
     total.backward()
-    pseudo = common.stretched(mean[:4]).detach()
+    pseudo = cupl.stretched(mean[:4]).detach()
     shift = fill.inputs("cupl.recon.mc", (20, 4, 32)) * fill.inputs("cupl.recon.spread", (4, 32))
     draws = (z.detach().mean(dim=0)[:4] + torch.from_numpy(shift)).sigmoid()
     certain_mean, certain = cupl.most_certain(draws)
