@@ -50,8 +50,8 @@ MUTANTS = [
     Mutant(
         "a mask dropped",
         "temporal.py",
-        "x = zero_padding(layer(x, adjacency), keep)",
-        "x = layer(x, adjacency)",
+        "branch = zero_padding(layer(branch, adjacency), keep)",
+        "branch = layer(branch, adjacency)",
         "tests/test_model.py::test_padding_never_reaches_a_valid_snippet",
     ),
     Mutant(

@@ -154,7 +154,7 @@ def test_tower_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match="got 'clap'"):
         enc.load_text("clap", ["normal"])
     with pytest.raises(ValueError, match="rising order"):
-        enc.TextTower(width=8, heads=2, layers=1, positions=4, rows=2, dim=4, vocabulary=[5, 3])
+        enc.TextTower(width=8, heads=2, layers=1, positions=4, dim=4, vocabulary=[5, 3])
 
 
 # ---- images --------------------------------------------------------------------------------------

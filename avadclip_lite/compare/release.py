@@ -73,7 +73,8 @@ def _load(state: dict[str, Tensor], where: str, role: str) -> AVadCLIP:
     own = {k: v for k, v in state.items() if not k.startswith(CLIP_PREFIX)}
     with torch.random.fork_rng(devices=[]):  # the text tower of CLIP ViT-B/16
         shape = {"width": CLIP_DIM, "dim": CLIP_DIM, "layers": 12, "positions": 77}
-        expected = TextTower(heads=CLIP_TEXT_HEADS, rows=END_TOKEN + 1, **shape).state_dict()
+        shape |= {"heads": CLIP_TEXT_HEADS, "vocabulary": range(END_TOKEN + 1)}
+        expected = TextTower(**shape).state_dict()
         check_keys(text, {CLIP_PREFIX + k: tuple(v.shape) for k, v in expected.items()}, where)
         tower = TextTower.from_state_dict(text, prefix=CLIP_PREFIX, heads=CLIP_TEXT_HEADS)
     words = tuple(token_ids(word) for word in XD_CLASSES.words)
@@ -104,10 +105,8 @@ def _read(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
     if isinstance(source, (str, Path)):
         where = str(source)
         if not Path(source).is_file():
-            raise FileNotFoundError(
-                f"{where} does not exist; download the release's checkpoint from the link in its "
-                "README"
-            )
+            remedy = "download the release's checkpoint from the link in its README"
+            raise FileNotFoundError(f"{where} does not exist; {remedy}")
         try:
             source = torch.load(source, map_location="cpu", weights_only=True)
         except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:

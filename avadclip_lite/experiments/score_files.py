@@ -267,7 +267,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--run", help="a trained detector: the folder that `train --out` wrote")
     add("--data", help="with --run: the feature store")
     add("--split", default="test", help="with --run: train or test (%(default)s)")
-    add("--precision", choices=["float32", "bf16"], default="float32", help="with --run")
+    add("--precision", choices=["float32", "tf32", "bf16"], default="float32", help="with --run")
     config.add_device_argument(parser)
     add("--scores", help="folder of NAME.npy, or one .npz; each (T,) or (T, C)")
     add("path", nargs="?", help=argparse.SUPPRESS)  # the scores, as it was in version 0.1

@@ -8,7 +8,7 @@ videos in the same order, so that two of them can be compared seed by seed (``pa
 ``released`` holds no training video out and batches them otherwise: trainings of the two forms see
 other videos in another order, and ``paired`` says so.
 
-Trainings spread over the cores (``--jobs``) or over a cluster (``--backend dask|ray --address``)
+Trainings spread over the cores (``--jobs``) or over a cluster (``--backend dask --address``)
 whose workers see the same files. Whoever finishes one adds it to the result file at once, so that
 an interrupted study goes on where it stopped. A file holds one setup (scale, fields given for all
 variants) on one store, and a line is a test of one training. Its ``protocol`` says of which epoch:
