@@ -15,11 +15,11 @@ from avadclip_lite.viz.lesson import BOARD, scoreboard, standings
 
 @pytest.fixture
 def rows() -> pd.DataFrame:
-    """Three seeds of two detectors; the second has no alignment branch."""
+    """Three seeds of two detectors; of the second one branch only is known."""
     lines = [("vision", s, ap, 0.1) for s, ap in enumerate((0.5, 0.6, 0.7))]
     lines += [("DeepMIL", s, None, ap) for s, ap in enumerate((0.41, 0.4, 0.39))]
     lines += [("vision, UKD x 1", 0, 0.65, 0.2)]
-    columns = ["variant", "seed", "frame_ap_alignment", "frame_ap_classification"]
+    columns = ["variant", "seed", "frame_ap_classification", "frame_ap_alignment"]
     return pd.DataFrame(lines, columns=columns).assign(positive_share=0.25)
 
 
@@ -30,7 +30,7 @@ def test_means_and_intervals_are_those_of_the_t_test(rows: pd.DataFrame) -> None
     vision = bars["vision only"]
     assert (vision.mean, vision.seeds) == (pytest.approx(60), 3)
     assert vision.high - 60 == pytest.approx(24.84, abs=0.01) == 60 - vision.low
-    assert bars["DeepMIL"].mean == pytest.approx(40), "of the branch that it has"
+    assert bars["DeepMIL"].mean == pytest.approx(40), "of the branch that is known"
     assert bars["DeepMIL"].high == pytest.approx(40 + 4.3027 / 3**0.5, abs=1e-3)
     assert bars["chance"][1:5] == (25, 25, 25, 1)
     one = bars["vision student"]
@@ -57,7 +57,10 @@ def test_the_figure_shows_the_standings(rows: pd.DataFrame, capsys) -> None:
     assert own == [False, False, False, True]
     ends = [line.get_xdata() for line in ax.lines]
     assert ends[1] == pytest.approx([60 - 24.84, 60 + 24.84], abs=0.01)
-    assert ax.get_xlabel() == "frame AP, %, Soundstage" and ax.get_xlim() == (0, 100)
+    assert (
+        ax.get_xlabel() == "frame AP, classification branch, %, Soundstage"
+        and ax.get_xlim() == (0, 100)
+    )
     printed = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in printed] == [t.get_text() for t in ax.get_yticklabels()]
     plt.close("all")
@@ -67,7 +70,7 @@ def test_the_results_that_ship_fill_it() -> None:
     """Without the package's arithmetic: means of the raw file."""
     frame = study.results()
     raw = pd.read_csv(study.results_path())
-    raw = raw[raw["protocol"] == "chosen"].groupby("variant")["frame_ap_alignment"]
+    raw = raw[raw["protocol"] == "chosen"].groupby("variant")["frame_ap_classification"]
     names = {label: names for _, label, names in BOARD}
     bars = standings(frame, "11")
     assert bars[0].label == "chance" and len(bars) > 1
