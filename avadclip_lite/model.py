@@ -43,6 +43,7 @@ class Detector(nn.Module):
     frozen: tuple[str, ...] = ()  # prefixes of the state that no training changes
     fixed_length = False  # True: every chunk is padded to max_snippets, as padding changes results
     max_snippets: int | None = None  # longest chunk that it takes; None: any length
+    capturable = False  # whether a step does the same at every batch, with nothing on the host
 
     def __init__(self, settings: Config) -> None:
         super().__init__()
@@ -231,7 +232,7 @@ class AVadCLIP(Detector):
     their one modality, the enhancement module, and (where uncertainty is distilled) a head for the
     log-variance. Heads and prompts are the same in all of them."""
 
-    needs_text = True
+    needs_text = capturable = True
     frozen = ("textual_prompt.tower.",)
 
     def __init__(self, settings: Config, context: Context) -> None:
