@@ -223,9 +223,10 @@ class TrainingRun:
 
     def one_step(self, batch: Batch) -> dict[str, Tensor]:
         """One update; the losses by name, on the device."""
+        train = self.settings.train
         parts = self.graphed(self.backward, batch) if self.graphed else self.backward(batch)
-        if self.settings.train.grad_clip:
-            nn.utils.clip_grad_norm_(self.parameters, self.settings.train.grad_clip)
+        if train.grad_clip:
+            nn.utils.clip_grad_norm_(self.parameters, train.grad_clip)
         for optimizer in self.optimizers:
             optimizer.step()
         return parts
