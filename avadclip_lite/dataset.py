@@ -130,14 +130,15 @@ class FeatureStore:
         self.flag_names: tuple[str, ...] = tuple(meta["flags"])
         types = dict.fromkeys(TEXT_COLUMNS, str) | dict.fromkeys(NUMBER_COLUMNS, np.int64)
         table = pd.read_csv(path / MANIFEST, dtype=types, na_filter=False)
-        table["has_audio"], table["track"] = table.audio_start >= 0, table.audio_start
+        table["track"] = table["audio_start"]
+        table["has_audio"] = table["track"] >= 0
         self._columns = columns = {name: table[name].to_numpy() for name in table}
         self.snippets, self.frames = columns["snippets"], columns["frames"]
         self.has_audio = columns["has_audio"]
         rows = table[list(Row._fields)].itertuples(index=False, name=None)
         self.videos = [Row(*row) for row in rows]
-        self.video_ids, names = pd.factorize(table.name)
-        self.film_ids, _ = pd.factorize(table.name.map(film_of))
+        self.video_ids, names = pd.factorize(table["name"])
+        self.film_ids, _ = pd.factorize(table["name"].map(film_of))
         video, audio, flags = meta["video_snippets"], meta["audio_snippets"], len(self.flag_names)
         self._video = _map_array(path / "video.npy", (video, self.dim))
         self._audio = _map_array(path / "audio.npy", (audio, self.dim)) if audio else None

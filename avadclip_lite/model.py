@@ -194,14 +194,15 @@ class LogVarianceHead(nn.Module):
         self.last = nn.Conv1d(dim, dim, 1)
 
     def forward(self, y: Tensor, mask: Tensor | None = None) -> Tensor:
-        """y (B, T, D) of the video encoder, mask (B, T) or None -> (B, T, D)."""
-        y = zero_padding(y, mask)
-        # The biases of the first convolution fill the padding, which the middle one would see.
-        hidden = zero_padding(F.relu(self.first(y.mT)).mT, mask).mT
-        hidden = self.middle(hidden)
-        if self.bounded:
-            return zero_padding(-(y + F.relu(self.last(hidden)).mT), mask)
-        return zero_padding(self.last(F.relu(hidden)).mT, mask)
+        """y (B, T, D) of the video encoder, mask (B, T) or None -> (B, T, D), in float32."""
+        with torch.autocast(y.device.type, enabled=False):
+            y = zero_padding(y.float(), mask)
+            # The biases of the first convolution fill the padding, which the middle one would see.
+            hidden = zero_padding(F.relu(self.first(y.mT)).mT, mask).mT
+            hidden = self.middle(hidden)
+            if self.bounded:
+                return zero_padding(-(y + F.relu(self.last(hidden)).mT), mask)
+            return zero_padding(self.last(F.relu(hidden)).mT, mask)
 
 
 class FrozenTeacher(nn.Module):
