@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,14 +130,15 @@ class FeatureStore:
         self.flag_names: tuple[str, ...] = tuple(meta["flags"])
         types = dict.fromkeys(TEXT_COLUMNS, str) | dict.fromkeys(NUMBER_COLUMNS, np.int64)
         table = pd.read_csv(path / MANIFEST, dtype=types, na_filter=False)
-        table["has_audio"], table["track"] = table.audio_start >= 0, table.audio_start
+        table["track"] = table["audio_start"]
+        table["has_audio"] = table["track"] >= 0
         self._columns = columns = {name: table[name].to_numpy() for name in table}
         self.snippets, self.frames = columns["snippets"], columns["frames"]
         self.has_audio = columns["has_audio"]
         rows = table[list(Row._fields)].itertuples(index=False, name=None)
         self.videos = [Row(*row) for row in rows]
-        self.video_ids, names = pd.factorize(table.name)
-        self.film_ids, _ = pd.factorize(table.name.map(film_of))
+        self.video_ids, names = pd.factorize(table["name"])
+        self.film_ids, _ = pd.factorize(table["name"].map(film_of))
         video, audio, flags = meta["video_snippets"], meta["audio_snippets"], len(self.flag_names)
         self._video = _map_array(path / "video.npy", (video, self.dim))
         self._audio = _map_array(path / "audio.npy", (audio, self.dim)) if audio else None
@@ -380,15 +382,22 @@ class TrainingSet:
         self._video = torch.zeros(int(spans[1].sum()) + 1, store.dim)
         self._audio = torch.zeros(used + 1, store.dim)
         self._sounds = torch.zeros(used + 1, dtype=torch.bool)  # this snippet has sound
-        for (start, count), (video, _) in zip(spans[:2].T, bags, strict=True):
-            self._video[start : start + count] = torch.from_numpy(resample(video, most))
-        for k in tracks.values():
+
+        def pack_video(k: int) -> None:
+            own = slice(spans[0, k], spans[:2, k].sum())
+            self._video[own] = torch.from_numpy(resample(bags[k][0], most))
+
+        def pack_audio(k: int) -> None:
             own, audio = slice(spans[2, k], spans[2:, k].sum()), bags[k][1]
             keep = np.ones(len(audio), bool)
             mask = store.audio_mask(rows[k])[: len(audio)]
             keep[: len(mask)] = mask
             self._audio[own] = torch.from_numpy(resample(audio, most, keep))
             self._sounds[own] = torch.from_numpy(resample(keep[:, None], most)[:, 0] > 0)
+
+        with ThreadPoolExecutor() as pool:  # every bag has a place of its own
+            for pack, numbers in ((pack_video, range(len(bags))), (pack_audio, tracks.values())):
+                list(pool.map(pack, numbers))
         self._spans = torch.from_numpy(spans)
         self.lengths = self._host_lengths = self._spans[1]
 

@@ -36,7 +36,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from avadclip_lite.config import CLIP_DIM, SAMPLE_RATE, soundstage_path
+from avadclip_lite.config import CLIP_DIM, SAMPLE_RATE, arithmetic, soundstage_path
 
 START_TOKEN, END_TOKEN = 49406, 49407  # of CLIP's byte-pair vocabulary
 
@@ -392,12 +392,12 @@ class Encoders:
         rows = [torch.tensor((START_TOKEN, *token_ids(text), END_TOKEN)) for text in texts]
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=END_TOKEN)
         end = torch.tensor([len(row) - 1 for row in rows])
-        with torch.no_grad():
+        with torch.no_grad(), arithmetic("float32", self.device.type):
             return self.text(self.text.embed_tokens(ids), end).cpu()
 
     def _encode(self, tower: nn.Module, inputs: Any, prepare: Callable[[Any], Tensor]) -> Tensor:
         out = torch.empty(0, self.dim)
-        with torch.no_grad():
+        with torch.no_grad(), arithmetic("float32", self.device.type):
             for at in range(0, len(inputs), self.batch_size):
                 part = prepare(inputs[at : at + self.batch_size]).to(self.device)
                 out = torch.cat([out, tower(part).float().cpu()])

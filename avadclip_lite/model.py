@@ -43,6 +43,7 @@ class Detector(nn.Module):
     frozen: tuple[str, ...] = ()  # prefixes of the state that no training changes
     fixed_length = False  # True: every chunk is padded to max_snippets, as padding changes results
     max_snippets: int | None = None  # longest chunk that it takes; None: any length
+    capturable = False  # whether a step does the same at every batch, with nothing on the host
 
     def __init__(self, settings: Config) -> None:
         super().__init__()
@@ -193,14 +194,15 @@ class LogVarianceHead(nn.Module):
         self.last = nn.Conv1d(dim, dim, 1)
 
     def forward(self, y: Tensor, mask: Tensor | None = None) -> Tensor:
-        """y (B, T, D) of the video encoder, mask (B, T) or None -> (B, T, D)."""
-        y = zero_padding(y, mask)
-        # The biases of the first convolution fill the padding, which the middle one would see.
-        hidden = zero_padding(F.relu(self.first(y.mT)).mT, mask).mT
-        hidden = self.middle(hidden)
-        if self.bounded:
-            return zero_padding(-(y + F.relu(self.last(hidden)).mT), mask)
-        return zero_padding(self.last(F.relu(hidden)).mT, mask)
+        """y (B, T, D) of the video encoder, mask (B, T) or None -> (B, T, D), in float32."""
+        with torch.autocast(y.device.type, enabled=False):
+            y = zero_padding(y.float(), mask)
+            # The biases of the first convolution fill the padding, which the middle one would see.
+            hidden = zero_padding(F.relu(self.first(y.mT)).mT, mask).mT
+            hidden = self.middle(hidden)
+            if self.bounded:
+                return zero_padding(-(y + F.relu(self.last(hidden)).mT), mask)
+            return zero_padding(self.last(F.relu(hidden)).mT, mask)
 
 
 class FrozenTeacher(nn.Module):
@@ -231,7 +233,7 @@ class AVadCLIP(Detector):
     their one modality, the enhancement module, and (where uncertainty is distilled) a head for the
     log-variance. Heads and prompts are the same in all of them."""
 
-    needs_text = True
+    needs_text = capturable = True
     frozen = ("textual_prompt.tower.",)
 
     def __init__(self, settings: Config, context: Context) -> None:

@@ -21,6 +21,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +38,7 @@ from avadclip_lite.config import ClassSet, Config, arithmetic, find_device, reso
 from avadclip_lite.dataset import Batch, FeatureStore, TrainingSet, holdout_split
 from avadclip_lite.encoders import TextTower, WordPrompts, load_text
 from avadclip_lite.evaluate import average_precision, evaluate, predict
+from avadclip_lite.graphs import GraphedStep
 from avadclip_lite.losses import topk_mean
 from avadclip_lite.model import Detector, build, registered
 
@@ -47,6 +50,7 @@ FORMAT = 2  # of a run's folder; 1 had other names of weights
 SCALARS = ("epoch", "step", "history", "best_value", "chosen_epoch")  # of a training's state
 # test metrics in the log and on the command line
 SHOWN = ("frame_ap_classification", "frame_ap_alignment", "map_anomaly", "map_with_normal")
+GRAPHS = "AVADCLIP_GRAPHS"  # environment variable: 1 captures steps on a GPU
 RESIDENT_SHARE = 0.6  # training data moves to the GPU when it takes at most this share of it
 Watch = Callable[[Detector], Mapping[str, float]]
 
@@ -141,6 +145,11 @@ class TrainingRun:
         self.best: dict[str, Tensor] = {}
         self.best_value = -math.inf
         self.chosen_epoch = 0
+        self.graphed: GraphedStep | None = None
+        if device.type == "cuda" and model.capturable and os.environ.get(GRAPHS) == "1":
+            self.graphed = GraphedStep(self.parameters, model.max_snippets)
+        self.writer = ThreadPoolExecutor(1)  # of checkpoints
+        self.writing: Future | None = None
 
     @property
     def finished(self) -> bool:
@@ -165,7 +174,10 @@ class TrainingRun:
         steps = -(-len(bags) // train.batch_size) * train.epochs
         steps = min(steps, train.max_steps or steps)
         quiet = None if progress else True  # None: where standard error is no terminal
-        with tqdm(total=steps, initial=self.step, unit="step", disable=quiet) as bar:
+        with (
+            closing(self),
+            tqdm(total=steps, initial=self.step, unit="step", disable=quiet) as bar,
+        ):
             while not self.finished:
                 began = time.perf_counter()
                 entry = self.one_epoch(bags, bar)
@@ -212,17 +224,22 @@ class TrainingRun:
     def one_step(self, batch: Batch) -> dict[str, Tensor]:
         """One update; the losses by name, on the device."""
         train = self.settings.train
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        with arithmetic(train.precision, self.device.type) as autocast:
-            with autocast:
-                output = self.model(batch)
-            parts = self.model.loss(output, batch)
-            parts["total"].backward()
+        parts = self.graphed(self.backward, batch) if self.graphed else self.backward(batch)
         if train.grad_clip:
             nn.utils.clip_grad_norm_(self.parameters, train.grad_clip)
         for optimizer in self.optimizers:
             optimizer.step()
+        return parts
+
+    def backward(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of a batch, and their gradients."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        with arithmetic(self.settings.train.precision, self.device.type) as autocast:
+            with autocast:
+                output = self.model(batch)
+            parts = self.model.loss(output, batch)
+            parts["total"].backward()
         return parts
 
     def select(self, store: FeatureStore, held: TrainingSet | None) -> dict[str, float]:
@@ -261,7 +278,8 @@ class TrainingRun:
 
     def save(self, folder: Path) -> None:
         """Checkpoint: how to go on (state), then what to use (weights). The state holds both, so
-        that a kill between the two writes loses nothing: ``_chosen`` takes what it says."""
+        that a kill between the two writes loses nothing: ``_chosen`` takes what it says. Copied to
+        the host here, written while training goes on; ``close`` waits for it, as the next does."""
         tensors = {f"best.{k}": v for k, v in self.best.items()}
         if not self.finished:
             tensors |= {f"model.{k}": v for k, v in self.model.trainable_state().items()}
@@ -272,14 +290,24 @@ class TrainingRun:
             tensors["random.shuffling"] = self.shuffling.get_state()
             if self.device.type == "cuda":
                 tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        tensors = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
         scalars = json.dumps({name: getattr(self, name) for name in SCALARS})
-        _write(folder / STATE, _packed(tensors, scalars=scalars))
-        if self.chosen_epoch == self.epoch:
-            self.save_weights(folder)
+        best = self.best.keys() if self.chosen_epoch == self.epoch else None
 
-    def save_weights(self, folder: Path) -> None:
-        """The chosen epoch's weights, and in the header which epoch that is."""
-        _write(folder / WEIGHTS, _packed(self.best, epoch=str(self.chosen_epoch)))
+        def write(epoch: int = self.epoch) -> None:
+            _write(folder / STATE, _packed(tensors, scalars=scalars))
+            if best is not None:
+                weights = {name: tensors[f"best.{name}"] for name in best}
+                _write(folder / WEIGHTS, _packed(weights, epoch=str(epoch)))
+
+        self.close()
+        self.writing = self.writer.submit(write)
+
+    def close(self) -> None:
+        """Wait for the checkpoint that is being written; what went wrong there is raised here."""
+        if self.writing is not None:
+            writing, self.writing = self.writing, None
+            writing.result()
 
     def restore(self, folder: Path) -> None:
         """Go on where ``save`` left off; nothing happens in a folder without a checkpoint."""
@@ -297,7 +325,8 @@ class TrainingRun:
                 setattr(self, name, scalars[name])
             self.best = under("best.")
             if _header(folder / WEIGHTS).get("epoch") != str(self.chosen_epoch):
-                self.save_weights(folder)  # a kill came before they were written
+                # a kill came before they were written
+                _write(folder / WEIGHTS, _packed(self.best, epoch=str(self.chosen_epoch)))
             if self.finished:
                 return
             self.model.load_trainable_state(under("model."))
