@@ -377,7 +377,8 @@ def rtfm_at(ref: Reference, prefix: str, width: int) -> Found:
             found["feat_select_abn"] = chosen[4:].transpose(0, 1).flatten(0, 1)[..., :16]
             found |= rtfm_inside(model.multi_scale, x[:1, 0])
     # the loss over two crops; ours, of one, is held to CLIP-TSA's record, which is the same loss
-    steps = ("loss_terms", "loss_history", "param_names", "grad_norm", "grad_head", "step3_norm")
+    keys = (key.removeprefix(prefix) for key in ref if key.startswith(prefix))
+    steps = (key for key in keys if key.startswith(("loss_", "param_", "grad", "step")))
     return found | dict.fromkeys(steps, NOT_BUILT)
 
 
