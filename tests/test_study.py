@@ -500,7 +500,8 @@ def test_what_two_trainings_have_in_common_is_told(store, tmp_path, monkeypatch)
 
     current: list[str] = []
     monkeypatch.setattr(TrainingSet, "batch", spy)
-    for name in ("paper", "vision", "fusion", "released", "released, vision"):
+    names = ("paper", "vision", "fusion", "released", "released, vision", "late fusion, maximum")
+    for name in names:
         current.append(name)
         study.repeat(
             study.Task(

@@ -30,7 +30,6 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -56,7 +55,7 @@ from avadclip_lite.features.parallel import add_worker_arguments, parallel_map
 from avadclip_lite.train import SHOWN, FitResult, fit
 
 PROTOCOLS = ("chosen", "last", "best on test")
-COSTS = ("parameters", "seconds")  # of a training; "seconds" with its tests
+COSTS = ("parameters", "seconds")  # of a training; "seconds" of its epochs, all told
 _WATCHED = "test_of_epoch_"  # numbers of every epoch in a training's history
 # measures that go to the file: no counts, and of single classes the averages over IoU alone
 _KEPT = re.compile("frame_|positive_share|map_anomaly|map_with_normal|map_[^@]*$")
@@ -166,20 +165,20 @@ def trained(task: Task, store: FeatureStore, *, watched: bool = True) -> FitResu
     return fit(settings, store, **how)
 
 
-def about(task: Task, store: FeatureStore, result: FitResult, began: float) -> dict[str, Any]:
+def about(task: Task, store: FeatureStore, result: FitResult) -> dict[str, Any]:
     """What a line of a result file says of a training, but for what it measured."""
     settings, state = task.settings(), result.model.trainable_state()
     line = {"variant": task.variant, "seed": task.seed, "config": settings.digest()}
     line |= {"setup": task.setup, "store": store.digest, "sources": source_digest()}
     line |= {"torch": torch.__version__.split("+")[0], "rate": settings.train.learning_rate}
     line |= {"parameters": sum(tensor.numel() for tensor in state.values())}
-    return line | {"seconds": round(time.perf_counter() - began, 1)}
+    return line | {"seconds": round(sum(entry["seconds"] for entry in result.history), 1)}
 
 
 def repeat(task: Task) -> list[dict[str, Any]]:
     """Train a task and test it: one entry a protocol, for the file. A task gives the same numbers
     again on the same machine; elsewhere rounding differs, which training amplifies."""
-    began, store = time.perf_counter(), FeatureStore.open(task.data)
+    store = FeatureStore.open(task.data)
     result = trained(task, store)
     precision = result.model.settings.train.precision
     chosen = evaluate(result.model, store, precision=precision).metrics
@@ -189,7 +188,7 @@ def repeat(task: Task) -> list[dict[str, Any]]:
         branch = "alignment" if "frame_ap_alignment" in chosen else "classification"
         best = int(np.argmax([metrics[f"frame_ap_{branch}"] for metrics in epochs]))
         found |= {"last": (len(epochs), epochs[-1]), "best on test": (best + 1, epochs[best])}
-    line = about(task, store, result, began)
+    line = about(task, store, result)
     return [
         {**line, "protocol": protocol, "epoch": epoch}
         | {name: round(value, 6) for name, value in metrics.items() if _KEPT.match(name)}
@@ -234,7 +233,7 @@ def add_lines(path: str | Path, new: Sequence[Mapping[str, Any]]) -> None:
     with FileLock(path.with_name(f".{path.name}.lock")):
         lines = pd.concat([read_lines(path), pd.DataFrame(new).astype(str)]).fillna("")
         lines = lines.drop_duplicates(key, keep="last")
-        lines = lines.sort_values(key, key=lambda column: column.str.zfill(80))  # 2 before 10
+        lines = lines.sort_values(key, key=lambda c: c.str.zfill(9) if c.name == "seed" else c)
         rest = [name for name in lines if name not in ABOUT]
         write_atomically(path, lines[[*ABOUT, *rest]].to_csv(index=False))
 
@@ -274,9 +273,9 @@ def run_study(
     wanted = dict.fromkeys(v for name in studies or USUAL for v in STUDIES[name].values())
     # teachers first and students last, so that nobody waits for a teacher
     order = sorted(wanted, key=lambda v: (VARIANTS[v].teacher is not None, v not in _TEACHERS))
-    about = {"data": str(store.path.resolve()), "scale": scale, "overrides": dict(overrides or {})}
-    about["cache"] = None if cache is None else str(Path(cache).resolve())
-    one = Task(variant="paper", seed=0, keep=False, **about)
+    same = {"data": str(store.path.resolve()), "scale": scale, "overrides": dict(overrides or {})}
+    same["cache"] = None if cache is None else str(Path(cache).resolve())
+    one = Task(variant="paper", seed=0, keep=False, **same)
     usual = [{} if modes else {"rates": chosen_rates(out)}]
     tasks = [
         replace(one, variant=variant, seed=seed, **mode)
@@ -291,8 +290,8 @@ def run_study(
         raise ValueError(f"{out} holds results on {told}; {remedy}")
     for task in tasks:
         line = filed.get((task.variant, task.seed, task.protocol))
-        same = line is None or line.config == task.settings().digest()
-        if not same or set(lines["setup"]) - {one.setup}:
+        other = line is not None and line.config != task.settings().digest()
+        if other or set(lines["setup"]) - {one.setup}:
             told = f"another configuration than asked for ({task.variant!r}, seed {task.seed})"
             raise ValueError(f"{out} holds results of {told}; {remedy}")
     if progress and (old := set(lines["sources"]) - {source_digest()}):
@@ -318,11 +317,11 @@ LONGER = ", twice the epochs"
 
 def tune(task: Task) -> list[dict[str, Any]]:
     """Train a task and judge it by the videos that it held out, for the file."""
-    began, store = time.perf_counter(), FeatureStore.open(task.data)
+    store = FeatureStore.open(task.data)
     result = trained(task, store, watched=False)
     held_out = result.history[result.chosen_epoch - 1]["holdout_criterion"]
-    line = about(task, store, result, began) | {"protocol": task.protocol}
-    return [line | {"epoch": result.chosen_epoch, "holdout": round(held_out, 6)}]
+    line = about(task, store, result) | {"protocol": task.protocol, "epoch": result.chosen_epoch}
+    return [line | {"holdout": round(held_out, 6)}]
 
 
 def grid(out: str | Path, **given: Any) -> pd.DataFrame:
@@ -385,7 +384,7 @@ def _mode(variant: str, rate: str, longer: int = 1) -> dict[str, Any]:
 
 
 def _by_variant(out: str | Path) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Of each variant the held-out measure, (seeds, protocols)."""
+    """Of each variant the held-out measure of every training so far, (seeds, protocols)."""
     lines = read_lines(tuning_file(out))
     lines = lines.assign(**{k: pd.to_numeric(lines.get(k)) for k in ("seed", "holdout")})
     for name, group in lines.groupby("variant", sort=False):
@@ -489,7 +488,8 @@ def _curriculum(settings: Config) -> tuple[Any, ...]:
     """What decides which videos a seed trains on, and in which order."""
     train, data = settings.train, settings.data
     held_out = train.holdout_share if train.selection == "holdout" else 0.0
-    return settings.detector, held_out, train.batch_size, data.crops, data.length_aware
+    steps = settings.options.get("steps")  # of an earlier system, which cuts batches of its own
+    return steps, held_out, train.batch_size, data.crops, data.length_aware
 
 
 # --- command line ---------------------------------------------------------------------------------
