@@ -5,7 +5,8 @@
 Every row of ``study field`` in a process of its own, on noise of width 512 with XD-Violence's
 lengths, in batches of its own recipe. The median of the steps after a first one that is not
 counted; of systems that scikit-learn fits before the first epoch, the fit. An epoch (one look at
-the held-out videos) and the whole schedule are *extrapolated*. Memory is the process's resident
+the held-out videos) and the whole schedule are *extrapolated* from the clock; core-seconds, all
+threads together, say more on a machine that others use too. Memory is the process's resident
 set, with its bags (some 200 MB) and libraries (some 500 MB).
 """
 
@@ -48,16 +49,17 @@ def measure(row: str, steps: int, threads: int) -> dict[str, float]:
     batches = run.model.batches(bags, run.shuffling)
     times = []
     for index in (batches * (steps + 1))[: steps + 1]:
-        began = time.perf_counter()
+        began = time.perf_counter(), time.process_time()
         run.one_step(bags.batch(index))
-        times.append(time.perf_counter() - began)
+        times.append((time.perf_counter() - began[0], time.process_time() - began[1]))
     epochs, batch = settings.train.epochs, settings.train.batch_size
     share = 1 - settings.train.holdout_share
     whole = settings.options.get("steps") or epochs * -(-int(share * XD_BAGS) // batch)
-    step = statistics.median(times[1:])
+    step, cores = (statistics.median(kind) for kind in zip(*times[1:], strict=True))
     return {
         "batch": batch,
         "step": step,
+        "cores": cores,
         "epoch": (fit if whole == 1 else 0) + step * whole / epochs,
         "whole": (fit if whole == 1 else 0) + step * whole,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
@@ -75,7 +77,9 @@ def main() -> int:
     if args.one:
         print(json.dumps(measure(args.one, args.steps, args.threads)))
         return 0
-    print("row                         batch  s/step  epoch, min  all, h  peak, GB  learned, M")
+    print(
+        "row                         batch  s/step  core-s  epoch, min  all, h  peak, GB  learned, M"
+    )
     same = [sys.executable, __file__, "--steps", str(args.steps), "--threads", str(args.threads)]
     for row in STUDIES["field"]:
         if args.only and not row.startswith(tuple(args.only)):
@@ -85,8 +89,9 @@ def main() -> int:
             print(f"{row:27s} failed: {done.stderr.strip().splitlines()[-1]}", flush=True)
             continue
         m = json.loads(done.stdout)
-        cost = f"{m['batch']:6d} {m['step']:7.3f} {m['epoch'] / 60:11.1f} {m['whole'] / 3600:7.2f}"
-        print(f"{row:27s}{cost} {m['memory']:9.2f} {m['parameters'] / 1e6:11.2f}", flush=True)
+        cost = f"{m['batch']:6d} {m['step']:7.3f} {m['cores']:7.3f} {m['epoch'] / 60:11.1f}"
+        cost += f" {m['whole'] / 3600:7.2f} {m['memory']:9.2f} {m['parameters'] / 1e6:11.2f}"
+        print(f"{row:27s}{cost}", flush=True)
     return 0
 
 
