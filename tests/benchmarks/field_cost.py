@@ -77,9 +77,7 @@ def main() -> int:
     if args.one:
         print(json.dumps(measure(args.one, args.steps, args.threads)))
         return 0
-    print(
-        "row                         batch  s/step  core-s  epoch, min  all, h  peak, GB  learned, M"
-    )
+    print(f"{'row':26s}  batch  s/step  core-s  epoch, min  all, h  peak, GB  learned, M")
     same = [sys.executable, __file__, "--steps", str(args.steps), "--threads", str(args.threads)]
     for row in STUDIES["field"]:
         if args.only and not row.startswith(tuple(args.only)):
