@@ -334,10 +334,9 @@ def test_rtfm_smoothness_crosses_video_boundaries_as_released(store):
     scores[2] = 1.0  # the first anomalous video ends high, the second starts low
     labels = torch.tensor([[1.0, 0]] * 2 + [[0, 1.0]] * 2)
     batch = Batch(video=None, audio=None, lengths=torch.full((4,), 32), labels=labels)
-    traces = {"scores": scores, "magnitudes": torch.rand(4, 32)}
-    traces["features"] = torch.rand(4, 1, 32, 8)
     model = build(settings("rtfm")).eval()
-    output = model.output(scores, torch.ones(4, 32, dtype=torch.bool), **traces)
+    mask = torch.ones(4, 32, dtype=torch.bool)
+    output = model.output(torch.logit(scores), mask, features=torch.rand(4, 32, 8))
     assert float(model.loss(output, batch)["smooth"]) == pytest.approx(8e-4)
 
 

@@ -19,8 +19,7 @@ from avadclip_lite.baselines import common, hl_net
 class AVVDStyle(hl_net.HLNet):
     """See the module. ``alignment_logits`` (B, T, C) are the class outputs, normal first."""
 
-    def named_classes(self, context: common.Context) -> int:
-        return len(context.classes)
+    names_classes = True
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
         """HL-Net's parts, and ``fine``."""

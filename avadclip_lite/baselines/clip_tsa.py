@@ -49,8 +49,7 @@ class CLIPTSA(rtfm.RTFM):
 
     def forward(self, batch: common.Batch) -> common.Traced:
         x, mask = self.inputs(batch, bins=32)
-        traces = self.encode((x * self.nominate(x, mask)[..., None])[:, None], mask)
-        return self.output(traces["logits"][:, 0], mask, **traces)
+        return self.encode(x * self.nominate(x, mask)[..., None], mask)
 
     def nominate(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, T, D), mask (B, T) -> the gate (B, T); nine tenths of the snippets are chosen."""

@@ -95,7 +95,9 @@ class Baseline(Detector):
 
     def batches(self, bags: TrainingSet, generator: torch.Generator) -> list[Tensor]:
         """``steps / epochs`` batches of positions, or one pass; each half of a pair from a shuffled
-        list of its own, which starts over when it is used up."""
+        list of its own, which starts over when used up. Where the recipe is AVadCLIP's: its own."""
+        if not (self.options.steps or self.paired):
+            return super().batches(bags, generator)
         train, normal = self.settings.train, is_normal(bags.labels.cpu())
         steps = -(-self.options.steps // train.epochs) or -(-len(bags) // train.batch_size)
         kinds = [normal, ~normal] if self.paired else [torch.ones_like(normal)]

@@ -10,6 +10,7 @@ that is not normalised, padding that leaks in training. Sound is concatenated na
 weights that the release saves and never uses; crops.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -39,7 +40,7 @@ class GraphBranch(nn.Module):
 class HLNet(common.Baseline):
     """See the module. ``anomaly_logits`` are the offline ones; traces hold the online ones."""
 
-    paired = False
+    paired, names_classes = False, False  # the latter: by more outputs of the classifier
     rates = {"online": 0.5}
 
     class Options(common.Options):
@@ -53,15 +54,11 @@ class HLNet(common.Baseline):
         self.online_score = nn.Conv1d(32, 1, 5)
         names = ("similarity", "distance", "score")
         self.graphs = nn.ModuleDict({k: GraphBranch(width, 32, dropout) for k in names})
-        self.classifier = nn.Linear(3 * 32, 1 + self.named_classes(context))
+        self.classifier = nn.Linear(3 * 32, 1 + self.names_classes * len(context.classes))
         self.drop = nn.Dropout(dropout)
         for part in self.modules():
             if isinstance(part, (nn.Linear, nn.Conv1d)):
                 nn.init.xavier_uniform_(part.weight)
-
-    def named_classes(self, context: common.Context) -> int:
-        """Outputs of the classifier beside the anomaly logit."""
-        return 0
 
     def forward(self, batch: common.Batch) -> common.Traced:
         x, mask = self.inputs(batch, longest=200)
@@ -73,11 +70,8 @@ class HLNet(common.Baseline):
         graphs = self.relations(x, online.detach(), mask)
         branches = [branch(h, graphs[name], keep) for name, branch in self.graphs.items()]
         logits = self.classifier(torch.cat(branches, dim=-1))
-        classes, traces = logits[..., 1:], {"online": online, "fused": h}
-        classes = classes if classes.shape[-1] else None
-        return common.Traced(
-            anomaly_logits=logits[..., 0], mask=mask, alignment_logits=classes, traces=traces
-        )
+        output = self.output(logits[..., 0], mask, online=online, fused=h)
+        return replace(output, alignment_logits=logits[..., 1:]) if self.names_classes else output
 
     def relations(self, x: Tensor, online: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """The three graphs (B, T, T): features' cosines, distance in time, agreement of scores."""

