@@ -38,9 +38,7 @@ every choice, and where paper and release differ      ``config.make_config``
     teacher = fit(make_config(), store).model
     print(evaluate(teacher, store).metrics["frame_ap_classification"])
 
-Below the method: ``features`` (feature files become a store), ``video`` (a video file becomes a
-timeline), ``experiments`` (runs over notebooks and seeds), ``baselines`` (earlier systems),
-``compare`` (the authors' checkpoints and tables), ``viz`` (figures).
+CONTRIBUTING.md walks through the code, the sub-packages included.
 """
 
 __version__ = "0.2.0"

@@ -17,6 +17,7 @@ COMMANDS = {  # name: (module with add_arguments and main, what it does)
     "run": ("experiments.run", "run all notebooks in order, gather their numbers, write a report"),
     "import": ("features.import_release", "make a feature store from released feature files"),
     "import-checkpoint": ("compare.release", "make a run's folder of one of the authors' models"),
+    "check-features": ("compare.features", "are a store's features those of the paper's numbers?"),
     "extract": ("video.folder", "make a feature store from a folder of videos"),
     "train": ("experiments.train_command", "train a detector on a feature store"),
     "study": ("experiments.study", "train the variants of the ablation studies over several seeds"),

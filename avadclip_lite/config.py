@@ -5,9 +5,6 @@ paper, ``released`` follows the authors' code, and every place where the two par
 below, so that any single difference is one keyword away. ``scale`` says *how large*: ``xd`` is
 XD-Violence with CLIP features, ``soundstage`` the small synthetic data set that ships.
 
-    settings = make_config(form="paper", scale="soundstage", fusion="add", seed=3)
-    settings.model.fusion, settings.train.seed
-
 Shape letters used in the whole package: B videos in a batch, T snippets of a video, D feature
 width, C classes (class 0 is normal), N frames (N = stride x T).
 """
@@ -19,6 +16,8 @@ import json
 import math
 import os
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,6 +40,7 @@ IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)  # of the temporal mAP
 Form = Literal["paper", "released"]
 Scale = Literal["xd", "soundstage"]
 Role = Literal["audio_visual", "vision", "audio"]
+Precision = Literal["auto", "float32", "tf32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +57,10 @@ class ClassSet:
 
     def index(self, code: str) -> int:
         """Class index of an annotation code; ``ValueError`` naming the known codes otherwise."""
-        try:
-            return self.codes.index(code)
-        except ValueError:
+        if code not in self.codes:
             known = ", ".join(self.codes)
-            raise ValueError(f"unknown label code {code!r}; {self.name} knows {known}") from None
+            raise ValueError(f"unknown label code {code!r}; {self.name} knows {known}")
+        return self.codes.index(code)
 
 
 XD_CLASSES = ClassSet(
@@ -80,36 +79,32 @@ class Section:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for item in fields(self):
-            value, limits = getattr(self, item.name), item.metadata
-            wrong = _wrong(value, hints[item.name])
-            for entry in value if isinstance(value, tuple) else (value,):
-                if wrong is None and limits and entry < limits["at_least"]:
-                    wrong = f"at least {limits['at_least']}"
-                if wrong is None and limits and entry > limits["at_most"]:
-                    wrong = f"at most {limits['at_most']}"
+            value = getattr(self, item.name)
+            wrong = _wrong(value, hints[item.name], **item.metadata)
             if wrong is not None:
-                raise ValueError(
-                    f"{type(self).__name__}.{item.name} must be {wrong}, got {value!r}"
-                )
+                name = f"{type(self).__name__}.{item.name}"
+                raise ValueError(f"{name} must be {wrong}, got {value!r}")
 
 
-def _wrong(value: Any, hint: Any) -> str | None:
+def _wrong(value: Any, hint: Any, at_least: float = 0, at_most: float = math.inf) -> str | None:
     """What a value of this annotation must be, if it is not; None where it fits."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if origin is Literal:
         return None if value in args else "one of " + ", ".join(map(repr, args))
     if origin is dict:
         return None if json.loads(json.dumps(value)) == value else "plain JSON"
+    if origin is tuple and isinstance(value, tuple):
+        found = (_wrong(entry, args[0], at_least, at_most) for entry in value)
+        return next(filter(None, found), None)
     if origin is tuple:
-        if not isinstance(value, tuple):
-            return "a tuple"
-        return next((wrong for entry in value if (wrong := _wrong(entry, args[0]))), None)
-    if hint is float:
-        return None if number and math.isfinite(value) else "a finite number"
-    if hint is int:
-        return None if number and isinstance(value, int) else "a whole number"
-    return None if isinstance(value, hint) else hint.__name__
+        return "a tuple"
+    if hint not in (int, float):
+        return None if isinstance(value, hint) else hint.__name__
+    kind = "a whole number" if hint is int else "a finite number"
+    if isinstance(value, bool) or not isinstance(value, (int, hint)) or not math.isfinite(value):
+        return kind
+    small, large = value < at_least, value > at_most
+    return f"at least {at_least}" if small else f"at most {at_most}" if large else None
 
 
 def _at_least(low: float, default: Any, at_most: float = math.inf) -> Any:
@@ -147,9 +142,9 @@ class ModelConfig(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.dim % self.heads or self.dim % self.fusion_heads or self.dim % 2:
+            both = f"heads={self.heads} and fusion_heads={self.fusion_heads}"
             raise ValueError(
-                f"ModelConfig.dim must be even and divisible by heads={self.heads} and "
-                f"fusion_heads={self.fusion_heads}, got {self.dim}"
+                f"ModelConfig.dim must be even and divisible by {both}, got {self.dim}"
             )
 
 
@@ -183,7 +178,7 @@ class TrainConfig(Section):
     reload_best: bool = False  # the release loads its best weights back after every epoch
     holdout_share: float = _at_least(0.0, 0.1, at_most=0.5)  # of training videos, weak labels only
     max_steps: int = _at_least(0, 0)  # 0: no limit; otherwise stop after so many steps
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Precision = "float32"  # ``arithmetic`` says what each computes
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
 
 
@@ -212,10 +207,8 @@ class Config(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.data.length_aware and self.model.padding == "leaking":
-            raise ValueError(
-                "DataConfig.length_aware=True would change the result with padding='leaking'; "
-                "set length_aware=False"
-            )
+            what = "DataConfig.length_aware=True would change the result with padding='leaking'"
+            raise ValueError(f"{what}; set length_aware=False")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionary (JSON types only, tuples as lists)."""
@@ -239,11 +232,10 @@ class Config(Section):
         """A copy with single fields changed, by field name, whichever section they live in."""
         changed: dict[str, dict[str, Any]] = {}
         for name, value in overrides.items():
-            section = _SECTION_OF.get(name)
-            if section is None:
+            if name not in _SECTION_OF:
                 known = ", ".join(sorted(_SECTION_OF))
                 raise ValueError(f"unknown configuration field {name!r}; known fields: {known}")
-            changed.setdefault(section, {})[name] = value
+            changed.setdefault(_SECTION_OF[name], {})[name] = value
         sections = {s: replace(getattr(self, s), **values) for s, values in changed.items()}
         return replace(self, **sections)
 
@@ -256,7 +248,8 @@ _SCALE: dict[str, dict[str, Any]] = {
     # few videos, small width: stronger decay than the published 0.01, or the detector learns the
     # 400 labels by heart within ten epochs
     "soundstage": {"weight_decay": 1.0},
-    "xd": {"dim": CLIP_DIM, "batch_size": 96, "learning_rate": 1e-5, "epochs": 10},
+    "xd": {"dim": CLIP_DIM, "batch_size": 96, "learning_rate": 1e-5, "epochs": 10}
+    | {"precision": "auto"},
 }
 _FORM: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -294,11 +287,9 @@ def make_config(
     **overrides: Any,
 ) -> Config:
     """The configuration of a form at a scale, for the teacher or a student (or for another
-    ``detector`` with ``options`` of its own), with single fields overridden by name.
-
-    Raises ``ValueError`` for an unknown form, scale, role or field, or an invalid value, and says
-    which values are allowed.
-    """
+    ``detector`` with ``options`` of its own), with single fields overridden by name. Raises
+    ``ValueError`` for an unknown form, scale, role or field, or an invalid value, and says which
+    values are allowed."""
     for name, value, known in (("form", form, _FORM), ("scale", scale, _SCALE)):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
@@ -320,14 +311,44 @@ def find_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise ValueError(f"device={name!r} is not supported; use 'auto', 'cpu' or 'cuda'")
-        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            found = torch.cuda.device_count()
-            raise ValueError(f"device={name!r}, but torch finds {found} GPUs here; try 'auto'")
     except RuntimeError:
         raise ValueError(f"device={name!r} is no device; use 'auto', 'cpu' or 'cuda'") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={name!r} is not supported; use 'auto', 'cpu' or 'cuda'")
+    if device.type == "cuda" and (device.index or 0) >= (found := torch.cuda.device_count()):
+        raise ValueError(f"device={name!r}, but torch finds {found} GPUs here; try 'auto'")
     return device
+
+
+def resolved(settings: Config) -> Config:
+    """Settings as they are trained and recorded: precision "auto" becomes bf16 on a GPU and float32
+    elsewhere. Raises what ``find_device`` does."""
+    if settings.train.precision != "auto":
+        return settings
+    there = find_device(settings.train.device).type == "cuda"
+    return settings.override(precision="bf16" if there else "float32")
+
+
+@contextmanager
+def arithmetic(precision: str, device: str) -> Iterator[torch.autocast]:
+    """How numbers are multiplied while this is open, on a device of that type; it gives the
+    autocast for a forward pass. "float32": in full, products and convolutions alike; "tf32": both
+    in TF32, where there is such a thing; "bf16": the autocast is on, and what it leaves in float32
+    is full. Afterwards torch's switches stand as before. ``ValueError`` for another name."""
+    import torch
+
+    if wrong := _wrong(precision, Precision):
+        raise ValueError(f"precision must be {wrong}, got {precision!r}")
+    half = precision == "bf16" or (precision == "auto" and device == "cuda")
+    switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches:
+            switch.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        yield torch.autocast(device, torch.bfloat16, enabled=half)
+    finally:
+        for switch, was in zip(switches, before, strict=True):
+            switch.fp32_precision = was
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:

@@ -10,23 +10,20 @@ Whatever the data was, it becomes this folder, and nothing after it knows where 
     audio.npy        (Q, D) the same for sound, stored once a video and shared by its crops
     flags.npy        (P, F) optional per-snippet truth, such as "audible" in Soundstage
 
-    store = FeatureStore.open("data/soundstage")
-    rows = store.indices("train")
-    batch = TrainingSet(store, rows, settings).batch(torch.arange(8))
-
 Shape letters: R rows, T snippets of a row, D feature width, C classes, N frames (stride x T).
 """
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -115,16 +112,15 @@ class Row(NamedTuple):
     stride: int  # frames a snippet
     has_audio: bool
     source: str  # the file that the features came from
+    track: int  # equal for rows that share one audio track (crops), -1 without audio
 
 
 class FeatureStore:
     """Read access to a finished store; opening maps the arrays and reads the manifest only.
-
     Attributes: ``path``, ``classes``, ``dim`` (D), ``stride``, ``encoder``, ``videos`` (a list of
     ``Row``), ``snippets`` (R,), ``frames`` (R,), ``has_audio`` (R,), ``video_ids`` (R,) with equal
     numbers for crops of one video, ``film_ids`` (R,), ``flag_names``, and ``digest``, which changes
-    with any feature, label or annotation.
-    """
+    with any feature, label or annotation."""
 
     def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
         self.path, self.dim, self.stride = path, int(meta["dim"]), int(meta["stride"])
@@ -132,24 +128,34 @@ class FeatureStore:
         kind = {k: v if k == "name" else tuple(v) for k, v in meta["classes"].items()}
         self.classes = ClassSet(**kind)
         self.flag_names: tuple[str, ...] = tuple(meta["flags"])
-        self._columns = columns = _read_manifest(path / MANIFEST)
+        types = dict.fromkeys(TEXT_COLUMNS, str) | dict.fromkeys(NUMBER_COLUMNS, np.int64)
+        table = pd.read_csv(path / MANIFEST, dtype=types, na_filter=False)
+        table["track"] = table["audio_start"]
+        table["has_audio"] = table["track"] >= 0
+        self._columns = columns = {name: table[name].to_numpy() for name in table}
         self.snippets, self.frames = columns["snippets"], columns["frames"]
-        self.has_audio = columns["has_audio"] = columns["audio_start"] >= 0
-        listed = (np.asarray(columns[name], object) for name in Row._fields)
-        self.videos = [Row(*row) for row in zip(*listed, strict=True)]
-        self.video_ids, numbers = _numbered(columns["name"])
-        self.film_ids, _ = _numbered([film_of(name) for name in columns["name"]])
+        self.has_audio = columns["has_audio"]
+        rows = table[list(Row._fields)].itertuples(index=False, name=None)
+        self.videos = [Row(*row) for row in rows]
+        self.video_ids, names = pd.factorize(table["name"])
+        self.film_ids, _ = pd.factorize(table["name"].map(film_of))
         video, audio, flags = meta["video_snippets"], meta["audio_snippets"], len(self.flag_names)
         self._video = _map_array(path / "video.npy", (video, self.dim))
         self._audio = _map_array(path / "audio.npy", (audio, self.dim)) if audio else None
         self._flags = _map_array(path / "flags.npy", (video, flags)) if flags else None
-        self._check(meta)
-        events: list[list[Segment]] = [[] for _ in numbers]  # by video
-        with open(path / ANNOTATIONS, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                event = (row["code"] or None, int(row["start"]), int(row["end"]))
-                events[numbers[row["name"]]].append(event)
-        self._truth, self._events = [list(map(f, events)) for f in (truth_events, class_events)]
+        fits = (self.snippets >= 1) & (self.frames == self.snippets * self.stride)
+        for kind, most in (("video", video), ("audio", audio)):
+            start, count = columns[f"{kind}_start"], columns[f"{kind}_rows"]
+            inside = (self.snippets <= count) & (start >= 0) & (start + count <= most)
+            fits &= inside | ((kind == "audio") & ~self.has_audio)
+        if len(self) != meta["rows"] or not fits.all():
+            raise _damaged(f"{path / MANIFEST} and {META} beside it contradict each other")
+        events: dict[str, list[Segment]] = {name: [] for name in names}
+        listed = pd.read_csv(path / ANNOTATIONS, dtype={"name": str, "code": str}, na_filter=False)
+        for name, code, start, end in listed.itertuples(index=False, name=None):
+            events[name].append((code or None, start, end))
+        both = (truth_events, class_events)
+        self._truth, self._events = [list(map(form, events.values())) for form in both]
 
     @classmethod
     def open(cls, path: str | Path) -> FeatureStore:
@@ -159,15 +165,11 @@ class FeatureStore:
         half = path if path.name.endswith(PARTIAL) else path.with_name(path.name + PARTIAL)
         if not (path / META).is_file():
             if half.is_dir():
-                raise StoreError(
-                    f"feature store {path} is half-written: run what was writing it again, and it "
-                    f"goes on where it stopped, or delete {half} to start over"
-                )
+                how = "run what was writing it again, and it goes on where it stopped"
+                raise StoreError(f"feature store {path} is half-written: {how}, or delete {half}")
             if not path.exists():
-                raise FileNotFoundError(
-                    f"there is no feature store at {path}; make one with "
-                    f"'python -m avadclip_lite import', or check the path"
-                )
+                how = "make one with 'python -m avadclip_lite import', or check the path"
+                raise FileNotFoundError(f"there is no feature store at {path}; {how}")
             raise StoreError(f"{path} is not a feature store: it has no {META}")
         try:
             meta = json.loads((path / META).read_text(encoding="utf-8"))
@@ -183,29 +185,13 @@ class FeatureStore:
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __repr__(self) -> str:
-        return (
-            f"FeatureStore({str(self.path)!r}: {len(self)} rows of {self.classes.name}, "
-            f"D={self.dim}, stride {self.stride}, {self.encoder})"
-        )
-
-    def _check(self, meta: Mapping[str, Any]) -> None:
-        c = self._columns
-        fits = (self.snippets >= 1) & (self.snippets <= c["video_rows"]) & (c["video_start"] >= 0)
-        fits &= (self.snippets <= c["audio_rows"]) | ~self.has_audio
-        fits &= (self.frames == self.snippets * self.stride) & (c["stride"] == self.stride)
-        for kind in ("video", "audio"):
-            fits &= c[f"{kind}_start"] + c[f"{kind}_rows"] <= meta[f"{kind}_snippets"]
-        if len(self) != meta["rows"] or not fits.all():
-            raise _damaged(f"{self.path / MANIFEST} and {META} beside it contradict each other")
-
     def indices(self, split: str) -> Array:
         """Row numbers of a split, in the manifest's order; ``StoreError`` if it has none."""
-        splits = self._columns["split"]
-        if split not in splits:
-            known = ", ".join(sorted(set(splits)))
+        rows = np.flatnonzero(self._columns["split"] == split)
+        if not len(rows):
+            known = ", ".join(sorted(set(self._columns["split"])))
             raise StoreError(f"{self.path} has no split {split!r}; it has {known}")
-        return np.flatnonzero(np.array(splits) == split)
+        return rows
 
     def video(self, i: int) -> Array:
         """(T, D) view of row i's video features, cut to the length shared with its audio."""
@@ -236,10 +222,6 @@ class FeatureStore:
             mask &= self._flags[own, self.flag_names.index(AUDIO_PRESENT)].astype(bool)
         return mask
 
-    def audio_key(self, i: int) -> int:
-        """A number that rows of one audio track (crops) have in common, -1 without audio."""
-        return int(self._columns["audio_start"][i])
-
     def flags(self, i: int) -> dict[str, Array]:
         """Per-snippet truth of row i, ``{name: (T,) bool}``; empty for stores without flags."""
         if self._flags is None:
@@ -250,9 +232,8 @@ class FeatureStore:
     def labels(self, indices: Indices) -> Array:
         """(n, C) float32 multi-hot weak labels; column 0 is 1 for normal videos only."""
         hot = np.zeros((len(indices), len(self.classes)), np.float32)
-        codes = {label: parse_codes(label, self.classes) for label in set(self._columns["label"])}
         for row, i in zip(hot, indices, strict=True):
-            row[[self.classes.index(code) for code in codes[self._columns["label"][i]]]] = 1
+            row[list(map(self.classes.index, parse_codes(self.videos[i].label, self.classes)))] = 1
         return hot
 
     def segments(self, i: int, frames: int | None = None) -> list[Segment]:
@@ -283,24 +264,6 @@ def film_of(name: str) -> str:
     return name.partition("__#")[0]
 
 
-def _numbered(names: Sequence[str]) -> tuple[Array, dict[str, int]]:
-    """Equal numbers for equal names, in the order of their first appearance."""
-    numbers = {name: k for k, name in enumerate(dict.fromkeys(names))}
-    return np.array([numbers[name] for name in names], dtype=np.int64), numbers
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    """``manifest.csv`` column by column: lists of text and int64 arrays, (R,) each."""
-    with open(path, newline="", encoding="utf-8") as file:
-        header, *lines = csv.reader(file)
-    columns = dict(zip(header, zip(*lines, strict=True), strict=True))
-    missing = [name for name in TEXT_COLUMNS + NUMBER_COLUMNS if name not in columns]
-    if missing:
-        raise _damaged(f"{path} lacks the columns {', '.join(missing)}")
-    numbers = {name: np.array(columns[name], dtype=np.int64) for name in NUMBER_COLUMNS}
-    return {name: columns[name] for name in TEXT_COLUMNS} | numbers
-
-
 def _map_array(path: Path, shape: tuple[int, int]) -> Array:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -317,11 +280,9 @@ def _map_array(path: Path, shape: tuple[int, int]) -> Array:
 
 
 def resample(features: Array, max_snippets: int = MAX_SNIPPETS, keep: Array | None = None) -> Array:
-    """(T, D) -> (S, D) float32 with S = min(T, max_snippets).
-
-    A longer video becomes the means over bins of truncated ``linspace(0, T, max_snippets + 1)``, as
-    in the release. ``keep`` (T,) bool: only these enter a mean, and a bin without any is zero.
-    """
+    """(T, D) -> (S, D) float32 with S = min(T, max_snippets). A longer video becomes the means over
+    bins of truncated ``linspace(0, T, max_snippets + 1)``, as in the release. ``keep`` (T,) bool:
+    only these enter a mean, and a bin without any is zero."""
     features = np.asarray(features)
     if keep is not None and not keep.all():
         share = resample(keep[:, None], max_snippets)  # of each bin
@@ -381,11 +342,6 @@ class Output:
         """a = sigmoid of the anomaly logits, (B, T)."""
         return torch.sigmoid(self.anomaly_logits)
 
-    @property
-    def class_probabilities(self) -> Tensor | None:
-        """Softmax over classes of the alignment map, (B, T, C)."""
-        return None if self.alignment_logits is None else self.alignment_logits.softmax(dim=-1)
-
 
 class TrainingSet:
     """Training bags in memory, resampled once; a batch is indexing and nothing else.
@@ -402,9 +358,8 @@ class TrainingSet:
     def __init__(self, store: FeatureStore, rows: Indices, settings: Config) -> None:
         rows = np.asarray(rows, dtype=np.int64)
         if settings.data.crops == "first":
-            # sorted by crop (stable), the first of each video is its lowest crop
             order = np.argsort([store.videos[i].crop for i in rows], kind="stable")
-            _, first = np.unique(store.video_ids[rows[order]], return_index=True)
+            first = np.unique(store.video_ids[rows[order]], return_index=True)[1]
             rows = rows[np.sort(order[first])]
         if not len(rows):
             raise StoreError(f"no training rows were chosen from {store.path}")
@@ -412,37 +367,37 @@ class TrainingSet:
         self.max_snippets = settings.model.max_snippets
         self.length_aware = settings.data.length_aware
         self.labels = torch.from_numpy(store.labels(rows))  # (R, C)
-        separate = settings.data.resample == "separate"
-        self._pack(
-            store, [store.uncut(i) if separate else (store.video(i), store.audio(i)) for i in rows]
-        )
-
-    def _pack(self, store: FeatureStore, bags: list[tuple[Array, Array | None]]) -> None:
-        most, tracks = self.max_snippets, {}  # a track at a length (crops may cut it): its bags
+        separate, most = settings.data.resample == "separate", self.max_snippets
+        bags = [store.uncut(i) if separate else (store.video(i), store.audio(i)) for i in rows]
         spans = np.zeros((4, len(bags)), np.int64)  # video start, length, audio start, length
-        for k, (i, (video, audio)) in enumerate(zip(self.rows, bags, strict=True)):
-            spans[1, k] = min(len(video), most)
-            if audio is not None:
-                spans[3, k] = min(len(audio), most)
-                tracks.setdefault((store.audio_key(i), len(audio)), []).append(k)
+        spans[1] = [min(len(video), most) for video, _ in bags]
         spans[0, 1:] = np.cumsum(spans[1, :-1])
+        tracks: dict[tuple[int, int], int] = {}  # by track and length (crops may cut it): its bag
         used = 0
-        for sharing in tracks.values():
-            spans[2, sharing] = used
-            used += spans[3, sharing[0]]
+        for k, (i, (_, audio)) in enumerate(zip(rows, bags, strict=True)):
+            if audio is not None:
+                first = tracks.setdefault((store.videos[i].track, len(audio)), k)
+                spans[2:, k] = (used, min(len(audio), most)) if first == k else spans[2:, first]
+                used += int(spans[3, k]) if first == k else 0
         self._video = torch.zeros(int(spans[1].sum()) + 1, store.dim)
-        self._audio = torch.zeros(int(used) + 1, store.dim)
-        self._sounds = torch.zeros(int(used) + 1, dtype=torch.bool)  # this snippet has sound
-        for (v, tv, _, _), (video, _) in zip(spans.T, bags, strict=True):
-            self._video[v : v + tv] = torch.from_numpy(resample(video, most))
-        for k, *_ in tracks.values():
-            _, _, a, ta = spans[:, k]
-            audio = bags[k][1]
+        self._audio = torch.zeros(used + 1, store.dim)
+        self._sounds = torch.zeros(used + 1, dtype=torch.bool)  # this snippet has sound
+
+        def pack_video(k: int) -> None:
+            own = slice(spans[0, k], spans[:2, k].sum())
+            self._video[own] = torch.from_numpy(resample(bags[k][0], most))
+
+        def pack_audio(k: int) -> None:
+            own, audio = slice(spans[2, k], spans[2:, k].sum()), bags[k][1]
             keep = np.ones(len(audio), bool)
-            mask = store.audio_mask(self.rows[k])[: len(audio)]
+            mask = store.audio_mask(rows[k])[: len(audio)]
             keep[: len(mask)] = mask
-            self._audio[a : a + ta] = torch.from_numpy(resample(audio, most, keep))
-            self._sounds[a : a + ta] = torch.from_numpy(resample(keep[:, None], most)[:, 0] > 0)
+            self._audio[own] = torch.from_numpy(resample(audio, most, keep))
+            self._sounds[own] = torch.from_numpy(resample(keep[:, None], most)[:, 0] > 0)
+
+        with ThreadPoolExecutor() as pool:  # every bag has a place of its own
+            for pack, numbers in ((pack_video, range(len(bags))), (pack_audio, tracks.values())):
+                list(pool.map(pack, numbers))
         self._spans = torch.from_numpy(spans)
         self.lengths = self._host_lengths = self._spans[1]
 
@@ -505,13 +460,10 @@ def holdout_split(
     store: FeatureStore, rows: Indices, share: float, seed: int
 ) -> tuple[Array, Array]:
     """(kept, held out): a seeded share of the *films* set aside, so that no clip of a film that is
-    trained on is judged, nor another crop of its video.
-
-    Stratified by weak label: films are sorted by the labels of their clips, shuffled within equal
-    ones, and picked at equal steps, so that every label is held out nearly in proportion. Films of
-    normal clips alone and others are picked apart, each at least once where there are two or more.
-    Row order is kept.
-    """
+    trained on is judged, nor another crop of its video. Stratified by weak label: films are sorted
+    by the labels of their clips, shuffled within equal ones, and picked at equal steps, so that
+    every label is held out nearly in proportion. Films of normal clips alone and others are picked
+    apart, each at least once where there are two or more. Row order is kept."""
     rows = np.asarray(rows, dtype=np.int64)
     if not 0 <= share < 1:
         raise ValueError(f"share must be at least 0 and below 1, got {share!r}")

@@ -32,10 +32,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from avadclip_lite.config import CLIP_DIM, SAMPLE_RATE, soundstage_path
+from avadclip_lite.config import CLIP_DIM, SAMPLE_RATE, arithmetic, soundstage_path
 
 START_TOKEN, END_TOKEN = 49406, 49407  # of CLIP's byte-pair vocabulary
 
@@ -95,8 +96,8 @@ class WordPrompts(NamedTuple):
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """CLIP's cheap GELU, x * sigmoid(1.702 x)."""
-    return x * torch.sigmoid(1.702 * x)
+    """CLIP's cheap GELU, x * sigmoid(1.702 x): a SiLU, which is one operation."""
+    return F.silu(1.702 * x) / 1.702
 
 
 class _Block(nn.Module):
@@ -121,36 +122,25 @@ class _Block(nn.Module):
 
 class TextTower(nn.Module):
     """CLIP's causal text Transformer in plain torch, always frozen. Gradients flow *through* it to
-    the embeddings it is given: that is how prompts learn. A tower may know only part of CLIP's
-    vocabulary (``vocabulary`` holds the ids of its rows)."""
+    the embeddings it is given: that is how prompts learn. W is ``width``, D ``dim``; ``positions``
+    the longest prompt; ``vocabulary`` holds the token ids of its rows, all of CLIP's or a part."""
 
     def __init__(
-        self,
-        *,
-        width: int,  # W
-        heads: int,
-        layers: int,
-        positions: int,  # longest prompt
-        rows: int,
-        dim: int,  # D
-        vocabulary: Sequence[int] | Tensor | None = None,
+        self, *, vocabulary: Any, width: int, heads: int, layers: int, positions: int, dim: int
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"the text tower's width {width} is not divisible by heads={heads}")
         self.width, self.positions, self.dim = width, positions, dim
         self.name: str | None = None  # what ``load_text`` knows it by
-        self.token_embedding = nn.Embedding(rows, width)
-        self.positional_embedding = nn.Parameter(torch.empty(positions, width))
+        known = torch.as_tensor(vocabulary).long()
+        if not bool((known.diff() > 0).all()):
+            raise ValueError("the vocabulary must list the token ids of its rows in rising order")
+        self.register_buffer("vocabulary", known, persistent=False)
+        self.token_embedding = nn.Embedding(len(known), width)
+        self.positional_embedding = nn.Parameter(torch.empty(positions, width).normal_(std=0.01))
         blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
         self.transformer = nn.ModuleDict({"resblocks": blocks})
         self.ln_final = nn.LayerNorm(width)
-        self.text_projection = nn.Parameter(torch.empty(width, dim))
-        known = torch.as_tensor(range(rows) if vocabulary is None else vocabulary).long()
-        if len(known) != rows or not bool((known.diff() > 0).all()):
-            must = f"the vocabulary must list the {rows} token ids of the embedding rows"
-            raise ValueError(f"{must} in rising order, got {len(known)} ids")
-        self.register_buffer("vocabulary", known, persistent=False)
+        self.text_projection = nn.Parameter(torch.empty(width, dim).normal_(std=width**-0.5))
         self.requires_grad_(False)
         super().train(False)
 
@@ -168,9 +158,8 @@ class TextTower(nn.Module):
                 heads=heads,
                 layers=len({k.split(".")[2] for k in own if k.startswith("transformer.resblocks")}),
                 positions=len(own["positional_embedding"]),
-                rows=len(own["token_embedding.weight"]),
                 dim=own["text_projection"].shape[1],
-                vocabulary=own.get("vocabulary"),
+                vocabulary=own.get("vocabulary", range(len(own["token_embedding.weight"]))),
             )
             tower.load_state_dict({key: own[key].float() for key in tower.state_dict()})
         except KeyError as error:
@@ -182,6 +171,16 @@ class TextTower(nn.Module):
         """Frozen: stays in eval mode whatever is asked."""
         return super().train(False)
 
+    def cast(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The weights of its products in that type: what autocast makes of them at every call, as
+        only weights that train are cast once."""
+        parts = {name: name.rpartition(".")[0].rpartition(".")[2] for name in self.state_dict()}
+        names = {name for name, part in parts.items() if not part.startswith("ln_")}
+        weights = {
+            k: v for k, v in self.state_dict().items() if k in names and "embedding" not in k
+        }
+        return {name: weight.to(dtype) for name, weight in weights.items()}
+
     def knows(self, ids: Tensor) -> Tensor:
         """Which CLIP token ids the tower has a row for: bool, the shape of ``ids``."""
         return torch.isin(ids.to(self.vocabulary.device), self.vocabulary)
@@ -191,9 +190,8 @@ class TextTower(nn.Module):
         ids = torch.as_tensor(ids, dtype=torch.int64, device=self.vocabulary.device).contiguous()
         known = self.knows(ids)
         if not bool(known.all()):
-            lack = f"{len(self.vocabulary)} tokens and no row for token id {int(ids[~known][0])}"
-            remedy = "use words of its captions, or CLIP's own tower"
-            raise ValueError(f"this text tower has {lack}; {remedy}")
+            lack = f"no row for token id {int(ids[~known][0])}"
+            raise ValueError(f"this text tower has {lack}; use words of its captions")
         return self.token_embedding(torch.searchsorted(self.vocabulary, ids))
 
     def forward(self, embeddings: Tensor, end: Tensor) -> Tensor:
@@ -201,9 +199,8 @@ class TextTower(nn.Module):
         normalised. L may be short: attention is causal, nothing behind an end mark counts."""
         length, most = embeddings.shape[1], self.positions
         if length > most:
-            raise ValueError(
-                f"a prompt of {length} positions is longer than the text tower's {most}"
-            )
+            what = f"a prompt of {length} positions"
+            raise ValueError(f"{what} is longer than the text tower's {most}")
         x = embeddings + self.positional_embedding[:length]
         for block in self.transformer["resblocks"]:
             x = block(x)
@@ -233,10 +230,8 @@ def _check_words(tower: TextTower, texts: Sequence[str]) -> None:
 
     for text in filter(unknown, texts):
         word = next(filter(unknown, text.split()), text)
-        raise ValueError(
-            f"the tiny text tower has never read {word!r} (in {text!r}): it knows only the "
-            f"{len(tower.vocabulary)} tokens of its captions; use their words, or CLIP's text tower"
-        )
+        what = f"the tiny text tower has never read {word!r} (in {text!r})"
+        raise ValueError(f"{what}; use words of its captions, or CLIP's text tower")
 
 
 @torch.random.fork_rng(devices=[])  # building a module draws weights, loaded or not
@@ -247,19 +242,20 @@ def load_text(
     dim: int | None = None,
     weights: str | Path = "auto",
 ) -> tuple[TextTower, WordPrompts]:
-    """The frozen text tower and the token ids of the class words. Needs no open_clip as long as
-    the words are the seven of XD-Violence.
-
-    ``random``: CLIP's architecture with seeded random weights and rows for these words only; it
-    warns that it is that. ``dim``: the feature width expected (``random`` takes any). ``weights``
-    and errors as in ``load_encoders``; also ``ValueError`` for another width or an unknown word.
-    """
-    prompts = _word_prompts(words)
+    """The frozen text tower and the token ids of the class words. Needs no open_clip as long as the
+    words are the seven of XD-Violence. ``random``: CLIP's architecture with seeded random weights
+    and rows for these words only; it warns that it is that. ``dim``: the feature width expected
+    (``random`` takes any). ``weights`` (or the file itself) and errors as in ``load_encoders``;
+    also ``ValueError`` for another width or an unknown word."""
+    prompts = WordPrompts(tuple(map(token_ids, words)), START_TOKEN, END_TOKEN)
     if which == "random":
         warnings.warn("the text tower has random weights: class words mean nothing", stacklevel=3)
-        tower = _random_text(prompts, dim or CLIP_DIM)
+        torch.manual_seed(0)
+        used = sorted({START_TOKEN, END_TOKEN, *chain(*prompts.ids)})
+        size = {"width": 512, "heads": CLIP_TEXT_HEADS, "layers": 12, "positions": 77}
+        tower = TextTower(vocabulary=used, dim=dim or CLIP_DIM, **size)
     elif which in _TEXT:
-        state = _read_tensors(_weight_file(which, weights), skip=("visual.", "audio."))
+        state = _read_tensors(_weight_file(which, weights))
         tower = TextTower.from_state_dict(state, **_TEXT[which])
         _check_words(tower, words)
     else:
@@ -271,44 +267,13 @@ def load_text(
     return tower, prompts
 
 
-@torch.random.fork_rng(devices=[])
-def read_text(path: Path, words: Sequence[str]) -> tuple[TextTower, WordPrompts]:
-    """``load_text`` of a weight file that holds CLIP's text tower and nothing else."""
-    tower = TextTower.from_state_dict(_read_tensors(path), heads=CLIP_TEXT_HEADS)
-    return tower, _word_prompts(words)
-
-
-def _word_prompts(words: Sequence[str]) -> WordPrompts:
-    return WordPrompts(tuple(token_ids(word) for word in words), START_TOKEN, END_TOKEN)
-
-
-def _random_text(prompts: WordPrompts, dim: int) -> TextTower:
-    """CLIP's text architecture, with the spread of CLIP's own initialisation, from a fixed seed."""
-    used = sorted({START_TOKEN, END_TOKEN, *chain(*prompts.ids)})
-    size = {"width": 512, "heads": CLIP_TEXT_HEADS, "layers": 12, "positions": 77}
-    tower = TextTower(**size, rows=len(used), dim=dim, vocabulary=used)
-    width, depth = size["width"], 2 * size["layers"]
-    spread = {"token_embedding": 0.02, "positional": 0.01, "c_fc": (2 * width) ** -0.5}
-    spread |= {"in_proj": width**-0.5, "text_projection": width**-0.5}
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in tower.named_parameters():
-        if parameter.ndim == 1:
-            parameter.data.fill_(float(".ln_" in f".{name}" and name.endswith("weight")))
-        else:
-            std = next((s for k, s in spread.items() if k in name), (depth * width) ** -0.5)
-            parameter.data.normal_(0.0, std, generator=generator)
-    return tower
-
-
 # ---- images and sounds ---------------------------------------------------------------------------
 
 
 def clip_pixels(frames: np.ndarray | Tensor, size: int) -> Tensor:
-    """CLIP's own preprocessing: frames uint8 (n, H, W, 3) of any size -> float32 (n, 3, S, S).
-
-    The shorter side is resized to S (bicubic), the centre cut out, the pixels standardised. Frames
-    of S x S are only standardised. Raises ``ValueError`` for another type or shape.
-    """
+    """CLIP's own preprocessing: frames uint8 (n, H, W, 3) of any size -> float32 (n, 3, S, S). The
+    shorter side is resized to S (bicubic), the centre cut out, the pixels standardised. Frames of S
+    x S are only standardised. Raises ``ValueError`` for another type or shape."""
     from open_clip import image_transform
     from PIL import Image
 
@@ -322,10 +287,8 @@ def clip_pixels(frames: np.ndarray | Tensor, size: int) -> Tensor:
 
 class _Wav2ClipTower(nn.Module):
     """Wav2CLIP's audio encoder and projection head, put together without the package's unsafe load.
-
     The package normalises spectrograms by the statistics of the whole batch, so that a snippet's
-    feature depends on its neighbours in the call; here each is normalised by its own.
-    """
+    feature depends on its neighbours in the call; here each is normalised by its own."""
 
     def __init__(self) -> None:
         from wav2clip.model.encoder import MLPLayers, ResNetExtractor
@@ -360,13 +323,11 @@ class AudioTower(nn.Module):
         self.register_buffer("window", torch.hann_window(self.N_FFT), persistent=False)
         self.register_buffer("mel_mean", torch.zeros(self.BANDS))
         self.register_buffer("mel_std", torch.ones(self.BANDS))
-        sizes = (1, width, 2 * width, 3 * width, 4 * width)
-        layers: list[nn.Module] = []
-        for inside, outside in pairwise(sizes):
+        self.cnn = nn.Sequential()
+        for inside, outside in pairwise((1, width, 2 * width, 3 * width, 4 * width)):
             convolution = nn.Conv2d(inside, outside, 3, stride=2, padding=1, bias=False)
-            layers += [convolution, nn.BatchNorm2d(outside), nn.ReLU()]
-        self.cnn = nn.Sequential(*layers)
-        self.head = nn.Linear(2 * sizes[-1], dim)
+            self.cnn.extend([convolution, nn.BatchNorm2d(outside), nn.ReLU()])
+        self.head = nn.Linear(8 * width, dim)
 
     def forward(self, waves: Tensor) -> Tensor:
         """(n, samples) at 16 kHz -> (n, D), not normalised."""
@@ -431,12 +392,12 @@ class Encoders:
         rows = [torch.tensor((START_TOKEN, *token_ids(text), END_TOKEN)) for text in texts]
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=END_TOKEN)
         end = torch.tensor([len(row) - 1 for row in rows])
-        with torch.no_grad():
+        with torch.no_grad(), arithmetic("float32", self.device.type):
             return self.text(self.text.embed_tokens(ids), end).cpu()
 
     def _encode(self, tower: nn.Module, inputs: Any, prepare: Callable[[Any], Tensor]) -> Tensor:
         out = torch.empty(0, self.dim)
-        with torch.no_grad():
+        with torch.no_grad(), arithmetic("float32", self.device.type):
             for at in range(0, len(inputs), self.batch_size):
                 part = prepare(inputs[at : at + self.batch_size]).to(self.device)
                 out = torch.cat([out, tower(part).float().cpu()])
@@ -449,54 +410,38 @@ def load_encoders(
     weights: str | Path = "auto",
     device: str | torch.device = "cpu",
 ) -> Encoders:
-    """Frozen image, audio and text encoders of one space.
+    """Frozen image, audio and text encoders of one space. ``weights``: ``"auto"`` (soundstage: the
+    shipped file; clip: the two files of ``weights_folder()``, downloaded into it if they are not
+    there), ``"random"`` (seeded random weights, for shapes and plumbing), or the folder that holds
+    the files. Raises ``FileNotFoundError`` saying which file to fetch, from where, and where to put
+    it; ``ValueError`` for an unknown ``which`` or a damaged file."""
+    import open_clip
 
-    ``weights``: ``"auto"`` (soundstage: the shipped file; clip: the two files of
-    ``weights_folder()``, downloaded into it if they are not there), ``"random"`` (seeded random
-    weights, for shapes and plumbing), or the folder that holds the files. Raises
-    ``FileNotFoundError`` saying which file to fetch, from where, and where to put it;
-    ``ValueError`` for an unknown ``which`` or a damaged file.
-    """
     if which not in _TEXT:
         raise ValueError(f"encoders must be one of soundstage, clip, got {which!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        image, audio, state = (_clip_towers if which == "clip" else _soundstage_towers)(weights)
-        towers = {"image": image, "audio": audio}
-        towers["text"] = TextTower.from_state_dict(state, **_TEXT[which])
+        if which == "clip":  # without create_model's warning that no weights were loaded
+            clip, audio = open_clip.CLIP(**open_clip.get_model_config(CLIP_MODEL)), _Wav2ClipTower()
+            sound = {"encoder": audio.extractor.encoder, "transform": audio.extractor.transform}
+            parts = {"clip": {"visual.": clip.visual}}  # by file, and by prefix in it
+            parts["wav2clip"] = {f"audio_{name}.": part for name, part in sound.items()}
+            known: Any = range(END_TOKEN + 1)
+        else:
+            known = sorted({START_TOKEN, END_TOKEN, *chain(*CLASS_TOKENS.values())})
+            clip, audio = soundstage_clip(len(known)), AudioTower()
+            parts = {"soundstage": {"visual.": clip.visual, "audio.": audio}}
+        words = clip.state_dict() | {"vocabulary": torch.tensor(known)}
+        state = {_TEXT[which]["prefix"] + key: value for key, value in words.items()}
+        if weights != "random":
+            state, paths = {}, {name: _weight_file(name, weights) for name in parts}
+            for name, path in paths.items():
+                state |= (held := _read_tensors(path))
+                for prefix, part in parts[name].items():
+                    _fill(part, held, prefix, path)
+        text = TextTower.from_state_dict(state, **_TEXT[which])
+    towers = {"image": clip.visual, "audio": audio, "text": text}
     return Encoders(name=which, device=torch.device(device), **towers, **_USE[which])
-
-
-_Towers = tuple[nn.Module, nn.Module, Mapping[str, Tensor]]  # image, audio, weights of the text
-
-
-def _clip_towers(weights: str | Path) -> _Towers:
-    import open_clip
-
-    # without create_model's warning that no weights were loaded: they are read below, or random
-    clip = open_clip.CLIP(**open_clip.get_model_config(CLIP_MODEL))
-    audio = _Wav2ClipTower()
-    if weights != "random":
-        path, sound_path = (_weight_file(name, weights) for name in ("clip", "wav2clip"))
-        _fill(clip, _read_tensors(path), "", path)
-        sound = _read_tensors(sound_path)
-        _fill(audio.extractor.encoder, sound, "audio_encoder.", sound_path)
-        _fill(audio.extractor.transform, sound, "audio_transform.", sound_path)
-    return clip.visual, audio, clip.state_dict()
-
-
-def _soundstage_towers(weights: str | Path) -> _Towers:
-    if weights == "random":
-        words = torch.tensor(sorted({START_TOKEN, END_TOKEN, *chain(*CLASS_TOKENS.values())}))
-        clip, audio = soundstage_clip(len(words)), AudioTower()
-        state = {f"text.{key}": value for key, value in clip.state_dict().items()}
-        return clip.visual, audio, state | {"text.vocabulary": words}
-    path = _weight_file("soundstage", weights)
-    state = _read_tensors(path)
-    image, audio = soundstage_clip(len(state["text.vocabulary"])).visual, AudioTower()
-    _fill(image, state, "visual.", path)
-    _fill(audio, state, "audio.", path)
-    return image, audio, state
 
 
 def soundstage_clip(rows: int) -> nn.Module:
@@ -521,8 +466,7 @@ _FILES = {  # name, what it holds, where to fetch it, what to do if it is not th
 
 
 def weights_folder() -> Path:
-    """Where CLIP's and Wav2CLIP's files are kept: ``AVADCLIP_WEIGHTS``, or
-    ``~/.cache/avadclip_lite``."""
+    """Where CLIP's and Wav2CLIP's files are kept; ``AVADCLIP_WEIGHTS`` names another folder."""
     return Path(os.environ.get("AVADCLIP_WEIGHTS") or Path.home() / ".cache" / "avadclip_lite")
 
 
@@ -537,18 +481,18 @@ def _weight_file(which: str, weights: str | Path) -> Path:
             torch.hub.download_url_to_file(url, str(path))  # whole, or not at all
         except OSError as error:
             why = f" and could not be downloaded ({getattr(error, 'reason', error)})"
+    path = Path(weights) if Path(weights).is_file() else path
     if not path.is_file():
         raise FileNotFoundError(f"{what} are not at {path}{why}; {remedy.format(url, path)}")
     return path
 
 
-def _read_tensors(path: Path, skip: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Named tensors of a safetensors file or a plain state dict, without those whose name starts
-    with what to ``skip``; never an arbitrary pickle. ``ValueError`` naming the file if damaged."""
+def _read_tensors(path: Path) -> Mapping[str, Tensor]:
+    """Named tensors of a safetensors file or a plain state dict, never an arbitrary pickle;
+    ``ValueError`` naming the file if damaged."""
     try:
         if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                return {k: file.get_tensor(k) for k in file.keys() if not k.startswith(skip)}
+            return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
         what = f"{path} is not a readable weight file ({str(error).splitlines()[0]})"

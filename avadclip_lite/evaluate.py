@@ -16,14 +16,14 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import compress, pairwise
+from itertools import compress
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from avadclip_lite.config import IOU_THRESHOLDS, ClassSet
+from avadclip_lite.config import IOU_THRESHOLDS, ClassSet, arithmetic
 from avadclip_lite.dataset import Batch, FeatureStore, Output, Segment, parse_codes
 from avadclip_lite.model import Detector
 
@@ -61,7 +61,7 @@ class Predictions:
     @property
     def offsets(self) -> Array:
         """(V + 1,) int64: video v owns the snippets offsets[v] to offsets[v + 1]."""
-        return _offsets(self.lengths)
+        return np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
 
     def video(self, v: int) -> tuple[Array, Array | None]:
         """``anomaly (T,)`` and ``alignment (T, C)`` of one video."""
@@ -69,7 +69,7 @@ class Predictions:
         return self.anomaly[own], None if self.alignment is None else self.alignment[own]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class MapResult:
     """Temporal mAP. ``table[i, c]`` is the AP of class c at IoU threshold i: NaN when no video
     shows the class, 0 when it is shown but nothing was proposed or matched."""
@@ -84,9 +84,8 @@ class MapResult:
     def anomaly(self) -> Array:
         """(I,) mean over the anomaly classes that occur in the truth (six on XD-Violence): what
         the field means by mAP. NaN when none occurs."""
-        shown = np.flatnonzero(self.truths[1:]) + 1
-        nothing = np.full(len(self.thresholds), np.nan)
-        return self.table[:, shown].mean(axis=1) if len(shown) else nothing
+        shown = self.table[:, 1:][:, self.truths[1:] > 0]
+        return shown.mean(axis=1) if shown.size else np.full(len(self.thresholds), np.nan)
 
     @property
     def with_normal(self) -> Array:
@@ -109,12 +108,12 @@ class MapResult:
         """Flat names: ``map_anomaly``, ``map_with_normal@0.1``, ``map_B1``, ``map_B1@0.1``, ..."""
         columns = {"anomaly": self.anomaly, "with_normal": self.with_normal}
         columns |= dict(zip(self.classes, self.table.T, strict=True))
-        out = {}
-        for name, values in columns.items():
-            out[f"map_{name}"] = float(np.mean(values))
-            for threshold, value in zip(self.thresholds, values, strict=True):
-                out[f"map_{name}@{threshold:g}"] = float(value)
-        return out
+        named = [f"@{threshold:g}" for threshold in self.thresholds]
+        return {
+            f"map_{name}{at}": float(value)
+            for name, values in columns.items()
+            for at, value in zip(["", *named], [np.mean(values), *values], strict=True)
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,11 +203,12 @@ def pooled_metrics(
 def frame_metrics(predicted: Predictions, positive: Array, negative: Array) -> dict[str, float]:
     """``pooled_metrics`` of the branches that there are, the branch's name at the end of each."""
     scores = {"classification": predicted.anomaly, "alignment": predicted.alignment_anomaly}
-    out = {}
-    for branch in (name for name, own in scores.items() if own is not None):
-        own = pooled_metrics(scores[branch], predicted.lengths, positive, negative)
-        out |= {f"{name}_{branch}": value for name, value in own.items()}
-    return out
+    return {
+        f"{name}_{branch}": value
+        for branch, own in scores.items()
+        if own is not None
+        for name, value in pooled_metrics(own, predicted.lengths, positive, negative).items()
+    }
 
 
 def frame_notes(metrics: Mapping[str, float], positive: Array) -> dict[str, str]:
@@ -260,28 +260,22 @@ def temporal_map(
         raise ValueError(f"video {int(lengths.argmin())} has {lengths.min()} snippets")
     truths: list[dict[int, list]] = [defaultdict(list) for _ in classes.codes]  # by class and video
     proposals: list[list] = [[] for _ in classes.codes]
-    for v, (start, end) in enumerate(pairwise(_offsets(lengths))):
+    for v, own in enumerate(np.split(probs, np.cumsum(lengths)[:-1])):
         for code, first, last in segments[v]:
             truths[classes.index(code)][v].append((first, last))
-        for c, *proposal in _proposals(probs[start:end], stride):
+        for c, *proposal in _proposals(own, stride):
             proposals[c].append((v, *proposal))
     table = [_class_ap(*own, thresholds) for own in zip(proposals, truths, strict=True)]
-    return MapResult(
-        classes=classes.codes,
-        thresholds=tuple(thresholds),
-        table=np.stack(table, axis=1),
-        truths=np.array([sum(map(len, videos.values())) for videos in truths]),
-        proposals=np.array([len(found) for found in proposals]),
-    )
+    shown = np.array([sum(map(len, videos.values())) for videos in truths])
+    proposed = np.array([len(found) for found in proposals])
+    return MapResult(classes.codes, tuple(thresholds), np.stack(table, axis=1), shown, proposed)
 
 
 def _proposals(probs: Array, stride: int) -> list[tuple[int, int, int, float]]:
-    """Class, first frame, end frame and score of what is proposed in a video of probs (T, C).
-
-    By class the threshold is max - 0.6 (max - min); each run of at least two frames above it is a
+    """Class, first frame, end frame and score of what is proposed in a video of probs (T, C). By
+    class the threshold is max - 0.6 (max - min); each run of at least two frames above it is a
     proposal, scored with its maximum + 0.7 x the mean of the class's floor(N / 16) highest frames.
-    A video of fewer than 16 frames, or with a mean that is not positive, proposes nothing.
-    """
+    A video of fewer than 16 frames, or with a mean that is not positive, proposes nothing."""
     frames = len(probs) * stride // TOP_DIVISOR
     if not frames:
         return []
@@ -326,10 +320,6 @@ def _class_ap(
     return out / (sum(map(len, truths.values())) or math.nan)
 
 
-def _offsets(lengths: Array) -> Array:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-
-
 # --- a detector on videos -------------------------------------------------------------------------
 
 # video (T, D), audio (T or less, D) or None, audio_mask (T,) bool or None: where there is sound
@@ -339,21 +329,18 @@ Video = tuple[Array, Array | None, Array | None]
 @torch.no_grad()
 def predict(model: Detector, batch: Batch, precision: str = "float32") -> Output:
     """What a detector says about a batch in eval mode, logits in float32: the one way from features
-    to scores. ``precision`` "bf16" computes under autocast. The mode is the former one afterwards.
-    """
-    if precision not in ("float32", "bf16"):
-        raise ValueError(f"precision must be 'float32' or 'bf16', got {precision!r}")
+    to scores, computed as ``config.arithmetic`` says. The mode is the former one afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.autocast(batch.lengths.device.type, torch.bfloat16, precision == "bf16"):
+        with arithmetic(precision, batch.lengths.device.type) as autocast, autocast:
             output = model(batch)
     finally:
         for module, mode in modes:
             module.training = mode
-    names = ("anomaly_logits", "alignment_logits")
-    logits = {name: getattr(output, name) for name in names}
-    return replace(output, **{k: None if v is None else v.float() for k, v in logits.items()})
+    output = replace(output, anomaly_logits=output.anomaly_logits.float())
+    alignment = output.alignment_logits
+    return output if alignment is None else replace(output, alignment_logits=alignment.float())
 
 
 def predict_videos(
@@ -364,13 +351,10 @@ def predict_videos(
     precision: str = "float32",
     batch_size: int = 32,
 ) -> Predictions:
-    """Score videos in full length, where the model is.
-
-    As in the release a video is cut into chunks of at most ``model.max_snippets``, each an own
-    forward pass, and the outputs are joined. Chunks are batched by length, so that little padding
-    is computed; a model of ``fixed_length`` gets every chunk padded to ``max_snippets``, because
-    there padding changes the result.
-    """
+    """Score videos in full length, where the model is. As in the release a video is cut into chunks
+    of at most ``model.max_snippets``, each an own forward pass, and the outputs are joined. Chunks
+    are batched by length, so that little padding is computed; a model of ``fixed_length`` gets
+    every chunk padded to ``max_snippets``, because there padding changes the result."""
     device = next(model.parameters()).device
     lengths = np.array([len(video) for video, *_ in videos], dtype=np.int64)
     most = model.max_snippets or int(lengths.max())
@@ -382,8 +366,8 @@ def predict_videos(
         part = chunks[first : first + batch_size]
         batch = _padded(videos, part, most if model.fixed_length else part[0][0])
         output = predict(model, batch.to(device), precision)
-        scores, classes = output.anomaly_logits[..., None], output.class_probabilities
-        scores = scores if classes is None else torch.cat([scores, classes], dim=-1)
+        scores, classes = output.anomaly_logits[..., None], output.alignment_logits
+        scores = scores if classes is None else torch.cat([scores, classes.softmax(-1)], dim=-1)
         for (size, *chunk), its in zip(part, scores.cpu().numpy(), strict=True):
             scored[tuple(chunk)] = its[:size]
     joined = np.concatenate([scored[chunk] for chunk in starts])
@@ -463,16 +447,16 @@ def score(
     """All measures of ``Report`` from predictions and the truth: ``truth`` is 0 or 1 per frame, the
     videos one after another, ``segments`` each video's anomalous segments. A video with a segment
     of unknown class (None) is left out of the mAP."""
-    names, lengths, probs = predictions.names, predictions.lengths, predictions.alignment
+    lengths, probs, result = predictions.lengths, predictions.alignment, None
     positive, negative = snippet_truth(truth, lengths, stride)
-    metrics, result = frame_metrics(predictions, positive, negative), None
+    metrics = frame_metrics(predictions, positive, negative)
     notes = frame_notes(metrics, positive)
     if probs is not None:
-        events, why, result = event_metrics(names, probs, lengths, segments, classes, stride)
+        given = probs, lengths, segments, classes, stride
+        events, why, result = event_metrics(predictions.names, *given)
         metrics, notes = metrics | events, notes | why
     counts = {"videos": len(lengths), "snippets": lengths.sum(), "frames": len(truth)}
-    metrics |= {"positive_share": float(np.mean(truth))}
-    metrics |= {name: float(count) for name, count in counts.items()}
+    metrics |= {"positive_share": float(np.mean(truth))} | {k: float(v) for k, v in counts.items()}
     return Report(metrics=metrics, predictions=predictions, map_result=result, notes=notes)
 
 
@@ -489,12 +473,11 @@ def event_metrics(
     named = np.array([all(code is not None for code, *_ in found) for found in segments])
     notes: dict[str, str] = {}
     if not named.all():
-        notes["map"] = (
-            f"{(~named).sum()} videos are left out of the mAP, because their annotations name no "
-            f"class, {names[named.argmin()]} among them; give them in the form NAME CODE start end"
-        )
-        if not named.any():
-            return {}, notes, None
+        left = f"{(~named).sum()} videos are left out of the mAP"
+        why = f"because their annotations name no class, {names[named.argmin()]} among them"
+        notes["map"] = f"{left}, {why}; give them in the form NAME CODE start end"
+    if not named.any():
+        return {}, notes, None
     probs, lengths = probs[np.repeat(named, lengths)], lengths[named]
     segments = with_normal(list(compress(segments, named)), lengths, classes, stride)
     result = temporal_map(probs, lengths, segments, classes, stride)

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from avadclip_lite.config import ModelConfig
 from avadclip_lite.temporal import FeedForward, zero_padding
 
+Mask = Tensor | None  # (B, T) bool
+
 
 class AdaptiveFusion(nn.Module):
-    """Vision first, sound as a gated residual (equations 1 to 3): ``x_av = x_v + w * r``.
-
-    With j = [x_v ; x_a]: gate ``w = sigmoid(Linear_2D->D(j))`` and residual
-    ``r = Linear_D->D(GELU(Linear_2D->D(j)))``, both per snippet and channel.
-    """
+    """Vision first, sound as a gated residual (equations 1 to 3): ``x_av = x_v + w * r``. With j =
+    [x_v ; x_a]: gate ``w = sigmoid(Linear_2D->D(j))`` and residual
+    ``r = Linear_D->D(GELU(Linear_2D->D(j)))``, both per snippet and channel."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class AdaptiveFusion(nn.Module):
         return self.residual_out(F.gelu(self.residual_in(torch.cat([x_v, x_a], dim=-1))))
 
     def forward(
-        self, x_v: Tensor, x_a: Tensor, mask: Tensor | None = None, audio_mask: Tensor | None = None
+        self, x_v: Tensor, x_a: Tensor, mask: Mask = None, audio_mask: Mask = None
     ) -> Tensor:
         added = self.gate(x_v, x_a) * self.residual(x_v, x_a)
         return zero_padding(x_v + zero_padding(added, audio_mask), mask)
@@ -54,7 +54,7 @@ class ConcatFusion(nn.Module):
         self.project = nn.Linear(2 * dim, dim)
 
     def forward(
-        self, x_v: Tensor, x_a: Tensor, mask: Tensor | None = None, audio_mask: Tensor | None = None
+        self, x_v: Tensor, x_a: Tensor, mask: Mask = None, audio_mask: Mask = None
     ) -> Tensor:
         joint = torch.cat([x_v, zero_padding(x_a, audio_mask)], dim=-1)
         return zero_padding(self.project(joint), mask)
@@ -64,17 +64,15 @@ class AddFusion(nn.Module):
     """Element-wise addition, ``x_v + x_a``: nothing to learn."""
 
     def forward(
-        self, x_v: Tensor, x_a: Tensor, mask: Tensor | None = None, audio_mask: Tensor | None = None
+        self, x_v: Tensor, x_a: Tensor, mask: Mask = None, audio_mask: Mask = None
     ) -> Tensor:
         return zero_padding(x_v + zero_padding(x_a, audio_mask), mask)
 
 
 class CrossAttentionFusion(nn.Module):
-    """Video snippets ask, audio snippets answer: pre-norm multi-head attention with a residual
-    onto the video, then one feed-forward network.
-
-    A snippet may ask all snippets of its video that have sound; a video without any stays ``x_v``.
-    """
+    """Video snippets ask, audio snippets answer: pre-norm multi-head attention with a residual onto
+    the video, then one feed-forward network. A snippet may ask all snippets of its video that have
+    sound; a video without any stays ``x_v``."""
 
     def __init__(self, dim: int, heads: int = 8) -> None:
         super().__init__()
@@ -88,23 +86,19 @@ class CrossAttentionFusion(nn.Module):
         self.ffn = FeedForward(dim)
 
     def forward(
-        self, x_v: Tensor, x_a: Tensor, mask: Tensor | None = None, audio_mask: Tensor | None = None
+        self, x_v: Tensor, x_a: Tensor, mask: Mask = None, audio_mask: Mask = None
     ) -> Tensor:
-        keys = mask
-        if audio_mask is not None:
-            keys = audio_mask if mask is None else mask & audio_mask
-        has_sound, allowed = None, None
-        if keys is not None:
-            has_sound = keys.any(dim=1, keepdim=True)  # (B, 1)
-            allowed = (keys | ~has_sound)[:, None, None, :]  # a softmax over nothing is NaN
+        keys = x_v.new_ones(x_v.shape[:2], dtype=torch.bool)
+        for only in (mask, audio_mask):
+            keys = keys if only is None else keys & only
+        has_sound = keys.any(dim=1, keepdim=True)  # (B, 1)
+        allowed = (keys | ~has_sound)[:, None, None, :]  # a softmax over nothing is NaN
         query = self._split(self.query(self.norm_video(x_v)))
         key, value = map(self._split, self.key_value(self.norm_audio(x_a)).chunk(2, dim=-1))
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
         x = x_v + self.out(attended.transpose(1, 2).flatten(2))
         x = x + self.ffn(self.norm_ffn(x))
-        if has_sound is not None:
-            x = torch.where(has_sound[..., None], x, x_v)
-        return zero_padding(x, mask)
+        return zero_padding(torch.where(has_sound[..., None], x, x_v), mask)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, D/H)
@@ -114,7 +108,5 @@ def build_fusion(settings: ModelConfig) -> nn.Module:
     """The fusion that ``settings.fusion`` names."""
     if settings.fusion == "cross_attention":
         return CrossAttentionFusion(settings.dim, settings.fusion_heads)
-    if settings.fusion == "add":
-        return AddFusion()
     kinds = {"adaptive": AdaptiveFusion, "concat": ConcatFusion}
-    return kinds[settings.fusion](settings.dim)
+    return AddFusion() if settings.fusion == "add" else kinds[settings.fusion](settings.dim)

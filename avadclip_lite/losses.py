@@ -22,10 +22,8 @@ from avadclip_lite.temporal import length_mask
 
 def topk_mean(scores: Tensor, lengths: Tensor, divisor: int = 16) -> Tensor:
     """Mean of each video's K largest scores, K = floor(length / divisor) + 1, at most its length.
-
     scores (B, T) or (B, T, C), lengths (B,) snippets -> (B,) or (B, C); each class chooses its own
-    snippets.
-    """
+    snippets."""
     flat = scores if scores.ndim == 3 else scores[..., None]  # (B, T, C)
     snippets = flat.shape[1]
     valid = length_mask(lengths, snippets)
@@ -37,15 +35,11 @@ def topk_mean(scores: Tensor, lengths: Tensor, divisor: int = 16) -> Tensor:
     return mean if scores.ndim == 3 else mean.squeeze(-1)
 
 
-def topk_bce(
-    anomaly_logits: Tensor, anomalous: Tensor, lengths: Tensor, divisor: int = 16
-) -> Tensor:
-    """Binary cross-entropy of the mean of the K largest confidences of each video.
-
-    anomaly_logits (B, T), anomalous (B,) 0 or 1, lengths (B,) -> scalar, mean over videos.
-    """
-    with torch.autocast(anomaly_logits.device.type, enabled=False):
-        score = topk_mean(torch.sigmoid(anomaly_logits.float()), lengths, divisor)
+def topk_bce(logits: Tensor, anomalous: Tensor, lengths: Tensor, divisor: int = 16) -> Tensor:
+    """Binary cross-entropy of the mean of the K largest confidences of each video. logits (B, T),
+    anomalous (B,) 0 or 1, lengths (B,) -> scalar, mean over videos."""
+    with torch.autocast(logits.device.type, enabled=False):
+        score = topk_mean(torch.sigmoid(logits.float()), lengths, divisor)
         # torch's own binary cross-entropy, written out: that one asserts 0 <= score <= 1 on the
         # device, and a NaN would end the process instead of reaching whoever watches the loss.
         return -(anomalous * _log(score) + (1 - anomalous) * _log(1 - score)).mean()
@@ -63,10 +57,8 @@ def label_distribution(labels: Tensor) -> Tensor:
 
 def focal(cross_entropy: Tensor, p_t: Tensor, alpha: Tensor | float, gamma: float = 2.0) -> Tensor:
     """Focal loss, ``alpha (1 - p)^gamma ce``, mean over videos: what is already right weighs less.
-
     cross_entropy (B,), p_t (B,) the probability given to the true classes, alpha (B,) or a
-    number.
-    """
+    number."""
     return (alpha * (1.0 - p_t).clamp_min(0.0) ** gamma * cross_entropy).mean()
 
 
@@ -87,11 +79,9 @@ def mil_align(
     divisor: int = 16,
 ) -> MilAlign:
     """MIL-Align (equation 8): each class is scored by its own K best snippets, a softmax over
-    classes is compared with the video's label.
-
-    alignment_logits (B, T, C), temperature applied; labels (B, C) multi-hot; lengths (B,); alpha a
-    number or one per class (C,), then averaged over the video's classes.
-    """
+    classes is compared with the video's label. alignment_logits (B, T, C), temperature applied;
+    labels (B, C) multi-hot; lengths (B,); alpha a number or one per class (C,), then averaged over
+    the video's classes."""
     z = topk_mean(alignment_logits.float(), lengths, divisor)  # (B, C)
     y = label_distribution(labels)
     cross_entropy = -(y * z.log_softmax(dim=1)).sum(dim=1)
@@ -102,9 +92,7 @@ def mil_align(
 
 def text_contrast(class_embeddings: Tensor) -> Tensor:
     """Mean |cosine| between the normal class and every other one (the release; not in the paper).
-
-    class_embeddings (C, D) -> scalar.
-    """
+    class_embeddings (C, D) -> scalar."""
     unit = F.normalize(class_embeddings.float(), dim=-1)
     return (unit[1:] @ unit[0]).abs().mean()
 
@@ -131,11 +119,9 @@ def ukd(
     elif log_variance is None:
         raise ValueError(f"ukd kind {kind!r} needs log_variance; build the student with it")
     elif kind == "paper":
-        theta = log_variance.float()
-        loss = 0.5 * (squared * torch.exp(-theta) + theta)
+        loss = 0.5 * (squared * torch.exp(-log_variance.float()) + log_variance.float())
     elif kind == "released":
-        theta = log_variance.float()
-        loss = squared / (1e-6 + 2.0 * torch.exp(theta)) + theta
+        loss = squared / (1e-6 + 2.0 * torch.exp(log_variance.float())) + log_variance.float()
     else:
         raise ValueError(f"ukd kind must be 'paper', 'released' or 'mse', got {kind!r}")
     if mask is None:
@@ -151,41 +137,29 @@ def compute(
     *,
     alpha: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """All losses of a batch by name; "total" is what to minimise.
-
-    output of the detector; labels (B, C) multi-hot; lengths (B,); ``alpha`` (C,) is the detector's
-    learned focal weight, if it has one. Distillation is added when the output carries
-    ``teacher_features`` and ``settings.ukd`` is not "none". Parts, unweighted: classification,
-    cross_entropy, focal, alignment, contrast, ukd.
-    """
+    """All losses of a batch by name; "total" is what to minimise. output of the detector;
+    labels (B, C) multi-hot; lengths (B,); ``alpha`` (C,) is the detector's learned focal weight, if
+    it has one. Distillation is added when the output carries ``teacher_features`` and
+    ``settings.ukd`` is not "none". Parts, unweighted: classification, cross_entropy, focal,
+    alignment, contrast, ukd."""
     divisor = settings.topk_divisor
-    parts = {
-        "classification": topk_bce(output.anomaly_logits, 1.0 - labels[:, 0], lengths, divisor)
-    }
+    anomalous = 1.0 - labels[:, 0]
+    parts = {"classification": topk_bce(output.anomaly_logits, anomalous, lengths, divisor)}
     total = parts["classification"]
     if settings.alignment != "none":
-        parts |= mil_align(
-            output.alignment_logits,
-            labels,
-            lengths,
-            alpha=settings.focal_alpha if alpha is None else alpha,
-            gamma=settings.focal_gamma,
-            divisor=divisor,
-        )._asdict()
-        parts["alignment"] = parts["cross_entropy"]
+        options = dict(gamma=settings.focal_gamma, divisor=divisor)
+        options |= dict(alpha=settings.focal_alpha if alpha is None else alpha)
+        found = mil_align(output.alignment_logits, labels, lengths, **options)
+        parts |= found._asdict() | {"alignment": found.cross_entropy}
         if settings.alignment == "cross_entropy_focal":
-            parts["alignment"] = (parts["cross_entropy"] + parts["focal"]) / 2
+            parts["alignment"] = (found.cross_entropy + found.focal) / 2
         total = total + parts["alignment"]
     if settings.contrast_weight:
         parts["contrast"] = text_contrast(output.class_embeddings)
         total = total + settings.contrast_weight * parts["contrast"]
     if output.teacher_features is not None and settings.ukd != "none":
-        parts["ukd"] = ukd(
-            output.features,
-            output.teacher_features,
-            output.log_variance,
-            output.mask if settings.ukd_mask else None,
-            settings.ukd,
-        )
+        features = output.features, output.teacher_features
+        mask = output.mask if settings.ukd_mask else None
+        parts["ukd"] = ukd(*features, output.log_variance, mask, settings.ukd)
         total = total + settings.ukd_weight * parts["ukd"]
     return parts | {"total": total}

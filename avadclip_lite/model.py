@@ -1,10 +1,6 @@
 """The detectors: the seam that training and evaluation know, and AVadCLIP on it, the audio-visual
 teacher and the students of one modality.
 
-    detector = build(make_config(), *load_text("soundstage", XD_CLASSES.words))
-    output = detector(batch)
-    parts = detector.loss(output, batch)  # named; "total" is what training minimises
-
 Shape letters: B videos, T snippets, D feature width, C classes (class 0 is normal).
 """
 
@@ -18,24 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avadclip_lite import losses
+from avadclip_lite import losses, temporal
 from avadclip_lite.config import XD_CLASSES, ClassSet, Config
 from avadclip_lite.dataset import Batch, Output, TrainingSet, shuffled_batches
 from avadclip_lite.encoders import TextTower, WordPrompts
 from avadclip_lite.fusion import build_fusion
 from avadclip_lite.prompts import AudioVisualPrompt, TextualPrompt, alignment_map, global_vector
-from avadclip_lite.temporal import (
-    FeedForward,
-    TemporalConvNet,
-    VideoEncoder,
-    length_mask,
-    zero_padding,
-)
+from avadclip_lite.temporal import FeedForward, TemporalConvNet, VideoEncoder, zero_padding
 
 # --- the seam -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Context:
     """What a detector is built from besides its settings. Whoever keeps the text tower copies it:
     the caller's stays the caller's."""
@@ -53,6 +43,7 @@ class Detector(nn.Module):
     frozen: tuple[str, ...] = ()  # prefixes of the state that no training changes
     fixed_length = False  # True: every chunk is padded to max_snippets, as padding changes results
     max_snippets: int | None = None  # longest chunk that it takes; None: any length
+    capturable = False  # whether a step does the same at every batch, with nothing on the host
 
     def __init__(self, settings: Config) -> None:
         super().__init__()
@@ -103,19 +94,18 @@ class Detector(nn.Module):
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
         """The inverse of ``trainable_state``. Raises ``ValueError`` naming the first key that is
         missing, unknown or of another shape."""
-        own = {name: tuple(value.shape) for name, value in self.trainable_state().items()}
-        for key in sorted(own.keys() ^ state.keys()):
-            what = "lacks" if key in own else "has the unknown key"
-            raise ValueError(
-                f"the checkpoint {what} {key!r}; it belongs to another configuration than this "
-                f"{self.settings.model.role} detector"
-            )
-        for key, value in state.items():
-            if tuple(value.shape) != own[key]:
+        own = self.trainable_state()
+        for key in sorted(own.keys() | state.keys()):
+            if key not in own or key not in state:
+                what = f"{'lacks' if key in own else 'has the unknown key'} {key!r}"
+                role = f"this {self.settings.model.role} detector"
                 raise ValueError(
-                    f"the checkpoint's {key!r} has shape {tuple(value.shape)}, this detector needs "
-                    f"{own[key]}"
+                    f"the checkpoint {what}; it is of another configuration than {role}"
                 )
+            found, needed = tuple(state[key].shape), tuple(own[key].shape)
+            if found != needed:
+                what = f"checkpoint's {key!r} has shape {found}"
+                raise ValueError(f"the {what}, this detector needs {needed}")
         self.load_state_dict(state, strict=False)
 
 
@@ -136,10 +126,8 @@ def register(name: str) -> Callable[[type[Detector]], type[Detector]]:
 def registered(name: str) -> type[Detector]:
     """What was registered under a name; ``ValueError`` with the known names otherwise."""
     if name not in _DETECTORS:
-        raise ValueError(
-            f"no detector is registered as {name!r}, only {', '.join(sorted(_DETECTORS))}; import "
-            "the module that registers it first (avadclip_lite.baselines for earlier systems)"
-        )
+        known = f"no detector is registered as {name!r}, only {', '.join(sorted(_DETECTORS))}"
+        raise ValueError(f"{known}; import what registers it first (say avadclip_lite.baselines)")
     return _DETECTORS[name]
 
 
@@ -151,13 +139,10 @@ def build(
     classes: ClassSet = XD_CLASSES,
 ) -> Detector:
     """The detector that ``settings.detector`` names, with fresh weights drawn from torch's global
-    generator: seed it first.
-
-    ``text`` and ``prompts`` come from ``encoders.load_text``; the tower is copied. Raises
-    ``ValueError`` for an unknown name, or a tower that does not fit the features.
-    """
-    context = Context(classes=classes, text=text, prompts=prompts)
-    return registered(settings.detector)(settings, context)
+    generator: seed it first. ``text`` and ``prompts`` come from ``encoders.load_text``; the tower
+    is copied. Raises ``ValueError`` for an unknown name, or a tower that does not fit the
+    features."""
+    return registered(settings.detector)(settings, Context(classes, text, prompts))
 
 
 # --- AVadCLIP -------------------------------------------------------------------------------------
@@ -197,11 +182,9 @@ class Enhancement(nn.Module):
 
 class LogVarianceHead(nn.Module):
     """ln sigma^2 of the distilled features, per snippet and channel: three convolutions.
-
     ``bounded=False`` (the paper's text): conv1, ReLU, conv3, ReLU, conv1, free in sign.
     ``bounded=True`` (the release): theta = -(y + ReLU(conv1(conv3(ReLU(conv1(y)))))), which can
-    never exceed -y.
-    """
+    never exceed -y."""
 
     def __init__(self, dim: int, *, bounded: bool = False) -> None:
         super().__init__()
@@ -211,14 +194,15 @@ class LogVarianceHead(nn.Module):
         self.last = nn.Conv1d(dim, dim, 1)
 
     def forward(self, y: Tensor, mask: Tensor | None = None) -> Tensor:
-        """y (B, T, D) of the video encoder, mask (B, T) or None -> (B, T, D)."""
-        y = zero_padding(y, mask)
-        # The biases of the first convolution fill the padding, which the middle one would see.
-        hidden = zero_padding(F.relu(self.first(y.mT)).mT, mask).mT
-        hidden = self.middle(hidden)
-        if self.bounded:
-            return zero_padding(-(y + F.relu(self.last(hidden)).mT), mask)
-        return zero_padding(self.last(F.relu(hidden)).mT, mask)
+        """y (B, T, D) of the video encoder, mask (B, T) or None -> (B, T, D), in float32."""
+        with torch.autocast(y.device.type, enabled=False):
+            y = zero_padding(y.float(), mask)
+            # The biases of the first convolution fill the padding, which the middle one would see.
+            hidden = zero_padding(F.relu(self.first(y.mT)).mT, mask).mT
+            hidden = self.middle(hidden)
+            if self.bounded:
+                return zero_padding(-(y + F.relu(self.last(hidden)).mT), mask)
+            return zero_padding(self.last(F.relu(hidden)).mT, mask)
 
 
 class FrozenTeacher(nn.Module):
@@ -244,14 +228,12 @@ class FrozenTeacher(nn.Module):
 
 @register("avadclip")
 class AVadCLIP(Detector):
-    """An AVadCLIP detector. ``settings.model.role`` decides which one.
+    """An AVadCLIP detector. ``settings.model.role`` decides which one. "audio_visual" is the
+    teacher: video encoder, audio branch, fusion. "vision" and "audio" are students: the encoder on
+    their one modality, the enhancement module, and (where uncertainty is distilled) a head for the
+    log-variance. Heads and prompts are the same in all of them."""
 
-    "audio_visual" is the teacher: video encoder, audio branch, fusion. "vision" and "audio" are
-    students: the encoder on their one modality, the enhancement module, and (where uncertainty is
-    distilled) a head for the log-variance. Heads and prompts are the same in all of them.
-    """
-
-    needs_text = True
+    needs_text = capturable = True
     frozen = ("textual_prompt.tower.",)
 
     def __init__(self, settings: Config, context: Context) -> None:
@@ -260,48 +242,33 @@ class AVadCLIP(Detector):
         if context.text is None or context.prompts is None:
             raise ValueError("AVadCLIP is built from a text tower; encoders.load_text gives one")
         if context.text.dim != model.dim:
-            raise ValueError(
-                f"the text tower gives embeddings of width {context.text.dim}, the configuration "
-                f"says dim={model.dim}; take the encoders that made the features"
-            )
+            gives = f"the text tower gives embeddings of width {context.text.dim}"
+            remedy = "take the encoders that made the features"
+            raise ValueError(f"{gives}, the configuration says dim={model.dim}; {remedy}")
         self.max_snippets = model.max_snippets
         self.fixed_length = model.padding == "leaking"
-        self.encoder = VideoEncoder(
-            model.dim,
-            heads=model.heads,
-            blocks=model.blocks,
-            window=model.window,
-            max_snippets=model.max_snippets,
-            threshold=model.similarity_threshold,
-            padding=model.padding,
-        )
+        windows = dict(heads=model.heads, blocks=model.blocks, window=model.window)
+        windows |= dict(max_snippets=model.max_snippets, threshold=model.similarity_threshold)
+        self.encoder = VideoEncoder(model.dim, **windows, padding=model.padding)
         self.log_variance = None
         if model.role == "audio_visual":
-            self.audio_encoder = TemporalConvNet(
-                model.dim,
-                dilations=model.tcn_dilations,
-                dropout=model.tcn_dropout,
-                context=model.audio_context,
-            )
+            blocks = dict(dilations=model.tcn_dilations, dropout=model.tcn_dropout)
+            self.audio_encoder = TemporalConvNet(model.dim, **blocks, context=model.audio_context)
             self.fusion = build_fusion(model)
         else:
             self.enhancement = Enhancement(model.dim, model.enhancement_blocks)
             if loss.ukd in ("paper", "released"):
-                self.log_variance = LogVarianceHead(
-                    model.dim, bounded=model.variance_head == "bounded"
-                )
+                bounded = model.variance_head == "bounded"
+                self.log_variance = LogVarianceHead(model.dim, bounded=bounded)
         self.anomaly = AnomalyHead(model.dim)
         tower = copy.deepcopy(context.text)
         around = model.context_before, model.context_after
         self.textual_prompt = TextualPrompt(tower, context.prompts, *around)
         self.av_prompt = None
         if model.av_prompt != "none":
-            self.av_prompt = AudioVisualPrompt(
-                model.dim,
-                weights=model.av_prompt,
-                skip=model.prompt_skip,
-                temperature=model.prompt_temperature,
-            )
+            how = dict(weights=model.av_prompt, skip=model.prompt_skip)
+            how |= dict(temperature=model.prompt_temperature)
+            self.av_prompt = AudioVisualPrompt(model.dim, **how)
         learned = loss.focal_alpha_learned and loss.alignment == "cross_entropy_focal"
         start = torch.full((len(context.prompts.ids),), loss.focal_alpha)
         self.alpha = nn.Parameter(start) if learned else None  # goes to the focal loss
@@ -319,10 +286,8 @@ class AVadCLIP(Detector):
             return
         theirs = teacher.settings.model
         if theirs.role != "audio_visual" or theirs.dim != model.dim:
-            raise ValueError(
-                f"the teacher is a {theirs.role} detector of dim={theirs.dim}; this student needs "
-                f"an audio_visual one of dim={model.dim}"
-            )
+            need = f"this student needs an audio_visual one of dim={model.dim}"
+            raise ValueError(f"the teacher is a {theirs.role} one of dim={theirs.dim}; {need}")
         self._teacher = [FrozenTeacher(teacher).to(next(self.parameters()).device)]
 
     def forward(self, batch: Batch) -> Output:
@@ -352,32 +317,34 @@ class AVadCLIP(Detector):
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """All losses of ``losses.compute``."""
-        return losses.compute(
-            output, batch.labels, batch.lengths, self.settings.loss, alpha=self.alpha
-        )
+        given = batch.labels, batch.lengths, self.settings.loss
+        return losses.compute(output, *given, alpha=self.alpha)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
         """Everything before the heads, over all the rows that are computed: features (B, T, D), the
         log-variance of a student that distils, and the mask (B, T)."""
         model = self.settings.model
         video, audio, audio_mask = batch.video, batch.audio, batch.audio_mask
-        if model.role != "audio":
-            _check_input("video", video, model.dim)
+        needed = {"vision": ("video",), "audio": ("audio",)}.get(model.role, ("video", "audio"))
+        for name in needed:
+            x = getattr(batch, name)
+            if x is None or x.ndim != 3 or x.shape[-1] != model.dim:
+                got = (
+                    f"this detector needs {name} features, got {x if x is None else tuple(x.shape)}"
+                )
+                raise ValueError(f"{name} must be (videos, snippets, {model.dim}): {got}")
         if model.role != "vision":
-            _check_input("audio", audio, model.dim)
             audio = zero_padding(audio, audio_mask)
         if model.role == "audio_visual" and video.shape[:2] != audio.shape[:2]:
-            raise ValueError(
-                f"video {tuple(video.shape)} and audio {tuple(audio.shape)} must hold the same "
-                "videos and snippets; cut or resample them together"
-            )
+            shapes = f"video {tuple(video.shape)} and audio {tuple(audio.shape)}"
+            raise ValueError(f"{shapes} must hold the same snippets; resample them together")
         main = audio if model.role == "audio" else video
         fill = model.max_snippets - main.shape[1]
         if model.padding == "leaking" and fill > 0:
             main = F.pad(main, (0, 0, 0, fill))
             audio = None if audio is None else F.pad(audio, (0, 0, 0, fill))
             audio_mask = None if audio_mask is None else F.pad(audio_mask, (0, fill))
-        mask = length_mask(batch.lengths, main.shape[1])
+        mask = temporal.length_mask(batch.lengths, main.shape[1])
         keep = mask if model.padding == "masked" else None
 
         encoded = self.encoder(main, mask)  # (B, T, D)
@@ -391,13 +358,3 @@ class AVadCLIP(Detector):
             if self.log_variance is not None:
                 log_variance = self.log_variance(encoded, keep)
         return features, log_variance, mask
-
-
-def _check_input(name: str, features: Tensor | None, dim: int) -> None:
-    if features is None:
-        raise ValueError(f"this detector needs {name} features, got None")
-    if features.ndim != 3 or features.shape[-1] != dim:
-        raise ValueError(
-            f"{name} must be (videos, snippets, {dim}), got {tuple(features.shape)}; the feature "
-            "width and the configuration's dim have to agree"
-        )

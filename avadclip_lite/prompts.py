@@ -10,37 +10,32 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from avadclip_lite.encoders import TextTower, WordPrompts
 from avadclip_lite.temporal import FeedForward
 
 
 class TextualPrompt(nn.Module):
-    """Learned context vectors around the class word, through the frozen text tower.
-
-    Layout of a prompt: start, ``before`` context vectors, the word's tokens, ``after`` context
-    vectors, end. ``context`` (positions, W) holds one vector per *absolute position* and all
-    classes share it, as in the release: the vector at position p is row p, rows that no prompt
-    reaches stay unused. The tower is causal, so nothing after the end token matters and only the
-    first ``before + longest word + after + 2`` positions are computed.
-
-    Raises ``ValueError`` if a prompt is longer than the tower's position table.
-    """
+    """Learned context vectors around the class word, through the frozen text tower. Layout of a
+    prompt: start, ``before`` context vectors, the word's tokens, ``after`` context vectors, end.
+    ``context`` (positions, W) holds one vector per *absolute position* and all classes share it, as
+    in the release: the vector at position p is row p, rows that no prompt reaches stay unused. The
+    tower is causal, so nothing after the end token matters and only the first
+    ``before + longest word + after + 2`` positions are computed. Raises ``ValueError`` if a prompt
+    is longer than the tower's position table."""
 
     def __init__(
         self, tower: TextTower, prompts: WordPrompts, before: int = 10, after: int = 10
     ) -> None:
         super().__init__()
-        self.tower = tower
-        self.prompts = prompts
+        self.tower, self.prompts = tower, prompts
         positions, width = tower.positions, tower.width
         ends = [1 + before + len(word) + after for word in prompts.ids]
         used = max(ends) + 1
         if used > positions:
-            raise ValueError(
-                f"a prompt of {used} tokens does not fit the text tower's {positions} positions; "
-                f"use fewer context vectors than {before} + {after}"
-            )
+            what = f"a prompt of {used} tokens does not fit the text tower's {positions} positions"
+            raise ValueError(f"{what}; use fewer context vectors than {before} + {after}")
         ids = torch.full((len(ends), used), prompts.end)  # beyond the end: anything will do
         learned = torch.zeros(len(ends), used, dtype=torch.bool)
         for row, (word, end) in enumerate(zip(prompts.ids, ends, strict=True)):
@@ -54,10 +49,16 @@ class TextualPrompt(nn.Module):
         self.register_buffer("ends", torch.tensor(ends), persistent=False)
         context = torch.empty(positions, width).normal_(std=0.01) if before + after else None
         self.context = None if context is None else nn.Parameter(context)
+        self._cast: dict[str, Tensor] = {}  # the tower's weights for autocast
 
     def forward(self) -> Tensor:
         """Class embeddings x_c (C, D), not normalised."""
-        return self.tower(self.embed(), self.ends)
+        given, device = (self.embed(), self.ends), self.tokens.device
+        if not torch.is_autocast_enabled(device.type):
+            return self.tower(*given)
+        if not self._cast or self._cast["text_projection"].device != device:
+            self._cast = self.tower.cast(torch.get_autocast_dtype(device.type))
+        return functional_call(self.tower, self._cast, given)
 
     def embed(self) -> Tensor:
         """What enters the tower: token embeddings with the context put in, (C, L, W)."""
@@ -68,35 +69,23 @@ class TextualPrompt(nn.Module):
 
 
 def global_vector(features: Tensor, weights: Tensor) -> Tensor:
-    """One unit vector per video, ``x_p = Norm(a^T x_av)`` (equation 4).
-
-    features (B, T, D), weights (B, T) -> (B, D). Rows of zeros have no part in it.
-    """
+    """One unit vector per video, ``x_p = Norm(a^T x_av)`` (equation 4). features (B, T, D),
+    weights (B, T) -> (B, D). Rows of zeros have no part in it."""
     return F.normalize((weights[:, None, :] @ features).squeeze(1), dim=-1)
 
 
 class AudioVisualPrompt(nn.Module):
-    """Class embeddings that know the video (equations 5 to 7).
-
-    ``weights`` "softmax": the share each class takes of the video's global vector, a softmax over
-    classes of the cosines between ``x_c`` and ``x_p``. "uniform": every class takes the whole
-    vector; this is what the release computes, where the softmax runs over equal columns.
-    ``skip`` "class" adds ``x_c`` back after the feed-forward network (the paper), "sum" adds
-    ``x_c + x_mp`` (the release).
-    """
+    """Class embeddings that know the video (equations 5 to 7). ``weights`` "softmax": the share
+    each class takes of the video's global vector, a softmax over classes of the cosines between
+    ``x_c`` and ``x_p``. "uniform": every class takes the whole vector; this is what the release
+    computes, where the softmax runs over equal columns. ``skip`` "class" adds ``x_c`` back after
+    the feed-forward network (the paper), "sum" adds ``x_c + x_mp`` (the release)."""
 
     def __init__(
-        self,
-        dim: int,
-        *,
-        weights: str = "softmax",
-        skip: str = "class",
-        temperature: float = 1.0,
+        self, dim: int, *, weights: str = "softmax", skip: str = "class", temperature: float = 1.0
     ) -> None:
         super().__init__()
-        self.weights = weights
-        self.skip = skip
-        self.temperature = temperature
+        self.weights, self.skip, self.temperature = weights, skip, temperature
         self.ffn = FeedForward(dim)
 
     def similarity(self, x_c: Tensor, x_p: Tensor) -> Tensor:
@@ -115,10 +104,8 @@ class AudioVisualPrompt(nn.Module):
 
 def alignment_map(features: Tensor, embeddings: Tensor, temperature: float = 0.07) -> Tensor:
     """m = cos(x_av, x_cp) / temperature: features (B, T, D), embeddings (B, C, D) -> (B, T, C).
-
-    Always in float32: divided by 0.07, the rounding of a bfloat16 cosine would be a twentieth of
-    a logit.
-    """
+    Always in float32: divided by 0.07, the rounding of a bfloat16 cosine would be a twentieth of a
+    logit."""
     with torch.autocast(features.device.type, enabled=False):
         unit = F.normalize(features.float(), dim=-1)
         return unit @ F.normalize(embeddings.float(), dim=-1).mT / temperature

@@ -27,9 +27,7 @@ def length_mask(lengths: Tensor, snippets: int) -> Tensor:
 
 def zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
     """Zeros wherever the mask is False, whatever stood there (NaN too); ``None`` changes nothing.
-
-    x (B, T, D), mask (B, T) or None -> (B, T, D).
-    """
+    x (B, T, D), mask (B, T) or None -> (B, T, D)."""
     return x if mask is None else x.masked_fill(~mask[..., None], 0.0)
 
 
@@ -68,11 +66,8 @@ class WindowBlock(nn.Module):
 
     def attend(self, x: Tensor, keys: Tensor | None) -> Tensor:
         windows, length, dim = x.shape
-        query, key, value = (
-            self.qkv(x)
-            .view(windows, length, 3, self.heads, dim // self.heads)
-            .permute(2, 0, 3, 1, 4)  # (3, windows, H, W, D/H)
-        )
+        qkv = self.qkv(x).view(windows, length, 3, self.heads, dim // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (windows, H, W, D/H)
         # Plain products: a window is a handful of snippets, too small for a fused kernel to pay.
         scores = query @ key.mT / math.sqrt(dim // self.heads)
         if keys is not None:
@@ -82,13 +77,10 @@ class WindowBlock(nn.Module):
 
 
 class WindowedTransformer(nn.Module):
-    """Learned positions, then Transformer blocks that attend inside windows of W snippets only.
-
-    The windows do not overlap, so attention and feed-forward are both local to a window: T is
-    filled up to a multiple of W, cut into T/W short sequences, and all of them run as one batch.
-
-    Raises ``ValueError`` for more snippets than the position table holds.
-    """
+    """Learned positions, then Transformer blocks that attend inside windows of W snippets only. The
+    windows do not overlap, so attention and feed-forward are both local to a window: T is filled up
+    to a multiple of W, cut into T/W short sequences, and all of them run as one batch. Raises
+    ``ValueError`` for more snippets than the position table holds."""
 
     def __init__(
         self, dim: int, *, heads: int = 1, blocks: int = 2, window: int = 4, max_snippets: int = 256
@@ -102,10 +94,9 @@ class WindowedTransformer(nn.Module):
         """x (B, T, D), mask (B, T) or None -> (B, T, D); rows outside the mask come back zero."""
         batch, snippets, dim = x.shape
         if snippets > len(self.positions):
-            raise ValueError(
-                f"{snippets} snippets, but the position table holds {len(self.positions)}; "
-                f"resample the video or cut it into chunks of {len(self.positions)}"
-            )
+            most = len(self.positions)
+            what = f"{snippets} snippets, but the position table holds {most}"
+            raise ValueError(f"{what}; resample the video or cut it into chunks of {most}")
         x = zero_padding(x, mask) + self.positions[:snippets]
         window = min(self.window, snippets)
         fill = -snippets % window
@@ -127,11 +118,9 @@ class WindowedTransformer(nn.Module):
 
 def similarity_adjacency(x: Tensor, mask: Tensor, threshold: float = 0.7) -> Tensor:
     """Which snippets look alike: cosine similarities, small ones cut, softmax over each row.
-
     x (B, T, D), mask (B, T) bool -> (B, T, T), zero outside the mask. Similarities at or below
     ``threshold`` become 0 *before* the softmax, so cut edges keep the weight exp(0) (as in the
-    release); only snippets that exist take part.
-    """
+    release); only snippets that exist take part."""
     norm = x.norm(dim=-1, keepdim=True)
     cosine = (x @ x.mT) / (norm * norm.mT + 1e-20)
     cosine = torch.where(cosine > threshold, cosine, 0.0)
@@ -150,18 +139,15 @@ def distance_adjacency(
 
 class GraphConvolution(nn.Module):
     """One graph layer: every snippet takes the mean of its neighbours, plus a residual of itself.
-
     ``quick_gelu(A (x W) + r)``; r is x where the width stays, and a convolution over five snippets
-    where it changes.
-    """
+    where it changes."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(in_dim, out_dim))
         nn.init.xavier_uniform_(self.weight)
-        self.residual = (
-            None if in_dim == out_dim else nn.Conv1d(in_dim, out_dim, kernel_size=5, padding=2)
-        )
+        same = in_dim == out_dim
+        self.residual = None if same else nn.Conv1d(in_dim, out_dim, kernel_size=5, padding=2)
 
     def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
         """x (B, T, D), adjacency (B, T, T) or (T, T) -> (B, T, K)."""
@@ -170,32 +156,19 @@ class GraphConvolution(nn.Module):
 
 
 class VideoEncoder(nn.Module):
-    """Snippet features in context: windowed Transformer, then two graph branches side by side.
-
-    One branch connects snippets that look alike, the other snippets that are close in time; each
-    is two graph layers of width D/2, and a linear layer joins them to ``x_v``.
-
-    ``padding`` "masked": rows beyond a video's end count as absent everywhere, and come back zero.
-    "leaking": only the similarity graph knows where a video ends, as in the release.
-    """
+    """Snippet features in context: windowed Transformer, then two graph branches side by side. One
+    branch connects snippets that look alike, the other snippets that are close in time; each is two
+    graph layers of width D/2, and a linear layer joins them to ``x_v``. ``windows`` are options of
+    the Transformer. ``padding`` "masked": rows beyond a video's end count as absent everywhere, and
+    come back zero. "leaking": only the similarity graph knows where a video ends, as in the
+    release."""
 
     def __init__(
-        self,
-        dim: int,
-        *,
-        heads: int = 1,
-        blocks: int = 2,
-        window: int = 4,
-        max_snippets: int = 256,
-        threshold: float = 0.7,
-        padding: str = "masked",
+        self, dim: int, *, threshold: float = 0.7, padding: str = "masked", **windows: int
     ) -> None:
         super().__init__()
-        self.threshold = threshold
-        self.padding = padding
-        self.transformer = WindowedTransformer(
-            dim, heads=heads, blocks=blocks, window=window, max_snippets=max_snippets
-        )
+        self.threshold, self.padding = threshold, padding
+        self.transformer = WindowedTransformer(dim, **windows)
         half = dim // 2
         self.similarity = nn.ModuleList([GraphConvolution(dim, half), GraphConvolution(half, half)])
         self.distance = nn.ModuleList([GraphConvolution(dim, half), GraphConvolution(half, half)])
@@ -207,58 +180,45 @@ class VideoEncoder(nn.Module):
         x = self.transformer(x, keep)
         by_similarity = similarity_adjacency(x, mask, self.threshold)
         by_distance = distance_adjacency(x.shape[1], device=x.device, dtype=x.dtype)
-        branches = [
-            self._branch(self.similarity, x, by_similarity, keep),
-            self._branch(self.distance, x, by_distance, keep),
-        ]
+        graphs = ((self.similarity, by_similarity), (self.distance, by_distance))
+        branches = []
+        for layers, adjacency in graphs:
+            branch = x
+            # Zero rows carry nothing along an edge (a layer's product has no bias), so zeroing the
+            # padding after each layer also takes it out of the distance graph.
+            for layer in layers:
+                branch = zero_padding(layer(branch, adjacency), keep)
+            branches.append(branch)
         return zero_padding(self.project(torch.cat(branches, dim=-1)), keep)
-
-    @staticmethod
-    def _branch(layers: nn.ModuleList, x: Tensor, adjacency: Tensor, keep: Tensor | None) -> Tensor:
-        # Zero rows carry nothing along an edge (a layer's product has no bias), so zeroing the
-        # padding after each layer also takes it out of the distance graph.
-        for layer in layers:
-            x = zero_padding(layer(x, adjacency), keep)
-        return x
 
 
 class CausalBlock(nn.Module):
-    """Two convolutions over the present and one earlier snippet, and a residual.
-
-    ``ahead``: the second one looks at one *later* snippet instead; then it is not causal.
-    """
+    """Two convolutions over the present and one earlier snippet, and a residual. ``ahead``: the
+    second one looks at one *later* snippet instead; then it is not causal."""
 
     def __init__(self, dim: int, dilation: int, dropout: float, *, ahead: bool = False) -> None:
         super().__init__()
-        self.dilation = dilation
-        self.ahead = ahead
+        self.dilation, self.ahead = dilation, ahead
         self.conv1 = weight_norm(nn.Conv1d(dim, dim, kernel_size=2, dilation=dilation))
         self.conv2 = weight_norm(nn.Conv1d(dim, dim, kernel_size=2, dilation=dilation))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x (B, D, T), mask (B, T) or None -> (B, D, T); zeros stand around the video.
-
-        The mask matters only with ``ahead``: what looks back never meets what follows the end.
-        """
+        """x (B, D, T), mask (B, T) or None -> (B, D, T); zeros stand around the video. The mask
+        matters only with ``ahead``: what looks back never meets what follows the end."""
         back, forth = (self.dilation, 0), (0, self.dilation)
+        keep = mask if self.ahead else None
         hidden = self.dropout(F.relu(self.conv1(F.pad(x, back))))
-        if self.ahead and mask is not None:
-            hidden = hidden.masked_fill(~mask[:, None, :], 0.0)
+        hidden = zero_padding(hidden.mT, keep).mT
         hidden = self.dropout(F.relu(self.conv2(F.pad(hidden, forth if self.ahead else back))))
-        out = F.relu(hidden + x)
-        if self.ahead and mask is not None:
-            out = out.masked_fill(~mask[:, None, :], 0.0)
-        return out
+        return zero_padding(F.relu(hidden + x).mT, keep).mT
 
 
 class TemporalConvNet(nn.Module):
-    """The audio branch: causal residual blocks whose reach doubles, ``x_a`` (B, T, D).
-
-    ``context`` "causal" (the release): it only looks back, 14 snippets with the dilations given
-    here, so that padding *after* a video never reaches it even without a mask. "both": the second
-    convolution of every block looks ahead; equal weights, equal reach, half of it into the future.
-    """
+    """The audio branch: causal residual blocks whose reach doubles, ``x_a`` (B, T, D). ``context``
+    "causal" (the release): it only looks back, 14 snippets with the dilations given here, so that
+    padding *after* a video never reaches it even without a mask. "both": the second convolution of
+    every block looks ahead; equal weights, equal reach, half of it into the future."""
 
     def __init__(
         self,

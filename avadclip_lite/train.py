@@ -1,9 +1,5 @@
 """Training: fit any detector of the seam, distil a student, resume after a crash.
 
-    result = fit(make_config(seed=0), FeatureStore.open(soundstage_path()), out="runs/teacher")
-    student = fit(make_config(role="vision"), store, teacher=result.model)
-    detector = load("runs/teacher")
-
 Which epoch is kept (``settings.train.selection``): "holdout", the best by ``video_level`` on a
 seeded share of the *training films* that is never trained on, the later one of equals; the test set
 is not looked at. "last", the last one. "test", the release's protocol, the best by *test* AP of the
@@ -25,9 +21,11 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,10 +34,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from avadclip_lite.config import ClassSet, Config, find_device
+from avadclip_lite.config import ClassSet, Config, arithmetic, find_device, resolved
 from avadclip_lite.dataset import Batch, FeatureStore, TrainingSet, holdout_split
-from avadclip_lite.encoders import TextTower, WordPrompts, load_text, read_text
+from avadclip_lite.encoders import TextTower, WordPrompts, load_text
 from avadclip_lite.evaluate import average_precision, evaluate, predict
+from avadclip_lite.graphs import GraphedStep
 from avadclip_lite.losses import topk_mean
 from avadclip_lite.model import Detector, build, registered
 
@@ -51,11 +50,12 @@ FORMAT = 2  # of a run's folder; 1 had other names of weights
 SCALARS = ("epoch", "step", "history", "best_value", "chosen_epoch")  # of a training's state
 # test metrics in the log and on the command line
 SHOWN = ("frame_ap_classification", "frame_ap_alignment", "map_anomaly", "map_with_normal")
+GRAPHS = "AVADCLIP_GRAPHS"  # environment variable: 1 captures steps on a GPU
 RESIDENT_SHARE = 0.6  # training data moves to the GPU when it takes at most this share of it
 Watch = Callable[[Detector], Mapping[str, float]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class FitResult:
     """A finished training."""
 
@@ -93,11 +93,10 @@ def fit(
     and for a loss that is no longer finite.
     """
     if store.dim != settings.model.dim:
-        raise ValueError(
-            f"{store.path} holds features of width {store.dim}, the configuration says "
-            f"dim={settings.model.dim}; set dim={store.dim}"
-        )
-    device = find_device(settings.train.device)
+        holds = f"{store.path} holds features of width {store.dim}"
+        says = f"the configuration says dim={settings.model.dim}; set dim={store.dim}"
+        raise ValueError(f"{holds}, {says}")
+    device, settings = find_device(settings.train.device), resolved(settings)
     text, prompts = _text(settings, store, text, prompts)
     folder = None if out is None else Path(out)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -111,17 +110,10 @@ def fit(
             run.restore(folder)
         if not run.finished:
             run.train(store, folder, progress, watch)
-    for optimizer in run.optimizers:
-        optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     model.load_trainable_state(run.best)
-    return FitResult(
-        model=model.eval(),
-        settings=settings,
-        history=run.history,
-        chosen_epoch=run.chosen_epoch,
-        seconds=sum(entry["seconds"] for entry in run.history),
-        out=folder,
-    )
+    seconds = sum(entry["seconds"] for entry in run.history)
+    return FitResult(model.eval(), settings, run.history, run.chosen_epoch, seconds, folder)
 
 
 def _text(
@@ -153,6 +145,11 @@ class TrainingRun:
         self.best: dict[str, Tensor] = {}
         self.best_value = -math.inf
         self.chosen_epoch = 0
+        self.graphed: GraphedStep | None = None
+        if device.type == "cuda" and model.capturable and os.environ.get(GRAPHS) == "1":
+            self.graphed = GraphedStep(self.parameters, model.max_snippets)
+        self.writer = ThreadPoolExecutor(1)  # of checkpoints
+        self.writing: Future | None = None
 
     @property
     def finished(self) -> bool:
@@ -168,10 +165,8 @@ class TrainingRun:
         if train.selection == "holdout":
             rows, held_rows = holdout_split(store, rows, train.holdout_share, train.seed)
             if not len(held_rows):
-                raise ValueError(
-                    f"selection='holdout' with holdout_share={train.holdout_share} holds out none "
-                    f"of the training videos in {store.path}; raise it, or set selection='last'"
-                )
+                what = f"holdout_share={train.holdout_share} holds out none of the training videos"
+                raise ValueError(f"{what} in {store.path}; raise it, or set selection='last'")
             # one crop of a video is enough to judge an epoch by
             held = TrainingSet(store, held_rows, self.settings.override(crops="first"))
             held = _resident(held, self.device)
@@ -179,7 +174,10 @@ class TrainingRun:
         steps = -(-len(bags) // train.batch_size) * train.epochs
         steps = min(steps, train.max_steps or steps)
         quiet = None if progress else True  # None: where standard error is no terminal
-        with tqdm(total=steps, initial=self.step, unit="step", disable=quiet) as bar:
+        with (
+            closing(self),
+            tqdm(total=steps, initial=self.step, unit="step", disable=quiet) as bar,
+        ):
             while not self.finished:
                 began = time.perf_counter()
                 entry = self.one_epoch(bags, bar)
@@ -215,10 +213,9 @@ class TrainingRun:
         means = torch.stack([total.float() for total in sums.values()]) / seen
         entry = dict(zip(sums, means.tolist(), strict=True))
         if not all(map(math.isfinite, entry.values())):
-            raise ValueError(
-                f"training diverged in epoch {self.epoch + 1} ({_numbers(entry)}); lower "
-                f"learning_rate={train.learning_rate:g}, or set grad_clip"
-            )
+            what = f"training diverged in epoch {self.epoch + 1} ({_numbers(entry)})"
+            remedy = f"lower learning_rate={train.learning_rate:g}, or set grad_clip"
+            raise ValueError(f"{what}; {remedy}")
         self.model.end_epoch(self.epoch)
         self.epoch += 1
         rate = train.learning_rate * decay
@@ -227,16 +224,22 @@ class TrainingRun:
     def one_step(self, batch: Batch) -> dict[str, Tensor]:
         """One update; the losses by name, on the device."""
         train = self.settings.train
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
-            output = self.model(batch)
-        parts = self.model.loss(output, batch)
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        parts["total"].backward()
+        parts = self.graphed(self.backward, batch) if self.graphed else self.backward(batch)
         if train.grad_clip:
             nn.utils.clip_grad_norm_(self.parameters, train.grad_clip)
         for optimizer in self.optimizers:
             optimizer.step()
+        return parts
+
+    def backward(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of a batch, and their gradients."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        with arithmetic(self.settings.train.precision, self.device.type) as autocast:
+            with autocast:
+                output = self.model(batch)
+            parts = self.model.loss(output, batch)
+            parts["total"].backward()
         return parts
 
     def select(self, store: FeatureStore, held: TrainingSet | None) -> dict[str, float]:
@@ -263,25 +266,20 @@ class TrainingRun:
 
     def report(self, entry: Mapping[str, float]) -> None:
         """The log line of an epoch."""
-        train = self.settings.train
-        numbers = _numbers({k: v for k, v in entry.items() if k not in ("epoch", "seconds")})
-        kept = f"kept epoch {self.chosen_epoch}"
-        kept += " (chosen on the test set: optimistic)" if train.selection == "test" else ""
-        place = f"epoch {self.epoch}/{train.epochs}"
-        log.info("%s: %s; %s; %.1f s", place, numbers, kept, entry["seconds"])
+        train, shown = self.settings.train, entry.keys() - {"epoch", "seconds"}
+        numbers = _numbers({k: v for k, v in entry.items() if k in shown})
+        kept = " (chosen on the test set: optimistic)" if train.selection == "test" else ""
+        kept = f"kept epoch {self.chosen_epoch}{kept}; {entry['seconds']:.1f} s"
+        log.info("epoch %d/%d: %s; %s", self.epoch, train.epochs, numbers, kept)
 
     def _moments(self) -> list[dict[str, Any]]:
         """What the optimisers keep of each parameter."""
-        return [
-            optimizer.state[parameter]
-            for optimizer in self.optimizers
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-        ]
+        return [o.state[p] for o in self.optimizers for g in o.param_groups for p in g["params"]]
 
     def save(self, folder: Path) -> None:
         """Checkpoint: how to go on (state), then what to use (weights). The state holds both, so
-        that a kill between the two writes loses nothing: ``_chosen`` takes what it says."""
+        that a kill between the two writes loses nothing: ``_chosen`` takes what it says. Copied to
+        the host here, written while training goes on; ``close`` waits for it, as the next does."""
         tensors = {f"best.{k}": v for k, v in self.best.items()}
         if not self.finished:
             tensors |= {f"model.{k}": v for k, v in self.model.trainable_state().items()}
@@ -292,14 +290,24 @@ class TrainingRun:
             tensors["random.shuffling"] = self.shuffling.get_state()
             if self.device.type == "cuda":
                 tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        tensors = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
         scalars = json.dumps({name: getattr(self, name) for name in SCALARS})
-        _write(folder / STATE, _packed(tensors, scalars=scalars))
-        if self.chosen_epoch == self.epoch:
-            self.save_weights(folder)
+        best = self.best.keys() if self.chosen_epoch == self.epoch else None
 
-    def save_weights(self, folder: Path) -> None:
-        """The chosen epoch's weights, and in the header which epoch that is."""
-        _write(folder / WEIGHTS, _packed(self.best, epoch=str(self.chosen_epoch)))
+        def write(epoch: int = self.epoch) -> None:
+            _write(folder / STATE, _packed(tensors, scalars=scalars))
+            if best is not None:
+                weights = {name: tensors[f"best.{name}"] for name in best}
+                _write(folder / WEIGHTS, _packed(weights, epoch=str(epoch)))
+
+        self.close()
+        self.writing = self.writer.submit(write)
+
+    def close(self) -> None:
+        """Wait for the checkpoint that is being written; what went wrong there is raised here."""
+        if self.writing is not None:
+            writing, self.writing = self.writing, None
+            writing.result()
 
     def restore(self, folder: Path) -> None:
         """Go on where ``save`` left off; nothing happens in a folder without a checkpoint."""
@@ -317,7 +325,8 @@ class TrainingRun:
                 setattr(self, name, scalars[name])
             self.best = under("best.")
             if _header(folder / WEIGHTS).get("epoch") != str(self.chosen_epoch):
-                self.save_weights(folder)  # a kill came before they were written
+                # a kill came before they were written
+                _write(folder / WEIGHTS, _packed(self.best, epoch=str(self.chosen_epoch)))
             if self.finished:
                 return
             self.model.load_trainable_state(under("model."))
@@ -329,9 +338,8 @@ class TrainingRun:
             if self.device.type == "cuda" and "random.cuda" in tensors:
                 torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"checkpoint {path} is damaged ({error}); delete {folder} to train again"
-            ) from None
+            remedy = f"delete {folder} to train again"
+            raise ValueError(f"checkpoint {path} is damaged ({error}); {remedy}") from None
 
 
 def _resident(bags: TrainingSet, device: torch.device) -> TrainingSet:
@@ -342,34 +350,29 @@ def _resident(bags: TrainingSet, device: torch.device) -> TrainingSet:
 
 
 def video_level(model: Detector, bags: TrainingSet, batch_size: int = 32) -> dict[str, float]:
-    """How well whole bags are judged, by weak labels only, in float32.
-
-    ``holdout_ap``: average precision of a bag's Top-K mean confidence as an answer to "is anything
-    anomalous in it?". ``holdout_map``: mean, over the anomaly classes that occur, of the average
-    precision of its MIL-Align class probabilities. ``holdout_criterion``: their mean; where one is
-    not defined (no normal or no anomalous bag, no classes), the other stands alone.
-    """
+    """How well whole bags are judged, by weak labels only, in float32. ``holdout_ap``: average
+    precision of a bag's Top-K mean confidence as an answer to "is anything anomalous in it?".
+    ``holdout_map``: mean, over the anomaly classes that occur, of the average precision of its
+    MIL-Align class probabilities. ``holdout_criterion``: their mean; where one is not defined (no
+    normal or no anomalous bag, no classes), the other stands alone."""
     device = next(model.parameters()).device
     divisor = model.settings.loss.topk_divisor
-    confidence, classes, labels = [], [], []
+    scores, labels = [], []
     for index in bags.lengths.cpu().argsort(stable=True).split(batch_size):
         batch = bags.batch(index).to(device)
         output = predict(model, batch)
-        confidence.append(topk_mean(output.confidence, batch.lengths, divisor).cpu())
-        labels.append(batch.labels.cpu())
+        top = [topk_mean(output.confidence, batch.lengths, divisor)[:, None]]
         if output.alignment_logits is not None:
-            per_class = topk_mean(output.alignment_logits, batch.lengths, divisor)
-            classes.append(per_class.softmax(dim=1).cpu())
-    truth = torch.cat(labels).numpy() > 0
-
-    def ap(score: Tensor, true: np.ndarray) -> float:
-        return average_precision(score.numpy(), true, ~true)
-
-    occur = [c for c in range(1, truth.shape[1]) if truth[:, c].any()] if classes else []
-    by_class = [ap(torch.cat(classes)[:, c], truth[:, c]) for c in occur]
+            top += [topk_mean(output.alignment_logits, batch.lengths, divisor).softmax(dim=1)]
+        scores.append(torch.cat(top, dim=1).cpu())
+        labels.append(batch.labels.cpu())
+    confidence, *classes = torch.cat(scores).numpy().T
+    normal, *anomalies = (torch.cat(labels).numpy() > 0).T
+    pairs = list(zip(classes[1:], anomalies, strict=True)) if classes else []
+    found = [average_precision(score, true, ~true) for score, true in pairs if true.any()]
     measures = {
-        "holdout_ap": ap(torch.cat(confidence), ~truth[:, 0]),
-        "holdout_map": float(np.mean(by_class)) if by_class else math.nan,
+        "holdout_ap": average_precision(confidence, ~normal, normal),
+        "holdout_map": float(np.mean(found)) if found else math.nan,
     }
     defined = [value for value in measures.values() if not math.isnan(value)]
     return measures | {"holdout_criterion": float(np.mean(defined)) if defined else 0.0}
@@ -378,8 +381,7 @@ def video_level(model: Detector, bags: TrainingSet, batch_size: int = 32) -> dic
 # --- on disk --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoadedRun:
+class LoadedRun(NamedTuple):
     """What a run's folder holds."""
 
     detector: Detector  # in eval mode
@@ -399,36 +401,30 @@ def load_run(
     text: TextTower | None = None,
     prompts: WordPrompts | None = None,
 ) -> LoadedRun:
-    """The detector that a run's folder holds.
-
-    ``text`` and ``prompts`` are needed only if the run was given a text tower of its own. Raises
-    ``FileNotFoundError`` if there is no run, ``ValueError`` if its files are damaged, its detector
-    is not registered or the text tower is another.
-    """
+    """The detector that a run's folder holds. ``text`` and ``prompts`` are needed only if the run
+    was given a text tower of its own. Raises ``FileNotFoundError`` if there is no run,
+    ``ValueError`` if its files are damaged, its detector is not registered or the text tower is
+    another."""
     folder = Path(folder)
     known = _read_config(folder)
-    settings = Config.from_dict(known["settings"])
+    settings, encoder = Config.from_dict(known["settings"]), known["store"]["encoder"]
     classes = ClassSet(**{k: tuple(v) if k != "name" else v for k, v in known["classes"].items()})
     name, own = known["text"]["name"], folder / TEXT
     if registered(settings.detector).needs_text:
-        if text is None and name is not None:
-            text, prompts = load_text(name, classes.words, dim=settings.model.dim)
-        elif text is None and own.is_file():
-            text, prompts = read_text(own, classes.words)
-        elif text is None:
+        if text is None and name is None and not own.is_file():
             raise ValueError(f"{folder} was trained with a text tower of its own: pass text=")
+        if text is None:
+            file = {} if name else {"weights": own}
+            text, prompts = load_text(name or "clip", classes.words, dim=settings.model.dim, **file)
         if prompts is None or text_digest(text, prompts) != known["text"]["digest"]:
-            raise ValueError(
-                f"{folder} was trained with other text tower weights than those found now; "
-                "restore them, or train again"
-            )
+            what = "other text tower weights than those found now"
+            raise ValueError(f"{folder} was trained with {what}; restore them, or train again")
     with torch.random.fork_rng(devices=[]):
         model = build(settings, text, prompts, classes=classes)
     try:
         model.load_trainable_state(_chosen(folder))
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{folder / WEIGHTS} is damaged or foreign: {error}") from None
-    encoder = known["store"]["encoder"]
     return LoadedRun(detector=model.to(device).eval(), classes=classes, encoder=encoder)
 
 
@@ -442,6 +438,7 @@ def run_identity(
 ) -> dict[str, Any]:
     """What makes a training the same training: settings, data, text tower and teacher, as plain
     JSON. Arguments as in ``fit``."""
+    settings = resolved(settings)
     text, prompts = _text(settings, store, text, prompts)
     return {
         "format": FORMAT,
@@ -502,10 +499,9 @@ def _open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     known, now = _flat(_read_config(folder)), _flat(identity)
     for where, before in known.items():
         if where != "store.path" and before != now.get(where):
-            raise ValueError(
-                f"{folder} holds another run: {where} was {before!r} there and is "
-                f"{now.get(where)!r} now; choose another folder, or delete this one"
-            )
+            what = f"{where} was {before!r} there and is {now.get(where)!r} now"
+            remedy = "choose another folder, or delete this one"
+            raise ValueError(f"{folder} holds another run: {what}; {remedy}")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -50,8 +50,8 @@ MUTANTS = [
     Mutant(
         "a mask dropped",
         "temporal.py",
-        "x = zero_padding(layer(x, adjacency), keep)",
-        "x = layer(x, adjacency)",
+        "branch = zero_padding(layer(branch, adjacency), keep)",
+        "branch = layer(branch, adjacency)",
         "tests/test_model.py::test_padding_never_reaches_a_valid_snippet",
     ),
     Mutant(
@@ -283,6 +283,20 @@ MUTANTS = [
             ("milestones", "train.py", 'group["lr"] = rate * decay', 'group["lr"] = rate'),
             ("max_steps", "train.py", "if self.step == train.max_steps:", "if False:"),
         )
+    ),
+    Mutant(
+        "a normal interval for few seeds",
+        "viz/lesson.py",
+        "stats.t.ppf(0.975, n - 1)",
+        "stats.norm.ppf(0.975)",
+        "tests/test_scoreboard.py::test_means_and_intervals_are_those_of_the_t_test",
+    ),
+    Mutant(
+        "any crop will do",
+        "compare/features.py",
+        "sum(sorted(its) != crops for",
+        "sum(len(its) != len(crops) for",
+        "tests/test_check_features.py::test_each_fault_is_noticed_and_nothing_else",
     ),
 ]
 

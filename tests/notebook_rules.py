@@ -22,6 +22,7 @@ from avadclip_lite.experiments.report import markdown, title_and_question
 
 SIZE_LIMIT = 3 * 2**20  # bytes of a committed notebook
 TAGS = {
+    "core",  # of the short path through a lesson; the rest deepens
     "parameters",  # the typed defaults
     "setup",  # imports, right after the parameters
     "exercise",  # a code cell the learner writes

@@ -9,15 +9,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from avadclip_lite.compare.release import (
-    CLIP_PREFIX,
-    SIGMA,
-    check_keys,
-    release_key,
-    release_shapes,
-    template,
-)
-from avadclip_lite.model import AVadCLIP
+from avadclip_lite.compare.release import CLIP_PREFIX, SIGMA, check_keys, release_key
+from avadclip_lite.config import make_config
+from avadclip_lite.model import AVadCLIP, build
 
 
 def to_release_state(detector: AVadCLIP, clip_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -32,10 +26,12 @@ def to_release_state(detector: AVadCLIP, clip_state: Mapping[str, Tensor]) -> di
     """
     settings, prompt = detector.settings, detector.textual_prompt
     state = {release_key(k): v.detach().clone() for k, v in detector.trainable_state().items()}
-    theirs = template(settings.model.role, settings.model.dim, prompt.tower, prompt.prompts)
+    of = {"role": settings.model.role, "dim": settings.model.dim}
+    theirs = build(make_config(form="released", scale="xd", **of), prompt.tower, prompt.prompts)
+    shapes = {release_key(k): tuple(v.shape) for k, v in theirs.trainable_state().items()}
     state.setdefault("alpha", torch.full((len(prompt.prompts.ids),), settings.loss.focal_alpha))
     state[SIGMA] = torch.full((1,), 0.1)
-    check_keys(state, release_shapes(theirs), "this detector")
+    check_keys(state, shapes | {SIGMA: (1,)}, "this detector")
     for key in [k for k in state if k.startswith("temporalconvnet.")]:
         stem, conv, rest = re.match(r"(.+)\.(conv[12])\.(.+)", key).groups()
         state[f"{stem}.net.{0 if conv == 'conv1' else 4}.{rest}"] = state[key]

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tiny import DIM, tiny_settings, tiny_text
 
 import avadclip_lite
 from avadclip_lite import config
@@ -26,6 +28,10 @@ from avadclip_lite.config import (
     TrainConfig,
     make_config,
 )
+from avadclip_lite.dataset import Batch
+from avadclip_lite.evaluate import predict
+from avadclip_lite.model import build
+from avadclip_lite.train import TrainingRun
 
 SECTIONS = (ModelConfig, LossConfig, TrainConfig, DataConfig)
 
@@ -55,7 +61,7 @@ PUBLISHED = {
 
 def test_scale_changes_size_and_pace_only() -> None:
     changed = difference(make_config(), make_config(scale="xd"))
-    assert changed.keys() <= PUBLISHED.keys()
+    assert changed.keys() <= PUBLISHED.keys() | {"precision"}
     assert make_config().model.dim == 64  # of the features that ship
 
 
@@ -285,3 +291,67 @@ def test_every_place_of_the_map_exists() -> None:
         found = importlib.import_module(f"avadclip_lite.{module}")
         for name in names:
             found = getattr(found, name)
+
+
+# --- arithmetic -----------------------------------------------------------------------------------
+
+
+def switches() -> tuple[str, str]:
+    return torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+@pytest.mark.parametrize(
+    ("precision", "device", "inside", "half"),
+    [
+        ("bf16", "cpu", "ieee", True),
+        ("float32", "cuda", "ieee", False),
+        ("tf32", "cuda", "tf32", False),
+        ("bf16", "cuda", "ieee", True),
+        ("auto", "cuda", "ieee", True),
+        ("auto", "cpu", "ieee", False),
+    ],
+)
+def test_one_setting_decides_products_and_convolutions(precision, device, inside, half) -> None:
+    before = switches()
+    with pytest.raises(ZeroDivisionError):
+        with config.arithmetic(precision, device) as autocast:
+            assert switches() == (inside, inside)
+            with autocast:
+                if device == "cpu" or torch.cuda.is_available():
+                    assert torch.is_autocast_enabled(device) == half
+            raise ZeroDivisionError
+    assert switches() == before
+
+
+def test_a_step_and_a_prediction_compute_as_the_setting_says(monkeypatch) -> None:
+    """Forward, backward and loss of a step, and a prediction, see the switches of their setting."""
+    text, prompts = tiny_text()
+    for precision, expected in (("tf32", "tf32"), ("float32", "ieee"), ("bf16", "ieee")):
+        settings = tiny_settings(precision=precision)
+        model = build(settings, text, prompts)
+        seen = []
+        model.anomaly.score.register_forward_hook(lambda *_: seen.append(switches()))  # noqa: B023
+        model.anomaly.score.weight.register_hook(lambda _: seen.append(switches()))  # noqa: B023
+        batch = Batch(
+            video=torch.randn(2, 5, DIM),
+            audio=torch.randn(2, 5, DIM),
+            lengths=torch.tensor([5, 3]),
+            labels=torch.eye(7)[[0, 1]],
+        )
+        TrainingRun(settings, model, torch.device("cpu")).one_step(batch)
+        predict(model, batch, precision)
+        assert seen == 3 * [(expected, expected)]
+
+
+def test_the_precision_of_xd_follows_the_device(monkeypatch) -> None:
+    settings = make_config(scale="xd", device="cuda")
+    assert settings.train.precision == "auto" and make_config().train.precision == "float32"
+    monkeypatch.setattr(config, "find_device", torch.device)
+    assert config.resolved(settings).train.precision == "bf16"
+    assert config.resolved(settings.override(device="cpu")).train.precision == "float32"
+    chosen = settings.override(precision="tf32")
+    assert config.resolved(chosen) is chosen
+    with pytest.raises(ValueError, match="precision must be one of 'auto', .*'bf16', got 'fp8'"):
+        with config.arithmetic("fp8", "cpu"):
+            pass

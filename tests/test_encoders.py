@@ -154,7 +154,7 @@ def test_tower_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match="got 'clap'"):
         enc.load_text("clap", ["normal"])
     with pytest.raises(ValueError, match="rising order"):
-        enc.TextTower(width=8, heads=2, layers=1, positions=4, rows=2, dim=4, vocabulary=[5, 3])
+        enc.TextTower(width=8, heads=2, layers=1, positions=4, dim=4, vocabulary=[5, 3])
 
 
 # ---- images --------------------------------------------------------------------------------------
@@ -414,3 +414,16 @@ def test_the_trio_comes_back_from_its_file(tmp_path):
     with pytest.raises(ValueError, match="64 numbers a prompt, but 512 are expected"):
         enc.load_text("soundstage", ["riot"], dim=512, weights=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [enc.SOUNDSTAGE_FILE]
+
+
+def test_encoders_compute_in_full_float32():
+    """Whatever torch's switches say: convolutions on a GPU are TF32 otherwise."""
+    seen, switch = [], torch.backends.cudnn.conv
+    before = switch.fp32_precision
+    trio = enc.load_encoders("soundstage", weights="random")
+    for tower in (trio.image, trio.audio, trio.text):
+        tower.register_forward_hook(lambda *_: seen.append(switch.fp32_precision))
+    trio.encode_images(np.zeros((1, 64, 64, 3), np.uint8))
+    trio.encode_audio(waves(1))
+    trio.encode_text(["riot"])
+    assert seen == ["ieee"] * 3 and switch.fp32_precision == before

@@ -340,3 +340,20 @@ def test_low_precision_stays_close_to_float32(role):
     mask = exact.mask
     assert (rough.confidence - exact.confidence)[mask].abs().max() < 0.03
     assert loss.item() == pytest.approx(train_loss(model, *inputs(role)).item(), rel=0.05)
+
+
+def test_heads_compute_in_float32_under_autocast() -> None:
+    """The anomaly head, the log-variance of a student and the alignment map; the rest in bf16."""
+    student, kinds = detector(role="vision"), {}
+    for name in ("anomaly", "log_variance", "enhancement"):
+        part = getattr(student, name)
+        part.register_forward_hook(lambda _m, _i, out, name=name: kinds.update({name: out.dtype}))
+        deepest = [m for m in part.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv1d))]
+        deepest[0].register_forward_hook(
+            lambda _m, _i, out, name=name: kinds.update({f"{name}, inside": out.dtype})
+        )
+    with torch.autocast("cpu", torch.bfloat16):
+        output = call(student, *batch(LENGTHS))
+    assert kinds.pop("enhancement, inside") == torch.bfloat16 and kinds.pop("enhancement")
+    assert len(kinds) == 4 and set(kinds.values()) == {torch.float32}
+    assert output.alignment_logits.dtype == torch.float32

@@ -7,7 +7,8 @@ import torch
 from tiny_models import DIM, WORDS, text_tower
 from torch import nn
 
-from avadclip_lite.encoders import WordPrompts
+from avadclip_lite.config import XD_CLASSES
+from avadclip_lite.encoders import WordPrompts, load_text
 from avadclip_lite.prompts import (
     AudioVisualPrompt,
     TextualPrompt,
@@ -159,3 +160,23 @@ def test_prompts_of_classes_with_equal_words_are_equal():
     out = module()
     torch.testing.assert_close(out[0], out[2])
     assert not torch.allclose(out[0], out[1])
+
+
+def test_autocast_finds_the_frozen_weights_cast() -> None:
+    """Bit for bit what autocast gives when it casts them itself, gradients included; in full
+    precision the tower is the one that was given; the copy is no part of the state."""
+    tower, prompts = load_text("soundstage", XD_CLASSES.words)
+    prompt = TextualPrompt(tower, prompts, 2, 2)
+    names, full = set(prompt.state_dict()), prompt()
+    with torch.autocast("cpu", torch.bfloat16):
+        once = prompt()
+        again = prompt()
+        expected = tower(prompt.embed(), prompt.ends)
+    assert torch.equal(once, expected) and torch.equal(once, again)
+    assert not torch.equal(once, full) and torch.equal(prompt(), full)
+    grads = [
+        torch.autograd.grad(x.float().square().sum(), prompt.context) for x in (once, expected)
+    ]
+    assert torch.equal(*(grad for (grad,) in grads))
+    assert prompt._cast["text_projection"].dtype == torch.bfloat16
+    assert tower.text_projection.dtype == torch.float32 and set(prompt.state_dict()) == names

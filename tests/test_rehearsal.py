@@ -6,19 +6,18 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 from pathlib import Path
 
 import jupytext
 import numpy as np
 import pytest
 import torch
+from fake_release import build_standin
 from reference_fill import filled, release_shapes
-from sklearn.metrics import average_precision_score
 
-from avadclip_lite.compare.fake_release import build_standin
-from avadclip_lite.compare.release import load_teacher
 from avadclip_lite.config import CLIP_DIM, XD_CLASSES
-from avadclip_lite.dataset import Batch, FeatureStore
+from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.experiments.parameters import settle_parameters
 from avadclip_lite.features.import_release import import_xd
 from avadclip_lite.features.writer import StoreWriter
@@ -153,88 +152,66 @@ def wide(tmp_path_factory) -> FeatureStore:
     return FeatureStore.open(report.path)
 
 
-def run_cells(before: str, **parameters) -> dict:
-    """Execute the notebook's code cells up to the one that holds ``before``, that one excluded."""
+def run_cell(holding: str, **parameters) -> dict:
+    """Execute the notebook's parameters and setup, and the cell that holds a text."""
     names: dict = {}
     for cell in jupytext.read(NOTEBOOK, fmt="py:percent").cells:
-        if before in cell.source and cell.cell_type == "code":
-            return names
-        if cell.cell_type == "code":
+        tags = cell.metadata.get("tags", [])
+        if cell.cell_type == "code" and (
+            {"parameters", "setup"} & set(tags) or holding in cell.source
+        ):
             exec(compile(cell.source, NOTEBOOK.name, "exec", dont_inherit=True), names)
-        if "parameters" in cell.metadata.get("tags", []):
+        if "parameters" in tags:
             assert parameters.keys() <= names.keys()
             names |= parameters
-    raise AssertionError(f"no cell holds {before!r}")
+    return names
 
 
-def test_checkpoints_are_found_and_scored(wide, tmp_path, monkeypatch, capsys):
-    """The release's file names, made-up weights; the oracle scores expanded frames with
-    scikit-learn, video by video, without the package's evaluation."""
+@pytest.fixture
+def records(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("AVADCLIP_RECORDS", str(tmp_path / "records.jsonl"))
     monkeypatch.setenv("MPLBACKEND", "Agg")
+    return tmp_path / "records.jsonl"
+
+
+def test_a_store_and_checkpoints_are_checked_and_recorded(wide, tmp_path, records, capsys):
+    """The release's file name, made-up weights; ``test_check_features`` has the oracle."""
     state = {k: v.half() for k, v in filled(release_shapes("teacher")).items()}
     torch.save(state, tmp_path / "model_xd_t.pth")
-    names = run_cells(
-        "audit = {}",
-        data=str(wide.path),
-        checkpoints=str(tmp_path),
-        scale="xd",
-        device="cpu",
-    )
+    table = run_cell("check_features(", data=str(wide.path), checkpoints=str(tmp_path))["table"]
     text = capsys.readouterr().out
-    assert "NOT the official number of videos" in text
-    assert "THESE ARE NOT XD-VIOLENCE RESULTS" not in text
-    found = names["author_reports"]
-    assert list(found) == ["audio_visual"]
-
-    teacher = load_teacher(state)
-    truth, scores = [], {"classification": [], "alignment": []}
-    for i in wide.indices("test"):
-        n = len(wide.video(i))
-        truth.append(wide.frame_truth([i]))
-        for start in range(0, n, 256):
-            stop = min(start + 256, n)
-            video, audio = (
-                torch.from_numpy(np.array(read(i)[start:stop]))[None]
-                for read in (wide.video, wide.audio)
-            )
-            with torch.no_grad():
-                out = teacher(Batch(video=video, audio=audio, lengths=torch.tensor([stop - start])))
-            normal = out.alignment_logits[0].softmax(-1)[:, 0]
-            scores["classification"].append(out.anomaly_logits[0].sigmoid().repeat_interleave(16))
-            scores["alignment"].append((1 - normal).repeat_interleave(16))
-    truth = np.concatenate(truth)
-    assert 0 < truth.mean() < 1
-    for branch, parts in scores.items():
-        expected = average_precision_score(truth, torch.cat(parts).numpy())
-        assert found["audio_visual"].metrics[f"frame_ap_{branch}"] == pytest.approx(
-            expected, abs=1e-4
-        )
+    assert "No store was named" not in text and "DIFFERS" in text
+    found = table.set_index("what")["found"]
+    assert found["test videos"] == "5" and found["train videos"] == "2"
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    assert {line["branch"]: round(100 * line["value"], 2) for line in lines} == {
+        branch: float(found[f"AP of model_xd_t.pth, {branch}"])
+        for branch in ("classification", "alignment")
+    }
 
 
-def test_a_folder_without_checkpoints_is_said_so(wide, tmp_path, monkeypatch):
-    monkeypatch.setenv("AVADCLIP_RECORDS", str(tmp_path / "records.jsonl"))
-    monkeypatch.setenv("MPLBACKEND", "Agg")
+def test_without_a_store_it_is_said_so(records, capsys):
+    run_cell("check_features(")
+    assert "nothing on this page says anything about XD-Violence" in capsys.readouterr().out
+    assert not records.exists()
+
+
+def test_a_folder_without_checkpoints_is_said_so(wide, tmp_path, records):
     with pytest.raises(FileNotFoundError, match="holds neither of model_xd_t.pth, model_xd_s.pth"):
-        run_cells("audit = {}", checkpoints=str(tmp_path))
+        run_cell("check_features(", data=str(wide.path), checkpoints=str(tmp_path))
 
 
-def test_the_runner_takes_the_rehearsal(wide):
+def test_the_runner_takes_the_rehearsal(wide, tmp_path):
     """What ``run --only 09 --scale xd`` is asked with on real features."""
     place, scale = ("data", str(wide.path)), ("scale", "xd")
-    words = [("max_steps", "60"), ("seed", "3"), ("epochs", "10"), scale, place]
-    notebook = NOTEBOOK.with_suffix(".ipynb")
-    given = settle_parameters([notebook], words)
+    notebooks = [NOTEBOOK.with_suffix(".ipynb")]
+    given = settle_parameters(notebooks, [scale, place, ("checkpoints", str(tmp_path))])
     assert given == {
         "09_xd_violence": {
-            "max_steps": 60,
-            "seed": 3,
-            "epochs": 10,
-            "scale": "xd",
             "data": str(wide.path),
+            "checkpoints": str(tmp_path),
+            "scale": "xd",
         }
     }
     with pytest.raises(ValueError, match="512 wide, but --scale soundstage expects 64"):
-        settle_parameters([notebook], [place])
-    with pytest.raises(ValueError, match="max_steps must be at least 0, got -1"):
-        settle_parameters([notebook], [scale, ("max_steps", "-1")])
+        settle_parameters(notebooks, [place])

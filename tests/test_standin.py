@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_release import build_standin
 
-from avadclip_lite.compare.fake_release import build_standin
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.features.import_release import import_layout
 

@@ -409,6 +409,10 @@ def test_damaged_stores_are_refused(small, tmp_path):
     path.write_text(path.read_text()[:-9])
     with pytest.raises(StoreError, match="damaged|contradict"):
         FeatureStore.open(path.parent)
+    path = damaged("manifest.csv")
+    path.write_text(path.read_text().replace("audio_start", "start"))
+    with pytest.raises(StoreError, match="copy is damaged .*audio_start"):
+        FeatureStore.open(path.parent)
     path = damaged("meta.json")
     path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
     with pytest.raises(StoreError, match="store format 99 and this package reads format 1"):
@@ -671,11 +675,11 @@ def test_a_file_in_the_way(tmp_path):
         writer_at(tmp_path / "s")
 
 
-def test_opening_forty_thousand_rows_takes_under_a_second(tmp_path):
-    """The size of XD-Violence with ten crops; features one wide, as opening reads none."""
-    with writer_at(tmp_path / "s", dim=1, buffer=1 << 20) as writer:
+def test_opening_four_thousand_rows_takes_under_a_fifth_of_a_second(tmp_path):
+    """A tenth of XD-Violence with ten crops; features one wide, as opening reads none."""
+    with writer_at(tmp_path / "s", dim=1) as writer:
         x = np.zeros((2, 1), np.float32)
-        for k in range(4000):
+        for k in range(400):
             for crop in range(10):
                 writer.add(
                     name=f"A.Film.Of.Length.2001__#00-00-00_00-01-00_{k}_label_B2-G-0",
@@ -692,8 +696,8 @@ def test_opening_forty_thousand_rows_takes_under_a_second(tmp_path):
         start = time.process_time()
         store = FeatureStore.open(tmp_path / "s")
         seconds.append(time.process_time() - start)
-    assert len(store) == 40_000
-    assert min(seconds) < 1.0
+    assert len(store) == 4_000
+    assert min(seconds) < 0.2
 
 
 # ---------------------------------------------------------------------------- training bags

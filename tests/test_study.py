@@ -18,7 +18,9 @@ import pytest
 from scipy.stats import ttest_rel
 from tiny import DIM, tiny_store, tiny_text
 
+from avadclip_lite import __main__ as command_line
 from avadclip_lite import train
+from avadclip_lite.baselines import SYSTEMS
 from avadclip_lite.compare import paper
 from avadclip_lite.config import RESULTS, make_config, results_path
 from avadclip_lite.dataset import FeatureStore, TrainingSet
@@ -76,7 +78,11 @@ def test_every_study_names_variants_and_every_variant_is_in_a_study() -> None:
 def test_a_variant_is_a_configuration_and_a_student_has_its_teacher(name: str) -> None:
     variant = study.VARIANTS[name]
     settings = variant.settings(scale="soundstage", seed=7)
-    assert settings.train.seed == 7 and settings.model.role == variant.role
+    assert settings.train.seed == 7
+    if variant.system:
+        assert settings.detector == variant.system and variant.teacher is None
+        return
+    assert settings.model.role == variant.role
     student = variant.role != "audio_visual" and settings.loss.ukd != "none"
     assert (variant.teacher is not None) == student
     if student:
@@ -284,7 +290,8 @@ def repeat(task):  # travels to the workers
 
 study.repeat = repeat
 if __name__ == "__main__":
-    study.run_study({out!r}, studies={studies!r}, data={data!r}, seeds=range(2), jobs={jobs},
+    study.run_study({out!r}, studies={studies!r}, data={data!r}, seeds=range(2),
+                    workers={{"jobs": {jobs}}},
                     overrides=test_study.SMALL, cache={cache!r}, progress=False)
 """
 
@@ -347,6 +354,97 @@ def test_kills_at_random_moments_lose_nothing(store, tmp_path) -> None:
     assert same(read(out)) == whole
 
 
+# --- the field ------------------------------------------------------------------------------------
+
+
+def test_every_system_is_a_row_of_the_field_beside_ours(store, tmp_path, capsys) -> None:
+    """Each is trained once; those that name classes have a mAP; the command prints all of them."""
+    rows = study.STUDIES["field"]
+    assert {study.VARIANTS[v].system for v in rows.values()} == {"", *SYSTEMS}
+    words = [word for pair in (SMALL | {"epochs": 1, "max_steps": 1}).items() for word in pair]
+    fields = [w for k in range(0, len(words), 2) for w in ("-s", *map(str, words[k : k + 2]))]
+    out = ["--data", str(store.path), "--seeds", "1", "--out", str(tmp_path / "s.csv")]
+    assert command_line.main(["study", "field", *out, *fields]) == 0
+    printed = capsys.readouterr().out
+    frame = study.results("field", path=tmp_path / "s.csv").set_index("row")
+    assert list(frame.index) == list(rows)
+    assert all(f"\n{row} " in printed for row in rows) and "parameters" in printed
+    assert np.isfinite(frame["frame_ap_classification"]).all()
+    named = {"zero_shot", "late_fusion", "avvd_style", "ju_like", "vadclip", "AVadCLIP"}
+    assert set(frame["map_anomaly"].dropna().index.str.split(",").str[0]) == named
+    learned = frame["parameters"] > 0
+    assert set(frame.index[~learned].str.split(",").str[0]) == {"zero_shot"}
+
+
+# --- rates and arrival ----------------------------------------------------------------------------
+
+
+def tuned(store, out, **overrides):
+    given = {"studies": ["parts"], "data": store.path, "cache": out.parent / "cache"}
+    return given | {"overrides": SMALL | overrides, "progress": False}
+
+
+def test_the_grid_holds_a_quarter_out_and_the_study_takes_its_rates(store, tmp_path, monkeypatch):
+    seen = []
+    real = study.fit
+    monkeypatch.setattr(study, "fit", lambda s, *a, **k: seen.append((s, k)) or real(s, *a, **k))
+    monkeypatch.setattr(study, "evaluate", lambda *a, **k: pytest.fail("looked at the test set"))
+    out = tmp_path / "s.csv"
+    chosen = study.grid(out, **tuned(store, out))
+    assert set(chosen.index) == set(study.STUDIES["parts"].values())
+    assert len(seen) == 3 * 3 * 4  # "paper", a teacher, is trained into the cache
+    for settings, how in seen:
+        assert settings.train.holdout_share == 0.25 and settings.train.selection == "holdout"
+        assert settings.train.seed in study.TUNING_SEEDS and how["watch"] is None
+    assert {round(s.train.learning_rate * 3e3) for s, _ in seen} == {1, 3, 9}
+    monkeypatch.undo()
+    monkeypatch.setattr(train, "load_text", lambda *args, **kwargs: tiny_text())
+    lines = study.read_lines(study.tuning_file(out))
+    worse = {"rate / 3": "0.9", "rate": "0.2", "rate x 3": "0.1"}
+    mine = lines["variant"] == "fusion"
+    lines.loc[mine, "holdout"] = lines.loc[mine, "protocol"].map(worse)
+    lines.to_csv(study.tuning_file(out), index=False)
+    assert study.chosen_rates(out)["fusion"] == pytest.approx(1 / 3)
+    run(store, out, studies=["parts"])
+    rates = study.results("parts", path=out).set_index("variant")["rate"]
+    assert rates["fusion"] == pytest.approx(1e-3 / 3)
+    study.grid(out, **tuned(store, out))  # nothing is left to do
+    with pytest.raises(ValueError, match="another configuration"):
+        study.grid(out, **tuned(store, out, epochs=1))
+
+
+def test_the_middle_rate_wins_within_one_standard_error(tmp_path, monkeypatch) -> None:
+    def lines(variant, **values):
+        return [
+            {"variant": variant, "seed": seed, "protocol": protocol, "holdout": value + shift}
+            for protocol, value in zip(study.RATES, values["means"], strict=True)
+            for seed, shift in zip(study.TUNING_SEEDS, (-0.1, 0.0, 0.1), strict=True)
+        ]
+
+    # standard error 0.1 / sqrt(3) = 0.058
+    rows = lines("near", means=(0.5, 0.5, 0.55)) + lines("far", means=(0.4, 0.5, 0.56))
+    rows += lines("low", means=(0.6, 0.5, 0.1)) + lines("part", means=(0.1, 0.1, 0.9))[:-1]
+    monkeypatch.setattr(study, "read_lines", lambda path: pd.DataFrame(rows))
+    found = study.chosen_rates(tmp_path / "s.csv")
+    assert found == {"near": 1.0, "far": 3.0, "low": pytest.approx(1 / 3)}
+
+
+def test_arrival_trains_twice_as_long_and_tells_the_change_alone(store, tmp_path, capsys) -> None:
+    out = tmp_path / "s.csv"
+    found = study.arrival(out, **tuned(store, out))
+    assert list(found.columns) == ["change", "error", "arrived"]
+    lines = study.read_lines(study.tuning_file(out))
+    assert set(lines["protocol"]) == {"rate", "rate, twice the epochs"}
+    one = lines[lines["variant"] == "fusion"].astype({"holdout": float})
+    wide = one.pivot(index="seed", columns="protocol", values="holdout")
+    change = wide["rate, twice the epochs"] - wide["rate"]
+    assert found.loc["fusion", "change"] == pytest.approx(100 * change.mean(), abs=0.006)
+    task = study.Task(variant="hl_net, vision", seed=0, data="", scale="soundstage")
+    once, twice = task.settings(), task.settings(longer=2)
+    assert twice.options["steps"] == 2 * once.options["steps"]
+    assert twice.train.epochs == 30 and twice.train.milestones == (6,)
+
+
 # --- other data -----------------------------------------------------------------------------------
 
 
@@ -358,7 +456,7 @@ def test_results_of_other_data_are_refused(store, tmp_path) -> None:
 
 
 def test_bad_input_is_refused(store, tmp_path) -> None:
-    with pytest.raises(ValueError, match="unknown study 'part'; there are parts, fusion"):
+    with pytest.raises(ValueError, match="unknown study 'part'; there are main, field, parts"):
         run(store, tmp_path / "s.csv", studies=["part"])
     (tmp_path / "foreign.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="no result file of a study, .* choose another file"):
@@ -402,7 +500,8 @@ def test_what_two_trainings_have_in_common_is_told(store, tmp_path, monkeypatch)
 
     current: list[str] = []
     monkeypatch.setattr(TrainingSet, "batch", spy)
-    for name in ("paper", "vision", "fusion", "released", "released, vision"):
+    names = ("paper", "vision", "fusion", "released", "released, vision", "late fusion, maximum")
+    for name in names:
         current.append(name)
         study.repeat(
             study.Task(

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -447,6 +448,7 @@ WORKER = """
 
     def save_and_tell(self, folder):
         save(self, folder)
+        self.close()  # it is on disk
         print(self.epoch, flush=True)
         if self.epoch == {stop}:
             import time
@@ -586,6 +588,53 @@ def test_a_kill_between_the_writes_of_an_epoch_leaves_one_choice(
     monkeypatch.setattr(train_module, "_write", original)
     assert run(store, out=tmp_path / "run", epochs=3).chosen_epoch == whole.settings.train.epochs
     assert load_file(tmp_path / "run" / "weights.safetensors").keys() == found.keys()
+
+
+def test_checkpoints_are_written_while_training_goes_on(store, tmp_path, monkeypatch) -> None:
+    """By one thread, state before weights, epoch after epoch; what training changes meanwhile is
+    not what is written."""
+    whole, order, open_ = run(store), [], threading.Event()
+    original, one_epoch = train_module._write, train_module.TrainingRun.one_epoch
+    trainer = threading.current_thread()
+
+    def write(path, content):
+        if path.name != "config.json":
+            assert threading.current_thread() is not trainer
+            assert open_.wait(60)  # the first ends when the second epoch has been trained
+            order.append(path.name)
+        original(path, content)
+
+    def epoch(self, *args):
+        entry = one_epoch(self, *args)
+        order.append(self.epoch)
+        if self.epoch == 2:
+            open_.set()
+        return entry
+
+    monkeypatch.setattr(train_module, "_write", write)
+    monkeypatch.setattr(train_module.TrainingRun, "one_epoch", epoch)
+    monkeypatch.setattr(train_module, "video_level", lambda *_: {"holdout_criterion": 0.5})
+    result = run(store, out=tmp_path / "run")
+    both = ["state.safetensors", "weights.safetensors"]
+    assert [name for name in order if isinstance(name, str)] == 3 * both
+    assert order.index(2) < order.index(both[0])
+    text, prompts = tiny_text()
+    assert same_weights(load(tmp_path / "run", text=text, prompts=prompts), result.model)
+    assert result.chosen_epoch == whole.settings.train.epochs
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_training(store, tmp_path, monkeypatch):
+    original = train_module._write
+
+    def full(path, content):
+        if path.name == "weights.safetensors":
+            raise OSError("disk full")
+        original(path, content)
+
+    monkeypatch.setattr(train_module, "_write", full)
+    for epochs in (1, 3):  # at the end, and before the next checkpoint
+        with pytest.raises(OSError, match="disk full"):
+            run(store, out=tmp_path / str(epochs), epochs=epochs)
 
 
 def test_load_gives_the_chosen_weights_in_eval_mode(store, tmp_path) -> None:

@@ -24,7 +24,7 @@ def tiny_settings(**overrides) -> Config:
 
 def tiny_text() -> tuple[TextTower, WordPrompts]:
     """Seven one-word classes; weights from a seed of its own."""
-    tower = TextTower(width=8, heads=2, layers=1, positions=8, rows=9, dim=DIM)
+    tower = TextTower(width=8, heads=2, layers=1, positions=8, vocabulary=range(9), dim=DIM)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in tower.parameters():

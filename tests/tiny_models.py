@@ -17,7 +17,9 @@ WORDS = WordPrompts(
 
 def text_tower(*, dim: int = DIM, width: int = 8, positions: int = 32, seed: int = 0) -> TextTower:
     """A frozen text tower with a vocabulary of eight tokens."""
-    tower = TextTower(width=width, heads=2, layers=2, positions=positions, rows=8, dim=dim)
+    tower = TextTower(
+        width=width, heads=2, layers=2, positions=positions, vocabulary=range(8), dim=dim
+    )
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in tower.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator) * 0.3

@@ -116,7 +116,7 @@ def read_lesson(path: Path) -> Lesson:
             except ValueError as error:
                 raise ValueError(f"{path.name}: {error}") from None
     minutes = line("Minutes")
-    teach = re.search(r"(\d+) to teach", minutes)
+    teach = re.search(r"(\d+) to (?:teach|read)", minutes)
     if not teach:
         raise ValueError(f"{path.name}: its **Minutes:** do not say how many it takes `to teach`")
     return Lesson(

@@ -48,7 +48,7 @@ SYSTEMS: dict[str, System] = {
     "zero_shot": System(2021, _BOTH, "compare snippets with the class words, learn nothing", 1),
     "linear_svm": System(1995, _CAT, "snippets inherit their video's label", 1),
     "one_class_svm": System(2001, _CAT, "whatever is unlike normal snippets is anomalous", 1),
-    "late_fusion": System(2005, "audio-visual", "one small network a sense, scores averaged", 4000),
+    "late_fusion": System(2005, "audio-visual", "one detector a sense, scores averaged"),
     "deepmil": System(
         2018, _CAT, "an anomalous bag's best snippet outranks a normal one's", 20_000, 60, 0.01),
     "hl_net": System(
@@ -56,7 +56,7 @@ SYSTEMS: dict[str, System] = {
     "rtfm": System(
         2021, _CAT, "the length of the features chooses the snippets", 15_000, 64, 1e-3, 5e-3),
     "fvai": System(
-        2021, _BOTH, "each sense re-weights the other; fusion by multiplication", 7750, 128),
+        2021, "audio-visual", "each sense re-weights the other, then a product", 7750, 128),
     "avvd_style": System(
         2022, _CAT, "classes are named and localised from weak labels", 7750, 128, drop=0.18),
     "macil_sd": System(

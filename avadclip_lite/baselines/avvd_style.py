@@ -19,14 +19,10 @@ from avadclip_lite.baselines import common, hl_net
 class AVVDStyle(hl_net.HLNet):
     """See the module. ``alignment_logits`` (B, T, C) are the class outputs, normal first."""
 
-    class Options(hl_net.HLNet.Options):
-        fine: float = 1.0  # weight of the class-wise task
-
-    def named_classes(self, context: common.Context) -> int:
-        return len(context.classes)
+    names_classes = True
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
         """HL-Net's parts, and ``fine``."""
         parts, lengths = super().loss(output, batch), output.mask.sum(dim=1)
         fine = losses.mil_align(output.alignment_logits, batch.labels, lengths).cross_entropy
-        return parts | {"fine": fine, "total": parts["total"] + self.options.fine * fine}
+        return parts | {"fine": fine, "total": parts["total"] + fine}

@@ -68,15 +68,13 @@ class Baseline(Detector):
             mask = length_mask(lengths, x.shape[1])
         return zero_padding(x, mask), mask
 
-    def visible(self, mask: Tensor) -> Tensor:
-        """Rows (B, T) that take part: all, where a release lets padding leak into training."""
-        return (
-            torch.ones_like(mask) if self.training and self.options.padding == "leaking" else mask
-        )
-
     def output(self, logits: Tensor, mask: Tensor, /, **traces: Tensor) -> Traced:
-        """An output without classes; ``traces`` go to the loss."""
-        return Traced(anomaly_logits=logits, mask=mask, traces=traces)
+        """An output of anomaly logits (B, T), or of class logits (B, T, C), normal first, whose
+        anomaly score is 1 - P(normal); ``traces`` go to the loss."""
+        if logits.ndim == 2:
+            return Traced(anomaly_logits=logits, mask=mask, traces=traces)
+        anomaly = logits[..., 1:].logsumexp(dim=-1) - logits[..., 0]
+        return Traced(anomaly_logits=anomaly, mask=mask, alignment_logits=logits, traces=traces)
 
     def class_words(self, context: Context, *, learned: bool = True) -> TextualPrompt:
         """Class embeddings from a copy of the text tower, with or without learned context."""
@@ -97,7 +95,9 @@ class Baseline(Detector):
 
     def batches(self, bags: TrainingSet, generator: torch.Generator) -> list[Tensor]:
         """``steps / epochs`` batches of positions, or one pass; each half of a pair from a shuffled
-        list of its own, which starts over when it is used up."""
+        list of its own, which starts over when used up. Where the recipe is AVadCLIP's: its own."""
+        if not (self.options.steps or self.paired):
+            return super().batches(bags, generator)
         train, normal = self.settings.train, is_normal(bags.labels.cpu())
         steps = -(-self.options.steps // train.epochs) or -(-len(bags) // train.batch_size)
         kinds = [normal, ~normal] if self.paired else [torch.ones_like(normal)]
@@ -128,11 +128,10 @@ def cross_entropy(p: Tensor, target: Tensor | float) -> Tensor:
     return -(target * yes + (1 - target) * no).mean()
 
 
-def shared_bins(lengths: Tensor, bins: int, snippets: int, *, matlab: bool = False) -> Tensor:
+def shared_bins(lengths: Tensor, bins: int, snippets: int) -> Tensor:
     """Share (B, J, T) of each row in bin j, the mean from edge floor(j L / J) up to the next, or
-    the one row there: short videos repeat rows. ``matlab``: edges round(j (L - 1) / J)."""
-    step, length = torch.arange(bins + 1, device=lengths.device), lengths[:, None]
-    edges = (2 * step * (length - 1) + bins) // (2 * bins) if matlab else step * length // bins
+    the one row there: short videos repeat rows."""
+    edges = torch.arange(bins + 1, device=lengths.device) * lengths[:, None] // bins
     place, start = torch.arange(snippets, device=lengths.device), edges[:, :-1, None]
     inside = (place >= start) & (place < torch.maximum(edges[:, 1:, None], start + 1))
     return inside / inside.sum(dim=-1, keepdim=True)

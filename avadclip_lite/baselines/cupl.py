@@ -28,29 +28,23 @@ def context_pairs(x: Tensor, window: int = 5) -> Tensor:
 
 @common.register("cupl")
 class CUPL(common.Baseline):
-    """See the module. Training sees bags of ``bins`` means; the output is then (B, J)."""
+    """See the module. Training sees bags of 32 means; the output is then (B, 32)."""
 
     class Options(common.Options):
-        bins: int = 32
-        heads: int = 2
-        diversity: float = 0.2
-        balance: float = 0.2
-        rounds: int = 3
         passes: int = 20  # with dropout on, to see which labels are stable
-        ranking: float = 0.0  # weight of the hinge in the second stage
 
     def build(self, dim: int, context: common.Context) -> None:
-        heads = (ranking_mlp(self.width, 0.6) for _ in range(self.options.heads))
-        self.heads, drop = nn.ModuleList(heads), nn.Dropout(0.8)
+        self.heads = nn.ModuleList(ranking_mlp(self.width, 0.6) for _ in range(2))
+        drop = nn.Dropout(0.8)
         self.refiner = nn.Sequential(  # as released: pairs -> logits of normal and anomalous
             *(nn.Linear(2 * self.width, 512), nn.ReLU(), drop),
             *(nn.Linear(512, 32), drop, nn.Linear(32, 2)),
         )
         self.register_buffer("round", torch.tensor(0))  # 0: stage 1; saved with the weights
-        self.labels = self.kept = torch.zeros(0, self.options.bins)  # (R, J)
+        self.labels = self.kept = torch.zeros(0, 32)  # (R, 32)
 
     def forward(self, batch: common.Batch) -> common.Traced:
-        x, mask = self.inputs(batch, bins=self.options.bins)
+        x, mask = self.inputs(batch, bins=32)
         logits = self.logits(x)
         return self.output(logits.mean(dim=0), mask, rows=logits.sigmoid())
 
@@ -63,9 +57,9 @@ class CUPL(common.Baseline):
 
     def start_epoch(self, epoch: int, bags: common.TrainingSet) -> None:
         """A new round: label all bags with the present network, then train a fresh refiner."""
-        later, rounds = self.settings.train.epochs // 2, self.options.rounds
+        later = self.settings.train.epochs // 2
         first = self.settings.train.epochs - later
-        due = sum(epoch >= first + k * later // rounds for k in range(rounds))
+        due = sum(epoch >= first + k * later // 3 for k in range(3))
         if due > int(self.round):
             self.relabel(bags)
             self.round.fill_(due)
@@ -74,31 +68,31 @@ class CUPL(common.Baseline):
 
     @torch.no_grad()
     def relabel(self, bags: common.TrainingSet) -> None:
-        """Labels (R, J) of all bags, and which of them are stable under dropout."""
+        """Labels (R, 32) of all bags, and which of them are stable under dropout."""
         found = []
         for index in torch.arange(len(bags)).split(256):
             batch = bags.batch(index).to(self.round.device)
-            x, _ = self.train().inputs(batch, bins=self.options.bins)
+            x, _ = self.train().inputs(batch, bins=32)
             draws = [self.logits(x).mean(dim=0).sigmoid() for _ in range(self.options.passes)]
             label, certain = most_certain(torch.stack(draws))
             if not self.round:
-                label = scaled(self.eval().logits(x).sigmoid().mean(dim=0))
+                label = stretched(self.eval().logits(x).sigmoid().mean(dim=0))
             normal = common.is_normal(batch.labels)[:, None]
             found.append((label.masked_fill(normal, 0.0), (certain | normal).float()))
         self.labels, self.kept = (torch.cat(part) for part in zip(*found, strict=True))
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
-        """Stage 1: rank, diversity, balance. Later: refine, and rank if it is asked for."""
-        options, rows, normal = self.options, output.traces["rows"], common.is_normal(batch.labels)
+        """Stage 1: rank, diversity, balance (unweighted), total. Later: refine, total."""
+        rows, normal = output.traces["rows"], common.is_normal(batch.labels)
         mean = rows.mean(dim=0)
-        rank = ranking_hinge(mean[~normal], mean[normal], all_pairs=False)
         if not self.round:
+            rank = ranking_hinge(mean[~normal], mean[normal], all_pairs=False)
             diversity, balance = completeness(rows[:, ~normal])
-            total = rank + options.diversity * diversity + options.balance * balance
+            total = rank + 0.2 * diversity + 0.2 * balance
             return {"rank": rank, "diversity": diversity, "balance": balance, "total": total}
         kept, label = (part.to(mean.device)[batch.index] for part in (self.kept, self.labels))
         refine = common.cross_entropy(mean[kept > 0], label[kept > 0])
-        return {"rank": rank, "refine": refine, "total": refine + options.ranking * rank}
+        return {"refine": refine, "total": refine}
 
     def training_state(self) -> dict[str, Tensor]:
         return {"labels": self.labels, "kept": self.kept}
@@ -108,18 +102,18 @@ class CUPL(common.Baseline):
 
 
 def completeness(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """How alike the heads' score rows (H, B, T) of anomalous videos are (cosine, over pairs), and
-    how unequal their means: without the second, one head can satisfy the first by dying."""
-    norm, level = rows.norm(dim=-1), rows.mean(dim=-1)
-    cosine = torch.einsum("hbt,gbt->hgb", rows, rows) / (norm[:, None] * norm[None] + 1e-6)
-    first, second = torch.triu_indices(len(rows), len(rows), offset=1)
-    return cosine[first, second].mean(), (level - level.mean(dim=0)).abs().mean()
+    """How alike the two heads' score rows (2, B, T) of anomalous videos are (cosine), and how
+    unequal their means: without the second, one head can satisfy the first by dying."""
+    level = rows.mean(dim=-1)
+    return F.cosine_similarity(*rows, dim=-1).mean(), (level[0] - level[1]).abs().mean() / 2
 
 
-def scaled(rows: Tensor) -> Tensor:
-    """Score rows (B, T), each stretched to [0, 1]."""
-    low, high = rows.amin(dim=-1, keepdim=True), rows.amax(dim=-1, keepdim=True)
-    return (rows - low) / (high - low).clamp_min(torch.finfo(rows.dtype).tiny)
+def stretched(rows: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Score rows (B, T), each stretched to [0, 1] over its valid snippets."""
+    mask = torch.ones_like(rows, dtype=torch.bool) if mask is None else mask
+    low = rows.masked_fill(~mask, torch.inf).amin(dim=1, keepdim=True)
+    high = rows.masked_fill(~mask, -torch.inf).amax(dim=1, keepdim=True)
+    return (rows - low) / (high - low).clamp_min(1e-8)
 
 
 def most_certain(draws: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,7 @@ agreement matters, in place of a concatenation. A second network of another arch
 sees, is trained along, and the two have to agree (mutual learning).
 
 A RECONSTRUCTION: no code was published; the equations are a reader's notes of the paper; widths, K,
-weights, schedule and the softmaxes' axes are ours. ``modality="vision"`` is the second network
-alone. Left out: nothing that is known.
+weights, schedule and the softmaxes' axes are ours. Left out: nothing that is known.
 """
 
 from typing import Literal
@@ -51,10 +50,8 @@ class CoAttention(nn.Module):
 
     def forward(self, v: Tensor, a: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         dependency = self.w1(v) @ self.w2(a).mT  # (B, T of v, T of a)
-        from_a, from_v = (
-            _over(dependency, mask) @ self.w4(a),
-            _over(dependency.mT, mask) @ self.w3(v),
-        )
+        from_a = _over(dependency, mask) @ self.w4(a)
+        from_v = _over(dependency.mT, mask) @ self.w3(v)
         return v + self.alpha_a * from_a, a + self.alpha_v * from_v
 
 
@@ -65,38 +62,32 @@ class FVAI(common.Baseline):
     paired = False
 
     class Options(common.Options):
-        modality: Literal["vision", "audio_visual"] = "audio_visual"
+        modality: Literal["audio_visual"] = "audio_visual"
         width: int = 128
-        agreement: float = 1.0  # weight of the mutual term
-        share: float = 0.5  # of the second network in the score
 
     def build(self, dim: int, context: common.Context) -> None:
         width = self.options.width
-        self.both = self.options.modality == "audio_visual"
-        if self.both:
-            self.reduce_v, self.reduce_a = nn.Linear(dim, width), nn.Linear(dim, width)
-            self.co, self.score = CoAttention(width), nn.Linear(width, 1)
-            self.self_v, self.self_a = SelfAttention(width), SelfAttention(width)
-            self.fuse_v, self.fuse_a = (nn.Conv1d(2 * width, width, 3, padding=1) for _ in "va")
+        self.reduce_v, self.reduce_a = nn.Linear(dim, width), nn.Linear(dim, width)
+        self.co, self.score = CoAttention(width), nn.Linear(width, 1)
+        self.self_v, self.self_a = SelfAttention(width), SelfAttention(width)
+        self.fuse_v, self.fuse_a = (nn.Conv1d(2 * width, width, 3, padding=1) for _ in "va")
         self.mutual_reduce, self.mutual_score = nn.Linear(dim, width), nn.Linear(width, 1)
         self.mutual_self = SelfAttention(width)
 
     def forward(self, batch: common.Batch) -> common.Traced:
         x, mask = self.inputs(batch)
-        v, *a = x.split(self.settings.model.dim, dim=-1)
+        v, a = x.chunk(2, dim=-1)
         seen = zero_padding(F.relu(self.mutual_reduce(v)), mask)
-        mutual = self.mutual_score(self.mutual_self(seen, mask)).squeeze(-1)
-        if not self.both:
-            return self.output(mutual, mask, mutual=mutual.sigmoid())
+        mutual = self.mutual_score(self.mutual_self(seen, mask)).squeeze(-1).sigmoid()
         v = zero_padding(F.relu(self.reduce_v(v)), mask)
-        a = zero_padding(F.relu(self.reduce_a(a[0])), mask)
+        a = zero_padding(F.relu(self.reduce_a(a)), mask)
         co_v, co_a = self.co(v, a, mask)
         v = zero_padding(torch.cat([co_v, self.self_v(v, mask)], dim=-1), mask)
         a = zero_padding(torch.cat([co_a, self.self_a(a, mask)], dim=-1), mask)
         product = self.fuse_v(v.mT) * self.fuse_a(a.mT)
         fused = product / torch.sqrt(product.abs() + 1e-4)  # signed root, a finite slope at zero
-        master, mutual = self.score(fused.mT).squeeze(-1).sigmoid(), mutual.sigmoid()
-        logits = torch.logit(torch.lerp(master, mutual, self.options.share), eps=1e-7)
+        master = self.score(fused.mT).squeeze(-1).sigmoid()
+        logits = torch.logit((master + mutual) / 2, eps=1e-7)
         return self.output(logits, mask, master=master, mutual=mutual)
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
@@ -106,8 +97,5 @@ class FVAI(common.Baseline):
         sign = 1 - 2 * target  # where the label is 1, the largest scores have the smallest errors
         errors = {k: sign[:, None] * (p - target[:, None]).square() for k, p in traces.items()}
         parts = {k: (sign * topk_mean(e, mask.sum(dim=1))).mean() for k, e in errors.items()}
-        if not self.both:
-            return parts | {"total": parts["mutual"]}
         agreement = (traces["master"] - traces["mutual"])[mask].square().mean()
-        total = sum(parts.values()) + self.options.agreement * agreement
-        return parts | {"agreement": agreement, "total": total}
+        return parts | {"agreement": agreement, "total": sum(parts.values()) + agreement}

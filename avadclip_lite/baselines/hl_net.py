@@ -6,10 +6,11 @@ provisional scores), through which a snippet borrows evidence before the top one
 causal head is taught by the graph network, so that a video can be scored while it plays.
 
 As released: a residual in every graph layer, softmaxes that are close to uniform, a distance graph
-that is not normalised (``distance``), padding that leaks in training (``padding``). Sound is
-concatenated natively. Left out: weights that the release saves and never uses; crops.
+that is not normalised, padding that leaks in training. Sound is concatenated natively. Left out:
+weights that the release saves and never uses; crops.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -39,50 +40,38 @@ class GraphBranch(nn.Module):
 class HLNet(common.Baseline):
     """See the module. ``anomaly_logits`` are the offline ones; traces hold the online ones."""
 
-    paired = False
+    paired, names_classes = False, False  # the latter: by more outputs of the classifier
     rates = {"online": 0.5}
 
     class Options(common.Options):
         modality: Literal["vision", "audio_visual"] = "audio_visual"
-        longest: int = 200  # longer bags are thinned in training
         width: int = 128
-        dropout: float = 0.6
-        threshold: float = 0.7  # similarities at or below it are cut, before the softmax
-        distance: Literal["released", "rows"] = "released"  # rows: each row sums to one
-        padding: Literal["leaking", "masked"] = "leaking"
-        distillation: float = 5.0
 
     def build(self, dim: int, context: common.Context) -> None:
-        width, dropout = self.options.width, self.options.dropout
+        width, dropout = self.options.width, 0.6
         self.fuse1, self.fuse2 = nn.Linear(self.width, 512), nn.Linear(512, width)
         self.online1, self.online2 = nn.Linear(width, 64), nn.Linear(64, 32)
         self.online_score = nn.Conv1d(32, 1, 5)
         names = ("similarity", "distance", "score")
         self.graphs = nn.ModuleDict({k: GraphBranch(width, 32, dropout) for k in names})
-        self.classifier = nn.Linear(3 * 32, 1 + self.named_classes(context))
+        self.classifier = nn.Linear(3 * 32, 1 + self.names_classes * len(context.classes))
         self.drop = nn.Dropout(dropout)
         for part in self.modules():
             if isinstance(part, (nn.Linear, nn.Conv1d)):
                 nn.init.xavier_uniform_(part.weight)
 
-    def named_classes(self, context: common.Context) -> int:
-        """Outputs of the classifier beside the anomaly logit."""
-        return 0
-
     def forward(self, batch: common.Batch) -> common.Traced:
-        x, mask = self.inputs(batch, longest=self.options.longest)
-        keep = self.visible(mask)[..., None].to(x.dtype)
+        x, mask = self.inputs(batch, longest=200)
+        keep = torch.ones_like(mask) if self.training else mask  # as released: padding leaks
+        keep = keep[..., None].to(x.dtype)
         h = self.drop(F.relu(self.fuse2(self.drop(F.relu(self.fuse1(x)))))) * keep
         online = F.relu(self.online2(F.relu(self.online1(h)))) * keep
         online = self.online_score(F.pad(online.mT, (4, 0))).squeeze(1)  # sees t - 4 to t
         graphs = self.relations(x, online.detach(), mask)
         branches = [branch(h, graphs[name], keep) for name, branch in self.graphs.items()]
         logits = self.classifier(torch.cat(branches, dim=-1))
-        classes, traces = logits[..., 1:], {"online": online, "fused": h}
-        classes = classes if classes.shape[-1] else None
-        return common.Traced(
-            anomaly_logits=logits[..., 0], mask=mask, alignment_logits=classes, traces=traces
-        )
+        output = self.output(logits[..., 0], mask, online=online, fused=h)
+        return replace(output, alignment_logits=logits[..., 1:]) if self.names_classes else output
 
     def relations(self, x: Tensor, online: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """The three graphs (B, T, T): features' cosines, distance in time, agreement of scores."""
@@ -91,10 +80,7 @@ class HLNet(common.Baseline):
         agreement = torch.sigmoid((agreement - 0.5) / 0.1)
         agreement = agreement.masked_fill(~mask[:, None, :], torch.finfo(x.dtype).min)
         distance = distance_adjacency(x.shape[1], device=x.device, dtype=x.dtype)
-        if self.options.distance == "rows":
-            distance = distance * mask[:, None, :]
-            distance = distance / distance.sum(dim=-1, keepdim=True)
-        similarity = similarity_adjacency(x, mask, self.options.threshold)
+        similarity = similarity_adjacency(x, mask, 0.7)  # cut at or below, before the softmax
         score = agreement.softmax(dim=-1) * valid
         return {"similarity": similarity, "distance": distance, "score": score}
 
@@ -106,6 +92,5 @@ class HLNet(common.Baseline):
         distillation = (cross.sum(dim=1) / mask.sum(dim=1)).mean()
         offline = common.bag_cross_entropy(output.anomaly_logits, mask, labels)
         online = common.bag_cross_entropy(online, mask, labels)
-        total = offline + online + self.options.distillation * distillation
         parts = {"offline": offline, "online": online, "distillation": distillation}
-        return parts | {"total": total}
+        return parts | {"total": offline + online + 5 * distillation}

@@ -21,6 +21,11 @@ from avadclip_lite.baselines import common
 from avadclip_lite.temporal import WindowBlock, zero_padding
 
 
+def compared(x: Tensor, words: Tensor) -> Tensor:
+    """Class logits (..., C): cosines of x (..., D) with words (C, D), over the temperature 0.07."""
+    return F.normalize(x.float(), dim=-1) @ F.normalize(words.float(), dim=-1).T / 0.07
+
+
 @common.register("ju_like")
 class JuLike(common.Baseline):
     """See the module. The anomaly score is 1 - P(normal)."""
@@ -33,7 +38,6 @@ class JuLike(common.Baseline):
         readout: Literal["mil", "mean"] = "mil"
         layers: int = 2
         heads: int = 8
-        temperature: float = 0.07
 
     def build(self, dim: int, context: common.Context) -> None:
         self.max_snippets = self.settings.model.max_snippets
@@ -47,20 +51,8 @@ class JuLike(common.Baseline):
         for block in self.blocks:
             x = block(x, mask)
         clip = zero_padding(x, mask).sum(dim=1) / mask.sum(dim=1, keepdim=True)  # (B, D)
-        logits = self.compare(x, words)  # (B, T, C)
-        return common.Traced(
-            anomaly_logits=logits[..., 1:].logsumexp(dim=-1) - logits[..., 0],
-            mask=mask,
-            alignment_logits=logits,
-            features=x,
-            class_embeddings=words,
-            traces={"clip": self.compare(clip, words)},
-        )
-
-    def compare(self, x: Tensor, words: Tensor) -> Tensor:
-        """Cosines over the temperature: x (..., D), words (C, D) -> (..., C)."""
-        unit = F.normalize(x.float(), dim=-1) @ F.normalize(words.float(), dim=-1).T
-        return unit / self.options.temperature
+        clip = compared(clip, words)
+        return self.output(compared(x, words), mask, clip=clip, features=x, words=words)
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
         """One part: the cross-entropy of the whole video's classes."""

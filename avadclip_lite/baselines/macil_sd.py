@@ -4,7 +4,7 @@ The idea: sound and picture of an event need not coincide, so in each modality t
 scores form violent, normal and background groups. The violent group of one is pulled to the other's
 and away from the rest. A vision-only network is averaged in after every epoch.
 
-As released: the contrast mixes up the streams' outputs (``swap``), padding leaks in training.
+As released: the contrast mixes up the streams' outputs, padding leaks in training.
 Left out: weights that are never used. ``modality="vision"`` is the vision-only network alone.
 """
 
@@ -23,14 +23,14 @@ from avadclip_lite.temporal import length_mask
 class Stream(nn.Module):
     """Projections, one attention layer (only queries are normalised, no positions), a score."""
 
-    def __init__(self, dim: int, hidden: int, heads: int, dropout: float, *, audio: bool) -> None:
+    def __init__(self, dim: int, hidden: int, *, audio: bool) -> None:
         super().__init__()
         self.project = nn.Linear(dim, hidden)
         self.project_audio = nn.Linear(dim, hidden) if audio else None
         self.norm1, self.norm2 = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
-        self.attention = nn.MultiheadAttention(hidden, heads, dropout, batch_first=True)
+        self.attention = nn.MultiheadAttention(hidden, 4, 0.1, batch_first=True)
         self.ffn1, self.ffn2 = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
-        self.score, self.drop = nn.Linear(hidden, 1), nn.Dropout(dropout)
+        self.score, self.drop = nn.Linear(hidden, 1), nn.Dropout(0.1)
         one = nn.Linear(hidden, hidden)  # released: query, key, value and output start as copies
         start = {"in_proj_weight": one.weight.repeat(3, 1), "in_proj_bias": one.bias.repeat(3)}
         start |= {"out_proj.weight": one.weight, "out_proj.bias": one.bias}
@@ -51,27 +51,19 @@ class MACILSD(common.Baseline):
 
     class Options(common.Options):
         modality: Literal["vision", "audio_visual"] = "audio_visual"
-        longest: int = 200  # longer bags are thinned in training
         width: int = 128
-        heads: int = 4
-        dropout: float = 0.1
-        temperature: float = 0.1
-        contrast: float = 1.5  # weight, reached after 15 of 50 epochs
-        swap: bool = True  # the visual output where the *sound* is violent, and vice versa
-        groups: Literal["predicted", "labels"] = "predicted"
-        padding: Literal["leaking", "masked"] = "leaking"
-        averaging: float = 0.045  # 0: the "light" model
 
     def build(self, dim: int, context: common.Context) -> None:
-        o, self.progress = self.options, 0.0  # share of the epochs; 50 were published
-        sizes, both = (dim, o.width, o.heads, o.dropout), o.modality == "audio_visual"
-        self.audio_visual = Stream(*sizes, audio=True) if both else None
-        self.vision = Stream(*sizes, audio=False)
+        self.progress = 0.0  # share of the epochs; 50 were published
+        width, both = self.options.width, self.options.modality == "audio_visual"
+        self.audio_visual = Stream(dim, width, audio=True) if both else None
+        self.vision = Stream(dim, width, audio=False)
         self.rates = {"vision.": 0.2} if both else {}
 
     def forward(self, batch: common.Batch) -> common.Traced:
-        x, mask = self.inputs(batch, longest=self.options.longest)
-        keys, net = self.visible(mask), self.audio_visual
+        x, mask = self.inputs(batch, longest=200)
+        keys = torch.ones_like(mask) if self.training else mask  # as released: padding leaks
+        net = self.audio_visual
         v = self.vision.project(x[..., : self.settings.model.dim])
         vision = self.vision.score(self.vision(v, v, keys)).squeeze(-1)
         if net is None:
@@ -89,24 +81,21 @@ class MACILSD(common.Baseline):
         if self.audio_visual is None:
             return {"vision": vision, "total": vision}
         bce = common.bag_cross_entropy(output.anomaly_logits, mask, labels)
-        violent = ~common.is_normal(labels)
-        if self.options.groups == "predicted":
-            violent = topk_mean(output.anomaly_logits, mask.sum(dim=1)) > 0
+        violent = topk_mean(output.anomaly_logits, mask.sum(dim=1)) > 0  # by its own verdict
         terms = self.contrast(traces, mask, violent)
-        both = bce + min(self.options.contrast, 5 * self.progress) * sum(terms)
+        both = bce + min(1.5, 5 * self.progress) * sum(terms)  # full weight after 15 of 50 epochs
         parts = {f"c{n}": term for n, term in enumerate(terms, start=1)}
         return parts | {"bce": bce, "audio_visual": both, "vision": vision, "total": both + vision}
 
     def contrast(self, traces: dict[str, Tensor], mask: Tensor, violent: Tensor) -> list[Tensor]:
-        """The four InfoNCE terms c1 to c4; zeros unless there are bags of both kinds."""
+        """The four InfoNCE terms c1 to c4; zeros unless there are bags of both kinds. Swapped as
+        released: the visual output where the *sound* is violent, and vice versa."""
         if violent.all() or not violent.any():
             return [traces["v"].new_zeros(())] * 4
-        a, v = ("v", "a") if self.options.swap else ("a", "v")
-        audio, *audio_rest = _groups(traces[a], traces["p_a"], mask, violent)
-        video, *video_rest = _groups(traces[v], traces["p_v"], mask, violent)
-        heat = self.options.temperature
-        terms = [_info_nce(audio, video, other, heat) for other in video_rest]
-        return terms + [_info_nce(video, audio, other, heat) for other in audio_rest]
+        audio, *audio_rest = _groups(traces["v"], traces["p_a"], mask, violent)
+        video, *video_rest = _groups(traces["a"], traces["p_v"], mask, violent)
+        terms = [_info_nce(audio, video, other) for other in video_rest]
+        return terms + [_info_nce(video, audio, other) for other in audio_rest]
 
     def start_epoch(self, epoch: int, bags: common.TrainingSet) -> None:
         self.progress = epoch / self.settings.train.epochs
@@ -115,7 +104,7 @@ class MACILSD(common.Baseline):
 
     def kept_share(self) -> float:
         """What the audio-visual network keeps of itself after a published epoch: 0.91 to 1."""
-        return 1 - self.options.averaging * (1 + math.cos(math.pi * self.progress))
+        return 1 - 0.045 * (1 + math.cos(math.pi * self.progress))
 
     @torch.no_grad()
     def end_epoch(self, epoch: int) -> None:
@@ -142,9 +131,9 @@ def _groups(rows: Tensor, scores: Tensor, mask: Tensor, violent: Tensor) -> tupl
     return repeated, best(-scores)[chosen], top[~violent][chosen[~violent]]
 
 
-def _info_nce(query: Tensor, positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
-    """InfoNCE of unit rows: query, positive (n, H) in pairs, negatives (m, H) for all."""
+def _info_nce(query: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
+    """InfoNCE of unit rows, temperature 0.1: query, positive (n, H) in pairs, negatives (m, H)."""
     query, positive, negatives = (F.normalize(x, dim=-1) for x in (query, positive, negatives))
     own = torch.linalg.vecdot(query, positive)[:, None]
-    logits = torch.cat([own, query @ negatives.T], dim=-1) / temperature
+    logits = torch.cat([own, query @ negatives.T], dim=-1) / 0.1
     return -logits.log_softmax(dim=-1)[:, 0].mean()

@@ -5,12 +5,9 @@ features. It trains the magnitudes, long for anomalous videos and short for norm
 the mean of the top three in place of one maximum. A multi-scale temporal network (dilated
 convolutions, a non-local block) makes features that know their neighbours.
 
-As released, which is not the text in several places; the options name them. Left out: the loader's
-crops (``encode`` takes them).
+As released, which is not the text in several places: the loss names them. Left out: the loader's
+crops, whose scores and magnitudes it averages.
 """
-
-from collections.abc import Mapping
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -51,22 +48,14 @@ class MultiScale(nn.Module):
 
 @common.register("rtfm")
 class RTFM(common.Baseline):
-    """See the module. Training sees bags of ``bins`` means; the output is then (B, J)."""
+    """See the module. Training sees bags of 32 means; the output is then (B, 32)."""
 
     head = (512, 128)  # widths of the classifier
 
     class Options(common.Options):
-        bins: int = 32
         top: int = 3
         branch_width: int = 0  # of a scale; 0: a quarter of the input's
         dropout: float = 0.7
-        prune: bool = True  # released: dropout on the *candidates* too, unmentioned in the text
-        margin: float = 100.0  # made for I3D; CLIP's features are ten long
-        margin_form: Literal["released", "hinge"] = "released"  # hinge: the text's equation
-        margin_weight: float = 1e-4
-        sparsity: float = 8e-3
-        smoothness: float = 8e-4
-        across_videos: bool = True  # released: one video's end is tied to the next one's start
 
     def build(self, dim: int, context: common.Context) -> None:
         dim, (wide, narrow) = self.width, self.head
@@ -85,45 +74,35 @@ class RTFM(common.Baseline):
         nn.init.zeros_(self.multi_scale.non_local_norm.weight)  # begins without its block
 
     def forward(self, batch: common.Batch) -> common.Traced:
-        x, mask = self.inputs(batch, bins=self.options.bins)
-        traces = self.encode(x[:, None], mask)
-        return self.output(traces["logits"][:, 0], mask, **traces)
+        x, mask = self.inputs(batch, bins=32)
+        return self.encode(x, mask)
 
-    def encode(self, x: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """x (B, crops, T, D), mask (B, T): features and logits for each crop, and the means over
-        crops of scores and magnitudes (B, T)."""
-        crops = x.shape[1]
-        features = self.drop(self.multi_scale(x.flatten(0, 1), mask.repeat_interleave(crops, 0)))
-        features = features.unflatten(0, (-1, crops))
-        logits = self.classifier(features).squeeze(-1)
-        scores, magnitudes = logits.sigmoid().mean(dim=1), features.norm(dim=-1).mean(dim=1)
-        return {"features": features, "logits": logits, "scores": scores, "magnitudes": magnitudes}
+    def encode(self, x: Tensor, mask: Tensor) -> common.Traced:
+        """x (B, T, D), mask (B, T) -> logits (B, T), with the features (B, T, D) they rest on."""
+        features = self.drop(self.multi_scale(x, mask))
+        return self.output(self.classifier(features).squeeze(-1), mask, features=features)
 
-    def select(self, traces: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Bag scores (B,) and features (B, crops, top, D) of the snippets of largest magnitude; one
-        choice a video, shared by its crops."""
-        longest, features = traces["magnitudes"], traces["features"]
-        if self.options.prune:
-            longest = longest * self.drop(torch.ones_like(longest))
-        top = longest.topk(self.options.top, dim=1).indices
-        at = top[:, None, :, None].expand(-1, features.shape[1], -1, features.shape[3])
-        return traces["scores"].gather(1, top).mean(dim=1), features.gather(2, at)
+    def select(self, output: common.Traced) -> tuple[Tensor, Tensor]:
+        """Bag scores (B,) and features (B, top, D) of the snippets of largest magnitude. Dropout on
+        the *candidates* is not in the text."""
+        longest = output.traces["features"].norm(dim=-1)
+        top = (longest * self.drop(torch.ones_like(longest))).topk(self.options.top, dim=1).indices
+        chosen = output.traces["features"].take_along_dim(top[..., None], dim=1)
+        return output.confidence.gather(1, top).mean(dim=1), chosen
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
         """Parts: bce, magnitude (unweighted), main (both), smooth, sparsity (weighted), total. The
-        i-th anomalous video is paired with the i-th normal one."""
-        options, normal = self.options, common.is_normal(batch.labels)
-        bag, chosen = self.select(output.traces)
-        length = chosen.mean(dim=2).norm(dim=-1)  # (B, crops): the norm of the mean, as released
+        i-th anomalous video is paired with the i-th normal one. The margin was made for I3D (CLIP's
+        features are ten long) and has no hinge; one video's end is tied to the next's start."""
+        normal = common.is_normal(batch.labels)
+        bag, chosen = self.select(output)
+        length = chosen.mean(dim=1).norm(dim=-1)  # (B,): the norm of the mean, as released
         high, low = length[~normal], length[normal]
-        magnitude = ((options.margin - high).abs() + low).square().mean()
-        if options.margin_form == "hinge":
-            magnitude = F.relu(options.margin - high + low).mean()
-        scores = output.traces["scores"][~normal]
-        row = scores.flatten()[None] if options.across_videos else scores
+        magnitude = ((100 - high).abs() + low).square().mean()
+        scores = output.confidence[~normal]
         bce = common.cross_entropy(bag, (~normal).to(bag.dtype))
-        smooth = options.smoothness * row.diff(dim=1).square().sum()
-        sparsity = options.sparsity * scores.norm()
-        main = bce + options.margin_weight * magnitude
+        smooth = 8e-4 * scores.flatten().diff().square().sum()
+        sparsity = 8e-3 * scores.norm()
+        main = bce + 1e-4 * magnitude
         parts = {"bce": bce, "magnitude": magnitude, "main": main, "smooth": smooth}
         return parts | {"sparsity": sparsity, "total": main + smooth + sparsity}

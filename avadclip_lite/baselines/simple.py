@@ -3,7 +3,7 @@
 The ideas: ``zero_shot`` compares each snippet with the class words; nothing is learned.
 ``linear_svm`` lets snippets inherit their video's label: what it loses against MIL is the price of
 label noise. ``one_class_svm`` knows normal snippets alone: "unlike the training data" is a poor
-proxy of an anomaly. ``late_fusion`` averages two small networks, one a sense, trained apart.
+proxy of an anomaly. ``late_fusion`` lets two detectors, one a sense, judge apart.
 
 The machines are scikit-learn's, fitted before the first epoch on unit-length snippets drawn at
 random; where nothing has a gradient, the loss only reports how well bags are judged.
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avadclip_lite.baselines import common
-from avadclip_lite.baselines.deepmil import ranking_mlp
+from avadclip_lite.model import AVadCLIP
 
 
 class Fixed(common.Baseline):
@@ -38,9 +38,6 @@ class ZeroShot(Fixed):
 
     needs_text, frozen = True, ("words.tower.",)
 
-    class Options(common.Options):
-        temperature: float = 0.07
-
     def build(self, dim: int, context: common.Context) -> None:
         self.words = self.class_words(context, learned=False)
 
@@ -48,10 +45,8 @@ class ZeroShot(Fixed):
         x, mask = self.inputs(batch)
         senses = F.normalize(x.unflatten(-1, (-1, self.settings.model.dim)), dim=-1)
         present = senses.any(dim=-1).sum(dim=-1, keepdim=True).clamp_min(1)
-        cosine = (senses.sum(dim=2) / present) @ F.normalize(self.words(), dim=-1).T
-        logits = cosine / self.options.temperature  # (B, T, C)
-        anomaly = logits[..., 1:].logsumexp(dim=-1) - logits[..., 0]
-        return common.Traced(anomaly_logits=anomaly, mask=mask, alignment_logits=logits)
+        words = F.normalize(self.words(), dim=-1)
+        return self.output((senses.sum(dim=2) / present) @ words.T / 0.07, mask)
 
 
 @common.register("linear_svm")
@@ -61,7 +56,6 @@ class SVM(Fixed):
 
     class Options(common.Options):
         snippets: int = 20_000  # at most so many are looked at
-        outliers: float = 0.1  # one_class_svm: share of normal snippets that may lie outside
 
     def build(self, dim: int, context: common.Context) -> None:
         self.linear = self.settings.detector == "linear_svm"
@@ -101,7 +95,7 @@ class SVM(Fixed):
         else:
             rows = rows[~anomalous][: len(self.dual)]
             self.gamma.fill_(1 / (rows.shape[1] * rows.var(correction=0)))  # "scale"
-            fitted = svm.OneClassSVM(gamma=float(self.gamma), nu=self.options.outliers).fit(rows)
+            fitted = svm.OneClassSVM(gamma=float(self.gamma), nu=0.1).fit(rows)
             scale = -fitted.dual_coef_.sum()  # small logits: confidences stay apart
             support, dual = fitted.support_vectors_, fitted.dual_coef_[0] / scale
         self.support[: len(support)] = torch.as_tensor(support)
@@ -111,27 +105,39 @@ class SVM(Fixed):
 
 @common.register("late_fusion")
 class LateFusion(common.Baseline):
-    """See the module. A snippet without sound is judged by what is seen alone."""
+    """AVadCLIP's two students without a teacher, side by side: parameters, losses and gradients are
+    apart. A snippet's score is the mean of both or the larger one, and so are its classes' shares;
+    without sound it is what is seen that counts."""
 
-    paired = False
+    optimizer = torch.optim.AdamW
+    paired, needs_text = False, True
+    frozen = ("senses.0.textual_prompt.tower.", "senses.1.textual_prompt.tower.")
 
     class Options(common.Options):
         modality: Literal["audio_visual"] = "audio_visual"
-        dropout: float = 0.6
+        rule: Literal["mean", "maximum"] = "mean"
 
     def build(self, dim: int, context: common.Context) -> None:
-        self.video, self.audio = (ranking_mlp(dim, self.options.dropout) for _ in range(2))
+        self.max_snippets = self.settings.model.max_snippets
+        roles = ({"role": role, "blocks": 1, "window": 64} for role in ("vision", "audio"))
+        senses = (AVadCLIP(self.settings.override(ukd="none", **role), context) for role in roles)
+        self.senses = nn.ModuleList(senses)
 
     def forward(self, batch: common.Batch) -> common.Traced:
-        x, mask = self.inputs(batch)
-        video, audio = x.chunk(2, dim=-1)
-        video, audio = self.video(video).squeeze(-1), self.audio(audio).squeeze(-1)
-        with_sound = mask if batch.audio_mask is None else batch.audio_mask
-        score = torch.where(with_sound, (video.sigmoid() + audio.sigmoid()) / 2, video.sigmoid())
-        return self.output(torch.logit(score, eps=1e-7), mask, video=video, audio=audio)
+        seen, heard = (sense(batch) for sense in self.senses)
+        score, other = seen.confidence, heard.confidence
+        share = (other > score).float() if self.options.rule == "maximum" else 0.5
+        share = share * (seen.mask if batch.audio_mask is None else batch.audio_mask)  # of sound
+        classes = seen.class_probabilities.lerp(heard.class_probabilities, share[..., None])
+        return common.Traced(
+            anomaly_logits=torch.logit(score.lerp(other, share), eps=1e-7),
+            mask=seen.mask,
+            alignment_logits=classes.clamp_min(1e-12).log(),
+            traces={"seen": seen, "heard": heard},
+        )
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
-        """Parts: the cross-entropy of each sense's Top-K bag."""
-        traces = output.traces.items()
-        parts = {k: common.bag_cross_entropy(v, output.mask, batch.labels) for k, v in traces}
+        """Each sense's own total; total."""
+        names = zip(self.senses, output.traces, strict=True)
+        parts = {k: one.loss(output.traces[k], batch)["total"] for one, k in names}
         return parts | {"total": sum(parts.values())}

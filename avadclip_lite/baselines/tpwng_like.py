@@ -16,13 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avadclip_lite.baselines import common
-
-
-def stretch(curve: Tensor, mask: Tensor) -> Tensor:
-    """Curves (B, T) stretched to [0, 1] over their valid snippets."""
-    low = curve.masked_fill(~mask, torch.inf).amin(dim=1, keepdim=True)
-    high = curve.masked_fill(~mask, -torch.inf).amax(dim=1, keepdim=True)
-    return (curve - low) / (high - low + 1e-8)
+from avadclip_lite.baselines.cupl import stretched
 
 
 @common.register("tpwng_like")
@@ -35,10 +29,6 @@ class TPWNGLike(common.Baseline):
         modality: Literal["vision"] = "vision"
         layers: int = 4
         heads: int = 4
-        guidance: float = 0.2  # of "does not look normal" in the labels
-        threshold: float = 0.35  # XD-Violence; UCF-Crime 0.55
-        smoothness: float = 0.1
-        sparsity: float = 0.01
 
     def build(self, dim: int, context: common.Context) -> None:
         o, self.max_snippets = self.options, self.settings.model.max_snippets
@@ -74,10 +64,11 @@ class TPWNGLike(common.Baseline):
         return soft.masked_fill(back < 0, -torch.inf).flatten(0, 1)
 
     def label(self, own: Tensor, normal: Tensor, mask: Tensor) -> Tensor:
-        """Labels (B, T), 0 or 1, from the similarities to the video's own class and to "normal"."""
-        looks, share = 1 - stretch(normal, mask), self.options.guidance
-        abnormality = (1 - share) * stretch(own, mask) + share * looks
-        return ((stretch(abnormality, mask) > self.options.threshold) & mask).float()
+        """Labels (B, T), 0 or 1, from the similarities to the video's own class and, a fifth, from
+        how little it looks "normal". The threshold is XD-Violence's (UCF-Crime: 0.55)."""
+        looks = 1 - stretched(normal, mask)
+        abnormality = 0.8 * stretched(own, mask) + 0.2 * looks
+        return ((stretched(abnormality, mask) > 0.35) & mask).float()
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
         """Parts: classifier, rank_normal, rank_abnormal, disagreement, smooth, sparse, total."""
@@ -91,7 +82,7 @@ class TPWNGLike(common.Baseline):
         wrong = best.masked_fill(shown, -1.0).amax(dim=1)
         rank = F.relu(1 - best.masked_fill(~labels, -1.0).amax(dim=1) + wrong)
         valid = mask[odd].float()
-        curve = stretch(own, mask)[odd] * valid
+        curve = stretched(own, mask)[odd] * valid
         logits = output.anomaly_logits
         parts = {
             "classifier": F.binary_cross_entropy_with_logits(logits[mask], target[mask]),
@@ -101,6 +92,5 @@ class TPWNGLike(common.Baseline):
         }
         smooth = (curve.diff(dim=1) * valid[:, 1:]).square().sum(dim=1).mean()
         sparse = curve.sum(dim=1).mean()
-        total = sum(parts.values()) + self.options.smoothness * smooth
-        total = total + self.options.sparsity * sparse
+        total = sum(parts.values()) + 0.1 * smooth + 0.01 * sparse
         return parts | {"smooth": smooth, "sparse": sparse, "total": total}

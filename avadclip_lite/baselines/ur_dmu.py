@@ -5,25 +5,24 @@ prototypes of *both* are kept, and each snippet is asked how well either memory 
 the normal memory gives back is a distribution (mean and variance, sampled in training), so that
 camera cuts and other harmless variation do not become anomalies.
 
-As released, with two slips as options: the distance attention is normalised by columns, which dims
-the ends of a video, and the divergence is summed over time in place of channels. Left out: crops.
+As released, with two slips: the distance attention is normalised by columns, which dims the ends of
+a video, and the divergence is summed over time in place of channels. Left out: crops.
 """
-
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avadclip_lite.baselines import common
+from avadclip_lite.losses import topk_mean
 from avadclip_lite.temporal import distance_adjacency
 
 
-def distance_attention(mask: Tensor, kind: str) -> Tensor:
-    """exp(-|i - j| / e) over the snippets that exist, normalised: mask (B, T) -> (B, T, T)."""
+def distance_attention(mask: Tensor) -> Tensor:
+    """exp(-|i - j| / e) over the snippets that exist, its columns (a slip) divided by their sums:
+    mask (B, T) -> (B, T, T)."""
     near = distance_adjacency(mask.shape[1], device=mask.device) * mask[:, None, :]
-    total = near.sum(dim=-1, keepdim=True)
-    return near / (total.mT if kind == "columns" else total)
+    return near / near.sum(dim=-1, keepdim=True).mT
 
 
 class GlobalLocalBlock(nn.Module):
@@ -70,33 +69,22 @@ class URDMU(common.Baseline):
     class Options(common.Options):
         bins: int = 200
         width: int = 512
-        heads: int = 4
         blocks: int = 2
-        slots: int = 60  # of each memory
-        dropout: float = 0.5
-        margin: float = 100.0  # made for I3D: never reached by what is read here
-        attention: Literal["columns", "rows"] = "columns"
-        divergence: Literal["time", "channels"] = "time"  # summed over; averaged over the other
 
     def build(self, dim: int, context: common.Context) -> None:
-        o = self.options
-        self.embed = nn.Conv1d(self.width, o.width, 3, padding=1)
-        blocks = (GlobalLocalBlock(o.width, o.heads, o.dropout) for _ in range(o.blocks))
+        width = self.options.width
+        self.embed = nn.Conv1d(self.width, width, 3, padding=1)
+        blocks = (GlobalLocalBlock(width, 4, 0.5) for _ in range(self.options.blocks))
         self.blocks = nn.ModuleList(blocks)
-        self.abnormal, self.normal = Memory(o.slots, o.width), Memory(o.slots, o.width)
-        self.mean, self.log_variance = nn.Linear(o.width, o.width), nn.Linear(o.width, o.width)
-        self.classifier = nn.Sequential(nn.Linear(2 * o.width, 128), nn.ReLU(), nn.Linear(128, 1))
-
-    def encode(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (B, T, D) zero outside the mask -> z (B, T, W)."""
-        z, distance = F.relu(self.embed(x.mT)).mT, distance_attention(mask, self.options.attention)
-        for block in self.blocks:
-            z = block(z, mask, distance)
-        return z
+        self.abnormal, self.normal = Memory(60, width), Memory(60, width)
+        self.mean, self.log_variance = nn.Linear(width, width), nn.Linear(width, width)
+        self.classifier = nn.Sequential(nn.Linear(2 * width, 128), nn.ReLU(), nn.Linear(128, 1))
 
     def forward(self, batch: common.Batch) -> common.Traced:
         x, mask = self.inputs(batch, bins=self.options.bins)
-        z = self.encode(x, mask)
+        z, distance = F.relu(self.embed(x.mT)).mT, distance_attention(mask)  # z (B, T, W)
+        for block in self.blocks:
+            z = block(z, mask, distance)
         (att_a, aug_a), (att_n, aug_n) = self.abnormal(z), self.normal(z)
         read, explained = self.mean(aug_a), self.mean(aug_n)
         traces = {"z": z, "att_a": att_a, "att_n": att_n, "aug_a": aug_a, "read": read}
@@ -114,8 +102,10 @@ class URDMU(common.Baseline):
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
         """Parts, unweighted: anomaly; the memory terms P_anomaly_NonA (some snippet does not match
-        the normal memory), A_on_A, N_on_N, A_on_N; triplet, kl, distance; total."""
+        the normal memory), A_on_A, N_on_N, A_on_N; triplet, kl, distance; total. The margin of 100
+        was made for I3D: what is read here never reaches it."""
         t, normal, bce = output.traces, common.is_normal(batch.labels), common.cross_entropy
+        lengths = output.mask.sum(dim=1)  # all bins
         k = output.mask.shape[1] // 16 + 1
         att_aa, att_an = t["att_a"][~normal], t["att_a"][normal]
         att_na, att_nn = t["att_n"][~normal], t["att_n"][normal]
@@ -125,23 +115,19 @@ class URDMU(common.Baseline):
         far = _top_rows(t["read"][~normal], att_aa, k).norm(dim=-1)
         near = _top_rows(t["drawn"], att_nn, k).norm(dim=-1)
         memories = {
-            "P_anomaly_NonA": bce(_top_mean(1 - att_na, k), 1.0),
-            "A_on_A": bce(_top_mean(att_aa, k), 1.0),
+            "P_anomaly_NonA": bce(topk_mean(1 - att_na, lengths[~normal]), 1.0),
+            "A_on_A": bce(topk_mean(att_aa, lengths[~normal]), 1.0),
             "N_on_N": bce(att_nn, 1.0),
             "A_on_N": bce(att_an, 0.0),
         }
         parts = memories | {
-            "anomaly": bce(_top_mean(output.confidence, k), (~normal).float()),
+            "anomaly": bce(topk_mean(output.confidence, lengths), (~normal).float()),
             "triplet": F.triplet_margin_loss(*(F.normalize(row, dim=-1) for row in rows)),
-            "kl": divergence.sum(dim=1 if self.options.divergence == "time" else 2).mean(),
-            "distance": F.relu(self.options.margin - far + near).mean(),
+            "kl": divergence.sum(dim=1).mean(),
+            "distance": F.relu(100 - far + near).mean(),
         }
         total = parts["anomaly"] + 0.1 * (sum(memories.values()) + parts["triplet"])
         return parts | {"total": total + 1e-3 * parts["kl"] + 1e-4 * parts["distance"]}
-
-
-def _top_mean(scores: Tensor, k: int) -> Tensor:
-    return scores.topk(k, dim=1).values.mean(dim=1)
 
 
 def _top_rows(rows: Tensor, ranking: Tensor, k: int) -> Tensor:

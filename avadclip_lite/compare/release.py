@@ -22,16 +22,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from avadclip_lite import train
+from avadclip_lite import encoders, train
 from avadclip_lite.config import CLIP_DIM, XD_CLASSES, make_config
-from avadclip_lite.encoders import (
-    CLIP_TEXT_HEADS,
-    END_TOKEN,
-    START_TOKEN,
-    TextTower,
-    WordPrompts,
-    token_ids,
-)
 from avadclip_lite.model import AVadCLIP, build
 
 CLIP_PREFIX = "clipmodel."
@@ -71,31 +63,20 @@ def _load(state: dict[str, Tensor], where: str, role: str) -> AVadCLIP:
     text = {k: v for k, v in state.items() if k.startswith(CLIP_PREFIX)}
     text = {k: v for k, v in text.items() if not _UNUSED_CLIP.fullmatch(k)}
     own = {k: v for k, v in state.items() if not k.startswith(CLIP_PREFIX)}
-    with torch.random.fork_rng(devices=[]):  # the text tower of CLIP ViT-B/16
-        shape = {"width": CLIP_DIM, "dim": CLIP_DIM, "layers": 12, "positions": 77}
-        expected = TextTower(heads=CLIP_TEXT_HEADS, rows=END_TOKEN + 1, **shape).state_dict()
-        check_keys(text, {CLIP_PREFIX + k: tuple(v.shape) for k, v in expected.items()}, where)
-        tower = TextTower.from_state_dict(text, prefix=CLIP_PREFIX, heads=CLIP_TEXT_HEADS)
-    words = tuple(token_ids(word) for word in XD_CLASSES.words)
-    detector = template(role, CLIP_DIM, tower, WordPrompts(words, START_TOKEN, END_TOKEN))
-    check_keys(own, release_shapes(detector), where)
-    detector.load_trainable_state(
-        {key: own[release_key(key)].float() for key in detector.trainable_state()}
-    )
+    heads, start, end = encoders.CLIP_TEXT_HEADS, encoders.START_TOKEN, encoders.END_TOKEN
+    shape = {"width": CLIP_DIM, "dim": CLIP_DIM, "layers": 12, "positions": 77, "heads": heads}
+    words = tuple(encoders.token_ids(word) for word in XD_CLASSES.words)
+    with torch.random.fork_rng(devices=[]):  # the global generator stays as it is
+        clip = encoders.TextTower(**shape, vocabulary=range(end + 1)).state_dict()
+        check_keys(text, {CLIP_PREFIX + k: v.shape for k, v in clip.items()}, where)
+        tower = encoders.TextTower.from_state_dict(text, prefix=CLIP_PREFIX, heads=heads)
+        settings = make_config(form="released", scale="xd", role=role)
+        detector = build(settings, tower, encoders.WordPrompts(words, start, end))
+    ours = {key: release_key(key) for key in detector.trainable_state()}
+    shapes = {ours[key]: v.shape for key, v in detector.trainable_state().items()}
+    check_keys(own, shapes | {SIGMA: (1,)}, where)
+    detector.load_trainable_state({key: own[name].float() for key, name in ours.items()})
     return detector.eval()
-
-
-def template(role: str, dim: int, tower: TextTower, prompts: WordPrompts) -> AVadCLIP:
-    """The release's own architecture, freshly built, without touching the global generator."""
-    with torch.random.fork_rng(devices=[]):
-        settings = make_config(form="released", scale="xd", role=role, dim=dim)
-        return build(settings, tower, prompts)
-
-
-def release_shapes(detector: AVadCLIP) -> dict[str, tuple[int, ...]]:
-    """The release's trainable keys and shapes, from a detector of its architecture."""
-    shapes = {release_key(k): tuple(v.shape) for k, v in detector.trainable_state().items()}
-    return shapes | {SIGMA: (1,)}
 
 
 def _read(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
@@ -104,10 +85,8 @@ def _read(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
     if isinstance(source, (str, Path)):
         where = str(source)
         if not Path(source).is_file():
-            raise FileNotFoundError(
-                f"{where} does not exist; download the release's checkpoint from the link in its "
-                "README"
-            )
+            remedy = "download the release's checkpoint from the link in its README"
+            raise FileNotFoundError(f"{where} does not exist; {remedy}")
         try:
             source = torch.load(source, map_location="cpu", weights_only=True)
         except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
@@ -136,11 +115,9 @@ def check_keys(state: Mapping[str, Tensor], expected: Mapping[str, tuple], where
     for key in sorted(state.keys() - expected.keys()):
         raise ValueError(f"{where} has {key}, which the release's model does not have")
     for key, shape in expected.items():
-        if tuple(state[key].shape) != tuple(shape):
-            raise ValueError(
-                f"{where}: {key} has shape {tuple(state[key].shape)}, the release's model needs "
-                f"{tuple(shape)}"
-            )
+        if (found := tuple(state[key].shape)) != tuple(shape):
+            need = f"the release's model needs {tuple(shape)}"
+            raise ValueError(f"{where}: {key} has shape {found}, {need}")
 
 
 # --- as a run -------------------------------------------------------------------------------------

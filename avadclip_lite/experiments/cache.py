@@ -57,9 +57,9 @@ def train_or_load(
         root.mkdir(parents=True, exist_ok=True)
         held = FileLock(root / f"{folder.name}.lock").acquire()
     except OSError as error:
+        remedy = f"name another folder in the environment variable {CACHE_FOLDER}"
         raise ValueError(
-            f"the cache {root} cannot be written ({error.strerror}); name another folder in the "
-            f"environment variable {CACHE_FOLDER}"
+            f"the cache {root} cannot be written ({error.strerror}); {remedy}"
         ) from None
     with held:
         return train.fit(settings, store, **given, out=folder, progress=progress, watch=watch)

@@ -70,20 +70,18 @@ def record(
     if not dataset.strip() or detector == "":
         raise ValueError(f"record wants names, got {dataset=} and {detector=}")
     session = Path(os.environ.get("JPY_SESSION_NAME", "interactive"))  # JupyterLab's notebook
-    config = config.digest() if isinstance(config, Config) else config
     line |= {"notebook": os.environ.get("AVADCLIP_NOTEBOOK") or session.stem, "value": number}
-    line |= {"dataset": dataset, "detector": detector, "seed": seed, "config": config}
-    line |= {"device": str(device), "protocol": protocol}
+    line |= {"dataset": dataset, "detector": detector, "seed": seed, "protocol": protocol}
+    line |= {"config": config.digest() if isinstance(config, Config) else config}
+    line |= {"device": str(device)}
     path = Path(os.environ.get(RECORDS) or INTERACTIVE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
     except OSError as error:
-        raise ValueError(
-            f"record cannot write {path} ({error.strerror}); name a file that can be written in "
-            f"the environment variable {RECORDS}"
-        ) from None
+        remedy = f"name one that can in the environment variable {RECORDS}"
+        raise ValueError(f"record cannot write {path} ({error.strerror}); {remedy}") from None
 
 
 def split_name(name: str) -> tuple[str, str | None]:
@@ -101,9 +99,5 @@ def described(name: str) -> str:
 
 def gather_metrics(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The last word on every number: of records that differ in nothing but the value, the last."""
-    last: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for line in lines:
-        key = tuple(line[k] for k in sorted(line) if k != "value")
-        last.pop(key, None)
-        last[key] = dict(line)
-    return list(last.values())
+    keys = [json.dumps({**line, "value": 0}, sort_keys=True) for line in lines]
+    return [dict(line) for n, line in enumerate(lines) if keys[n] not in keys[n + 1 :]]

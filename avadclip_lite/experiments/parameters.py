@@ -10,15 +10,15 @@ import logging
 import math
 import re
 from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from avadclip_lite.config import make_config
+from avadclip_lite.dataset import FeatureStore
+from avadclip_lite.experiments.files import read_notebook
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One line of a notebook's parameters cell."""
 
     name: str
@@ -29,21 +29,22 @@ class Parameter:
     def convert(self, text: str) -> Any:
         """The value that a command line's word stands for; ``ValueError`` if it is of another
         type. Lists are written with commas: ``0,1,2``."""
-        if self.type.startswith("list["):
-            words = (word.strip().strip("'\"") for word in text.strip().strip("[]()").split(","))
-            return [self._one(word, self.type[5:-1]) for word in words if word]
-        return self._one(text, self.type)
+        kind = self.type.removeprefix("list[").removesuffix("]")
+        words, values = [text], []
+        if kind != self.type:
+            words = [w.strip(" '\"") for w in text.strip().strip("[]()").split(",") if w]
+        for word in words:
+            try:
+                values.append(_READ[kind](word))
+                if kind == "float" and not math.isfinite(values[-1]):
+                    raise ValueError(word)
+            except (ValueError, KeyError):
+                raise ValueError(f"parameter {self.name} wants {self.type}, got {word!r}") from None
+        return values if kind != self.type else values[0]
 
-    def _one(self, text: str, kind: str) -> Any:
-        try:
-            if kind == "bool":
-                return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
-            value = {"int": int, "float": float, "str": str}[kind](text)
-            if kind == "float" and not math.isfinite(value):
-                raise ValueError(text)
-            return value
-        except (ValueError, KeyError):
-            raise ValueError(f"parameter {self.name} wants {self.type}, got {text!r}") from None
+
+_BOOL = {"true": True, "false": False, "1": True, "0": False}
+_READ = {"int": int, "float": float, "str": str, "bool": lambda text: _BOOL[text.lower()]}
 
 
 def read_parameters(path: Path) -> dict[str, Parameter]:
@@ -55,24 +56,18 @@ def read_parameters(path: Path) -> dict[str, Parameter]:
     import papermill
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of what we say ourselves
-    try:
-        found = papermill.inspect_notebook(str(path))
-    except Exception as error:  # whatever is wrong with it: nbformat's, jsonschema's, ...
-        raise ValueError(
-            f"{path} is not a notebook ({type(error).__name__}); restore it from git"
-        ) from None
+    read_notebook(path)  # or says that it is none
     parameters = {}
-    for name, one in found.items():
+    for name, one in papermill.inspect_notebook(str(path)).items():
         kind = one["inferred_type_name"]
         if not re.fullmatch(r"(list\[)?(int|float|str)\]?|bool", kind):
-            raise ValueError(
-                f"{path.name}: parameter {name} has type {kind}; use int, float, str, bool or list"
-            )
+            told = f"parameter {name} has type {kind}; use int, float, str, bool or list"
+            raise ValueError(f"{path.name}: {told}")
         try:
             default = ast.literal_eval(one["default"])
         except ValueError:
             raise ValueError(f"{path.name}: the default of {name} is no plain literal") from None
-        parameters[name] = Parameter(name=name, type=kind, default=default, help=one["help"])
+        parameters[name] = Parameter(name, kind, default, one["help"])
     return parameters
 
 
@@ -83,13 +78,9 @@ def check_parameters(names: MutableMapping[str, Any]) -> None:
     its text was meant; both are put right in ``names``. ``ValueError`` for what cannot be.
     """
     for name, kind in names.get("__annotations__", {}).items():
-        value, inner = names[name], getattr(kind, "__args__", None)
-        if type(value) is not getattr(kind, "__origin__", kind) or (
-            inner and any(type(entry) is not inner[0] for entry in value)
-        ):
-            text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-            declared = str(kind) if inner else kind.__name__
-            names[name] = Parameter(name=name, type=declared).convert(text)
+        value, declared = names[name], str(kind) if hasattr(kind, "__args__") else kind.__name__
+        text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        names[name] = Parameter(name, declared).convert(text)
 
 
 def settle_parameters(
@@ -116,17 +107,10 @@ def settle_parameters(
     fields = {k: v for k, v in given.items() if k in ("form", "scale") or is_field(k)}
     settings = make_config(**fields)
     if place := given.get("data"):
-        from avadclip_lite.dataset import FeatureStore
-
-        if not Path(place).is_dir():
-            raise FileNotFoundError(
-                f"no feature store at {place}; make one with: python -m avadclip_lite import --help"
-            )
-        if (width := FeatureStore.open(place).dim) != settings.model.dim:
-            raise ValueError(
-                f"the features in {place} are {width} wide, but --scale {settings.scale} expects "
-                f"{settings.model.dim}; choose the other scale"
-            )
+        width, scale, wanted = FeatureStore.open(place).dim, settings.scale, settings.model.dim
+        if width != wanted:
+            told = f"{width} wide, but --scale {scale} expects {wanted}; choose the other scale"
+            raise ValueError(f"the features in {place} are {told}")
     return {stem: {k: v for k, v in given.items() if k in p} for stem, p in declared.items()}
 
 

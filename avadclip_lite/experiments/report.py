@@ -10,15 +10,16 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import jinja2
+import pandas as pd
 
 from avadclip_lite.experiments.files import cell_tags, read_notebook, write_atomically
 from avadclip_lite.experiments.metrics import MEASURES
 
 HERE = Path(__file__).parent
+VARYING = ("value", "seed", "config")  # among records of one quantity; a digest covers its seed
 _PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True)
 
 
@@ -29,29 +30,23 @@ def write_report(out: Path, metrics: Mapping[str, Any]) -> Path:
     ``metrics``. Returns the index.
     """
     pages, figures = [], []
-    names = [entry["notebook"] for entry in metrics["notebooks"]]
-    around = [None, *names, None]
-    for number, (entry, name) in enumerate(zip(metrics["notebooks"], names, strict=True)):
+    around = [None, *(entry["notebook"] for entry in metrics["notebooks"]), None]
+    for entry, before, after in zip(metrics["notebooks"], around, around[2:], strict=False):
+        name = entry["notebook"]
         notebook = read_notebook(out / f"{name}.ipynb")
         title, question = title_and_question(notebook)
-        body = _PAGES.get_template("notebook.html.j2").render(
-            before=around[number], after=around[number + 2], cells=_cells(notebook)
-        )
+        template, cells = _PAGES.get_template("notebook.html.j2"), _cells(notebook)
+        body = template.render(before=before, after=after, cells=cells)
         write_atomically(out / "report" / f"{name}.html", _page(title, body))
         # one line of Markdown without the paragraph around it
         asked = re.sub(r"^<p>|</p>\s*$", "", markdown(question).strip()) if question else ""
         pages.append(entry | {"title": title, "question": asked})
-        figures += [
-            {"notebook": name, "title": title, "caption": caption, "picture": picture}
-            for caption, picture in main_figures(notebook)
-        ]
+        same = {"notebook": name, "title": title}
+        figures += [same | {"caption": c, "picture": p} for c, p in main_figures(notebook)]
     lines = metrics["metrics"]
-    body = _PAGES.get_template("index.html.j2").render(
-        synthetic=any("soundstage" in line["dataset"].lower() for line in lines),
-        pages=pages,
-        figures=figures,
-        rows=results_table(lines),
-    )
+    synthetic = any("soundstage" in line["dataset"].lower() for line in lines)
+    shown = {"pages": pages, "figures": figures, "rows": results_table(lines)}
+    body = _PAGES.get_template("index.html.j2").render(synthetic=synthetic, **shown)
     index = out / "report.html"
     write_atomically(index, _page("AVadCLIP in notebooks: a run", body))
     return index
@@ -80,22 +75,17 @@ def main_figures(notebook: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def results_table(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each quantity: records that differ only in value, seed and configuration (whose
-    digest covers the seed) become mean and standard deviation (of the sample, ``None`` for a single
-    seed). ``shown`` is the value as a reader wants it, fractions in percent."""
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for line in lines:
-        key = tuple(line[k] for k in sorted(line) if k not in ("value", "seed", "config"))
-        groups.setdefault(key, []).append(line)
-    rows = []
-    for members in groups.values():
-        values = [float(m["value"]) for m in members]
-        row = dict(members[0]) | {"mean": fmean(values), "spread": None}
-        if len(values) > 1:
-            row["spread"] = stdev(values)
-        configs = {m["config"] for m in members if m["config"]}
-        row["config"] = configs.pop() if len(configs) == 1 else ""
-        row["seeds"] = [m["seed"] for m in members if m["seed"] is not None]
+    """One row for each quantity: records that differ only in what is ``VARYING`` become mean and
+    standard deviation (of the sample, ``None`` for a single seed). ``shown`` is the value as a
+    reader wants it, fractions in percent."""
+    rows, same = [], [name for name in (lines[0] if lines else ()) if name not in VARYING]
+    groups = pd.DataFrame(lines).groupby(same, dropna=False, sort=False) if lines else ()
+    for _, members in groups:
+        row = dict(lines[members.index[0]]) | {"mean": float(members["value"].mean())}
+        row["spread"] = float(members["value"].std()) if len(members) > 1 else None
+        configs = members["config"].dropna().unique()
+        row["config"] = configs[0] if len(configs) == 1 else ""
+        row["seeds"] = members["seed"].dropna().astype(int).tolist()
         share = MEASURES[row["measure"]] in ("fraction", "signed")
         numbers = [n for n in (row["mean"], row["spread"]) if n is not None]
         shown = [f"{100 * n:.2f}" if share else f"{n:,.4g}" for n in numbers]

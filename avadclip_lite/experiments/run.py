@@ -4,13 +4,12 @@
     python -m avadclip_lite run --data STORE --scale xd --out runs/xd -p epochs 5
     python -m avadclip_lite run --data STORE --scale xd --out runs/xd --seeds 5 --jobs 4
 
-Parameters are checked before anything starts. Notebooks run in order through papermill, each in
-a fresh kernel; one that has finished is not run again while its source, its parameters, the
-package and the data stay what they were, so an interrupted run goes on where it stopped.
-
-What a run leaves in its folder: ``NN_name.ipynb`` (executed; its metadata remember what it was made
-of and which numbers it handed over), ``checkpoints/``, ``metrics.json``, ``report.html`` and
-``report/``. Each is replaced in one step, so a run that is killed leaves the truth behind.
+Parameters are checked before anything starts. Notebooks run in order through papermill, each in a
+fresh kernel; one that has finished is not run again while its source, its parameters, the package
+and the data stay what they were, so an interrupted run goes on where it stopped. A run's folder
+holds ``NN_name.ipynb`` (executed; its metadata remember what it was made of and which numbers it
+handed over), ``checkpoints/``, ``metrics.json``, ``report.html`` and ``report/``, each replaced in
+one step, so that a run that is killed leaves the truth behind.
 """
 
 from __future__ import annotations
@@ -24,9 +23,10 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import nbformat
 from filelock import FileLock, Timeout
@@ -51,10 +51,8 @@ def notebooks(folder: Path | None = None) -> list[Path]:
     folder = folder or ROOT / "notebooks"
     found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not found:
-        raise FileNotFoundError(
-            f"no notebooks in {folder}; run from a clone of the repository (they are not part of "
-            "an installed package)"
-        )
+        told = "run from a clone of the repository (they are not part of an installed package)"
+        raise FileNotFoundError(f"no notebooks in {folder}; {told}")
     return found
 
 
@@ -86,20 +84,16 @@ def _made_of(executed: Path) -> dict[str, Any]:
     return read_notebook(executed).metadata.get(MEMORY, {}) if executed.is_file() else {}
 
 
-@contextlib.contextmanager
-def _sole_run(out: Path) -> Iterator[None]:
+def _sole_run(out: Path) -> contextlib.AbstractContextManager[Any]:
     """Refuse a second run into the same folder while one is at work there."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        held = FileLock(out / ".lock", timeout=0).acquire()
+        return FileLock(out / ".lock", timeout=0).acquire()
     except Timeout:
-        raise ValueError(f"another run is writing to {out}; wait for it or choose --out") from None
+        told = f"another run is writing to {out}; wait for it or choose --out"
     except OSError as error:
-        raise ValueError(
-            f"{out} cannot be written ({error.strerror}); choose another folder with --out"
-        ) from None
-    with held:
-        yield
+        told = f"{out} cannot be written ({error.strerror}); choose another folder with --out"
+    raise ValueError(told)
 
 
 # --- running -------------------------------------------------------------------------------------
@@ -116,40 +110,27 @@ def kernel_environment(
     cache: Path | None = None,
     scale: str = "soundstage",
 ) -> dict[str, str]:
-    """The variables under which a kernel runs the way it does for everybody.
-
-    The kernel is the one of this very Python, whatever else is installed for the user; the package
-    is the one beside the notebooks; figures are drawn inline. Soundstage's tensors are too small to
-    share among threads (on two busy cores a second thread made a training eight times slower), so
-    that one computes; at scale ``xd`` all do. ``OMP_NUM_THREADS`` is respected if set.
-    """
+    """The variables under which a kernel runs as for everybody: that of this very Python, whatever
+    else the user has installed, with the package beside the notebooks and figures inline. One
+    thread computes (with two on two busy cores a training of Soundstage's small tensors was eight
+    times slower), at scale ``xd`` all do, unless ``OMP_NUM_THREADS`` says how many."""
     threads = (os.cpu_count() or 1) if scale == "xd" else 1
-
-    def first(folder: Path, name: str) -> str:
-        return os.pathsep.join(filter(None, [str(folder), os.environ.get(name)]))
-
     variables = {
-        "PYTHONPATH": first(ROOT, "PYTHONPATH"),
-        "JUPYTER_PATH": first(Path(sys.prefix) / "share" / "jupyter", "JUPYTER_PATH"),
         "JUPYTER_PREFER_ENV_PATH": "1",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # or every kernel warns about frozen modules
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads),
     }
+    first = {"PYTHONPATH": ROOT, "JUPYTER_PATH": Path(sys.prefix) / "share" / "jupyter"}
+    for name, folder in first.items():
+        variables[name] = os.pathsep.join(filter(None, [str(folder), os.environ.get(name)]))
     given = {"AVADCLIP_NOTEBOOK": notebook, RECORDS: records, CACHE_FOLDER: cache}
     return variables | {name: str(value) for name, value in given.items() if value}
 
 
-@contextlib.contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
+def environment(variables: Mapping[str, str]) -> contextlib.AbstractContextManager[Any]:
     """Set environment variables for a while; a kernel started meanwhile inherits them."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    return mock.patch.dict(os.environ, variables)
 
 
 def execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> None:
@@ -204,10 +185,9 @@ def run(
     """Run the notebooks in ``folder`` (default: the repository's) into ``out``; returns the report,
     or ``None`` if it could not be written.
 
-    With ``seeds`` the ablation studies are trained first, on seeds 0 to ``seeds`` - 1 of this very
-    data, into ``out/study.csv`` (``workers``: jobs, backend and address, as in ``study``); the
-    notebooks then show those instead of the results that ship, and their own trainings take as many
-    seeds.
+    With ``seeds`` the ablation studies are trained first, on seeds 0 to ``seeds`` - 1 of this data,
+    into ``out/study.csv`` (``workers`` as in ``study``); the notebooks then show those in place of
+    the results that ship, and their own trainings take as many seeds.
 
     Raises ``ValueError`` or ``FileNotFoundError`` for bad input, before anything has started, and
     ``NotebookFailed`` for a notebook that fails; what had been done until then stays done.
@@ -217,15 +197,14 @@ def run(
     if idle := [word for word in only if not any(p.stem.startswith(word) for p in chosen)]:
         known = ", ".join(path.stem for path in present)
         raise ValueError(f"no notebook starts with {idle[0]!r}; there are {known}")
-    data = data.resolve() if data else None
     if seeds == 1 or seeds < 0:  # 0: none were asked for
         raise ValueError(f"--seeds must be at least 2, got {seeds}: an interval needs two")
-    options = {"form": form, "scale": scale, "data": data and str(data)}
+    options = {"form": form, "scale": scale, "data": str(data.resolve()) if data else None}
+    data, out = data.resolve() if data else soundstage_path(), out.resolve()
     if seeds and any("seeds" in read_parameters(path) for path in chosen):
         options["seeds"] = ",".join(map(str, range(seeds)))
     words = [(name, word) for name, word in options.items() if word is not None]
     given = settle_parameters(chosen, [*extra, *words])
-    out = out.resolve()
     with _sole_run(out):
         results = results_path()
         if seeds:
@@ -233,51 +212,26 @@ def run(
 
             fields = {k: v for values in given.values() for k, v in values.items() if is_field(k)}
             fields.pop("seed", None)
-            results = run_study(
-                out / "study.csv",
-                studies=studies,
-                data=data or "",
-                scale=scale or "soundstage",
-                seeds=range(seeds),
-                overrides=fields,
-                cache=out / CHECKPOINTS,  # the notebooks find the teachers there
-                **(workers or {}),
-            )
-        with environment({RESULTS: str(results)}):
-            return _run(present, chosen, given, out, data or soundstage_path(), force)
-
-
-def _run(
-    present: list[Path],
-    chosen: list[Path],
-    given: dict[str, dict[str, Any]],
-    out: Path,
-    data: Path,
-    force: bool,
-) -> Path | None:
-    results = results_path()
-    numbers = hashlib.sha256(results.read_bytes()).hexdigest() if results.is_file() else ""
-    surroundings = (folder_digest(PACKAGE, SOURCES), folder_digest(data), numbers)
-    keys = {p: notebook_key(p, given[p.stem], *surroundings) for p in chosen}
-    todo = [p for p in chosen if force or _made_of(out / p.name).get("key") != keys[p]]
-    shutil.rmtree(out / UNFINISHED, ignore_errors=True)
-    report = None
-    try:
-        for path in todo:
-            place = f"[{chosen.index(path) + 1:2d}/{len(chosen)}]"
-            print(f"{place} {path.stem:24s}", end="", flush=True)
-            _run_one(path, given[path.stem], keys[path], out)
-    finally:
+            # into the run's cache, where the notebooks find the teachers
+            how = {"cache": out / CHECKPOINTS, "seeds": range(seeds), "workers": workers}
+            how |= {"studies": studies, "data": data, "scale": scale or "soundstage"}
+            results = run_study(out / "study.csv", overrides=fields, **how)
+        numbers = hashlib.sha256(results.read_bytes()).hexdigest() if results.is_file() else ""
+        surroundings = (folder_digest(PACKAGE, SOURCES), folder_digest(data), numbers)
+        keys = {p: notebook_key(p, given[p.stem], *surroundings) for p in chosen}
+        todo = [p for p in chosen if force or _made_of(out / p.name).get("key") != keys[p]]
+        shutil.rmtree(out / UNFINISHED, ignore_errors=True)
         try:
+            for path in todo:
+                place = f"[{chosen.index(path) + 1:2d}/{len(chosen)}]"
+                print(f"{place} {path.stem:24s}", end="", flush=True)
+                with environment({RESULTS: str(results)}):
+                    _run_one(path, given[path.stem], keys[path], out)
+        finally:
             report = _finish(present, out, surroundings)
-        except Exception as error:  # whatever it is, it must not hide why a notebook failed
-            told = " ".join(str(error).split())
-            print(f"no report: {type(error).__name__}: {told}", file=sys.stderr, flush=True)
-    if not todo:
-        print(f"nothing to do: {len(chosen)} notebooks are up to date in {_near(out)}")
-    if report is not None:
-        print(f"report: {_near(report)}")
-    return report
+        if not todo:
+            print(f"nothing to do: {len(chosen)} notebooks are up to date in {out}")
+        return report
 
 
 def _run_one(path: Path, parameters: Mapping[str, Any], key: str, out: Path) -> None:
@@ -294,10 +248,7 @@ def _run_one(path: Path, parameters: Mapping[str, Any], key: str, out: Path) -> 
             execute(path, draft, parameters)
     except NotebookFailed as error:
         print(f"{time.perf_counter() - started:7.1f} s  FAILED", flush=True)
-        raise NotebookFailed(f"{path.stem}: {error}\n    all of it: {_near(draft)}") from None
-    except KeyboardInterrupt:
-        print("  interrupted", flush=True)
-        raise
+        raise NotebookFailed(f"{path.stem}: {error}\n    all of it: {draft}") from None
     seconds = round(time.perf_counter() - started, 1)
     lines = records.read_text(encoding="utf-8").splitlines() if records.is_file() else []
     memory = {"key": key, "parameters": dict(parameters), "seconds": seconds}
@@ -307,8 +258,9 @@ def _run_one(path: Path, parameters: Mapping[str, Any], key: str, out: Path) -> 
     print(f"{seconds:7.1f} s  done", flush=True)
 
 
-def _finish(present: list[Path], out: Path, surroundings: tuple[str, ...]) -> Path:
-    """Write ``metrics.json`` and the report, if anything changed since they were written."""
+def _finish(present: list[Path], out: Path, surroundings: tuple[str, ...]) -> Path | None:
+    """Write ``metrics.json`` and the report, if anything changed since they were written. Whatever
+    goes wrong is told, and must not hide why a notebook failed."""
     report, target = out / "report.html", out / "metrics.json"
     done, numbers = [], []
     for path in present:
@@ -319,18 +271,19 @@ def _finish(present: list[Path], out: Path, surroundings: tuple[str, ...]) -> Pa
             done.append({"notebook": path.stem, "current": current} | entry)
     metrics = {"notebooks": done, "metrics": gather_metrics(numbers)}
     text = json.dumps(metrics, indent=1)
-    if not (report.is_file() and target.is_file() and target.read_text(encoding="utf-8") == text):
-        report.unlink(missing_ok=True)
-        write_atomically(target, text)
-        from avadclip_lite.experiments.report import write_report
+    try:
+        if not report.is_file() or not target.is_file() or target.read_text("utf-8") != text:
+            report.unlink(missing_ok=True)
+            write_atomically(target, text)
+            from avadclip_lite.experiments.report import write_report
 
-        write_report(out, metrics)
+            write_report(out, metrics)
+    except Exception as error:
+        told = " ".join(str(error).split())
+        print(f"no report: {type(error).__name__}: {told}", file=sys.stderr, flush=True)
+        return None
+    print(f"report: {report}")
     return report
-
-
-def _near(path: Path) -> str:
-    """A path as short as it can be said from here."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 # --- command line --------------------------------------------------------------------------------
@@ -338,10 +291,8 @@ def _near(path: Path) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m avadclip_lite run``."""
-    parser.description = (
-        "Run the notebooks in order into one folder: executed copies, checkpoints, metrics.json "
-        "and report.html. Run again to go on after an interruption."
-    )
+    told = "executed copies, checkpoints, metrics.json and report.html"
+    parser.description = f"Run the notebooks in order into one folder: {told}. Run again to go on."
     add = parser.add_argument
     add("--data", type=Path, help="a feature store (default: Soundstage, shipped)")
     add("--form", choices=["paper", "released"], help="what is computed")
@@ -360,11 +311,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run; 1 if a notebook failed or the report could not be written."""
     default = ROOT / "runs" / (args.data.resolve().name if args.data else "soundstage")
-    names = ("form", "scale", "data", "only", "force", "seeds", "studies")
-    given = {name: getattr(args, name) for name in names}
-    workers = {name: getattr(args, name) for name in ("jobs", "backend", "address")}
+    given = dict(vars(args), out=args.out or default)
+    given["workers"] = {name: given.pop(name) for name in ("jobs", "backend", "address")}
     try:
-        report = run(out=args.out or default, extra=args.extra, workers=workers, **given)
+        report = run(**given)
     except NotebookFailed as error:
         print(f"\n{error}\nMend it and run again: what is done stays done.", file=sys.stderr)
         return 1

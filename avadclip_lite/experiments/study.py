@@ -1,23 +1,24 @@
 """Trainings repeated over seeds, side by side: what the ablations of the notebooks rest on.
 
-    python -m avadclip_lite study --out data/studies/soundstage.csv --seeds 10 --jobs 2
+    python -m avadclip_lite study main --out FILE --grid         # choose each row's learning rate
+    python -m avadclip_lite study main --out FILE --arrival      # is it trained to the end?
+    python -m avadclip_lite study main --out FILE --seeds 10 --jobs 2
+    python -m avadclip_lite study field --out OTHER --data STORE --scale xd
 
 A *variant* is a configuration with a name, a *study* a list of variants to be read together; both
-stand in ``studies.toml``. For one seed, every variant of form ``paper`` is trained on the same
-videos in the same order, so that two of them can be compared seed by seed (``paired``). Form
-``released`` holds no training video out and batches them otherwise: trainings of the two forms see
-other videos in another order, and ``paired`` says so.
+stand in ``studies.toml``. The study "field" holds every earlier system by its own recipe
+(``baselines.configure``), with each of the senses that it takes. For one seed, every variant of
+form ``paper`` is trained on the same videos in the same order, so that two of them can be compared
+seed by seed (``paired``). Form ``released`` and the earlier systems hold out or batch otherwise.
 
-Trainings spread over the cores (``--jobs``) or over a cluster (``--backend dask|ray --address``)
-whose workers see the same files. Whoever finishes one adds it to the result file at once, so that
-an interrupted study goes on where it stopped. A file holds one setup (scale, fields given for all
-variants) on one store, and a line is a test of one training. Its ``protocol`` says of which epoch:
-
-- ``chosen``: the one that the variant's own rule keeps, by held-out training videos in form
-  ``paper``, by the test set in form ``released``;
-- ``last``: the last one;
-- ``best on test``: the one with the highest test AP of the alignment branch (of the other branch
-  in a detector that has none). Optimistic.
+Trainings spread over the cores (``--jobs``) or over a cluster (``--backend dask --address``)
+whose workers see the same files. Each is filed as soon as it is finished, so that an interrupted
+study goes on where it stopped. A file holds one setup (scale, fields given for all variants) on one
+store; a line is a test of one training, at its own rate, or the one that a grid chose (the file
+beside it, ..._tuning.csv). Its ``protocol`` says of which epoch: ``chosen``, the one kept by
+held-out training videos in form ``paper``, by the test set in form ``released``; ``last``; ``best
+on test``, the one with the highest test AP of the alignment branch (of the other in a detector that
+has none), which is optimistic.
 
     frame = results("fusion")                              # of the file that ships
     table(frame, ["frame_ap_classification", "map_anomaly"])  # mean and standard deviation, percent
@@ -27,14 +28,14 @@ variants) on one store, and a line is a test of one training. Its ``protocol`` s
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-import time
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,7 @@ from filelock import FileLock
 from scipy.stats import ttest_rel
 from tqdm import tqdm
 
+from avadclip_lite.baselines import SYSTEMS, configure
 from avadclip_lite.config import Config, make_config, results_path, soundstage_path
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.evaluate import evaluate
@@ -50,16 +52,19 @@ from avadclip_lite.experiments.cache import source_digest, train_or_load
 from avadclip_lite.experiments.files import write_atomically
 from avadclip_lite.experiments.train_command import add_field_argument, chosen_fields
 from avadclip_lite.features.parallel import add_worker_arguments, parallel_map
-from avadclip_lite.train import SHOWN, fit
+from avadclip_lite.train import SHOWN, FitResult, fit
 
 PROTOCOLS = ("chosen", "last", "best on test")
-PERCENT = 100.0
+COSTS = ("parameters", "seconds")  # of a training; "seconds" of its epochs, all told
 _WATCHED = "test_of_epoch_"  # numbers of every epoch in a training's history
+# measures that go to the file: no counts, and of single classes the averages over IoU alone
+_KEPT = re.compile("frame_|positive_share|map_anomaly|map_with_normal|map_[^@]*$")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A named configuration: ``form``, ``role`` and the fields that differ from their defaults.
+    """A named configuration: ``form``, ``role`` and the fields that differ from their defaults; or
+    an earlier ``system``, with fields that differ from its recipe.
 
     A student (``role`` "vision" or "audio") with a distillation loss learns from ``teacher``, the
     name of another variant, trained from the same seed. ``every_epoch`` asks for the protocols
@@ -68,6 +73,7 @@ class Variant:
 
     form: str = "paper"
     role: str = "audio_visual"
+    system: str = ""
     teacher: str | None = None
     every_epoch: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -75,12 +81,25 @@ class Variant:
     def settings(self, *, scale: str, seed: int, **overrides: Any) -> Config:
         """The configuration of this variant at a scale, for a seed."""
         chosen = overrides | {**self.fields, "seed": seed}
+        if self.system:
+            return configure(self.system, scale=scale, **chosen)
         return make_config(form=self.form, scale=scale, role=self.role, **chosen)
 
 
+def _field() -> Iterator[tuple[str, Variant]]:
+    for name, system in SYSTEMS.items():
+        for takes in system.takes.split(", "):
+            modality = "vision" if takes == "vision" else "audio_visual"
+            options = {} if name == "vadclip" else {"options": {"modality": modality}}
+            yield f"{name}, {takes}", Variant(system=name, fields=options)
+
+
 _FILE = tomllib.loads(Path(__file__).with_name("studies.toml").read_text(encoding="utf-8"))
-VARIANTS: Mapping[str, Variant] = {name: Variant(**v) for name, v in _FILE["variants"].items()}
+VARIANTS: Mapping[str, Variant] = {k: Variant(**v) for k, v in _FILE["variants"].items()}
+VARIANTS |= dict(_field())
 STUDIES: Mapping[str, Mapping[str, str]] = _FILE["studies"]  # label of a row: its variant
+STUDIES["field"] = {name: name for name, _ in _field()} | STUDIES["field"]
+USUAL = tuple(name for name in STUDIES if name != "field")  # where none is named
 _TEACHERS = {variant.teacher for variant in VARIANTS.values()} - {None}
 
 
@@ -98,58 +117,81 @@ class Task:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     cache: str | None = None  # of trained models; None: the one of ``train_or_load``
     keep: bool = True  # the model goes to the cache; a teacher's always does, for its students
+    rates: Mapping[str, float] = field(default_factory=dict)  # by variant: factor of its rate
+    longer: int = 1  # so many times the epochs, and the steps
+    protocol: str = PROTOCOLS[0]  # as which it is filed
 
     def settings(self, **other: Any) -> Config:
         """The configuration that is trained, or would be with another ``variant`` or ``seed``."""
         task = replace(self, **other)
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in task.overrides.items()}
-        return VARIANTS[task.variant].settings(scale=task.scale, seed=task.seed, **fields)
+        settings = VARIANTS[task.variant].settings(scale=task.scale, seed=task.seed, **fields)
+        train, options = settings.train, dict(settings.options)
+        if "steps" in options:
+            options["steps"] *= task.longer
+        return replace(settings, options=options).override(
+            learning_rate=train.learning_rate * task.rates.get(task.variant, 1.0),
+            epochs=train.epochs * task.longer,
+            milestones=tuple(epoch * task.longer for epoch in train.milestones),
+        )
 
     @property
     def setup(self) -> str:
         """What all trainings of a result file share: the digest of the variant "paper", seed 0."""
-        return self.settings(variant="paper", seed=0).digest()
+        return self.settings(variant="paper", seed=0, rates={}, longer=1).digest()
+
+
+def trained(task: Task, store: FeatureStore, *, watched: bool = True) -> FitResult:
+    """Train a task, after its teacher. ``watched``: variants that ask for it are tested on every
+    epoch, and so is a teacher, whom its student may be the first to train."""
+
+    def watch(model: Any) -> dict[str, float]:
+        found = evaluate(model, store, precision=model.settings.train.precision).metrics
+        return {_WATCHED + name: value for name, value in found.items()}
+
+    def options(name: str) -> dict[str, Any]:
+        looks = watched and VARIANTS[name].every_epoch
+        return {"progress": False, "watch": watch if looks else None}
+
+    settings, how = task.settings(), options(task.variant)
+    if teacher := VARIANTS[task.variant].teacher:
+        theirs = task.settings(variant=teacher, longer=1)
+        kept = train_or_load(theirs, store, cache=task.cache, **options(teacher))
+        how["teacher"] = kept.model
+    if task.keep or task.variant in _TEACHERS:
+        result = train_or_load(settings, store, cache=task.cache, **how)
+        if how["watch"] is None or all(map(_seen, result.history)):
+            return result  # else somebody trained some of it without looking
+    return fit(settings, store, **how)
+
+
+def about(task: Task, store: FeatureStore, result: FitResult) -> dict[str, Any]:
+    """What a line of a result file says of a training, but for what it measured."""
+    settings, state = task.settings(), result.model.trainable_state()
+    line = {"variant": task.variant, "seed": task.seed, "config": settings.digest()}
+    line |= {"setup": task.setup, "store": store.digest, "sources": source_digest()}
+    line |= {"torch": torch.__version__.split("+")[0], "rate": settings.train.learning_rate}
+    line |= {"parameters": sum(tensor.numel() for tensor in state.values())}
+    return line | {"seconds": round(sum(entry["seconds"] for entry in result.history), 1)}
 
 
 def repeat(task: Task) -> list[dict[str, Any]]:
-    """Train a task and test it: one entry a protocol, ready for the result file. The same task
-    gives the same numbers on the same machine; elsewhere the rounding of matrix products differs,
-    which training amplifies."""
-    variant, settings, store = VARIANTS[task.variant], task.settings(), FeatureStore.open(task.data)
-    precision = settings.train.precision
-    began = time.perf_counter()
-
-    def watch(model: Any) -> dict[str, float]:
-        metrics = evaluate(model, store, precision=precision).metrics
-        return {_WATCHED + name: value for name, value in metrics.items()}
-
-    def options(of: Variant) -> dict[str, Any]:
-        return {"progress": False, "watch": watch if of.every_epoch else None}
-
-    how = options(variant)
-    if variant.teacher is not None:  # watched, too: its student may be the first to train it
-        theirs, watched = task.settings(variant=variant.teacher), options(VARIANTS[variant.teacher])
-        how["teacher"] = train_or_load(theirs, store, cache=task.cache, **watched).model
-    if task.keep or task.variant in _TEACHERS:
-        result = train_or_load(settings, store, cache=task.cache, **how)
-    else:
-        result = fit(settings, store, **how)
-    if variant.every_epoch and not all(map(_seen, result.history)):
-        result = fit(settings, store, **how)  # somebody trained some of it without looking
+    """Train a task and test it: one entry a protocol, for the file. A task gives the same numbers
+    again on the same machine; elsewhere rounding differs, which training amplifies."""
+    store = FeatureStore.open(task.data)
+    result = trained(task, store)
+    precision = result.model.settings.train.precision
     chosen = evaluate(result.model, store, precision=precision).metrics
     found = {"chosen": (result.chosen_epoch, chosen)}
-    if variant.every_epoch:
+    if VARIANTS[task.variant].every_epoch:
         epochs = [_seen(entry) for entry in result.history]
         branch = "alignment" if "frame_ap_alignment" in chosen else "classification"
         best = int(np.argmax([metrics[f"frame_ap_{branch}"] for metrics in epochs]))
         found |= {"last": (len(epochs), epochs[-1]), "best on test": (best + 1, epochs[best])}
-    about = {"variant": task.variant, "seed": task.seed, "config": settings.digest()}
-    about |= {"setup": task.setup, "store": store.digest, "sources": source_digest()}
-    about |= {"torch": torch.__version__.split("+")[0]}
-    about |= {"seconds": round(time.perf_counter() - began, 1)}
+    line = about(task, store, result)
     return [
-        {**about, "protocol": protocol, "epoch": epoch}
-        | {name: round(value, 6) for name, value in metrics.items() if _is_kept(name)}
+        {**line, "protocol": protocol, "epoch": epoch}
+        | {name: round(value, 6) for name, value in metrics.items() if _KEPT.match(name)}
         for protocol, (epoch, metrics) in found.items()
     ]
 
@@ -159,65 +201,45 @@ def _seen(entry: Mapping[str, float]) -> dict[str, float]:
     return {k.removeprefix(_WATCHED): v for k, v in entry.items() if k.startswith(_WATCHED)}
 
 
-def _is_kept(name: str) -> bool:
-    """The measures that go to the file: no counts, and of single classes the averages only."""
-    if name in ("videos", "snippets", "frames"):
-        return False
-    return "@" not in name or name.startswith(("map_anomaly", "map_with_normal"))
-
-
 # --- the result file ------------------------------------------------------------------------------
 
 
-class ResultLog:
-    """The result file of a study: text, one line a test. Any number of processes may add to it;
-    each replaces the whole file in one step, so that it is never half of anything."""
-
-    ABOUT = tuple("variant seed protocol epoch config setup store sources torch seconds".split())
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).resolve()
-
-    def read(self) -> pd.DataFrame:
-        """All lines, as text; none where there is no file. Raises ``ValueError`` for a file that is
-        no study's, and for one in which results of different setups or data are mixed."""
-        if not self.path.is_file():
-            return pd.DataFrame(columns=[*self.ABOUT])
-        try:
-            lines = pd.read_csv(self.path, dtype=str, keep_default_na=False)
-            lines[[*self.ABOUT]]
-        except (ValueError, KeyError) as error:  # pandas' own are of these kinds
-            raise ValueError(
-                f"{self.path} is no result file of a study, or of an earlier version's ({error}); "
-                "choose another file"
-            ) from None
-        for column, what in (("store", "data"), ("setup", "configuration")):
-            if len(found := sorted(set(lines[column]))) > 1:
-                raise ValueError(
-                    f"{self.path} mixes results of more than one {what} ({column} "
-                    f"{', '.join(found)}); keep a file for each"
-                )
-        return lines
-
-    def add(self, new: Sequence[Mapping[str, Any]]) -> None:
-        """Add the lines of one training; those that it had of the same are replaced."""
-        key, ranks = ["variant", "seed", "protocol"], [*VARIANTS, *PROTOCOLS]
-
-        def order(column: pd.Series) -> pd.Series:
-            if column.name == "seed":
-                return column.astype(int)
-            return column.map({name: k for k, name in enumerate(ranks)}).fillna(len(ranks))
-
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.path.with_name(f".{self.path.name}.lock")):
-            lines = pd.concat([self.read(), pd.DataFrame(new).astype(str)]).fillna("")
-            lines = lines.drop_duplicates(key, keep="last").sort_values(key, key=order)
-            rest = [name for name in lines if name not in self.ABOUT]
-            write_atomically(self.path, lines[[*self.ABOUT, *rest]].to_csv(index=False))
+ABOUT = tuple("variant seed protocol epoch config setup store sources torch seconds".split())
 
 
-def _logged(work: Callable[[Task], list[dict[str, Any]]], log: ResultLog, task: Task) -> None:
-    log.add(work(task))
+def read_lines(path: str | Path) -> pd.DataFrame:
+    """All lines of a result file, one a test, as text; none where there is no file. Raises
+    ``ValueError`` for a file that is no study's, and for one in which results of different setups
+    or data are mixed."""
+    if not Path(path).is_file():
+        return pd.DataFrame(columns=[*ABOUT])
+    lines = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if missing := [name for name in ABOUT if name not in lines]:
+        what = f"is no result file of a study, or of an earlier version's: no {missing[0]!r}"
+        raise ValueError(f"{path} {what}; choose another file")
+    for column, what in (("store", "data"), ("setup", "configuration")):
+        if lines[column].nunique() > 1:
+            what = f"mixes results of more than one {what}, by its column {column!r}"
+            raise ValueError(f"{path} {what}; keep a file for each")
+    return lines
+
+
+def add_lines(path: str | Path, new: Sequence[Mapping[str, Any]]) -> None:
+    """Add the lines of one training; those that the file had of the same are replaced. Any number
+    of processes may do so; each replaces the whole file in one step: it is never half of
+    anything."""
+    path, key = Path(path).resolve(), ["variant", "seed", "protocol"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        lines = pd.concat([read_lines(path), pd.DataFrame(new).astype(str)]).fillna("")
+        lines = lines.drop_duplicates(key, keep="last")
+        lines = lines.sort_values(key, key=lambda c: c.str.zfill(9) if c.name == "seed" else c)
+        rest = [name for name in lines if name not in ABOUT]
+        write_atomically(path, lines[[*ABOUT, *rest]].to_csv(index=False))
+
+
+def _file(work: Callable[[Task], list[dict[str, Any]]], path: Path, task: Task) -> None:
+    add_lines(path, work(task))
 
 
 def run_study(
@@ -230,53 +252,143 @@ def run_study(
     overrides: Mapping[str, Any] | None = None,
     cache: str | Path | None = None,
     progress: bool = True,
-    **workers: Any,
+    workers: Mapping[str, Any] | None = None,
+    work: Callable[[Task], list[dict[str, Any]]] | None = None,
+    modes: Callable[[str], Sequence[Mapping[str, Any]]] | None = None,
 ) -> Path:
-    """Train every variant of the named studies (default: all) for every seed that ``out`` lacks.
+    """Train every variant of the named studies (default: all but "field") for every seed that
+    ``out`` lacks: all rows of the first seed come first.
 
-    Seeds come first: after the first of them all rows of all studies are there. ``overrides`` are
-    fields of the configuration for all variants (``epochs``, ``max_steps``, ``precision``, ...);
+    ``overrides`` are fields of the configuration for all variants (``epochs``, ``max_steps``, ...);
     a variant's own fields win. Of the models only teachers are kept, in ``cache`` (that of
     ``train_or_load``). What earlier sources of the package made is kept, with a word about it.
-    ``workers``: jobs, backend and address, as in ``parallel_map``.
+    ``workers``: jobs, backend and address. ``work`` (``repeat``) gives a task's lines, ``modes``
+    the fields of a variant's tasks (default: one, at the rate of the grid beside ``out``).
 
     Raises ``ValueError`` for an unknown study, and for a file of other data or configurations.
     """
-    out, data, log = Path(out), str(data or soundstage_path()), ResultLog(out)
     if unknown := [name for name in studies if name not in STUDIES]:
         raise ValueError(f"unknown study {unknown[0]!r}; there are {', '.join(STUDIES)}")
-    store = FeatureStore.open(data)
-    wanted = dict.fromkeys(v for name in studies or STUDIES for v in STUDIES[name].values())
+    out, store = Path(out).resolve(), FeatureStore.open(data or soundstage_path())
+    wanted = dict.fromkeys(v for name in studies or USUAL for v in STUDIES[name].values())
     # teachers first and students last, so that nobody waits for a teacher
     order = sorted(wanted, key=lambda v: (VARIANTS[v].teacher is not None, v not in _TEACHERS))
-    about = {"data": str(Path(data).resolve()), "scale": scale, "overrides": dict(overrides or {})}
-    about["cache"] = None if cache is None else str(Path(cache).resolve())
-    one, lines = Task(variant="paper", seed=0, keep=False, **about), log.read()
-    for line in lines.itertuples():
-        if line.store != store.digest:
-            raise ValueError(
-                f"{out} holds results on other data (store {line.store}) than {data}; choose "
-                "another file, or delete it"
-            )
-        known, seed = line.variant in VARIANTS, int(line.seed)
-        if known and line.config != one.settings(variant=line.variant, seed=seed).digest():
-            raise ValueError(
-                f"{out} holds results of another configuration ({line.variant!r}, seed {seed}: "
-                f"{line.config}) than asked for; choose another file, or delete it"
-            )
-    done = set(zip(lines["variant"], lines["seed"].astype(int), strict=True))
-    todo = [(v, seed) for seed in seeds for v in order if (v, seed) not in done]
+    same = {"data": str(store.path.resolve()), "scale": scale, "overrides": dict(overrides or {})}
+    same["cache"] = None if cache is None else str(Path(cache).resolve())
+    one = Task(variant="paper", seed=0, keep=False, **same)
+    usual = [{} if modes else {"rates": chosen_rates(out)}]
+    tasks = [
+        replace(one, variant=variant, seed=seed, **mode)
+        for seed in seeds
+        for variant in order
+        for mode in (modes(variant) if modes else usual)
+    ]
+    lines, remedy = read_lines(out), "choose another file, or delete it"
+    filed = {(line.variant, int(line.seed), line.protocol): line for line in lines.itertuples()}
+    if others := set(lines["store"]) - {store.digest}:
+        told = f"other data (store {others.pop()}) than {store.path}"
+        raise ValueError(f"{out} holds results on {told}; {remedy}")
+    for task in tasks:
+        line = filed.get((task.variant, task.seed, task.protocol))
+        other = line is not None and line.config != task.settings().digest()
+        if other or set(lines["setup"]) - {one.setup}:
+            told = f"another configuration than asked for ({task.variant!r}, seed {task.seed})"
+            raise ValueError(f"{out} holds results of {told}; {remedy}")
     if progress and (old := set(lines["sources"]) - {source_digest()}):
-        print(
-            f"{out}: {len(lines)} lines are kept that earlier sources of the package made "
-            f"({', '.join(sorted(old))}); delete the file to train all of them again",
-            file=sys.stderr,
-        )
-    tasks = [replace(one, variant=variant, seed=seed) for variant, seed in todo]
-    found = parallel_map(partial(_logged, repeat, log), tasks, **workers)
+        told = f"that earlier sources of the package made ({', '.join(sorted(old))})"
+        print(f"{out}: {len(lines)} lines are kept {told}", file=sys.stderr)
+    todo = [task for task in tasks if (task.variant, task.seed, task.protocol) not in filed]
+    found = parallel_map(partial(_file, work or repeat, out), todo, **(workers or {}))
     for _ in tqdm(found, total=len(todo), unit="training", disable=None if progress else True):
         pass
     return out
+
+
+# --- learning rates, and whether trainings have arrived -------------------------------------------
+
+# Judged on training videos that are held out, by their weak labels alone (``train.video_level``, of
+# the epoch that is best by it), on seeds that no study uses; nobody looks at the test split.
+# Students learn from teachers at the middle rate.
+TUNING_SEEDS = (1001, 1002, 1003)
+HELD_OUT = {"holdout_share": 0.25, "selection": "holdout"}
+RATES = {"rate / 3": 1 / 3, "rate": 1.0, "rate x 3": 3.0}  # factors of a variant's own rate
+LONGER = ", twice the epochs"
+
+
+def tune(task: Task) -> list[dict[str, Any]]:
+    """Train a task and judge it by the videos that it held out, for the file."""
+    store = FeatureStore.open(task.data)
+    result = trained(task, store, watched=False)
+    held_out = result.history[result.chosen_epoch - 1]["holdout_criterion"]
+    line = about(task, store, result) | {"protocol": task.protocol, "epoch": result.chosen_epoch}
+    return [line | {"holdout": round(held_out, 6)}]
+
+
+def grid(out: str | Path, **given: Any) -> pd.DataFrame:
+    """Train every row at its own rate, a third and three times of it; the factor that wins, by
+    variant. Arguments as in ``run_study``."""
+    _train(out, lambda variant: [_mode(variant, rate) for rate in RATES], given)
+    return pd.DataFrame({"factor of the learning rate": chosen_rates(out)})
+
+
+def arrival(out: str | Path, **given: Any) -> pd.DataFrame:
+    """Train every row at its chosen rate, and twice as long. By variant, in points: the mean change
+    of the held-out measure, its standard error, and whether it stays within one point plus two
+    standard errors. The level is not told. The best epoch of twice as many is never worse but by
+    another shuffling, so that the change errs on the side of training more."""
+    rates, names = chosen_rates(out), {factor: protocol for protocol, factor in RATES.items()}
+
+    def chosen(variant: str) -> str:
+        return names[rates.get(variant, 1.0)]
+
+    _train(out, lambda variant: [_mode(variant, chosen(variant), n) for n in (1, 2)], given)
+    rows = {}
+    for variant, wide in _by_variant(out):
+        one = chosen(variant)
+        if one + LONGER in wide:
+            change = 100 * (wide[one + LONGER] - wide[one]).dropna()
+            mean, error = change.mean(), change.sem()
+            rows[variant] = {"change": mean, "error": error, "arrived": mean <= 1 + 2 * error}
+    return pd.DataFrame.from_dict(rows, orient="index").round(2)
+
+
+def chosen_rates(out: str | Path) -> dict[str, float]:
+    """The factor of each variant's learning rate by the grid beside a study's file: that of the
+    middle rate where its mean is within one standard error of the best, else of the best. Variants
+    whose grid is not whole are left out."""
+    found = {}
+    for variant, wide in _by_variant(out):
+        wide = wide.reindex(index=TUNING_SEEDS, columns=list(RATES))
+        if not wide.isna().any(axis=None):
+            mean, best = wide.mean(), wide.mean().idxmax()
+            near = mean["rate"] >= mean[best] - wide[best].sem()
+            found[variant] = 1.0 if near else RATES[best]
+    return found
+
+
+def tuning_file(out: str | Path) -> Path:
+    """The file beside a study's."""
+    return Path(out).with_name(f"{Path(out).stem}_tuning.csv")
+
+
+def _train(out: str | Path, modes: Callable[[str], list], given: dict[str, Any]) -> None:
+    overrides = {**(given.get("overrides") or {}), **HELD_OUT}
+    given = given | {"seeds": TUNING_SEEDS, "overrides": overrides}
+    run_study(tuning_file(out), work=tune, modes=modes, **given)
+
+
+def _mode(variant: str, rate: str, longer: int = 1) -> dict[str, Any]:
+    """Fields of a task: a row at one of ``RATES``, for so many times the epochs."""
+    protocol = rate + LONGER * (longer > 1)
+    return {"rates": {variant: RATES[rate]}, "longer": longer, "protocol": protocol}
+
+
+def _by_variant(out: str | Path) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Of each variant the held-out measure of every training so far, (seeds, protocols)."""
+    lines = read_lines(tuning_file(out))
+    lines = lines.assign(**{k: pd.to_numeric(lines.get(k)) for k in ("seed", "holdout")})
+    for name, group in lines.groupby("variant", sort=False):
+        yield name, group.pivot(index="seed", columns="protocol", values="holdout")
 
 
 # --- how it is read -------------------------------------------------------------------------------
@@ -289,39 +401,39 @@ def results(study: str = "", *, path: str | Path = "", protocol: str = "chosen")
     Measures are fractions, 0 to 1. Raises ``FileNotFoundError`` without a file, ``ValueError`` for
     an unknown study, and for a file whose lines do not belong together.
     """
-    log = ResultLog(path or results_path())
-    if not log.path.is_file():
+    path = Path(path or results_path())
+    if not path.is_file():
         how = "python -m avadclip_lite study"
-        raise FileNotFoundError(f"no result file {log.path}; make it with: {how}")
+        raise FileNotFoundError(f"no result file {path}; make it with: {how}")
     if study and study not in STUDIES:
         raise ValueError(f"unknown study {study!r}; there are {', '.join(STUDIES)}")
-    frame = log.read()
-    numbers = [name for name in frame if name not in {*log.ABOUT} - {"seed", "epoch"}]
+    frame = read_lines(path)
+    numbers = [name for name in frame if name not in {*ABOUT} - {"seed", "epoch", "seconds"}]
     frame[numbers] = frame[numbers].apply(pd.to_numeric)
-    if protocol:
-        frame = frame[frame["protocol"] == protocol]
+    frame = frame[frame["protocol"] == protocol] if protocol else frame
     rows = STUDIES[study] if study else {name: name for name in dict.fromkeys(frame["variant"])}
     parts = [frame[frame["variant"] == v].assign(row=row) for row, v in rows.items()]
     return pd.concat(parts, ignore_index=True)
 
 
 def table(frame: pd.DataFrame, measures: Sequence[str], *, digits: int = 1) -> pd.DataFrame:
-    """Mean and standard deviation over seeds of each measure, percent, as text; one line a row of
-    the study in its order, with the number of seeds. Of protocols only one may be in ``frame``."""
+    """Mean and standard deviation over seeds of each measure, percent (but for costs), as text,
+    blank where a row does not have it, and the number of seeds; of one protocol only."""
     if frame["protocol"].nunique() > 1:
         raise ValueError("a table shows one protocol; choose one with results(..., protocol=...)")
 
     def shown(values: pd.Series) -> str:
-        spread = f" ± {PERCENT * values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
-        return f"{PERCENT * values.mean():.{digits}f}{spread}"
+        if values.name in COSTS or values.isna().all():
+            return "" if values.isna().all() else f"{values.mean():,.0f}"
+        spread = f" ± {100 * values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+        return f"{100 * values.mean():.{digits}f}{spread}"
 
     groups = frame.groupby("row", sort=False)
     columns = {measure: groups[measure].agg(shown) for measure in measures}
     return pd.DataFrame({**columns, "seeds": groups["seed"].nunique()})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Paired:
+class Paired(NamedTuple):
     """The difference of two rows of a study, ``differences (seeds,)`` in points (percent): its mean
     with the interval from ``low`` to ``high`` (95 %, Student's t)."""
 
@@ -341,9 +453,9 @@ class Paired:
     @property
     def verdict(self) -> str:
         """ "higher", "lower", or "not distinguishable" where the interval holds zero."""
-        if self.low > 0:
-            return "higher"
-        return "lower" if self.high < 0 else "not distinguishable"
+        if self.low <= 0 <= self.high:
+            return "not distinguishable"
+        return "higher" if self.low > 0 else "lower"
 
     def __str__(self) -> str:
         other = "" if self.same_videos else " (trained on other videos, in another order)"
@@ -358,28 +470,26 @@ def paired(frame: pd.DataFrame, row: str, against: str, measure: str) -> Paired:
     """Compare two rows on the seeds that both have.
 
     The interval is that of the paired t-test, mean ± t(0.975, n - 1) s / sqrt(n) with the standard
-    deviation s of the per-seed differences: what the two variants of a seed have in common (which
-    videos were held out, the order of the batches) cancels. Raises ``ValueError`` for fewer than
-    two common seeds.
-    """
+    deviation s of the per-seed differences: what both trainings of a seed have in common (held-out
+    videos, order of the batches) cancels. Raises ``ValueError`` for fewer than two common seeds."""
     both = frame[frame["row"].isin([row, against])]
-    wide = PERCENT * both.pivot(index="seed", columns="row", values=measure)
+    wide = 100 * both.pivot(index="seed", columns="row", values=measure)
     wide = wide.reindex(columns=[row, against]).dropna()
     if len(wide) < 2:
         raise ValueError(f"{row!r} and {against!r} have fewer than two seeds in common")
-    interval = ttest_rel(wide[row], wide[against]).confidence_interval(0.95)
+    low, high = ttest_rel(wide[row], wide[against]).confidence_interval(0.95)
+    apart = (wide[row] - wide[against]).to_numpy()
     known = [VARIANTS[v] for v in both.get("variant", pd.Series()).unique() if v in VARIANTS]
     seen = {_curriculum(variant.settings(scale="soundstage", seed=0)) for variant in known}
-    apart = (wide[row] - wide[against]).to_numpy()
-    found = {"mean": float(apart.mean()), "low": float(interval.low), "high": float(interval.high)}
-    return Paired(row=row, against=against, differences=apart, same_videos=len(seen) < 2, **found)
+    return Paired(row, against, apart, float(apart.mean()), float(low), float(high), len(seen) < 2)
 
 
 def _curriculum(settings: Config) -> tuple[Any, ...]:
     """What decides which videos a seed trains on, and in which order."""
     train, data = settings.train, settings.data
     held_out = train.holdout_share if train.selection == "holdout" else 0.0
-    return held_out, train.batch_size, data.crops, data.length_aware
+    steps = settings.options.get("steps")  # of an earlier system, which cuts batches of its own
+    return steps, held_out, train.batch_size, data.crops, data.length_aware
 
 
 # --- command line ---------------------------------------------------------------------------------
@@ -387,14 +497,17 @@ def _curriculum(settings: Config) -> tuple[Any, ...]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m avadclip_lite study``."""
-    parser.description = (
-        "Train the variants of studies over seeds; run again to go on, or add seeds."
-    )
-    parser.add_argument("studies", nargs="*", help=f"which ones: {', '.join(STUDIES)} (all)")
-    parser.add_argument("--data", default="", help="the feature store (the Soundstage that ships)")
-    parser.add_argument("--scale", default="soundstage", help="soundstage or xd (soundstage)")
-    parser.add_argument("--seeds", type=int, default=10, help="seeds 0 to N-1 (%(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="the result file, CSV")
+    parser.description = "Train variants over seeds; run again to go on, or to add seeds."
+    add = parser.add_argument
+    add("studies", nargs="*", help=f"of {', '.join(STUDIES)} (all but field)")
+    add("--data", default="", help="the feature store (the Soundstage that ships)")
+    add("--scale", default="soundstage", help="soundstage or xd (soundstage)")
+    add("--seeds", type=int, default=10, help="seeds 0 to N-1 (%(default)s)")
+    add("--out", type=Path, required=True, help="the result file, CSV")
+    told = "on tuning seeds: choose each row's learning rate out of three, for the study in --out"
+    add("--grid", action="store_true", help=told)
+    told = "on tuning seeds: by how much twice the epochs change held-out training videos"
+    add("--arrival", action="store_true", help=told)
     add_worker_arguments(parser, "trainings")
     add_field_argument(parser)
 
@@ -403,12 +516,16 @@ def main(args: argparse.Namespace) -> int:
     """Run the studies, then print their tables. Bad input raises ``ValueError``."""
     if args.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
-    names = ("studies", "data", "scale", "jobs", "backend", "address")
-    given = {name: getattr(args, name) for name in names}
-    run_study(args.out, seeds=range(args.seeds), overrides=chosen_fields(args), **given)
-    for name in args.studies or STUDIES:
+    given = {name: getattr(args, name) for name in ("studies", "data", "scale")}
+    given |= {"overrides": chosen_fields(args)}
+    given["workers"] = {name: getattr(args, name) for name in ("jobs", "backend", "address")}
+    if args.grid or args.arrival:
+        print((grid if args.grid else arrival)(args.out, **given).to_string())
+        return 0
+    run_study(args.out, seeds=range(args.seeds), **given)
+    for name in args.studies or USUAL:
         for protocol in PROTOCOLS if name == "protocols" else PROTOCOLS[:1]:
             frame = results(name, path=args.out, protocol=protocol)
             print(f"\n{name}, epoch: {protocol}; percent, mean ± standard deviation")
-            print(table(frame, [m for m in SHOWN if m in frame]).to_string())
+            print(table(frame, [m for m in (*SHOWN, *COSTS) if m in frame]).to_string())
     return 0

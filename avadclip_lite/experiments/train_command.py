@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 from typing import Any
@@ -37,11 +38,10 @@ def chosen_fields(args: argparse.Namespace) -> dict[str, Any]:
     """Fields of the configuration by name, as ``-s`` gave them: JSON, or else the text."""
     fields: dict[str, Any] = {}
     for name, word in args.set:
-        try:
+        fields[name] = word
+        with contextlib.suppress(ValueError):
             value = json.loads(word)
-        except ValueError:
-            value = word
-        fields[name] = tuple(value) if isinstance(value, list) else value
+            fields[name] = tuple(value) if isinstance(value, list) else value
     return fields
 
 

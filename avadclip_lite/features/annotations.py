@@ -54,12 +54,10 @@ def is_hidden(path: str | Path) -> bool:
 
 
 def match_names(listed: Iterable[str], videos: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """``{video: listed name}`` and the listed names that stand for no video.
-
-    The last part of a name decides; folders before it, which on another machine were others,
-    choose between videos that share it. Raises ``ValueError`` for a listed name that could be two
-    videos, and for two names of one video.
-    """
+    """``{video: listed name}`` and the listed names that stand for no video. The last part of a
+    name decides; folders before it, which on another machine were others, choose between videos
+    that share it. Raises ``ValueError`` for a listed name that could be two videos, and for two
+    names of one video."""
     tails: dict[str, list[str]] = defaultdict(list)
     for video in videos:
         for tail in _tails(video_name(video)):
@@ -99,10 +97,8 @@ def some(names: Sequence[str], what: str = "video", shown: int = 3) -> str:
 
 def read_text(path: str | Path, remarks: list[str] | None = None) -> str:
     """A text file in UTF-8, UTF-16 (each with or without its mark), or Windows-1252, which holds
-    Latin-1; of the last, which is a guess, ``remarks`` gets a sentence.
-
-    Raises ``FileNotFoundError``, and ``ValueError`` for what is in none of them.
-    """
+    Latin-1; of the last, which is a guess, ``remarks`` gets a sentence. Raises
+    ``FileNotFoundError``, and ``ValueError`` for what is in none of them."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
@@ -160,11 +156,9 @@ def read_annotations(
 ) -> dict[str, list[Segment]]:
     """The events of every annotated video, ``{name: [(code or None, start, end), ...]}`` in the
     order of the file, or of a file of each form; frames, end exclusive, not clipped to any length;
-    names as ``video_name`` has them. ``remarks``: see ``read_text``.
-
-    Raises ``FileNotFoundError``, and ``ValueError`` naming file and line for an unknown code, a
-    lone or malformed number, an end not after its start, or a video that has two lines of one form.
-    """
+    names as ``video_name`` has them. ``remarks``: see ``read_text``. Raises ``FileNotFoundError``,
+    and ``ValueError`` naming file and line for an unknown code, a lone or malformed number, an end
+    not after its start, or a video that has two lines of one form."""
     found: dict[str, list[Segment]] = {}
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
         for number, line in enumerate(read_text(path, remarks).splitlines(), 1):

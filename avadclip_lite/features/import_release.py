@@ -27,12 +27,11 @@ from tqdm import tqdm
 
 from avadclip_lite import dataset
 from avadclip_lite.config import CCTV_STRIDE, CLASS_SETS, CLIP_DIM, CROPS, XD_STRIDE, ClassSet
-from avadclip_lite.dataset import FeatureStore, Segment, StoreError, class_events, truth_events
+from avadclip_lite.dataset import FeatureStore, Segment, StoreError, truth_events
 from avadclip_lite.features import annotations as lists
-from avadclip_lite.features.writer import StoreWriter, check_events, check_features
+from avadclip_lite.features.writer import StoreWriter, check_features
 
 STRIDES = {"xd": XD_STRIDE, "cctv": CCTV_STRIDE}
-BUFFER = 32 << 20  # bytes of features read between two part files of the store
 _VIDEO_FILE = re.compile(r"(?P<name>.+)__(?P<crop>\d+)\.npy")
 Events = dict[str, list[Segment]]  # by video
 Odd = dict[str, list[str]]  # what is odd but can be read: names by what is odd about them
@@ -102,11 +101,10 @@ def import_layout(
     _check_rows(rows, odd)
     dtype = _read_headers(rows, dim, progress)
     segments = _match_events(rows, events, classes, odd)
-    clipped = _check_events(rows, segments, classes, stride)
     told = rows[["name", "crop", "split", "label", "snippets", "audio_snippets"]].to_csv()
     kind_of_store = {"classes": classes, "dim": dim, "stride": stride, "encoder": encoder}
     kind_of_store["inputs"] = hashlib.sha256(f"{told}{segments}".encode()).hexdigest()
-    options = {"dtype": dtype, "overwrite": overwrite, "buffer": BUFFER}
+    options = {"dtype": dtype, "overwrite": overwrite}
     track = lru_cache(maxsize=1)(np.load)  # crops of a video follow one another
     with StoreWriter(out, **kind_of_store, **options) as writer:
         for row in tqdm(rows.itertuples(), "importing", len(rows), disable=not progress):
@@ -127,6 +125,8 @@ def import_layout(
         store = FeatureStore.open(writer.finish())
 
     truth = store.frame_truth(store.indices("test") if test is not None else [])
+    ends = {name: max(end for _, _, end in truth_events(own)) for name, own in segments.items()}
+    clipped = {row.name for row in store.videos if ends.get(row.name, 0) > row.frames}
     by_split, silent = rows.groupby("split", sort=False), rows.audio == ""
     return ImportReport(
         path=store.path,
@@ -137,7 +137,7 @@ def import_layout(
         anomalous_frames=int(truth.sum()),
         cut_rows=int((~silent & (rows.snippets != rows.audio_snippets)).sum()),
         missing_audio=rows[silent].name.nunique(),
-        clipped_videos=clipped,
+        clipped_videos=len(clipped),
         resumed_rows=writer.resumed,
         warnings=remarks + [f"{what} {lists.some(sorted(n))}" for what, n in odd.items() if n],
     )
@@ -209,10 +209,9 @@ def _read_lists(
     if missing:
         folders = " or ".join(dict.fromkeys(str(root) for root in roots.values()))
         remedy = "add what is missing, or take the lines out (--allow-missing-audio: go without it)"
-        raise FileNotFoundError(
-            f"{next(iter(missing.values()))}: {lists.some(list(missing), 'listed file')} nowhere "
-            f"under {folders}; {'; '.join([remedy, *remarks])}"
-        )
+        what = f"{next(iter(missing.values()))}: {lists.some(list(missing), 'listed file')}"
+        remedies = "; ".join([remedy, *remarks])
+        raise FileNotFoundError(f"{what} nowhere under {folders}; {remedies}")
     return pd.DataFrame(rows)
 
 
@@ -256,21 +255,14 @@ def _read_headers(rows: pd.DataFrame, dim: int, progress: bool) -> str:
         try:
             array = np.load(path, mmap_mode="r")  # checks the size as well
         except (ValueError, EOFError) as error:
-            raise StoreError(
-                f"{path} is cut short or not a readable .npy array of numbers "
-                f"({' '.join(str(error).split())}); download or extract it again"
-            ) from None
+            what = f"{path} is cut short or not a readable .npy array of numbers"
+            why = " ".join(str(error).split())
+            raise StoreError(f"{what} ({why}); download or extract it again") from None
         check_features(array, dim, f"{path}: features", content=False)
         lengths[path] = len(array)
         dtypes.add(array.dtype)
     for kind, column in (("video", "snippets"), ("audio", "audio_snippets")):
         rows[column] = rows[kind].map(lengths).fillna(0).astype(int)
-    apart = (rows.audio != "") & ((rows.snippets - rows.audio_snippets).abs() > 1)
-    for row in rows[apart].itertuples():
-        raise StoreError(
-            f"{row.video} has {row.snippets} snippets and its audio {row.audio} "
-            f"{row.audio_snippets}, more than one apart; extract both from the same file again"
-        )
     return "float16" if dtypes == {np.dtype("float16")} else "float32"
 
 
@@ -284,20 +276,12 @@ def _match_events(rows: pd.DataFrame, events: Events, classes: ClassSet, odd: Od
     names, unlisted = lists.match_names(events, labels)
     tests = set(rows.name[rows.split == "test"])
     if unlisted and tests and not names:
-        raise StoreError(
-            f"no annotated video is on a list (the first is {unlisted[0]!r}); these annotations "
-            "belong to other data"
-        )
+        what = f"no annotated video is on a list (the first is {unlisted[0]!r})"
+        raise StoreError(f"{what}; these annotations belong to other data")
     matched = {name: events[annotated] for name, annotated in names.items()}
     for name, own in matched.items():
         anomalies = set(labels[name].split("-")) - {classes.codes[0]}
         found = {code for code, _, _ in own} - {None}
-        forms = (truth_events(own), class_events(own))
-        truth, by_class = ({f for _, a, b in form for f in range(a, b)} for form in forms)
-        if truth != by_class:
-            odd[
-                "binary annotations, the frame truth, cover other frames than events by class in"
-            ] += [name]
         if not anomalies or found - anomalies:
             text = f"{name} ({'-'.join(sorted(found)) or 'an event'} annotated)"
             odd["annotations contradict the label of"].append(text)
@@ -310,18 +294,6 @@ def _match_events(rows: pd.DataFrame, events: Events, classes: ClassSet, odd: Od
         name for name in tests - matched.keys() if labels[name] != classes.codes[0]
     ]
     return matched
-
-
-def _check_events(rows: pd.DataFrame, segments: Events, classes: ClassSet, stride: int) -> int:
-    """Refuse events a stride or more beyond their video; the number of videos whose truth is to
-    be clipped."""
-    clipped = set()
-    for row in rows[rows.name.isin(segments.keys())].itertuples():
-        check_events(segments[row.name], classes, row.snippets, stride, row.video)
-        frames = stride * min(row.snippets, row.audio_snippets or row.snippets)
-        truth = truth_events(segments[row.name])
-        clipped |= {row.name} if dataset.clip_segments(truth, frames) != truth else set()
-    return len(clipped)
 
 
 # ---------------------------------------------------------------------------- command line

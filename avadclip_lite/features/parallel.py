@@ -1,5 +1,5 @@
-"""Independent calls, spread over this machine's cores (``loky``) or a running cluster (``dask``,
-``ray``: optional extras) by joblib."""
+"""Independent calls, spread over this machine's cores (``loky``) or a running Dask cluster (an
+optional extra) by joblib."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from joblib import Parallel, delayed, effective_n_jobs, parallel_config
+from joblib import Parallel, delayed, parallel_config
 
-BACKENDS = ("loky", "dask", "ray")
+BACKENDS = ("loky", "dask")
 
 
 def add_worker_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     """The options ``--jobs``, ``--backend``, ``--address``; ``what`` names the pieces of work."""
     parser.add_argument("--jobs", type=int, default=1, help=f"{what} at a time (%(default)s)")
     parser.add_argument("--backend", choices=BACKENDS, default="loky", help="(%(default)s)")
-    parser.add_argument("--address", help="of a running Dask or Ray cluster")
+    parser.add_argument("--address", help="of a running Dask cluster")
 
 
 def parallel_map(
@@ -29,25 +29,17 @@ def parallel_map(
     backend: str = "loky",
     address: str | None = None,
 ) -> Iterator[Any]:
-    """``call`` of every task, results in the tasks' order as they become available.
-
-    ``call`` and the tasks travel to other processes, so both must pickle. ``jobs`` counts processes
-    of ``loky``; a cluster has as many workers as it has. Raises ``ValueError`` saying what to
-    install, or that nothing answers at the address.
-    """
+    """``call`` of every task, results in the tasks' order as they become available. ``call`` and
+    the tasks travel to other processes, so both must pickle. ``jobs`` counts processes of ``loky``;
+    a cluster has as many workers as it has. Raises ``ValueError`` saying what to install, or that
+    nothing answers at the address."""
     if backend == "loky" and jobs == 1:
         yield from map(call, tasks)
         return
-    calls = [delayed(call)(task) for task in tasks]
     connection, options = _connect(backend, address)
-    with connection:
-        jobs = jobs if backend == "loky" else -1
-        with parallel_config(backend, n_jobs=jobs, **options):
-            parallel = Parallel(return_as="list" if backend == "ray" else "generator", batch_size=1)
-            # ray's joblib backend hands over whole lists only: go in rounds
-            size = 4 * effective_n_jobs() if backend == "ray" else max(len(calls), 1)
-        for start in range(0, len(calls), size):
-            yield from parallel(calls[start : start + size])
+    with connection, parallel_config(backend, n_jobs=jobs if backend == "loky" else -1, **options):
+        parallel = Parallel(return_as="generator", batch_size=1)
+        yield from parallel(delayed(call)(task) for task in tasks)
 
 
 def _connect(backend: str, address: str | None) -> tuple[Any, dict[str, Any]]:
@@ -57,16 +49,10 @@ def _connect(backend: str, address: str | None) -> tuple[Any, dict[str, Any]]:
     if address is None:
         raise ValueError(f"the {backend} backend needs --address, that of the running cluster")
     try:
-        cluster = importlib.import_module({"dask": "distributed", "ray": "ray"}[backend])
-        if backend == "dask":
-            client = cluster.Client(address, timeout=20)
-            return client, {"client": client}
-        importlib.import_module("ray.util.joblib").register_ray()
-        return nullcontext(cluster.init(address, ignore_reinit_error=True)), {}
+        client = importlib.import_module("distributed").Client(address, timeout=20)
+        return client, {"client": client}
     except ImportError:
-        raise ValueError(
-            f"the {backend} backend is not installed; install it with: "
-            f'pip install "avadclip-lite[{backend}]"'
-        ) from None
+        remedy = f'install it with: pip install "avadclip-lite[{backend}]"'
+        raise ValueError(f"the {backend} backend is not installed; {remedy}") from None
     except OSError as error:  # ConnectionError and TimeoutError among them
         raise ValueError(f"no {backend} cluster answers at {address} ({error})") from None

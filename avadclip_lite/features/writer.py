@@ -1,10 +1,10 @@
 """Writing a feature store, whose layout ``dataset.py`` describes: resumable after any interruption.
 
 Rows become part files in ``NAME.partial/parts``, and ``finish()`` joins them into the store's
-arrays (the disk needs room for both for a moment). A part file is an ``.npz`` of consecutive rows:
-``video``, ``audio``, ``flags``, and in ``told`` as JSON what is known of the rows and the store. It
-gets its name, the number of its first row, when it is complete: whatever interrupts the writing,
-the parts that follow one another from 0 on are the first rows of the store.
+arrays (the disk needs room for both for a moment). A part file is an ``.npz`` of one row:
+``video``, ``audio``, ``flags``, and in ``told`` as JSON what is known of the row and the store. It
+gets its name, the row's number, when it is complete: whatever interrupts the writing, the parts
+that follow one another from 0 on are the first rows of the store.
 """
 
 from __future__ import annotations
@@ -42,10 +42,9 @@ class StoreWriter:
     ``dtype``: of the features, "float16" or "float32". ``inputs``: text that identifies what is
     written. A writer that finds a partial store of the same kind and inputs goes on after
     it, and ``(name, crop) in writer`` tells which rows are there. ``overwrite``: ``finish()`` may
-    replace a store; other files in that folder stay. ``buffer``: bytes of features held in memory
-    until they make a part file, which a process that is killed loses; 0: each row is on disk when
-    ``add`` returns. Raises ``StoreError`` for a store that is there already, a second writer at the
-    same time, and a partial store of other inputs.
+    replace a store; other files in that folder stay. Each row is on disk when ``add`` returns.
+    Raises ``StoreError`` for a store that is there already, a second writer at the same time, and
+    a partial store of other inputs.
     """
 
     def __init__(
@@ -59,7 +58,6 @@ class StoreWriter:
         dtype: Literal["float16", "float32"] = "float32",
         inputs: str = "",
         overwrite: bool = False,
-        buffer: int = 0,
     ) -> None:
         self.path = Path(path)
         self.partial = self.path.with_name(self.path.name + dataset.PARTIAL)
@@ -72,14 +70,12 @@ class StoreWriter:
         self.classes, self.dim, self.stride = classes, dim, stride
         self._kind = {"format": dataset.FORMAT, "classes": asdict(classes), "dim": dim}
         self._kind |= {"stride": stride, "encoder": encoder}
-        self._inputs, self._dtype, self._buffer = inputs, _DTYPES[dtype], buffer
+        self._dtype = _DTYPES[dtype]
+        self._head = json.dumps([self._kind, inputs, dtype])
         self._flag_names: list[str] = []  # decided by the first row
         self._rows: dict[tuple[str, int], dict[str, Any]] = {}
         self._first_of: dict[str, dict[str, Any]] = {}  # the first row of each video
         self._used = {"video": 0, "audio": 0}  # snippets
-        self._pending: list[tuple[dict[str, Any], dict[str, np.ndarray]]] = []  # rows, arrays
-        self._held = 0  # bytes of them
-        self._flushed = 0  # rows on disk
         self._parts = self.partial / "parts"
         self._parts.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self._parts / "lock")
@@ -106,11 +102,8 @@ class StoreWriter:
         return len(self._rows)
 
     def close(self) -> None:
-        """Put what was added on disk and let go; the partial store can be continued."""
-        try:
-            self._flush()
-        finally:
-            self._lock.release()
+        """Let go; the partial store can be continued."""
+        self._lock.release()
 
     def add(
         self,
@@ -125,17 +118,13 @@ class StoreWriter:
         flags: Mapping[str, np.ndarray] | None = None,
         source: str = "",
     ) -> None:
-        """Append one (video, crop).
-
-        ``video (Tv, D)``, ``audio (Ta, D)`` at most one snippet apart, or None for a video
-        without sound; all crops of a video have the same, which is stored once. ``label`` codes
-        ("B2-G-0"), by default those in the name. ``segments`` in frames, end exclusive; those of
-        the first crop serve the others. ``flags`` ``{name: (Tv,) bool}``, in all rows or in none.
-
-        Raises ``StoreError`` naming the video for a wrong width, NaN, zero snippets, lengths more
-        than one apart, an event a stride or more beyond the video, or a contradiction between
-        crops; the row is left out then, and the writer can go on.
-        """
+        """Append one (video, crop). ``video (Tv, D)``, ``audio (Ta, D)`` at most one snippet apart,
+        or None for a video without sound; all crops of a video have the same, which is stored once.
+        ``label`` codes ("B2-G-0"), by default those in the name. ``segments`` in frames, end
+        exclusive; those of the first crop serve the others. ``flags`` ``{name: (Tv,) bool}``, in
+        all rows or in none. Raises ``StoreError`` naming the video for a wrong width, NaN, zero
+        snippets, lengths more than one apart, an event a stride or more beyond the video, or a
+        contradiction between crops; the row is left out then, and the writer can go on."""
         where = f"video {name!r}, crop {crop}" + (f" ({source})" if source else "")
         if (name, crop) in self._rows:
             raise StoreError(f"{where} is already in {self.partial}")
@@ -150,10 +139,9 @@ class StoreWriter:
         given = {"video": video} if audio is None else {"video": video, "audio": audio}
         arrays = {k: self._features(array, f"{where}: {k} features") for k, array in given.items()}
         if audio is not None and abs(len(video) - len(audio)) > 1:
-            raise StoreError(
-                f"{where}: {len(video)} video and {len(audio)} audio snippets are more than one "
-                "apart; extract both from the same file again"
-            )
+            both = f"{len(video)} video and {len(audio)} audio snippets"
+            remedy = "extract both from the same file again"
+            raise StoreError(f"{where}: {both} are more than one apart; {remedy}")
         names = self._flag_names if self._rows else list(flags or ())
         if set(flags or ()) != set(names):
             raise StoreError(f"{where}: flags {list(flags or ())} but {names} in other rows")
@@ -169,18 +157,17 @@ class StoreWriter:
                 if row[key] != first[key]:
                     what = f"{key.partition('_')[0]} differs from another crop's of this video"
                     raise StoreError(f"{where}: its {what}, {row[key]!r} and {first[key]!r}")
+        told = json.dumps({"head": self._head, "flags": names, "rows": [row]}).encode()
+        with open(self._parts / "new", "wb") as file:
+            np.savez(file, told=np.frombuffer(told, np.uint8), **arrays)
+        os.replace(self._parts / "new", self._parts / f"{len(self):06d}.npz")
         self._flag_names = names
-        self._pending.append((row, arrays))
-        self._enter(dict(row))
-        self._held += sum(array.nbytes for array in arrays.values())
-        if self._held >= self._buffer:
-            self._flush()
+        self._enter(row)
 
     def finish(self) -> Path:
         """Make the store readable under its name; returns that path."""
         if not self._rows:
             raise StoreError(f"nothing was added to {self.path}; a store needs at least one row")
-        self._flush()
         self._join()
         self._write_tables()
         self._publish()
@@ -209,25 +196,6 @@ class StoreWriter:
 
     # -- part files
 
-    def _head(self) -> str:
-        return json.dumps([self._kind, self._inputs, self._dtype.name])
-
-    def _flush(self) -> None:
-        """Make a part file of the pending rows; where that fails, they stay pending."""
-        if not self._pending:
-            return
-        told = {"head": self._head(), "flags": self._flag_names}
-        told["rows"] = [row for row, _ in self._pending]
-        arrays = {"told": np.frombuffer(json.dumps(told).encode(), np.uint8)}
-        for kind in _ARRAYS:
-            if blocks := [held[kind] for _, held in self._pending if kind in held]:
-                arrays[kind] = np.concatenate(blocks)
-        with open(self._parts / "new", "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(self._parts / "new", self._parts / f"{self._flushed:06d}.npz")
-        self._flushed += len(self._pending)
-        self._pending, self._held = [], 0
-
     def _read_parts(self) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
         """What the parts tell, and their arrays, up to one that is missing, or harmed (by a power
         cut, a bad disk), as its checksums tell."""
@@ -247,15 +215,14 @@ class StoreWriter:
         if (self.partial / "journal.jsonl").exists():
             raise StoreError(f"{self.partial} is an earlier version's; delete it to start over")
         for told, _ in self._read_parts():
-            if told["head"] != self._head():
+            if told["head"] != self._head:
                 other = "was begun with other inputs or settings; delete it to start over"
                 raise StoreError(f"{self.partial} {other}")
             self._flag_names = told["flags"]
             for row in told["rows"]:
                 self._enter(row | {"segments": [tuple(event) for event in row["segments"]]})
-        self._flushed = len(self._rows)
         for file in self._parts.glob("*.npz"):
-            if int(file.stem) >= self._flushed:
+            if int(file.stem) >= len(self):
                 file.unlink()
 
     # -- the end

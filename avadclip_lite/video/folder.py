@@ -3,7 +3,7 @@
     print(extract_folder("videos", "features/mine", encoder="soundstage", jobs=2))
 
 Videos are spread over the cores of this machine (``loky``) or over a cluster that is running
-(``dask``, ``ray``; its machines must see the folder under the same path), and gathered here in the
+(``dask``; its machines must see the folder under the same path), and gathered here in the
 order of their names, so that neither the number of workers nor the death of one changes the store.
 
 What is done stays done: an interrupted run goes on, a finished store is extended by the videos that
@@ -179,7 +179,7 @@ def extract_folder(
     classes: ClassSet = CLASS_SETS["xd"],
     split: str = "train",
     jobs: int = 1,
-    backend: Literal["loky", "dask", "ray"] = "loky",
+    backend: Literal["loky", "dask"] = "loky",
     address: str | None = None,
     progress: bool = True,
 ) -> ResultLog:

@@ -1,15 +1,21 @@
-"""What lessons share: the store they open, the videos that all of them follow, and their clips."""
+"""What lessons share: the store they open, the videos that all of them follow, and the scoreboard
+that closes each."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import stats
 
 from avadclip_lite.config import soundstage_path
 from avadclip_lite.dataset import FeatureStore
-
-__all__ = ["EXAMPLES", "FPS", "clip_path", "examples", "open_stage", "row_of"]
+from avadclip_lite.viz import plots
 
 FPS = 24.0  # frames a second, of Soundstage and of XD-Violence
 
@@ -62,3 +68,79 @@ def examples(store: FeatureStore) -> dict[str, int]:
     for role, wanted in roles.items():
         found[role] = next((int(i) for i in order if count[int(i)] == wanted), int(order[0]))
     return found
+
+
+# The scoreboard, in the order of the lessons: the lesson in which a bar is set, its label, and the
+# names under which a study's file may hold it. Chance stands in every file, as the share of
+# anomalous frames; what needs no training a lesson may hand over itself.
+CHANCE, MEASURES = "chance", ("frame_ap_classification", "frame_ap_alignment")
+BOARD = (
+    ("00", CHANCE, ()),
+    ("00", "loudness", ("loudness",)),
+    ("01", "class words, untrained", ("class words", "zero_shot, audio-visual")),
+    ("01", "class words, median filter", ("class words, median",)),
+    ("02", "vision only", ("vision",)),
+    ("02", "audio only", ("audio",)),
+    ("02", "DeepMIL", ("DeepMIL", "deepmil, vision")),
+    ("03", "late fusion", ("late fusion", "late_fusion, audio-visual")),
+    ("06", "teacher, as published", ("paper",)),
+    ("06", "teacher, ours", ("ours", "bidirectional TCN")),
+    ("07", "vision student", ("vision, UKD x 1",)),
+    ("07", "audio student", ("audio, UKD x 1",)),
+    ("09", "teacher, as released", ("released",)),
+)
+
+
+class Bar(NamedTuple):
+    """A line of the scoreboard: frame AP in percent, its mean and 95 % interval over seeds (the
+    mean alone where there is one number only)."""
+
+    label: str
+    mean: float
+    low: float
+    high: float
+    seeds: int
+    own: bool  # set in this very lesson
+
+
+def standings(rows: pd.DataFrame, upto: str, known: Mapping[str, float] | None = None) -> list[Bar]:
+    """Every bar that was set up to the lesson ``upto``, "00" to "11", in the order of the lessons.
+
+    ``rows``: a study's file with its columns variant and seed, one protocol (``study.results()``).
+    ``known``: AP (fractions) by label of what the file lacks. A bar that neither knows is left
+    out. AP is the classification branch's, or where there is none the alignment branch's.
+    """
+    found, held = dict(known or {}), set(rows["variant"])
+    found.setdefault(CHANCE, float(rows["positive_share"].mean()))
+    bars = []
+    for lesson, label, names in BOARD:
+        own = rows[rows["variant"] == next((name for name in names if name in held), None)]
+        columns = [c for c in MEASURES if c in own and own[c].notna().any()]
+        numbers = 100 * np.array(own[columns[0]] if columns else [found.get(label, np.nan)])
+        if lesson > upto or np.isnan(numbers).any():
+            continue
+        mean, n, half = float(numbers.mean()), len(numbers), 0.0
+        if n > 1:
+            half = stats.t.ppf(0.975, n - 1) * numbers.std(ddof=1) / np.sqrt(n)
+        bars.append(Bar(label, mean, mean - half, mean + half, n, lesson == upto))
+    return bars
+
+
+def scoreboard(
+    rows: pd.DataFrame, upto: str, known: Mapping[str, float] | None = None, data: str = ""
+) -> Figure:
+    """The figure that closes a lesson: ``standings`` as bars (this lesson's in blue), and printed.
+    ``data`` names the data set."""
+    bars = standings(rows, upto, known)
+    fig, ax = plt.subplots(figsize=(plots.WIDTH * 0.75, 0.9 + 0.3 * len(bars)))
+    for place, bar in enumerate(bars):
+        colour = plots.MODEL if bar.own else "#BBBBBB"
+        ax.barh(place, bar.mean, color=colour, height=0.7)
+        ax.plot([bar.low, bar.high], [place] * 2, color=plots.INK, lw=1.5)
+        ax.annotate(f" {bar.mean:.1f}", (bar.high, place), va="center", fontsize="x-small")
+        seeds = f"[{bar.low:.1f}, {bar.high:.1f}] of {bar.seeds} seeds" if bar.seeds > 1 else ""
+        print(f"{bar.label:28}{bar.mean:6.1f} {seeds}".rstrip())
+    ax.set_yticks(range(len(bars)), [bar.label for bar in bars], fontsize="small")
+    ax.invert_yaxis()
+    ax.set(xlabel=f"frame AP, classification branch, %{data and f', {data}'}", xlim=(0, 100))
+    return fig

@@ -22,20 +22,6 @@ from matplotlib.figure import Figure
 from avadclip_lite.config import SAMPLE_RATE, XD_CLASSES
 from avadclip_lite.dataset import Segment
 
-__all__ = [
-    "class_map",
-    "colour_of",
-    "contact_sheet",
-    "curves",
-    "heatmap",
-    "pictures_and_sound",
-    "seeds_dotplot",
-    "shade",
-    "spectrogram",
-    "timeline",
-    "use_style",
-]
-
 WIDTH = 9.0  # inches, the width of every full-width figure
 MODEL = "#0072B2"  # the audio-visual detector, blue as in the paper's qualitative figure
 BASELINE = "#E69F00"  # what it is compared with, amber

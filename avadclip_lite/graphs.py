@@ -1,0 +1,103 @@
+"""Training steps as CUDA graphs, text prompt and backward pass included: one launch in place of a
+thousand operations that a GPU would wait for. **No GPU has run this yet**, so it is used only where
+the environment variable ``AVADCLIP_GRAPHS`` is 1; ``docs/gpu.md`` says what is unproved.
+
+A graph fits one shape, so lengths are rounded up to few; the padding is masked and changes nothing.
+A shape is captured when it is first met. Eager is the reference: a capture must give the eager
+losses of that batch, or all steps are eager from then on, and one log line says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import isclose, nan
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avadclip_lite.dataset import Batch
+
+log = logging.getLogger(__name__)
+MULTIPLE = 32  # snippets: 8 shapes are left of XD-Violence's lengths, for 7 % more work
+TOLERANCE = 1e-3  # relative, between captured and eager losses: the same kernels ran
+Step = Callable[[Batch], dict[str, Tensor]]  # losses by name; it leaves gradients in the parameters
+
+
+def round_up(batch: Batch, most: int) -> Batch:
+    """The batch filled with absent snippets to a multiple of ``MULTIPLE``, at most ``most``."""
+    fill = min(-batch.snippets % MULTIPLE, max(most - batch.snippets, 0))
+    widths = {"video": (0, 0, 0, fill), "audio": (0, 0, 0, fill), "audio_mask": (0, fill)}
+    held = {k: x for k, x in vars(batch).items() if k in widths and x is not None}
+    return Batch(**vars(batch) | {k: F.pad(x, widths[k]) for k, x in held.items()})
+
+
+def capture(step: Step, batch: Batch, parameters: Sequence[nn.Parameter], pool: object) -> Step:
+    """The step as a CUDA graph, for batches of this shape; the losses of a replay, and the
+    gradients that it leaves, hold until the next one. Graphs share the memory ``pool``."""
+    static = Batch(**{k: None if v is None else v.clone() for k, v in vars(batch).items()})
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # torch asks for steps before a capture
+            step(static)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        losses = step(static)
+    gradients = [parameter.grad for parameter in parameters]
+
+    def replay(given: Batch) -> dict[str, Tensor]:
+        for name, value in vars(given).items():
+            if value is not None:
+                getattr(static, name).copy_(value)
+        graph.replay()
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return losses
+
+    return replay
+
+
+class GraphedStep:
+    """Takes steps, captured by shape for as long as that gives what eager gives."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], most: int, capture=capture) -> None:
+        self.parameters, self.most, self.capture = parameters, most, capture
+        self.captured: dict[tuple[int, int], Step] = {}  # by videos and snippets
+        self.failed = ""  # why steps are eager
+        self.pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
+
+    def __call__(self, step: Step, batch: Batch) -> dict[str, Tensor]:
+        filled = batch if self.failed else round_up(batch, self.most)
+        shape = len(filled), filled.snippets
+        if not self.failed and shape not in self.captured:
+            self._try(step, shape, filled)
+        return step(batch) if self.failed else self.captured[shape](filled)
+
+    def _try(self, step: Step, shape: tuple[int, int], batch: Batch) -> None:
+        """Capture a shape, or say why steps are eager from now on. Random numbers are put back, so
+        that eager and captured draw the same dropout."""
+        fork = partial(torch.random.fork_rng, [batch.lengths.device] * batch.lengths.is_cuda)
+        try:
+            with fork():
+                eager = self._told(step(batch))
+            with fork():
+                replay = self.capture(step, batch, self.parameters, self.pool)
+            with fork():
+                found = self._told(replay(batch))
+            same = [isclose(found.get(k, nan), v, rel_tol=TOLERANCE) for k, v in eager.items()]
+            if not all(same):
+                raise RuntimeError(f"captured they give {found}, eager {eager}")
+            self.captured[shape] = replay
+        except Exception as error:
+            self.captured, self.failed = {}, str(error).partition("\n")[0]
+            log.info("training steps are not captured as CUDA graphs: %s", self.failed)
+
+    def _told(self, losses: dict[str, Tensor]) -> dict[str, float]:
+        """Losses as numbers, and how large the gradients are."""
+        norms = [p.grad.norm() for p in self.parameters if p.grad is not None]
+        told = losses | {"gradient": torch.stack(norms).norm()}
+        return {name: value.detach().item() for name, value in told.items()}

@@ -1,0 +1,169 @@
+"""Captured steps, as far as a machine without a GPU can tell: rounding lengths up changes nothing,
+and whatever a capture does wrong, the steps are the eager ones. Stand-ins take capture's place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+import tiny_models
+import torch
+
+from avadclip_lite import graphs
+from avadclip_lite.dataset import Batch
+from avadclip_lite.graphs import GraphedStep, round_up
+from avadclip_lite.model import Detector
+from avadclip_lite.train import TrainingRun
+
+CPU = torch.device("cpu")
+
+
+def batch(lengths=(20, 9, 17), **changes) -> Batch:
+    video, audio, counts = tiny_models.batch(list(lengths))
+    labels = tiny_models.multi_hot([[0], [1, 2], [3]])
+    mask = torch.arange(max(lengths)) < (counts - 1)[:, None]
+    given = {"video": video, "audio": audio, "lengths": counts, "labels": labels}
+    return Batch(**given | {"audio_mask": mask, "index": torch.arange(3)} | changes)
+
+
+def training(**overrides) -> TrainingRun:
+    detector = tiny_models.detector(**overrides)
+    return TrainingRun(detector.settings, detector.train(), CPU)
+
+
+def step_of(run: TrainingRun, given: Batch) -> tuple[dict, list]:
+    torch.manual_seed(5)
+    losses = {k: v.item() for k, v in run.backward(given).items()}
+    return losses, [None if p.grad is None else p.grad.clone() for p in run.parameters]
+
+
+@pytest.mark.parametrize(
+    ("snippets", "most", "expected"),
+    [(1, 256, 32), (32, 256, 32), (33, 256, 64), (250, 256, 256), (20, 24, 24), (40, 24, 40)],
+)
+def test_lengths_are_rounded_up_to_few(snippets: int, most: int, expected: int) -> None:
+    given = batch((snippets, 1, 1))
+    filled = round_up(given, most)
+    assert filled.snippets == filled.audio.shape[1] == filled.audio_mask.shape[1] == expected
+    assert torch.equal(filled.video[:, :snippets], given.video)
+    assert not filled.video[:, snippets:].any() and not filled.audio_mask[:, snippets:].any()
+    assert filled.lengths is given.lengths and filled.labels is given.labels
+    alone = round_up(batch((snippets, 1, 1), audio=None, audio_mask=None), most)
+    assert alone.audio is None and alone.audio_mask is None and alone.snippets == expected
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {},
+        {"fusion": "cross_attention"},
+        {"audio_context": "both"},
+        {"missing_audio": "zeros"},
+        {"role": "vision", "ukd": "none"},
+        {"role": "audio", "ukd": "none"},
+    ],
+    ids=str,
+)
+def test_the_padding_is_inert(choice: dict) -> None:
+    """Losses and gradients of a step do not see it."""
+    run, given = training(tcn_dropout=0.0, **choice), batch()
+    losses, gradients = step_of(run, given)
+    filled = round_up(given, run.model.max_snippets)
+    assert filled.snippets > given.snippets
+    padded, same = step_of(run, filled)
+    assert padded == pytest.approx(losses, rel=1e-5)
+    for one, other in zip(gradients, same, strict=True):
+        if one is not None:
+            torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)
+
+
+class Capture:
+    """A stand-in: "captures" by keeping the step; ``harm`` may change what a replay gives."""
+
+    def __init__(self, harm=lambda losses: losses) -> None:
+        self.harm, self.shapes, self.replays = harm, [], 0
+
+    def __call__(self, step, given, parameters, pool):
+        self.shapes.append((len(given), given.snippets))
+        step(given)  # it warms up, and draws random numbers
+
+        def replay(batch: Batch) -> dict:
+            assert batch.snippets == given.snippets
+            self.replays += 1
+            return self.harm(step(batch))
+
+        return replay
+
+
+def graphed(run: TrainingRun, capture) -> tuple[GraphedStep, Callable]:
+    own = GraphedStep(run.parameters, run.model.max_snippets, capture)
+    return own, lambda given: own(run.backward, given)
+
+
+def test_each_shape_is_captured_once_and_replayed() -> None:
+    """Dropout included: the captured step draws what eager drew, and the training what it would
+    have drawn without a trial."""
+    run, capture = training(tcn_dropout=0.5), Capture()
+    own, step = graphed(run, capture)
+    torch.manual_seed(5)
+    found = {k: v.item() for k, v in step(batch()).items()}
+    expected, _ = step_of(run, round_up(batch(), run.model.max_snippets))
+    assert found == expected and not own.failed
+    for lengths in ((20, 9, 17), (31, 2, 2), (40, 3, 3), (25, 1, 1)):
+        step(batch(lengths))
+    assert capture.shapes == [(3, 32), (3, 64)] == list(own.captured)
+    assert capture.replays == 5 + 2  # and one trial for each shape
+
+
+def broken(*_) -> None:
+    raise torch.AcceleratorError("operation not permitted when stream is capturing\nmore")
+
+
+def wrong_gradient(losses: dict) -> dict:
+    run_of_test.parameters[0].grad.mul_(3)
+    return losses
+
+
+@pytest.mark.parametrize(
+    "capture",
+    [
+        Capture(lambda losses: losses | {"total": losses["total"] * 1.01}),
+        Capture(lambda losses: losses | {"total": losses["total"] * torch.nan}),
+        Capture(lambda losses: {"total": losses["total"]}),
+        Capture(wrong_gradient),
+        broken,
+    ],
+    ids=["wrong", "nan", "missing", "gradient", "fails"],
+)
+def test_a_capture_that_is_not_eager_falls_back_and_says_so_once(capture, caplog) -> None:
+    global run_of_test
+    run = run_of_test = training(tcn_dropout=0.5)
+    own, step = graphed(run, capture)
+    caplog.set_level(logging.INFO, logger=graphs.__name__)
+    torch.manual_seed(5)
+    found = {k: v.item() for k, v in step(batch()).items()}
+    expected, gradients = step_of(run, batch())
+    assert found == expected  # of the batch as it came, with the numbers that eager draws
+    for _ in range(3):
+        step(batch((40, 3, 3)))
+    assert own.failed and not own.captured  # no fallback counts as a capture
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "not captured as CUDA graphs" in line and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("variable", "device", "capturable", "captured"),
+    [("1", "cuda", True, True), ("", "cuda", True, False), ("1", "cpu", True, False)]
+    + [("1", "cuda", False, False)],  # a detector that does other things from batch to batch
+)
+def test_steps_are_captured_where_they_can_be_and_are_to_be(
+    monkeypatch, variable, device, capturable, captured
+) -> None:
+    monkeypatch.setenv("AVADCLIP_GRAPHS", variable)
+    detector = tiny_models.detector()
+    assert detector.capturable and not Detector.capturable
+    detector.capturable = capturable
+    own = TrainingRun(detector.settings, detector, torch.device(device)).graphed
+    assert (own is not None) == captured
+    assert own is None or own.capture is graphs.capture
