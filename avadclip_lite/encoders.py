@@ -165,6 +165,9 @@ class TextTower(nn.Module):
         except KeyError as error:
             key = prefix + error.args[0]
             raise ValueError(f"these weights hold no text tower: {key} is missing") from None
+        except RuntimeError as error:
+            told = str(error).splitlines()[-1].strip()
+            raise ValueError(f"these weights hold no text tower: {told}") from None
         return tower
 
     def train(self, mode: bool = True) -> TextTower:
@@ -191,7 +194,9 @@ class TextTower(nn.Module):
         known = self.knows(ids)
         if not bool(known.all()):
             lack = f"no row for token id {int(ids[~known][0])}"
-            raise ValueError(f"this text tower has {lack}; use words of its captions")
+            raise ValueError(
+                f"this text tower has {lack}; use words of its captions, or CLIP's tower"
+            )
         return self.token_embedding(torch.searchsorted(self.vocabulary, ids))
 
     def forward(self, embeddings: Tensor, end: Tensor) -> Tensor:
@@ -250,9 +255,9 @@ def load_text(
     prompts = WordPrompts(tuple(map(token_ids, words)), START_TOKEN, END_TOKEN)
     if which == "random":
         warnings.warn("the text tower has random weights: class words mean nothing", stacklevel=3)
-        torch.manual_seed(0)
         used = sorted({START_TOKEN, END_TOKEN, *chain(*prompts.ids)})
         size = {"width": 512, "heads": CLIP_TEXT_HEADS, "layers": 12, "positions": 77}
+        torch.manual_seed(0)
         tower = TextTower(vocabulary=used, dim=dim or CLIP_DIM, **size)
     elif which in _TEXT:
         state = _read_tensors(_weight_file(which, weights))

@@ -50,6 +50,7 @@ class TextualPrompt(nn.Module):
         context = torch.empty(positions, width).normal_(std=0.01) if before + after else None
         self.context = None if context is None else nn.Parameter(context)
         self._cast: dict[str, Tensor] = {}  # the tower's weights for autocast
+        self.register_load_state_dict_pre_hook(lambda *_: self._cast.clear())
 
     def forward(self) -> Tensor:
         """Class embeddings x_c (C, D), not normalised."""
@@ -57,7 +58,8 @@ class TextualPrompt(nn.Module):
         if not torch.is_autocast_enabled(device.type):
             return self.tower(*given)
         if not self._cast or self._cast["text_projection"].device != device:
-            self._cast = self.tower.cast(torch.get_autocast_dtype(device.type))
+            with torch.inference_mode(False):  # training may go on with them
+                self._cast = self.tower.cast(torch.get_autocast_dtype(device.type))
         return functional_call(self.tower, self._cast, given)
 
     def embed(self) -> Tensor:

@@ -146,7 +146,9 @@ class TrainingRun:
         self.best_value = -math.inf
         self.chosen_epoch = 0
         self.graphed: GraphedStep | None = None
-        if device.type == "cuda" and model.capturable and os.environ.get(GRAPHS) == "1":
+        wanted = os.environ.get(GRAPHS) == "1" and device.type == "cuda" and model.capturable
+        # padding enters an unmasked distillation's mean, so lengths cannot be rounded up
+        if wanted and (settings.loss.ukd_mask or not settings.data.length_aware):
             self.graphed = GraphedStep(self.parameters, model.max_snippets)
         self.writer = ThreadPoolExecutor(1)  # of checkpoints
         self.writing: Future | None = None
@@ -416,6 +418,7 @@ def load_run(
         if text is None:
             file = {} if name else {"weights": own}
             text, prompts = load_text(name or "clip", classes.words, dim=settings.model.dim, **file)
+            text.name = name  # a tower of the run's own has none
         if prompts is None or text_digest(text, prompts) != known["text"]["digest"]:
             what = "other text tower weights than those found now"
             raise ValueError(f"{folder} was trained with {what}; restore them, or train again")

@@ -709,7 +709,7 @@ assert not usual or furthest < MARGIN, "these trainings are not those of the fil
 #     python -m avadclip_lite run --data STORE --scale xd --seeds 5 --jobs 4 --out runs/xd
 #
 # It trains whatever the file lacks and may be interrupted at any time. `--jobs`, or `--backend
-# dask` or `ray` with an `--address`, spreads trainings over what you have. The second command first
+# dask` with an `--address`, spreads trainings over what you have. The second command first
 # makes such a file and then runs the notebooks on it, this one included. Three seeds are little, as
 # section 7 showed; it is better to ask one question with twenty seeds than ten questions with two.
 #

@@ -207,7 +207,7 @@ median = order[(len(order) - 1) // 2]  # the seed in the middle, by rule
 every = [column for pair in COLUMNS.values() for column in pair]
 many = 100 * runs.set_index("seed")[every]
 width = many.groupby("seed").apply(lambda own: np.ptp(own.to_numpy()))
-print(many.loc[[median]].assign(protocol=study.PROTOCOLS).round(1).T.to_string(header=False))
+print(many.assign(of=runs["protocol"].array).loc[[median]].round(1).T.to_string(header=False))
 print(f"seed {median}: {width[median]:.1f} points from its lowest number to its highest")
 print(f"all seeds: {width.min():.1f} to {width.max():.1f} points, mean {width.mean():.1f}")
 by = 100 * runs.pivot(index="seed", columns="protocol", values=every)
@@ -447,7 +447,7 @@ for place, (name, (which, row, against)) in enumerate(PAIRS.items()):
     print(f"{name:36} {gap.mean:+6.1f} [{gap.low:+.1f}, {gap.high:+.1f}] {gap.verdict}")
 ax.axvline(0, color=plots.INK, lw=1)
 ax.set_yticks(range(len(PAIRS)), PAIRS, fontsize="x-small")
-ax.set(xlabel=f"points of AP, released minus published, {dataset}")
+ax.set(xlabel=f"points of AP, difference, {dataset}")
 ax.invert_yaxis()
 plt.show()
 
@@ -518,11 +518,11 @@ print("Exercise 2 is solved: one snippet more is nothing or everything.")
 
 # %% tags=["nbval-ignore-output", "core"]
 if data:
-    table = check_features(FeatureStore.open(data), checkpoints)
+    table = check_features(store := FeatureStore.open(data), checkpoints)
     print(table.to_string(index=False))
     for line in table[table["what"].str.startswith("AP of")].itertuples():
         model, branch = line.what.removeprefix("AP of ").split(", ")
-        about = {"dataset": dataset, "detector": f"the release's {model}", "split": "test"}
+        about = {"dataset": store.path.name, "detector": f"the release's {model}", "split": "test"}
         record("frame_ap", float(line.found) / 100, branch=branch, **about)
 else:
     print("No store was named, so nothing on this page says anything about XD-Violence's films.")
@@ -622,7 +622,7 @@ plt.show()
 #   `run --seeds`.
 #
 # So, do the paper's numbers come out? The measure does, the row that knows nothing does, the
-# network does to its last digit. The levels wait for whoever has the features.
+# network does to float32's rounding. The levels wait for whoever has the features.
 #
 # All this began from features. Notebook [10](10_your_own_video.ipynb) begins where a user does:
 # with a video file.

@@ -343,7 +343,7 @@ def test_an_event_a_stride_beyond_the_video_is_refused(layout):
     layout.annotations = f"{BOOM} G 10 176\n"
     with pytest.raises(StoreError) as caught:
         layout.write().run(overwrite=True)
-    assert f"{BOOM}__5.npy) has 160 frames and is annotated up to frame 176" in str(caught.value)
+    assert f"{BOOM}__5.npy has 160 frames and is annotated up to frame 176" in str(caught.value)
     assert "a stride of 16 or more beyond them" in str(caught.value)
 
 

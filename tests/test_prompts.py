@@ -1,5 +1,6 @@
 """Textual and audio-visual prompts, and the alignment map."""
 
+import contextlib
 import math
 
 import pytest
@@ -81,6 +82,25 @@ def counted(module: TextualPrompt) -> list[int]:
     calls: list[int] = []
     module.tower.register_forward_hook(lambda *_: calls.append(1))
     return calls
+
+
+def test_training_after_inference_in_bf16_still_gets_gradients():
+    module = prompt()
+    for mode in (torch.inference_mode, contextlib.nullcontext):
+        with mode(), torch.autocast("cpu", torch.bfloat16):
+            features = module()
+    features.float().sum().backward()
+    assert module.context.grad is not None
+
+
+def test_a_tower_that_is_loaded_anew_is_cast_anew():
+    module, other = prompt(), prompt()
+    with torch.no_grad():
+        other.tower.text_projection.mul_(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        before = module()
+        module.load_state_dict(other.state_dict())
+        assert not torch.equal(module(), before)
 
 
 def test_training_after_inference_still_gets_gradients():

@@ -408,6 +408,16 @@ def test_a_dead_kernel_is_reported(tmp_path: Path) -> None:
         run.run(out=tmp_path / "out", folder=tmp_path / "notebooks")
 
 
+def test_a_damaged_copy_of_another_lesson_hides_no_error(tmp_path: Path) -> None:
+    out, folder = tmp_path / "out", tmp_path / "notebooks"
+    write_notebook(folder, "01_one", SCRIPT.replace("factor])", "facto])"))
+    write_notebook(folder, "02_two")
+    out.mkdir()
+    (out / "02_two.ipynb").write_text("{", encoding="utf-8")
+    with pytest.raises(run.NotebookFailed, match="01_one"):
+        run.run(out=out, folder=folder, only=["01"])
+
+
 @pytest.mark.parametrize("what", ["template", "page"])
 def test_a_report_that_cannot_be_written_hides_no_error(
     tmp_path: Path,

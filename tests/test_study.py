@@ -408,6 +408,13 @@ def test_the_grid_holds_a_quarter_out_and_the_study_takes_its_rates(store, tmp_p
     run(store, out, studies=["parts"])
     rates = study.results("parts", path=out).set_index("variant")["rate"]
     assert rates["fusion"] == pytest.approx(1e-3 / 3)
+    lines[~mine].to_csv(study.tuning_file(out), index=False)
+    with pytest.raises(ValueError, match="lacks rates of 'fusion'; run --grid again"):
+        run(store, tmp_path / "s.csv", studies=["parts"])
+    lines.assign(store="another").to_csv(study.tuning_file(out), index=False)
+    with pytest.raises(ValueError, match="s_tuning.csv was made on other data or settings"):
+        run(store, tmp_path / "s.csv", studies=["parts"])
+    lines.to_csv(study.tuning_file(out), index=False)
     study.grid(out, **tuned(store, out))  # nothing is left to do
     with pytest.raises(ValueError, match="another configuration"):
         study.grid(out, **tuned(store, out, epochs=1))
@@ -427,6 +434,19 @@ def test_the_middle_rate_wins_within_one_standard_error(tmp_path, monkeypatch) -
     monkeypatch.setattr(study, "read_lines", lambda path: pd.DataFrame(rows))
     found = study.chosen_rates(tmp_path / "s.csv")
     assert found == {"near": 1.0, "far": 3.0, "low": pytest.approx(1 / 3)}
+
+
+def test_lines_stand_by_seed_and_in_the_order_of_the_protocols(tmp_path: Path) -> None:
+    about = dict.fromkeys(study.ABOUT, "x")
+    new = [
+        about | {"variant": "paper", "seed": seed, "protocol": protocol}
+        for seed in (10, 9)
+        for protocol in reversed(study.PROTOCOLS)
+    ]
+    study.add_lines(tmp_path / "s.csv", new)
+    lines = study.read_lines(tmp_path / "s.csv")
+    assert lines["seed"].tolist() == ["9"] * 3 + ["10"] * 3
+    assert lines["protocol"].tolist() == [*study.PROTOCOLS] * 2
 
 
 def test_arrival_trains_twice_as_long_and_tells_the_change_alone(store, tmp_path, capsys) -> None:

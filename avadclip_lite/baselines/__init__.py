@@ -87,7 +87,8 @@ def configure(name: str, *, scale: Scale, **overrides: Any) -> Config:
     if name not in SYSTEMS:
         raise ValueError(f"unknown system {name!r}; known: {', '.join(SYSTEMS)}")
     system, options = SYSTEMS[name], dict(overrides.pop("options", {}))
-    fields = dict(system.fields)
+    # only AVadCLIP's heads stay float32 under autocast
+    fields = ({} if name == "vadclip" else {"precision": "float32"}) | system.fields
     if system.steps:
         epochs = make_config(scale=scale, **overrides).train.epochs
         fields |= {"batch_size": system.batch, "learning_rate": system.rate}

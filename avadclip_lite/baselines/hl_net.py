@@ -78,7 +78,7 @@ class HLNet(common.Baseline):
         score, valid = online.sigmoid(), mask[:, None, :] * mask[:, :, None]
         agreement = 1 - (score[:, :, None] - score[:, None, :]).abs()
         agreement = torch.sigmoid((agreement - 0.5) / 0.1)
-        agreement = agreement.masked_fill(~mask[:, None, :], torch.finfo(x.dtype).min)
+        agreement = agreement.masked_fill(~mask[:, None, :], torch.finfo(agreement.dtype).min)
         distance = distance_adjacency(x.shape[1], device=x.device, dtype=x.dtype)
         similarity = similarity_adjacency(x, mask, 0.7)  # cut at or below, before the softmax
         score = agreement.softmax(dim=-1) * valid

@@ -128,7 +128,8 @@ class LateFusion(common.Baseline):
         score, other = seen.confidence, heard.confidence
         share = (other > score).float() if self.options.rule == "maximum" else 0.5
         share = share * (seen.mask if batch.audio_mask is None else batch.audio_mask)  # of sound
-        classes = seen.class_probabilities.lerp(heard.class_probabilities, share[..., None])
+        classes, others = (one.alignment_logits.softmax(dim=-1) for one in (seen, heard))
+        classes = classes.lerp(others, share[..., None])
         return common.Traced(
             anomaly_logits=torch.logit(score.lerp(other, share), eps=1e-7),
             mask=seen.mask,

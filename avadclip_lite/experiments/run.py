@@ -263,15 +263,15 @@ def _finish(present: list[Path], out: Path, surroundings: tuple[str, ...]) -> Pa
     goes wrong is told, and must not hide why a notebook failed."""
     report, target = out / "report.html", out / "metrics.json"
     done, numbers = [], []
-    for path in present:
-        if entry := dict(_made_of(out / path.name)):
-            # one that an earlier package, other data or an edited notebook left behind says so
-            current = entry["key"] == notebook_key(path, entry["parameters"], *surroundings)
-            numbers += entry.pop("numbers")
-            done.append({"notebook": path.stem, "current": current} | entry)
-    metrics = {"notebooks": done, "metrics": gather_metrics(numbers)}
-    text = json.dumps(metrics, indent=1)
     try:
+        for path in present:
+            if entry := dict(_made_of(out / path.name)):
+                # one that an earlier package, other data or an edited notebook left says so
+                current = entry["key"] == notebook_key(path, entry["parameters"], *surroundings)
+                numbers += entry.pop("numbers")
+                done.append({"notebook": path.stem, "current": current} | entry)
+        metrics = {"notebooks": done, "metrics": gather_metrics(numbers)}
+        text = json.dumps(metrics, indent=1)
         if not report.is_file() or not target.is_file() or target.read_text("utf-8") != text:
             report.unlink(missing_ok=True)
             write_atomically(target, text)

@@ -45,7 +45,7 @@ from scipy.stats import ttest_rel
 from tqdm import tqdm
 
 from avadclip_lite.baselines import SYSTEMS, configure
-from avadclip_lite.config import Config, make_config, results_path, soundstage_path
+from avadclip_lite.config import Config, make_config, resolved, results_path, soundstage_path
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.evaluate import evaluate
 from avadclip_lite.experiments.cache import source_digest, train_or_load
@@ -129,11 +129,13 @@ class Task:
         train, options = settings.train, dict(settings.options)
         if "steps" in options:
             options["steps"] *= task.longer
-        return replace(settings, options=options).override(
-            learning_rate=train.learning_rate * task.rates.get(task.variant, 1.0),
-            epochs=train.epochs * task.longer,
-            milestones=tuple(epoch * task.longer for epoch in train.milestones),
-        )
+        longer = {
+            "epochs": train.epochs * task.longer,
+            "milestones": tuple(epoch * task.longer for epoch in train.milestones),
+            "max_steps": train.max_steps * task.longer,
+        }
+        rate = train.learning_rate * task.rates.get(task.variant, 1.0)
+        return resolved(replace(settings, options=options).override(learning_rate=rate, **longer))
 
     @property
     def setup(self) -> str:
@@ -233,13 +235,32 @@ def add_lines(path: str | Path, new: Sequence[Mapping[str, Any]]) -> None:
     with FileLock(path.with_name(f".{path.name}.lock")):
         lines = pd.concat([read_lines(path), pd.DataFrame(new).astype(str)]).fillna("")
         lines = lines.drop_duplicates(key, keep="last")
-        lines = lines.sort_values(key, key=lambda c: c.str.zfill(9) if c.name == "seed" else c)
+        ranks = {"seed": lambda c: c.astype(int), "protocol": lambda c: c.map(_rank)}
+        lines = lines.sort_values(key, key=lambda c: ranks.get(c.name, lambda same: same)(c))
         rest = [name for name in lines if name not in ABOUT]
         write_atomically(path, lines[[*ABOUT, *rest]].to_csv(index=False))
 
 
+def _rank(protocol: str) -> str:
+    return f"{PROTOCOLS.index(protocol) if protocol in PROTOCOLS else len(PROTOCOLS)} {protocol}"
+
+
 def _file(work: Callable[[Task], list[dict[str, Any]]], path: Path, task: Task) -> None:
     add_lines(path, work(task))
+
+
+def _rates_for(
+    out: Path, one: Task, store: FeatureStore, variants: Sequence[str]
+) -> dict[str, float]:
+    """The rates that the grid beside ``out`` chose, which must be whole, and of this setup."""
+    file, chosen = tuning_file(out), chosen_rates(out)
+    tuned, asked = read_lines(file), replace(one, overrides={**one.overrides, **HELD_OUT}).setup
+    if set(tuned["store"]) - {store.digest} or set(tuned["setup"]) - {asked}:
+        raise ValueError(f"{file} was made on other data or settings; choose another --out")
+    lacking = [name for name in variants if name not in chosen]
+    if lacking and "rate x 3" in set(tuned["protocol"]):
+        raise ValueError(f"{file} lacks rates of {lacking[0]!r}; run --grid again first")
+    return chosen
 
 
 def run_study(
@@ -276,7 +297,7 @@ def run_study(
     same = {"data": str(store.path.resolve()), "scale": scale, "overrides": dict(overrides or {})}
     same["cache"] = None if cache is None else str(Path(cache).resolve())
     one = Task(variant="paper", seed=0, keep=False, **same)
-    usual = [{} if modes else {"rates": chosen_rates(out)}]
+    usual = [{} if modes else {"rates": _rates_for(out, one, store, order)}]
     tasks = [
         replace(one, variant=variant, seed=seed, **mode)
         for seed in seeds
@@ -505,9 +526,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, default=10, help="seeds 0 to N-1 (%(default)s)")
     add("--out", type=Path, required=True, help="the result file, CSV")
     told = "on tuning seeds: choose each row's learning rate out of three, for the study in --out"
-    add("--grid", action="store_true", help=told)
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--grid", action="store_true", help=told)
     told = "on tuning seeds: by how much twice the epochs change held-out training videos"
-    add("--arrival", action="store_true", help=told)
+    either.add_argument("--arrival", action="store_true", help=told)
     add_worker_arguments(parser, "trainings")
     add_field_argument(parser)
 

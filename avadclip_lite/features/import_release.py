@@ -29,7 +29,7 @@ from avadclip_lite import dataset
 from avadclip_lite.config import CCTV_STRIDE, CLASS_SETS, CLIP_DIM, CROPS, XD_STRIDE, ClassSet
 from avadclip_lite.dataset import FeatureStore, Segment, StoreError, truth_events
 from avadclip_lite.features import annotations as lists
-from avadclip_lite.features.writer import StoreWriter, check_features
+from avadclip_lite.features.writer import StoreWriter, check_events, check_features
 
 STRIDES = {"xd": XD_STRIDE, "cctv": CCTV_STRIDE}
 _VIDEO_FILE = re.compile(r"(?P<name>.+)__(?P<crop>\d+)\.npy")
@@ -101,6 +101,11 @@ def import_layout(
     _check_rows(rows, odd)
     dtype = _read_headers(rows, dim, progress)
     segments = _match_events(rows, events, classes, odd)
+    for row in rows.itertuples():  # before anything is written
+        check_events(segments.get(row.name, ()), classes, row.snippets, stride, row.video)
+        if row.audio and abs(row.snippets - row.audio_snippets) > 1:
+            both = f"{row.video}, {row.audio}: {row.snippets} video and {row.audio_snippets} audio"
+            raise StoreError(f"{both} snippets are more than one apart; extract both again")
     told = rows[["name", "crop", "split", "label", "snippets", "audio_snippets"]].to_csv()
     kind_of_store = {"classes": classes, "dim": dim, "stride": stride, "encoder": encoder}
     kind_of_store["inputs"] = hashlib.sha256(f"{told}{segments}".encode()).hexdigest()
