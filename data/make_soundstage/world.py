@@ -228,7 +228,7 @@ FOOTAGE = World(
     talk_normal=0.25,
 )
 # The same with more events that are only heard, for the primary comparisons.
-HEARD = replace(FOOTAGE, both=0.38, heard_only=0.16)
+HEARD = replace(FOOTAGE, both=0.36, heard_only=0.16)
 WORLDS = {"stock": STOCK, "footage": FOOTAGE, "heard": HEARD}
 
 
