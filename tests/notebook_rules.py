@@ -72,12 +72,17 @@ class Page:
 
 
 Rule = Callable[[Page], Iterator[str]]
-RULES: dict[str, Rule] = {}
 
 
-def rule(function: Rule) -> Rule:
-    RULES[function.__name__] = function
-    return function
+class Rules(dict[str, Rule]):
+    """Rules by their names, and the decorator that adds one."""
+
+    def __call__(self, function: Rule) -> Rule:
+        self[function.__name__] = function
+        return function
+
+
+rule = RULES = Rules()
 
 
 def broken_rules(path: Path) -> list[str]:

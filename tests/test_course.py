@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from notebook_rules import Page, cell_source
+from notebook_rules import Page, Rules, cell_source
 
 from avadclip_lite.experiments.files import cell_tags
 
@@ -95,13 +95,7 @@ def unneeded(page: Page, allowed: dict[str, int]) -> list[str]:
 
 # --- what holds or does not -----------------------------------------------------------------------
 
-Rule = Callable[[Page], Iterator[str]]
-RULES: dict[str, Rule] = {}
-
-
-def rule(function: Rule) -> Rule:
-    RULES[function.__name__] = function
-    return function
+rule = RULES = Rules()
 
 
 def exercises(page: Page) -> list[int]:

@@ -234,15 +234,15 @@ def add_lines(path: str | Path, new: Sequence[Mapping[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         lines = pd.concat([read_lines(path), pd.DataFrame(new).astype(str)]).fillna("")
-        lines = lines.drop_duplicates(key, keep="last")
-        ranks = {"seed": lambda c: c.astype(int), "protocol": lambda c: c.map(_rank)}
-        lines = lines.sort_values(key, key=lambda c: ranks.get(c.name, lambda same: same)(c))
+        lines = lines.drop_duplicates(key, keep="last").sort_values(key, key=_order)
         rest = [name for name in lines if name not in ABOUT]
         write_atomically(path, lines[[*ABOUT, *rest]].to_csv(index=False))
 
 
-def _rank(protocol: str) -> str:
-    return f"{PROTOCOLS.index(protocol) if protocol in PROTOCOLS else len(PROTOCOLS)} {protocol}"
+def _order(column: pd.Series) -> pd.Series:
+    """What a column is sorted by: seeds as numbers, protocols as listed before those of tuning."""
+    listed = {name: str(k) for k, name in enumerate(PROTOCOLS)}
+    return column.astype(int) if column.name == "seed" else column.replace(listed)
 
 
 def _file(work: Callable[[Task], list[dict[str, Any]]], path: Path, task: Task) -> None:
