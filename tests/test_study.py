@@ -183,7 +183,11 @@ def test_only_teachers_are_kept_and_nothing_lies_beside_the_file(store, tmp_path
         "avadclip-paper-audio_visual",
         "avadclip-released-audio_visual",
     ]
-    assert {p.name for p in tmp_path.iterdir() if p.name[0] != "."} == {out.name, "cache"}
+    assert {p.name for p in tmp_path.iterdir() if p.name[0] != "."} == {
+        out.name,
+        "s_videos.csv",
+        "cache",
+    }
 
 
 def test_a_teacher_that_somebody_trained_without_looking_is_trained_again(store, tmp_path) -> None:
@@ -399,22 +403,22 @@ def test_the_grid_holds_a_quarter_out_and_the_study_takes_its_rates(store, tmp_p
     assert {round(s.train.learning_rate * 3e3) for s, _ in seen} == {1, 3, 9}
     monkeypatch.undo()
     monkeypatch.setattr(train, "load_text", lambda *args, **kwargs: tiny_text())
-    lines = study.read_lines(study.tuning_file(out))
+    lines = study.read_lines(study.beside(out, "tuning"))
     worse = {"rate / 3": "0.9", "rate": "0.2", "rate x 3": "0.1"}
     mine = lines["variant"] == "fusion"
     lines.loc[mine, "holdout"] = lines.loc[mine, "protocol"].map(worse)
-    lines.to_csv(study.tuning_file(out), index=False)
+    lines.to_csv(study.beside(out, "tuning"), index=False)
     assert study.chosen_rates(out)["fusion"] == pytest.approx(1 / 3)
     run(store, out, studies=["parts"])
     rates = study.results("parts", path=out).set_index("variant")["rate"]
     assert rates["fusion"] == pytest.approx(1e-3 / 3)
-    lines[~mine].to_csv(study.tuning_file(out), index=False)
+    lines[~mine].to_csv(study.beside(out, "tuning"), index=False)
     with pytest.raises(ValueError, match="lacks rates of 'fusion'; run --grid again"):
         run(store, tmp_path / "s.csv", studies=["parts"])
-    lines.assign(store="another").to_csv(study.tuning_file(out), index=False)
-    with pytest.raises(ValueError, match="s_tuning.csv was made on other data or settings"):
+    lines.assign(store="another").to_csv(study.beside(out, "tuning"), index=False)
+    with pytest.raises(ValueError, match="s_tuning.csv holds results on other data"):
         run(store, tmp_path / "s.csv", studies=["parts"])
-    lines.to_csv(study.tuning_file(out), index=False)
+    lines.to_csv(study.beside(out, "tuning"), index=False)
     study.grid(out, **tuned(store, out))  # nothing is left to do
     with pytest.raises(ValueError, match="another configuration"):
         study.grid(out, **tuned(store, out, epochs=1))
@@ -453,7 +457,7 @@ def test_arrival_trains_twice_as_long_and_tells_the_change_alone(store, tmp_path
     out = tmp_path / "s.csv"
     found = study.arrival(out, **tuned(store, out))
     assert list(found.columns) == ["change", "error", "arrived"]
-    lines = study.read_lines(study.tuning_file(out))
+    lines = study.read_lines(study.beside(out, "tuning"))
     assert set(lines["protocol"]) == {"rate", "rate, twice the epochs"}
     one = lines[lines["variant"] == "fusion"].astype({"holdout": float})
     wide = one.pivot(index="seed", columns="protocol", values="holdout")

@@ -3,6 +3,7 @@
     python -m avadclip_lite study main --out FILE --grid         # choose each row's learning rate
     python -m avadclip_lite study main --out FILE --arrival      # is it trained to the end?
     python -m avadclip_lite study main --out FILE --seeds 10 --jobs 2
+    python -m avadclip_lite study main --out FILE --compare      # the comparisons of main
     python -m avadclip_lite study field --out OTHER --data STORE --scale xd
 
 A *variant* is a configuration with a name, a *study* a list of variants to be read together; both
@@ -18,7 +19,8 @@ store; a line is a test of one training, at its own rate, or the one that a grid
 beside it, ..._tuning.csv). Its ``protocol`` says of which epoch: ``chosen``, the one kept by
 held-out training videos in form ``paper``, by the test set in form ``released``; ``last``; ``best
 on test``, the one with the highest test AP of the alignment branch (of the other in a detector that
-has none), which is optimistic.
+has none), which is optimistic. Another file beside it, ..._videos.csv, holds the AP of the chosen
+epochs on test videos drawn again, for intervals (module ``comparisons``).
 
     frame = results("fusion")                              # of the file that ships
     table(frame, ["frame_ap_classification", "map_anomaly"])  # mean and standard deviation, percent
@@ -49,6 +51,7 @@ from avadclip_lite.config import Config, make_config, resolved, results_path, so
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.evaluate import evaluate
 from avadclip_lite.experiments.cache import source_digest, train_or_load
+from avadclip_lite.experiments.comparisons import RESAMPLED, compare, judge, resampled_ap
 from avadclip_lite.experiments.files import write_atomically
 from avadclip_lite.experiments.train_command import add_field_argument, chosen_fields
 from avadclip_lite.features.parallel import add_worker_arguments, parallel_map
@@ -98,6 +101,7 @@ _FILE = tomllib.loads(Path(__file__).with_name("studies.toml").read_text(encodin
 VARIANTS: Mapping[str, Variant] = {k: Variant(**v) for k, v in _FILE["variants"].items()}
 VARIANTS |= dict(_field())
 STUDIES: Mapping[str, Mapping[str, str]] = _FILE["studies"]  # label of a row: its variant
+COMPARISONS: Mapping[str, Sequence[str]] = _FILE["comparisons"]  # claim: row and row of "main"
 STUDIES["field"] = {name: name for name, _ in _field()} | STUDIES["field"]
 USUAL = tuple(name for name in STUDIES if name != "field")  # where none is named
 _TEACHERS = {variant.teacher for variant in VARIANTS.values()} - {None}
@@ -136,6 +140,11 @@ class Task:
         }
         rate = train.learning_rate * task.rates.get(task.variant, 1.0)
         return resolved(replace(settings, options=options).override(learning_rate=rate, **longer))
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What no two lines of a file share."""
+        return self.variant, self.seed, self.protocol
 
     @property
     def setup(self) -> str:
@@ -178,12 +187,14 @@ def about(task: Task, store: FeatureStore, result: FitResult) -> dict[str, Any]:
 
 
 def repeat(task: Task) -> list[dict[str, Any]]:
-    """Train a task and test it: one entry a protocol, for the file. A task gives the same numbers
-    again on the same machine; elsewhere rounding differs, which training amplifies."""
+    """Train a task and test it: one entry a protocol, for the file, that of "chosen" with its AP on
+    test videos drawn again. A task gives the same numbers again on the same machine; elsewhere
+    rounding differs, which training amplifies."""
     store = FeatureStore.open(task.data)
     result = trained(task, store)
     precision = result.model.settings.train.precision
-    chosen = evaluate(result.model, store, precision=precision).metrics
+    report = evaluate(result.model, store, precision=precision)
+    chosen, again = report.metrics, resampled_ap(report.predictions, store)
     found = {"chosen": (result.chosen_epoch, chosen)}
     if VARIANTS[task.variant].every_epoch:
         epochs = [_seen(entry) for entry in result.history]
@@ -191,11 +202,13 @@ def repeat(task: Task) -> list[dict[str, Any]]:
         best = int(np.argmax([metrics[f"frame_ap_{branch}"] for metrics in epochs]))
         found |= {"last": (len(epochs), epochs[-1]), "best on test": (best + 1, epochs[best])}
     line = about(task, store, result)
-    return [
+    lines = [
         {**line, "protocol": protocol, "epoch": epoch}
         | {name: round(value, 6) for name, value in metrics.items() if _KEPT.match(name)}
         for protocol, (epoch, metrics) in found.items()
     ]
+    lines[0] |= dict(zip(RESAMPLED, again.round(4).tolist(), strict=True))
+    return lines
 
 
 def _seen(entry: Mapping[str, float]) -> dict[str, float]:
@@ -206,6 +219,7 @@ def _seen(entry: Mapping[str, float]) -> dict[str, float]:
 # --- the result file ------------------------------------------------------------------------------
 
 
+REMEDY = "choose another file, or delete it"
 ABOUT = tuple("variant seed protocol epoch config setup store sources torch seconds".split())
 
 
@@ -245,18 +259,38 @@ def _order(column: pd.Series) -> pd.Series:
     return column.astype(int) if column.name == "seed" else column.replace(listed)
 
 
+def beside(out: str | Path, what: str) -> Path:
+    """The file of a study beside its own: "tuning" or "videos"."""
+    return Path(out).with_name(f"{Path(out).stem}_{what}.csv")
+
+
 def _file(work: Callable[[Task], list[dict[str, Any]]], path: Path, task: Task) -> None:
-    add_lines(path, work(task))
+    """File a training, what is known of other test videos first: no line of ``path`` lacks it."""
+    lines = work(task)
+    again = [line for line in lines if RESAMPLED[0] in line]
+    if again:
+        add_lines(beside(path, "videos"), [{k: x[k] for k in (*ABOUT, *RESAMPLED)} for x in again])
+    add_lines(path, [{k: x for k, x in line.items() if k not in RESAMPLED} for line in lines])
+
+
+def _own_lines(file: Path, one: Task, store: FeatureStore) -> pd.DataFrame:
+    """All lines of a file, which must be of these data, and of the setup of a task."""
+    lines, told = read_lines(file), f"on other data than {store.path}"
+    if not set(lines["store"]) - {store.digest}:
+        told = (
+            "of another configuration than asked for" if set(lines["setup"]) - {one.setup} else ""
+        )
+    if told:
+        raise ValueError(f"{file} holds results {told}; {REMEDY}")
+    return lines
 
 
 def _rates_for(
     out: Path, one: Task, store: FeatureStore, variants: Sequence[str]
 ) -> dict[str, float]:
     """The rates that the grid beside ``out`` chose, which must be whole, and of this setup."""
-    file, chosen = tuning_file(out), chosen_rates(out)
-    tuned, asked = read_lines(file), replace(one, overrides={**one.overrides, **HELD_OUT}).setup
-    if set(tuned["store"]) - {store.digest} or set(tuned["setup"]) - {asked}:
-        raise ValueError(f"{file} was made on other data or settings; choose another --out")
+    file, chosen = beside(out, "tuning"), chosen_rates(out)
+    tuned = _own_lines(file, replace(one, overrides={**one.overrides, **HELD_OUT}), store)
     lacking = [name for name in variants if name not in chosen]
     if lacking and "rate x 3" in set(tuned["protocol"]):
         raise ValueError(f"{file} lacks rates of {lacking[0]!r}; run --grid again first")
@@ -304,21 +338,17 @@ def run_study(
         for variant in order
         for mode in (modes(variant) if modes else usual)
     ]
-    lines, remedy = read_lines(out), "choose another file, or delete it"
-    filed = {(line.variant, int(line.seed), line.protocol): line for line in lines.itertuples()}
-    if others := set(lines["store"]) - {store.digest}:
-        told = f"other data (store {others.pop()}) than {store.path}"
-        raise ValueError(f"{out} holds results on {told}; {remedy}")
+    lines, _ = (_own_lines(file, one, store) for file in (out, beside(out, "videos")))
+    keys = zip(lines["variant"], lines["seed"].astype(int), lines["protocol"], strict=True)
+    filed = dict(zip(keys, lines["config"], strict=True))
     for task in tasks:
-        line = filed.get((task.variant, task.seed, task.protocol))
-        other = line is not None and line.config != task.settings().digest()
-        if other or set(lines["setup"]) - {one.setup}:
+        if task.key in filed and filed[task.key] != task.settings().digest():
             told = f"another configuration than asked for ({task.variant!r}, seed {task.seed})"
-            raise ValueError(f"{out} holds results of {told}; {remedy}")
+            raise ValueError(f"{out} holds results of {told}; {REMEDY}")
     if progress and (old := set(lines["sources"]) - {source_digest()}):
         told = f"that earlier sources of the package made ({', '.join(sorted(old))})"
         print(f"{out}: {len(lines)} lines are kept {told}", file=sys.stderr)
-    todo = [task for task in tasks if (task.variant, task.seed, task.protocol) not in filed]
+    todo = [task for task in tasks if task.key not in filed]
     found = parallel_map(partial(_file, work or repeat, out), todo, **(workers or {}))
     for _ in tqdm(found, total=len(todo), unit="training", disable=None if progress else True):
         pass
@@ -387,15 +417,10 @@ def chosen_rates(out: str | Path) -> dict[str, float]:
     return found
 
 
-def tuning_file(out: str | Path) -> Path:
-    """The file beside a study's."""
-    return Path(out).with_name(f"{Path(out).stem}_tuning.csv")
-
-
 def _train(out: str | Path, modes: Callable[[str], list], given: dict[str, Any]) -> None:
     overrides = {**(given.get("overrides") or {}), **HELD_OUT}
     given = given | {"seeds": TUNING_SEEDS, "overrides": overrides}
-    run_study(tuning_file(out), work=tune, modes=modes, **given)
+    run_study(beside(out, "tuning"), work=tune, modes=modes, **given)
 
 
 def _mode(variant: str, rate: str, longer: int = 1) -> dict[str, Any]:
@@ -406,7 +431,7 @@ def _mode(variant: str, rate: str, longer: int = 1) -> dict[str, Any]:
 
 def _by_variant(out: str | Path) -> Iterator[tuple[str, pd.DataFrame]]:
     """Of each variant the held-out measure of every training so far, (seeds, protocols)."""
-    lines = read_lines(tuning_file(out))
+    lines = read_lines(beside(out, "tuning"))
     lines = lines.assign(**{k: pd.to_numeric(lines.get(k)) for k in ("seed", "holdout")})
     for name, group in lines.groupby("variant", sort=False):
         yield name, group.pivot(index="seed", columns="protocol", values="holdout")
@@ -428,13 +453,36 @@ def results(study: str = "", *, path: str | Path = "", protocol: str = "chosen")
         raise FileNotFoundError(f"no result file {path}; make it with: {how}")
     if study and study not in STUDIES:
         raise ValueError(f"unknown study {study!r}; there are {', '.join(STUDIES)}")
-    frame = read_lines(path)
-    numbers = [name for name in frame if name not in {*ABOUT} - {"seed", "epoch", "seconds"}]
-    frame[numbers] = frame[numbers].apply(pd.to_numeric)
+    frame = _numbers(read_lines(path))
     frame = frame[frame["protocol"] == protocol] if protocol else frame
     rows = STUDIES[study] if study else {name: name for name in dict.fromkeys(frame["variant"])}
     parts = [frame[frame["variant"] == v].assign(row=row) for row, v in rows.items()]
     return pd.concat(parts, ignore_index=True)
+
+
+def _numbers(lines: pd.DataFrame) -> pd.DataFrame:
+    """Lines of a file with what is counted or measured as numbers."""
+    told = {*ABOUT} - {"seed", "epoch", "seconds"}
+    return lines.apply(lambda column: column if column.name in told else pd.to_numeric(column))
+
+
+def comparisons(*paths: str | Path) -> pd.DataFrame:
+    """The comparisons of data/README.md in the study "main", in points, by file and claim: mean
+    paired difference, its intervals and p values (``comparisons.intervals``), Holm's, and the
+    verdict (``comparisons.judge``). ``paths``: result files (default: the one that ships), one a
+    world. Raises ``FileNotFoundError`` without a file, ``ValueError`` where a row or its test on
+    videos drawn again is missing."""
+    worlds = {}
+    for path in map(Path, paths or [results_path()]):
+        frame, videos = results("main", path=path), beside(path, "videos")
+        frame = frame[frame["row"].isin({row for pair in COMPARISONS.values() for row in pair})]
+        again = _numbers(read_lines(videos))
+        frame = frame.merge(again, "left", [*ABOUT], indicator="found")  # of the same training
+        for line in frame[frame["found"] != "both"].itertuples():
+            told = f"lacks the test of {line.row!r}, seed {line.seed}; train it into another file"
+            raise ValueError(f"{videos} {told}")
+        worlds[str(path)] = compare(frame, COMPARISONS)
+    return judge(worlds)
 
 
 def table(frame: pd.DataFrame, measures: Sequence[str], *, digits: int = 1) -> pd.DataFrame:
@@ -530,6 +578,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     either.add_argument("--grid", action="store_true", help=told)
     told = "on tuning seeds: by how much twice the epochs change held-out training videos"
     either.add_argument("--arrival", action="store_true", help=told)
+    told = "train nothing: the comparisons of main, printed and filed beside --out"
+    either.add_argument("--compare", action="store_true", help=told)
+    told = "with --compare: the result file of another world, where signs must be the same"
+    add("--and", type=Path, action="append", default=[], dest="others", metavar="FILE", help=told)
     add_worker_arguments(parser, "trainings")
     add_field_argument(parser)
 
@@ -538,6 +590,13 @@ def main(args: argparse.Namespace) -> int:
     """Run the studies, then print their tables. Bad input raises ``ValueError``."""
     if args.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
+    if args.others and not args.compare:
+        raise ValueError("--and names a second file for --compare")
+    if args.compare:
+        found = comparisons(args.out, *args.others)
+        write_atomically(beside(args.out, "comparisons"), found.to_csv())
+        print(found.round(3).to_string())
+        return 0
     given = {name: getattr(args, name) for name in ("studies", "data", "scale")}
     given |= {"overrides": chosen_fields(args)}
     given["workers"] = {name: getattr(args, name) for name in ("jobs", "backend", "address")}
