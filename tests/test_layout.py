@@ -37,12 +37,12 @@ MAX_LINES = {
     TOP: (3_200, 3_632),
     "features": (750, 899),
     "video": (2_150, 2_150),
-    "experiments": (1_350, 1_713),
+    "experiments": (1_350, 1_864),
     "compare": (250, 287),
     "viz": (650, 650),
     "baselines": (1_400, 1_450),
 }
-MAX_PACKAGE = (8_400, 9_312)  # without baselines
+MAX_PACKAGE = (8_400, 9_463)  # without baselines
 MAX_FILE = {"viz/lesson.py": 150} | {
     f"baselines/{path.name}": 150 for path in PACKAGE.glob("baselines/*.py")
 }

@@ -416,7 +416,7 @@ def test_the_grid_holds_a_quarter_out_and_the_study_takes_its_rates(store, tmp_p
     with pytest.raises(ValueError, match="lacks rates of 'fusion'; run --grid again"):
         run(store, tmp_path / "s.csv", studies=["parts"])
     lines.assign(store="another").to_csv(study.beside(out, "tuning"), index=False)
-    with pytest.raises(ValueError, match="s_tuning.csv holds results on other data"):
+    with pytest.raises(ValueError, match="s_tuning.csv holds results of other data"):
         run(store, tmp_path / "s.csv", studies=["parts"])
     lines.to_csv(study.beside(out, "tuning"), index=False)
     study.grid(out, **tuned(store, out))  # nothing is left to do

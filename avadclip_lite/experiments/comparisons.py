@@ -20,7 +20,7 @@ from avadclip_lite.evaluate import Predictions, average_precision, snippet_truth
 Array = np.ndarray
 MEASURE = "frame_ap_classification"
 RESAMPLED = [f"ap_{n}" for n in range(200)]  # MEASURE on test set n of those drawn again
-LEVEL = 0.05
+LEVEL, SIDES = 0.05, ("low", "high")
 
 
 def resampled_ap(predicted: Predictions, store: FeatureStore) -> Array:
@@ -61,10 +61,11 @@ def intervals(differences: Array, resampled: Array) -> dict[str, float]:
         error, freedom = np.sqrt(variance), (n - 1) * (variance / of_seeds) ** 2
         p_both = 2 * t.sf(abs(mean) / error, freedom)
     half = t.ppf(1 - LEVEL / 2, freedom) * error
-    found = {"seeds": n, "mean": mean, "seeds low": seeds.low, "seeds high": seeds.high}
-    found |= {"videos low": videos[0], "videos high": videos[1]}
-    found |= {"both low": mean - half, "both high": mean + half}
-    return {k: float(v) for k, v in found.items()} | {"p": float(test.pvalue), "p both": p_both}
+    ends = {"seeds": seeds, "videos": videos, "both": (mean - half, mean + half)}
+    found = {
+        f"{k} {end}": float(x) for k, v in ends.items() for end, x in zip(SIDES, v, strict=True)
+    }
+    return {"seeds": n, "mean": mean, **found, "p": float(test.pvalue), "p both": float(p_both)}
 
 
 def holm(p: Sequence[float]) -> Array:
@@ -82,11 +83,11 @@ def compare(frame: pd.DataFrame, pairs: Mapping[str, Sequence[str]]) -> pd.DataF
     points, on the seeds that both have, and Holm's p over all claims. ``frame``: lines of one
     protocol with ``row``, ``seed``, MEASURE and RESAMPLED, fractions. Raises ``ValueError`` for
     fewer than two common seeds."""
-    found, measured = {}, frame.set_index(["row", "seed"])[[MEASURE, *RESAMPLED]]
-    known = set(frame["row"])
+    found, measured = {}, frame.set_index("seed")[[MEASURE, *RESAMPLED]]
+    of_row = frame["row"].to_numpy()
     for claim, (row, against) in pairs.items():
-        both = [measured.loc[name] for name in (row, against) if name in known]
-        apart = 100 * (both[0] - both[1]).dropna(subset=MEASURE) if len(both) == 2 else ()
+        apart = 100 * (measured[of_row == row] - measured[of_row == against])  # by seed
+        apart = apart.dropna(subset=MEASURE)
         if len(apart) < 2:
             raise ValueError(f"{row!r} and {against!r} have fewer than two seeds in common")
         found[claim] = intervals(apart[MEASURE].to_numpy(), apart[RESAMPLED].to_numpy())

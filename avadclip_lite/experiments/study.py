@@ -142,11 +142,6 @@ class Task:
         return resolved(replace(settings, options=options).override(learning_rate=rate, **longer))
 
     @property
-    def key(self) -> tuple[str, int, str]:
-        """What no two lines of a file share."""
-        return self.variant, self.seed, self.protocol
-
-    @property
     def setup(self) -> str:
         """What all trainings of a result file share: the digest of the variant "paper", seed 0."""
         return self.settings(variant="paper", seed=0, rates={}, longer=1).digest()
@@ -267,27 +262,22 @@ def beside(out: str | Path, what: str) -> Path:
 def _file(work: Callable[[Task], list[dict[str, Any]]], path: Path, task: Task) -> None:
     """File a training, what is known of other test videos first: no line of ``path`` lacks it."""
     lines = work(task)
-    again = [line for line in lines if RESAMPLED[0] in line]
-    if again:
-        add_lines(beside(path, "videos"), [{k: x[k] for k in (*ABOUT, *RESAMPLED)} for x in again])
+    for line in (line for line in lines if RESAMPLED[0] in line):
+        add_lines(beside(path, "videos"), [{k: line[k] for k in (*ABOUT, *RESAMPLED)}])
     add_lines(path, [{k: x for k, x in line.items() if k not in RESAMPLED} for line in lines])
 
 
 def _own_lines(file: Path, one: Task, store: FeatureStore) -> pd.DataFrame:
     """All lines of a file, which must be of these data, and of the setup of a task."""
-    lines, told = read_lines(file), f"on other data than {store.path}"
-    if not set(lines["store"]) - {store.digest}:
-        told = (
-            "of another configuration than asked for" if set(lines["setup"]) - {one.setup} else ""
-        )
-    if told:
-        raise ValueError(f"{file} holds results {told}; {REMEDY}")
+    lines = read_lines(file)
+    own = {"store": (store.digest, "other data"), "setup": (one.setup, "another configuration")}
+    for column, (value, what) in own.items():
+        if set(lines[column]) - {value}:
+            raise ValueError(f"{file} holds results of {what} than asked for; {REMEDY}")
     return lines
 
 
-def _rates_for(
-    out: Path, one: Task, store: FeatureStore, variants: Sequence[str]
-) -> dict[str, float]:
+def _rates(out: Path, one: Task, store: FeatureStore, variants: list[str]) -> dict[str, float]:
     """The rates that the grid beside ``out`` chose, which must be whole, and of this setup."""
     file, chosen = beside(out, "tuning"), chosen_rates(out)
     tuned = _own_lines(file, replace(one, overrides={**one.overrides, **HELD_OUT}), store)
@@ -331,7 +321,7 @@ def run_study(
     same = {"data": str(store.path.resolve()), "scale": scale, "overrides": dict(overrides or {})}
     same["cache"] = None if cache is None else str(Path(cache).resolve())
     one = Task(variant="paper", seed=0, keep=False, **same)
-    usual = [{} if modes else {"rates": _rates_for(out, one, store, order)}]
+    usual = [{} if modes else {"rates": _rates(out, one, store, order)}]
     tasks = [
         replace(one, variant=variant, seed=seed, **mode)
         for seed in seeds
@@ -339,16 +329,18 @@ def run_study(
         for mode in (modes(variant) if modes else usual)
     ]
     lines, _ = (_own_lines(file, one, store) for file in (out, beside(out, "videos")))
-    keys = zip(lines["variant"], lines["seed"].astype(int), lines["protocol"], strict=True)
-    filed = dict(zip(keys, lines["config"], strict=True))
+    filed = {(x.variant, int(x.seed), x.protocol): x.config for x in lines.itertuples()}
+    todo = []
     for task in tasks:
-        if task.key in filed and filed[task.key] != task.settings().digest():
+        config = filed.get((task.variant, task.seed, task.protocol))
+        if config is None:
+            todo.append(task)
+        elif config != task.settings().digest():
             told = f"another configuration than asked for ({task.variant!r}, seed {task.seed})"
             raise ValueError(f"{out} holds results of {told}; {REMEDY}")
     if progress and (old := set(lines["sources"]) - {source_digest()}):
         told = f"that earlier sources of the package made ({', '.join(sorted(old))})"
         print(f"{out}: {len(lines)} lines are kept {told}", file=sys.stderr)
-    todo = [task for task in tasks if task.key not in filed]
     found = parallel_map(partial(_file, work or repeat, out), todo, **(workers or {}))
     for _ in tqdm(found, total=len(todo), unit="training", disable=None if progress else True):
         pass
@@ -387,15 +379,12 @@ def arrival(out: str | Path, **given: Any) -> pd.DataFrame:
     of the held-out measure, its standard error, and whether it stays within one point plus two
     standard errors. The level is not told. The best epoch of twice as many is never worse but by
     another shuffling, so that the change errs on the side of training more."""
-    rates, names = chosen_rates(out), {factor: protocol for protocol, factor in RATES.items()}
-
-    def chosen(variant: str) -> str:
-        return names[rates.get(variant, 1.0)]
-
-    _train(out, lambda variant: [_mode(variant, chosen(variant), n) for n in (1, 2)], given)
+    names = {factor: protocol for protocol, factor in RATES.items()}
+    rates = {variant: names[factor] for variant, factor in chosen_rates(out).items()}
+    _train(out, lambda v: [_mode(v, rates.get(v, "rate"), n) for n in (1, 2)], given)
     rows = {}
     for variant, wide in _by_variant(out):
-        one = chosen(variant)
+        one = rates.get(variant, "rate")
         if one + LONGER in wide:
             change = 100 * (wide[one + LONGER] - wide[one]).dropna()
             mean, error = change.mean(), change.sem()
@@ -440,30 +429,32 @@ def _by_variant(out: str | Path) -> Iterator[tuple[str, pd.DataFrame]]:
 # --- how it is read -------------------------------------------------------------------------------
 
 
-def results(study: str = "", *, path: str | Path = "", protocol: str = "chosen") -> pd.DataFrame:
+def results(
+    study: str = "", *, path: str | Path = "", protocol: str = "chosen", videos: bool = False
+) -> pd.DataFrame:
     """The lines of a result file: of one study with its row labels in the column ``row``, in the
     study's order, or (``""``) of all variants. ``protocol`` "" keeps all three protocols.
+    ``videos`` adds the columns RESAMPLED of ..._videos.csv, NaN where that lacks this training.
 
     Measures are fractions, 0 to 1. Raises ``FileNotFoundError`` without a file, ``ValueError`` for
     an unknown study, and for a file whose lines do not belong together.
     """
     path = Path(path or results_path())
     if not path.is_file():
-        how = "python -m avadclip_lite study"
-        raise FileNotFoundError(f"no result file {path}; make it with: {how}")
+        told = "make it with: python -m avadclip_lite study"
+        raise FileNotFoundError(f"no result file {path}; {told}")
     if study and study not in STUDIES:
         raise ValueError(f"unknown study {study!r}; there are {', '.join(STUDIES)}")
-    frame = _numbers(read_lines(path))
+    frame = read_lines(path)
+    if videos:
+        again = read_lines(beside(path, "videos")).reindex(columns=[*ABOUT, *RESAMPLED])
+        frame = frame.merge(again, "left", [*ABOUT])
+    told = {*ABOUT} - {"seed", "epoch", "seconds"}
+    frame = pd.DataFrame({k: v if k in told else pd.to_numeric(v) for k, v in frame.items()})
     frame = frame[frame["protocol"] == protocol] if protocol else frame
     rows = STUDIES[study] if study else {name: name for name in dict.fromkeys(frame["variant"])}
     parts = [frame[frame["variant"] == v].assign(row=row) for row, v in rows.items()]
     return pd.concat(parts, ignore_index=True)
-
-
-def _numbers(lines: pd.DataFrame) -> pd.DataFrame:
-    """Lines of a file with what is counted or measured as numbers."""
-    told = {*ABOUT} - {"seed", "epoch", "seconds"}
-    return lines.apply(lambda column: column if column.name in told else pd.to_numeric(column))
 
 
 def comparisons(*paths: str | Path) -> pd.DataFrame:
@@ -474,13 +465,11 @@ def comparisons(*paths: str | Path) -> pd.DataFrame:
     videos drawn again is missing."""
     worlds = {}
     for path in map(Path, paths or [results_path()]):
-        frame, videos = results("main", path=path), beside(path, "videos")
+        frame = results("main", path=path, videos=True)
         frame = frame[frame["row"].isin({row for pair in COMPARISONS.values() for row in pair})]
-        again = _numbers(read_lines(videos))
-        frame = frame.merge(again, "left", [*ABOUT], indicator="found")  # of the same training
-        for line in frame[frame["found"] != "both"].itertuples():
-            told = f"lacks the test of {line.row!r}, seed {line.seed}; train it into another file"
-            raise ValueError(f"{videos} {told}")
+        for lost in frame[frame[RESAMPLED].isna().all(axis=1)].itertuples():
+            told = f"lacks the test of {lost.row!r}, seed {lost.seed}; train it into another file"
+            raise ValueError(f"{beside(path, 'videos')} {told}")
         worlds[str(path)] = compare(frame, COMPARISONS)
     return judge(worlds)
 
@@ -580,7 +569,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     either.add_argument("--arrival", action="store_true", help=told)
     told = "train nothing: the comparisons of main, printed and filed beside --out"
     either.add_argument("--compare", action="store_true", help=told)
-    told = "with --compare: the result file of another world, where signs must be the same"
+    told = "compare in this result file of another world as well, where signs must be the same"
     add("--and", type=Path, action="append", default=[], dest="others", metavar="FILE", help=told)
     add_worker_arguments(parser, "trainings")
     add_field_argument(parser)
@@ -590,9 +579,7 @@ def main(args: argparse.Namespace) -> int:
     """Run the studies, then print their tables. Bad input raises ``ValueError``."""
     if args.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
-    if args.others and not args.compare:
-        raise ValueError("--and names a second file for --compare")
-    if args.compare:
+    if args.compare or args.others:
         found = comparisons(args.out, *args.others)
         write_atomically(beside(args.out, "comparisons"), found.to_csv())
         print(found.round(3).to_string())
