@@ -16,8 +16,7 @@ from avadclip_lite.viz.lesson import EXAMPLES
 from data.make_soundstage import build
 from data.make_soundstage.encoders import Snippets, zero_shot
 from data.make_soundstage.render import frame, wave
-from data.make_soundstage.sample import sample_scene
-from data.make_soundstage.world import DISTRACTORS, World
+from data.make_soundstage.world import DISTRACTORS, STOCK, World
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +31,15 @@ def encoders():
 
 @pytest.fixture(scope="module")
 def snippets():
-    return Snippets(seed=77, count=420, world=World(), workers=1)
+    return Snippets(seed=77, count=420, world=STOCK, workers=1)
 
 
 def seed_of(store, i) -> int:
     return int(re.fullmatch(r"scene:(\d+)", store.videos[i].source)[1])
+
+
+def scene_of(store, i):
+    return build.video_scene(store.videos[i].split, seed_of(store, i))
 
 
 def first(store, wanted) -> int:
@@ -52,7 +55,7 @@ def test_a_video_rendered_again_has_the_features_that_ship(store, encoders):
         first(store, lambda v: not v.has_audio),
     ]
     for i in chosen:
-        scene = sample_scene(seed_of(store, i))
+        scene = scene_of(store, i)
         video, audio = build.encode(encoders, *build.render_scene(scene))
         np.testing.assert_allclose(store.video(i), video, atol=0.02)
         assert (audio is None) == (store.audio(i) is None)
@@ -65,7 +68,7 @@ def test_a_video_rendered_again_has_the_features_that_ship(store, encoders):
 def test_truth_and_names_are_the_scenes(store):
     rng = np.random.default_rng(0)
     for i in rng.choice(len(store.videos), 40, replace=False):
-        row, scene = store.videos[i], sample_scene(seed_of(store, i))
+        row, scene = store.videos[i], scene_of(store, i)
         assert row.snippets == scene.snippets and row.has_audio == scene.has_audio
         assert tuple(row.label.split("-")) == scene.labels
         assert store.segments(i) == scene.segments
@@ -73,13 +76,13 @@ def test_truth_and_names_are_the_scenes(store):
 
 
 def test_what_ships_is_whole_and_small(store):
-    assert len(store.indices("train")) == 400 and len(store.indices("test")) == 160
+    assert len(store.indices("train")) == 1000 and len(store.indices("test")) == 300
     assert store.classes == XD_CLASSES and (store.dim, store.stride) == (64, 16)
     assert store.encoder == "soundstage"
     seeds = [seed_of(store, i) for i in range(len(store.videos))]
     assert len(set(seeds)) == len(seeds)
     size = sum(path.stat().st_size for path in soundstage_path().rglob("*"))
-    assert size < 20e6
+    assert size < 34e6
     train = store.labels(store.indices("train"))
     assert (train.sum(0) >= 15).all(), train.sum(0)  # every class is there to be learned
     rms = np.sqrt(np.square(store.video(0).astype(np.float32)).mean(1))
@@ -244,7 +247,7 @@ def test_clips_are_few_small_and_all_in_the_index(index):
 def test_an_example_clip_is_the_video_of_the_store(store, index):
     name = EXAMPLES["many labels"]
     i = first(store, lambda v: v.name == name)
-    row, scene = index[f"{name}.mp4"], sample_scene(seed_of(store, i))
+    row, scene = index[f"{name}.mp4"], scene_of(store, i)
     assert row["events"] == " ".join(f"{c} {a} {b}" for c, a, b in store.segments(i))
     frames, sound = decoded(f"{name}.mp4")
     assert len(frames) == store.videos[i].frames and int(row["fps"]) == 24

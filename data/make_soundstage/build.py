@@ -1,10 +1,10 @@
 """Build what ships in data/soundstage: the tiny frozen encoders, then the feature store.
 
-    python -m data.make_soundstage.build             # everything, about six minutes on two cores
-    python -m data.make_soundstage.build encoders    # pretrain the trio, report zero-shot
+    python -m data.make_soundstage.build             # everything, about half an hour
+    python -m data.make_soundstage.build encoders    # pretrain the trio on stock, report zero-shot
     python -m data.make_soundstage.build report      # zero-shot of the weights that are there
-    python -m data.make_soundstage.build store       # render, encode and pack the videos
-    python -m data.make_soundstage.build store --world figure_scale=0.8 --out FOLDER
+    python -m data.make_soundstage.build store       # render, encode and pack the footage
+    python -m data.make_soundstage.build store --world heard --out FOLDER --weights data/soundstage
 
 Everything is drawn from seeds. The scenes are the same bytes each time, and features repeat to the
 rounding of the machine's arithmetic. Pretraining runs on one thread, so that it repeats on one kind
@@ -43,11 +43,11 @@ from data.make_soundstage.encoders import (
 from data.make_soundstage.render import frame, wave
 from data.make_soundstage.sample import sample_scene
 from data.make_soundstage.timelines import NORMAL_SHARES
-from data.make_soundstage.world import FPS, SNIPPET_SAMPLES, WORLDS, Scene, World
+from data.make_soundstage.world import FOOTAGE, FPS, SNIPPET_SAMPLES, STOCK, WORLDS, Scene, World
 
 PRETRAIN_SEED, HELD_OUT_SEED = 1, 2  # of captioned snippets
-TRAIN_SCENES = range(100_000, 100_400)  # seeds of the videos: what ships ...
-TEST_SCENES = range(200_000, 200_160)
+TRAIN_SCENES = range(100_000, 101_000)  # seeds of the videos: what ships ...
+TEST_SCENES = range(200_000, 200_300)
 CALIBRATION_TRAIN = range(901_000, 902_000)  # ... and what difficulty was set on, never shipped
 CALIBRATION_TEST = range(900_600, 901_000)
 REPORT_FILE = "encoders.json"
@@ -84,12 +84,17 @@ def encode(
     return video, None if waves is None else encoders.encode_audio(waves).numpy()
 
 
+def video_scene(split: str, seed: int, world: World = FOOTAGE) -> Scene:
+    """The scene of a store's video: in footage each split has its own share of normal videos."""
+    if world.time_scale:
+        world = replace(world, normal_share=NORMAL_SHARES[split])
+    return sample_scene(seed, world=world)
+
+
 def _render_seed(
     split: str, seed: int, world: World
 ) -> tuple[Scene, np.ndarray, np.ndarray | None]:
-    if world.time_scale:
-        world = replace(world, normal_share=NORMAL_SHARES[split])
-    scene = sample_scene(seed, world=world)
+    scene = video_scene(split, seed, world)
     return scene, *render_scene(scene)
 
 
@@ -151,10 +156,9 @@ def label_of(scene: Scene) -> str:
 # ---- command line --------------------------------------------------------------------------------
 
 
-def parse_world(choices: Sequence[str]) -> World:
+def parse_world(choices: Sequence[str], world: World = FOOTAGE) -> World:
     """The name of a world and ``field=value`` (pairs as ``low,high``) over it; without a name over
-    the world that ships."""
-    world = World()
+    ``world``, the one that ships."""
     for choice in choices:
         name, given, text = choice.partition("=")
         if not given:
@@ -182,20 +186,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=soundstage_path(), help="folder to write")
     parser.add_argument("--weights", type=Path, help="folder of the encoders (default: --out)")
     parser.add_argument("--world", nargs="*", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--snippets", type=int, default=10_000, help="for pretraining")
+    parser.add_argument("--snippets", type=int, default=12_000, help="for pretraining")
     parser.add_argument("--held-out", type=int, default=2_000, help="snippets for zero-shot")
-    parser.add_argument("--epochs", type=int, default=6, help="of the image and text towers")
+    parser.add_argument("--epochs", type=int, default=20, help="of the towers")
     parser.add_argument("--train", type=int, default=len(TRAIN_SCENES), help="training videos")
     parser.add_argument("--test", type=int, default=len(TEST_SCENES), help="test videos")
     parser.add_argument("--workers", type=int, default=2, help="processes that render")
     options = parser.parse_args(arguments)
-    world, weights = parse_world(options.world), options.weights or options.out
+    weights = options.weights or options.out
+    stock, footage = (parse_world(options.world, usual) for usual in (STOCK, FOOTAGE))
     options.out.mkdir(parents=True, exist_ok=True)
     start = time.time()
     torch.set_num_threads(1)
 
     if options.part in ("all", "encoders"):
-        data = Snippets(PRETRAIN_SEED, options.snippets, world, options.workers)
+        data = Snippets(PRETRAIN_SEED, options.snippets, stock, options.workers)
         print(f"{len(data)} captioned snippets rendered, {time.time() - start:.0f} s", flush=True)
         torch.manual_seed(0)
         clip, vocabulary = pretrain_clip(data, epochs=options.epochs)
@@ -206,15 +211,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"encoders pretrained, {time.time() - start:.0f} s", flush=True)
     encoders = load_encoders("soundstage", weights=weights)
     if options.part in ("all", "encoders", "report"):
-        held_out = Snippets(HELD_OUT_SEED, options.held_out, world, options.workers)
+        held_out = Snippets(HELD_OUT_SEED, options.held_out, stock, options.workers)
         report = zero_shot(encoders, held_out)
         show(report)
-        text = json.dumps({"world": asdict(world), "zero_shot": report}, indent=1)
+        text = json.dumps({"world": asdict(stock), "zero_shot": report}, indent=1)
         (weights / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
     if options.part in ("all", "store"):
         train, test = TRAIN_SCENES[: options.train], TEST_SCENES[: options.test]
         splits = {"train": train, "test": test}
-        build_store(options.out, encoders, splits, world, options.workers, digest_of(weights))
+        build_store(options.out, encoders, splits, footage, options.workers, digest_of(weights))
         print(f"feature store written to {options.out}, {time.time() - start:.0f} s", flush=True)
 
 

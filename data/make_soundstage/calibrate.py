@@ -85,14 +85,28 @@ class Split:
             for a, z in zip(tracks, silence, strict=True)
         ]
         self.flags = [store.flags(i) for i in rows]
+        self.codes = [_codes(store, i) for i in rows]
         self.signals = {
             kind: [values[i][: len(x)] for i, x in zip(rows, self.video, strict=True)]
             for kind, values in signals.items()
         }
 
+    @property
+    def code(self) -> np.ndarray:
+        """Class code of what happens in each snippet (S,), "" where nothing does."""
+        return np.concatenate(self.codes)
+
     def flag(self, name: str) -> np.ndarray:
         """(S,) bool."""
         return np.concatenate([flags[name] for flags in self.flags])
+
+
+def _codes(store: FeatureStore, i: int) -> np.ndarray:
+    codes = np.full(store.snippets[i], "", dtype="<U4")
+    for code, start, end in store.segments(i):
+        first, last = round(start / store.stride), round(end / store.stride)
+        codes[first : max(last, first + 1)] = code
+    return codes
 
 
 # --- rules without training -----------------------------------------------------------------------
@@ -158,9 +172,11 @@ def with_neighbours(x: np.ndarray) -> np.ndarray:
     return np.concatenate([x, mean(-2, 0), mean(1, 3), mean(-6, 0), mean(1, 7)], axis=1)
 
 
-def probes(train: Split, test: Split) -> dict[str, float]:
-    """AP of a logistic regression that knows the truth of every training snippet."""
-    out = {}
+def probes(train: Split, test: Split) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """AP of a logistic regression that knows the truth of every training snippet; and of the one
+    with neighbours, the share of each class's snippets above the threshold that finds ``RECALL`` of
+    all."""
+    out, recall = {}, {}
     for sense in ("video", "audio"):
         for name, view in (("snippet", np.asarray), ("window", with_neighbours)):
             x, z = (
@@ -169,9 +185,16 @@ def probes(train: Split, test: Split) -> dict[str, float]:
             model = LogisticRegression(C=0.1, solver="newton-cholesky").fit(
                 x, train.flag("anomalous")
             )
-            score = average_precision_score(test.flag("anomalous"), model.decision_function(z))
-            out[f"{sense}, {name}"] = 100 * float(score)
-    return out
+            scores, truth = model.decision_function(z), test.flag("anomalous")
+            out[f"{sense}, {name}"] = 100 * float(average_precision_score(truth, scores))
+        found = scores > np.quantile(scores[truth], 1 - RECALL)
+        words = dict(zip(XD_CLASSES.codes, XD_CLASSES.words, strict=True))
+        recall[sense] = {
+            words[code]: float(found[test.code == code].mean())
+            for code in XD_CLASSES.codes
+            if (test.code == code).any()
+        }
+    return out, recall
 
 
 # --- weakly trained detectors of one sense --------------------------------------------------------
@@ -248,7 +271,7 @@ def measure(folder: Path, weights: Path, seeds: Sequence[int], names: Sequence[s
     print(f"positive {100 * report['positive']:.1f} %; best rules:")
     for name, value in ranked[:6]:
         print(f"  {value:5.1f}  {name}")
-    report["probes"] = probes(train, test)
+    report["probes"], report["probe_recall"] = probes(train, test)
     print({name: round(value, 1) for name, value in report["probes"].items()}, flush=True)
     report["detectors"] = detectors(store, test, weights, seeds, names)
     text = json.dumps(report, indent=1)

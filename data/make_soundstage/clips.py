@@ -18,9 +18,9 @@ from avadclip_lite.config import soundstage_path
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.video.reader import write_video
 from avadclip_lite.viz.lesson import EXAMPLES
+from data.make_soundstage.build import video_scene
 from data.make_soundstage.captions import describe
 from data.make_soundstage.render import frame, wave
-from data.make_soundstage.sample import sample_scene
 from data.make_soundstage.world import (
     ANOMALIES,
     AUDIO_DISTRACTORS,
@@ -35,7 +35,7 @@ from data.make_soundstage.world import (
 SNIPPETS = 9  # of a clip: 6 s, its event from second 1 to second 5
 COLUMNS = ("file", "shows", "classes", "events", "fps")
 # The picture encoder: small files rather than clean ones, and the same bytes on any machine.
-ENCODER = {"crf": "34", "preset": "veryslow", "threads": "1"}
+ENCODER = {"crf": "31", "preset": "veryslow", "threads": "1"}
 
 # A shooting that is seen and heard, and what fails meanwhile.
 FAULTS = {
@@ -75,7 +75,7 @@ def clips() -> dict[str, tuple[Scene, str]]:
     source = {row.name: row.source for row in store.videos}
     found = {}
     for role, name in EXAMPLES.items():
-        scene = sample_scene(int(source[name].removeprefix("scene:")))
+        scene = video_scene("test", int(source[name].removeprefix("scene:")))
         found[name] = scene, f"running example ({role}): {describe(scene)}"
     for number, kind in enumerate(ANOMALIES):
         scene = event_scene(kind, number)

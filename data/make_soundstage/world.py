@@ -84,7 +84,8 @@ WEATHERS: tuple[Weather, ...] = ("clear", "rain", "fog", "snow")
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Every probability and level of Soundstage. The defaults are the world that ships."""
+    """Every probability and level of Soundstage. The defaults are the first world: a plain stage,
+    filmed in one shot. What ships is ``FOOTAGE``."""
 
     # timelines
     time_scale: float = 0.0  # of XD-Violence's lengths; 0: the ranges that follow
@@ -214,9 +215,9 @@ FOOTAGE = World(
     heard_only=0.06,
     picture_static=0.0,
     sound_static=0.0,
-    distractors_normal=12.0,
-    distractors_abnormal=12.0,
-    figure_scale=0.8,
+    distractors_normal=14.0,
+    distractors_abnormal=14.0,
+    figure_scale=0.75,
     handheld=0.12,
     grading=0.25,
     cutaways=0.05,
