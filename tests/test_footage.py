@@ -137,7 +137,7 @@ def test_class_words_are_rare_and_ambiguous_in_stock_captions():
             if word in s.event_caption:
                 (own if s.kind == word else other)[word] += 1
     assert sum(own.values()) < 0.02 * sum(s.kind in ANOMALIES for s in snippets)
-    assert sum(own.values()) < sum(other.values()) < 0.01 * len(snippets)
+    assert 2 * sum(own.values()) < sum(other.values()) < 0.02 * len(snippets)
     assert len(other) >= 5  # nearly every class word also names something harmless
     normal = [s for s in snippets if "normal" in s.event_caption]
     assert 0.004 < len(normal) / len(snippets) < 0.02
