@@ -35,19 +35,15 @@ def open_stage(data: str | Path = "") -> FeatureStore:
 
 
 def clip_path(name: str) -> Path | None:
-    """The example clip (MP4 with sound) that ships of the Soundstage video called ``name``.
-
-    ``None`` where there is none: few videos of Soundstage have one, and other data has features
-    only.
-    """
+    """The example clip (MP4 with sound) that ships of the Soundstage video called ``name``; of most
+    there is none."""
     path = soundstage_path() / "clips" / f"{name}.mp4"
     return path if path.is_file() else None
 
 
 def shipped(store: FeatureStore, role: str) -> Detector | None:
-    """The trained detector that ships for Soundstage: the ``role`` "teacher", or "student" for its
-    vision-only student; of ten seeds those that ``models/index.json`` tells. ``None`` for other
-    data, for which nothing ships: a lesson trains one there."""
+    """The detector that ships for Soundstage: "teacher", or its vision-only "student", of the seed
+    that ``models/index.json`` tells. ``None`` for other data, where a lesson trains its own."""
     home = soundstage_path()
     if not (home / "meta.json").is_file() or store.digest != FeatureStore.open(home).digest:
         return None
@@ -63,11 +59,8 @@ def row_of(store: FeatureStore, name: str) -> int:
 
 
 def examples(store: FeatureStore) -> dict[str, int]:
-    """The running examples as rows of the store, by role.
-
-    In other data the roles are filled by what its labels can tell: the longest test video with the
-    most classes, the longest with one class, and the longest normal one.
-    """
+    """The running examples as rows of the store, by role. Other data fill them by what labels can
+    tell: the longest test video with the most classes, with one class, and with none."""
     names = [row.name for row in store.videos]
     if set(EXAMPLES.values()) <= set(names):
         return {role: names.index(name) for role, name in EXAMPLES.items()}
@@ -104,8 +97,7 @@ BOARD = (
 
 
 class Bar(NamedTuple):
-    """A line of the scoreboard: frame AP in percent, its mean and 95 % interval over seeds (the
-    mean alone where there is one number only)."""
+    """A line of the scoreboard: frame AP in percent, mean and 95 % interval over its seeds."""
 
     label: str
     mean: float
