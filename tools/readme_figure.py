@@ -1,8 +1,6 @@
-"""Draw the picture of the README: a teacher and a vision-only baseline on one test video.
+"""Draw the picture of the README: the two detectors that ship on one test video.
 
-    python tools/readme_figure.py docs/timeline.png
-
-Trains both on Soundstage (seed 0) unless the cache has them.
+python tools/readme_figure.py docs/timeline.png
 """
 
 from __future__ import annotations
@@ -19,12 +17,17 @@ matplotlib.use("Agg")
 
 import numpy as np  # noqa: E402
 
-from avadclip_lite.config import make_config  # noqa: E402
 from avadclip_lite.evaluate import predict_store  # noqa: E402
-from avadclip_lite.experiments.cache import train_or_load  # noqa: E402
 from avadclip_lite.video.reader import read_clip  # noqa: E402
 from avadclip_lite.viz import plots  # noqa: E402
-from avadclip_lite.viz.lesson import EXAMPLES, FPS, clip_path, open_stage, row_of  # noqa: E402
+from avadclip_lite.viz.lesson import (  # noqa: E402
+    EXAMPLES,
+    FPS,
+    clip_path,
+    open_stage,
+    row_of,
+    shipped,
+)
 
 
 def main(target: Path) -> None:
@@ -34,9 +37,8 @@ def main(target: Path) -> None:
     row = row_of(store, EXAMPLES["sound saves"])
     frames, _, wave = read_clip(clip_path(store.videos[row].name))
     curves, probabilities = {}, None
-    for label, role in (("audio-visual", "audio_visual"), ("vision only", "vision")):
-        model = train_or_load(make_config(role=role, ukd="none"), store, progress=False).model
-        found = predict_store(model, store, [row])
+    for label, role in (("teacher", "teacher"), ("vision-only student", "student")):
+        found = predict_store(shipped(store, role), store, [row])
         curves[label] = found.anomaly
         probabilities = found.alignment if probabilities is None else probabilities
     figure = plots.timeline(
@@ -47,7 +49,7 @@ def main(target: Path) -> None:
         names=dict(zip(store.classes.codes, store.classes.words, strict=True)),
         probabilities=probabilities,
         wave=wave,
-        title="Soundstage (synthetic): a street at dusk, an accident off camera",
+        title="Soundstage (synthetic): a fight off camera",
     )
     target.parent.mkdir(exist_ok=True)
     figure.savefig(target, dpi=110)
