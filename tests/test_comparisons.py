@@ -333,6 +333,8 @@ def test_from_the_training_to_the_verdict(store, tmp_path, monkeypatch, capsys) 
     filed = pd.read_csv(study.beside(out, "comparisons"), index_col=[0, 1])
     pd.testing.assert_frame_equal(filed, table)
     assert command_line.main([*compare_them, "--and", str(other)]) == 0
+    with pytest.raises(ValueError, match="is on the same data as a file before it"):
+        study.comparisons(out, other, out)
     both = study.comparisons(out, other)
     assert len(both) == 8 and set(both["verdict"]) <= {"shows", "open"}
     lines = study.read_lines(study.beside(out, "videos"))

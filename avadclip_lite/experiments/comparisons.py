@@ -62,9 +62,7 @@ def intervals(differences: Array, resampled: Array) -> dict[str, float]:
         p_both = 2 * t.sf(abs(mean) / error, freedom)
     half = t.ppf(1 - LEVEL / 2, freedom) * error
     ends = {"seeds": seeds, "videos": videos, "both": (mean - half, mean + half)}
-    found = {
-        f"{k} {end}": float(x) for k, v in ends.items() for end, x in zip(SIDES, v, strict=True)
-    }
+    found = {f"{k} {side}": float(v[i]) for k, v in ends.items() for i, side in enumerate(SIDES)}
     return {"seeds": n, "mean": mean, **found, "p": float(test.pvalue), "p both": float(p_both)}
 
 
@@ -86,11 +84,10 @@ def compare(frame: pd.DataFrame, pairs: Mapping[str, Sequence[str]]) -> pd.DataF
     found, measured = {}, frame.set_index("seed")[[MEASURE, *RESAMPLED]]
     of_row = frame["row"].to_numpy()
     for claim, (row, against) in pairs.items():
-        apart = 100 * (measured[of_row == row] - measured[of_row == against])  # by seed
-        apart = apart.dropna(subset=MEASURE)
+        apart = (measured[of_row == row] - measured[of_row == against]).dropna(subset=MEASURE)
         if len(apart) < 2:
             raise ValueError(f"{row!r} and {against!r} have fewer than two seeds in common")
-        found[claim] = intervals(apart[MEASURE].to_numpy(), apart[RESAMPLED].to_numpy())
+        found[claim] = intervals(100 * apart[MEASURE].to_numpy(), 100 * apart[RESAMPLED].to_numpy())
     table = pd.DataFrame.from_dict(found, orient="index").astype({"seeds": int})
     return table.assign(**{f"{k}, Holm": holm(table[k]) for k in ("p", "p both")})
 

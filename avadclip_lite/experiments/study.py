@@ -462,8 +462,8 @@ def comparisons(*paths: str | Path) -> pd.DataFrame:
     paired difference, its intervals and p values (``comparisons.intervals``), Holm's, and the
     verdict (``comparisons.judge``). ``paths``: result files (default: the one that ships), one a
     world. Raises ``FileNotFoundError`` without a file, ``ValueError`` where a row or its test on
-    videos drawn again is missing."""
-    worlds = {}
+    videos drawn again is missing, and for two files on the same data."""
+    worlds, stores = {}, set()
     for path in map(Path, paths or [results_path()]):
         frame = results("main", path=path, videos=True)
         frame = frame[frame["row"].isin({row for pair in COMPARISONS.values() for row in pair})]
@@ -471,6 +471,9 @@ def comparisons(*paths: str | Path) -> pd.DataFrame:
             told = f"lacks the test of {lost.row!r}, seed {lost.seed}; train it into another file"
             raise ValueError(f"{beside(path, 'videos')} {told}")
         worlds[str(path)] = compare(frame, COMPARISONS)
+        if not stores.isdisjoint(frame["store"]):
+            raise ValueError(f"{path} is on the same data as a file before it, no second world")
+        stores.update(frame["store"])
     return judge(worlds)
 
 
