@@ -12,14 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 
-import pandas as pd
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
-from avadclip_lite.config import results_path, soundstage_path
-from avadclip_lite.dataset import FeatureStore
-from avadclip_lite.experiments import study
-from avadclip_lite.train import CONFIG, WEIGHTS
+import pandas as pd  # noqa: E402
+
+from avadclip_lite.config import results_path, soundstage_path  # noqa: E402
+from avadclip_lite.dataset import FeatureStore  # noqa: E402
+from avadclip_lite.experiments import study  # noqa: E402
+from avadclip_lite.train import CONFIG, WEIGHTS  # noqa: E402
 
 ROLES = {"teacher": "paper", "student": "vision, UKD x 1"}
 MEASURE = "frame_ap_classification"
