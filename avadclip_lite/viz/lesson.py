@@ -16,7 +16,7 @@ from scipy import stats
 from avadclip_lite.config import soundstage_path
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.model import Detector
-from avadclip_lite.train import load_run
+from avadclip_lite.train import load
 from avadclip_lite.viz import plots
 
 FPS = 24.0  # frames a second, of Soundstage and of XD-Violence
@@ -47,7 +47,7 @@ def shipped(store: FeatureStore, role: str) -> Detector | None:
     home = soundstage_path()
     if not (home / "meta.json").is_file() or store.digest != FeatureStore.open(home).digest:
         return None
-    return load_run(home / "models" / role).model
+    return load(home / "models" / role)
 
 
 def row_of(store: FeatureStore, name: str) -> int:
