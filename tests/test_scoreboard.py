@@ -84,3 +84,25 @@ def test_a_file_of_nothing_known_shows_chance_alone(rows: pd.DataFrame) -> None:
     strange = rows.assign(variant="somebody's")
     assert [bar.label for bar in standings(strange, "11")] == ["chance"]
     assert np.isclose(standings(strange, "11")[0].mean, 25)
+
+
+# --- the detectors that ship ----------------------------------------------------------------------
+
+
+def test_the_detectors_that_ship_are_those_of_the_index() -> None:
+    """Each scores what its index says, and the teacher's seed is the lower median of the study's."""
+    store = open_stage()
+    index = json.loads((soundstage_path() / "models/index.json").read_text(encoding="utf-8"))
+    frame = study.results().set_index(["variant", "seed"])
+    for role, told in index.items():
+        found = evaluate(shipped(store, role), store).metrics["frame_ap_classification"]
+        assert found == pytest.approx(told["frame_ap_classification"], abs=2e-3), role
+        row = frame.loc[told["variant"], told["seed"]]
+        assert row["frame_ap_classification"] == told["frame_ap_classification"], role
+    teachers = frame.loc["paper", "frame_ap_classification"].sort_values()
+    assert teachers.index[(len(teachers) - 1) // 2] == index["teacher"]["seed"]
+    assert index["student"]["seed"] == index["teacher"]["seed"]
+
+
+def test_other_data_have_no_detectors_that_ship(tmp_path) -> None:
+    assert shipped(tiny_store(tmp_path), "teacher") is None

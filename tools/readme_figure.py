@@ -49,7 +49,7 @@ def main(target: Path) -> None:
         names=dict(zip(store.classes.codes, store.classes.words, strict=True)),
         probabilities=probabilities,
         wave=wave,
-        title="Soundstage (synthetic): a fight off camera",
+        title="Soundstage (synthetic): four accidents on a street",
     )
     target.parent.mkdir(exist_ok=True)
     figure.savefig(target, dpi=110)
