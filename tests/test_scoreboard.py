@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from tiny import tiny_store
 
+from avadclip_lite.config import soundstage_path
+from avadclip_lite.evaluate import evaluate
 from avadclip_lite.experiments import study
 from avadclip_lite.viz import plots
-from avadclip_lite.viz.lesson import BOARD, scoreboard, standings
+from avadclip_lite.viz.lesson import BOARD, open_stage, scoreboard, shipped, standings
 
 
 @pytest.fixture
@@ -90,7 +95,7 @@ def test_a_file_of_nothing_known_shows_chance_alone(rows: pd.DataFrame) -> None:
 
 
 def test_the_detectors_that_ship_are_those_of_the_index() -> None:
-    """Each scores what its index says, and the teacher's seed is the lower median of the study's."""
+    """Each scores what its index says; the teacher's seed is the lower median of the study's."""
     store = open_stage()
     index = json.loads((soundstage_path() / "models/index.json").read_text(encoding="utf-8"))
     frame = study.results().set_index(["variant", "seed"])
