@@ -1,36 +1,34 @@
-# %% [markdown]
+# %% [markdown] tags=["core"]
 # # 02 · Bags, Top-K and temporal context
 #
-# **Question:** How do bags, Top-K and temporal context turn video labels into frame scores?
+# **Question:** How does a video's label teach snippets?
 #
 # **You will be able to:**
 #
-# - say what a bag, an instance and a weak label are, and why max is brittle and mean is blurred
-# - compute the Top-K loss of a video by hand and point at the snippets that receive its gradient
-# - draw what a snippet sees through windowed attention and through the two graphs
-# - tell from numbers whether padding changes a video's features
-# - measure what temporal context buys, and what it costs
+# - say what a bag is, and why a mean breaks and a maximum is blind
+# - compute the Top-K loss of a video by hand and point at the snippets that learn from it
+# - say the same as a ranking, as an older detector does
+# - draw what a snippet sees through windows and through two graphs
+# - measure what context buys, against a filter that needs no training
 #
 # **Prerequisites:** [00](00_orientation.ipynb) (the data), [01](01_encoders.ipynb) (features of
 # snippets); PyTorch, and what attention is
 #
-# **Minutes:** 1 on two CPU cores; 30 to teach
+# **Minutes:** 23 to read, 22 hands-on; 1 on two CPU cores
 #
 # **Reads:** the feature store (Soundstage unless you say otherwise)
 #
-# **Writes:** numbers to `metrics.json`
+# **Writes:** two small detectors to the cache, numbers to `metrics.json`
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "core"]
 data: str = ""  # folder of a feature store; empty is Soundstage, which ships
-form: str = "paper"  # the model as the "paper" states it, or as the "released" code runs it
 scale: str = "soundstage"  # sizes of model and batch: soundstage, or xd (XD-Violence)
-seed: int = 0  # of every random number but the trainings'
-seeds: list[int] = [0, 1]  # one training each, in section 8
-epochs: int = 6  # passes over the training videos, section 8
-most_videos: int = 800  # training videos used at most, section 8
-device: str = "auto"  # where section 8 trains: auto, cpu, cuda
+seed: int = 0  # of every random number
+epochs: int = 10  # passes over the training videos, section 6
+device: str = "auto"  # where section 6 trains: auto, cpu, cuda
 
-# %% tags=["setup"]
+# %% tags=["setup", "core"]
+import inspect
 import math
 
 import matplotlib.pyplot as plt
@@ -38,892 +36,511 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import average_precision_score, roc_auc_score
+from scipy.ndimage import binary_dilation, median_filter
 from torch import nn
 from torch.testing import assert_close
 
 from avadclip_lite import losses, temporal
-from avadclip_lite.config import find_device, make_config
-from avadclip_lite.dataset import TrainingSet
+from avadclip_lite.baselines.deepmil import ranking_hinge
+from avadclip_lite.config import make_config
+from avadclip_lite.dataset import Output
 from avadclip_lite.encoders import load_text
-from avadclip_lite.evaluate import average_precision, snippet_truth
+from avadclip_lite.evaluate import average_precision, predict_store, snippet_truth
+from avadclip_lite.experiments import study
+from avadclip_lite.experiments.cache import train_or_load
 from avadclip_lite.experiments.metrics import record
 from avadclip_lite.experiments.parameters import check_parameters
-from avadclip_lite.model import AnomalyHead
-from avadclip_lite.prompts import TextualPrompt
+from avadclip_lite.model import AnomalyHead, Detector, register
+from avadclip_lite.prompts import TextualPrompt, alignment_map
 from avadclip_lite.viz import plots
-from avadclip_lite.viz.lesson import FPS, examples, open_stage
+from avadclip_lite.viz.lesson import FPS, examples, open_stage, scoreboard
 
 plots.use_style()
 check_parameters(globals())  # plain papermill hands lists over as text
 store = open_stage(data)
-settings = make_config(
-    form=form, scale=scale, dim=store.dim, seed=seed, epochs=epochs, alignment="none"
-)
+settings = make_config(scale=scale, dim=store.dim)
 running = examples(store)  # the rows of the three videos that go through all notebooks
-every = max(1, len(store.indices("train")) // most_videos)
-bags = TrainingSet(store, store.indices("train")[::every], settings)
+test = store.indices("test")
+dataset = "Soundstage" if store.encoder == "soundstage" else store.classes.name
 
-# %% [markdown]
+# %% [markdown] tags=["core"]
 # ## 1. A video is a bag
 #
-# Recall from 00: a video is cut into **snippets** of a few frames, and its **weak label** says
-# which classes occur somewhere in it, not when. Each snippet has become one feature vector (01). We
-# want one number for each snippet: the **confidence** that it shows an anomaly. For that we use
-# only column 0 of the label, *nothing happens* or *something does*; the classes return in 05.
+# Recall: a video is cut into snippets, each snippet has become a feature (01), and a **weak label**
+# says which classes occur somewhere in the video, not when. We want one number for each snippet,
+# the **confidence** $a$ that it shows an anomaly. For that we use only column 0 of the label,
+# *nothing happens* or *something does*. The classes return in 05.
 #
-# Learning from such labels is called **multiple-instance learning** (MIL). The video is the
-# **bag**, its snippets are the **instances**. A bag is anomalous if at least one of its instances
-# is, and nobody says which.
+# Learning from such labels is **multiple-instance learning** (MIL). The video is a **bag**, its
+# snippets are the **instances**. A bag is anomalous if at least one of its instances is, and nobody
+# says which.
 #
-# A loss needs one number a bag. So the confidences of all instances must be pooled into one, and
-# the choice of pooling matters more than it seems, because **the pooling decides which instances
-# learn**. Take a bag of four snippets with these confidences, and three ways to pool them:
+# A loss needs one number a bag, so the confidences must be pooled into one. The choice matters more
+# than it seems, because **the pooling decides which instances learn**. Take a bag of four snippets,
+# and three ways to pool. For an anomalous bag the loss is $-\ln p$ of the pooled confidence $p$,
+# for a normal one $-\ln(1-p)$; each confidence is the sigmoid of a **logit** $s$. Where does the
+# gradient go?
 
-# %%
+# %% tags=["core"]
 confidence = torch.tensor([0.2, 0.7, 0.6, 0.1])  # four instances of one bag
-
 poolings = {
-    "max": lambda a: a.max(),
+    "maximum": lambda a: a.max(),
     "Top-2": lambda a: a.topk(2).values.mean(),
     "mean": lambda a: a.mean(),
 }
-for name, pool in poolings.items():
-    p = pool(confidence)
-    loss_if = f"loss if the label is anomalous {-p.log():.2f}, if normal {-(1 - p).log():.2f}"
-    print(f"{name:6} the bag scores {p:.2f}   {loss_if}")
-
-# %% [markdown]
-# The three disagree about the same bag. The more important question is **where the gradient
-# goes**.
-#
-# For an anomalous bag the loss is $-\ln p$, with $p$ the pooled confidence, and each confidence is
-# $a_i = \mathrm{sigmoid}(s_i)$ of a logit $s_i$. If $p$ is the mean of $K$ chosen confidences, the
-# chain rule gives for each chosen instance
-#
-# $$\frac{\partial\,\mathrm{loss}}{\partial s_i} \;=\;
-# \underbrace{-\frac1p}_{\text{loss}}\cdot\underbrace{\frac1K}_{\text{pooling}}\cdot
-# \underbrace{a_i(1-a_i)}_{\text{sigmoid}}$$
-#
-# and exactly zero for an instance that was not chosen. Here is what autograd says; the assertion
-# holds one column against the formula. For a normal bag only the first factor changes, to
-# $+1/(1-p)$.
-
-# %%
-logits = torch.logit(confidence).requires_grad_()
-columns = {}
+logits, columns = torch.logit(confidence).requires_grad_(), {}
 for name, pool in poolings.items():
     p = pool(torch.sigmoid(logits))
+    print(f"{name:8} p = {p:.2f}, loss if anomalous {-p.log():.2f}, if normal {-(1 - p).log():.2f}")
     (columns[name, "anomalous"],) = torch.autograd.grad(-p.log(), logits, retain_graph=True)
     (columns[name, "normal"],) = torch.autograd.grad(-(1 - p).log(), logits)
-
 table = pd.DataFrame(columns, index=[f"snippet {i}" for i in range(4)])
-print("gradient of the loss with respect to each logit, by pooling and label of the bag\n")
-print(table.round(2).to_string())
+print("\ngradient of the loss by each logit\n" + table.round(2).to_string())
 
-chosen = torch.tensor([0.0, 1.0, 1.0, 0.0])  # Top-2 by hand: p = (0.7 + 0.6) / 2
-assert_close(columns["Top-2", "anomalous"], -1 / 0.65 / 2 * confidence * (1 - confidence) * chosen)
-
-# %% [markdown]
-# A negative gradient means that a step pushes the logit *up*. Read the table by columns.
+# %% [markdown] tags=["core"]
+# A negative gradient means that a step pushes the logit *up*.
 #
-# - **Max is brittle.** One instance learns, the others are mute. If the highest confidence is a
-#   fluke (a glitch of the camera, an unlucky initial weight), the fluke is what gets reinforced,
-#   and next time it is higher still.
-# - **Mean is blurred.** Every instance is pushed up, the normal ones too. And the bag scores high
+# - **The maximum is blind.** One instance learns, the others are mute. If the highest confidence is
+#   a fluke, the fluke is reinforced, and next time it is higher still.
+# - **The mean breaks.** Every instance is pushed up, the normal ones too; and the bag scores high
 #   only when *most* of its snippets do, while a fight may fill a small part of a long video.
-# - **Top-K** lies between: a few instances share the gradient, so one fluke cannot carry the bag
-#   alone, and the quiet rest stays out of it.
+# - **Top-K** lies between: a few instances share the gradient, so that one fluke cannot carry the
+#   bag alone, and the quiet rest stays out of it.
 #
 # In a normal bag the same instances are pushed *down*. Its highest confidences are false alarms by
-# definition, and they are the part of a normal video worth learning from.
+# definition: the part of a normal video worth learning from.
 
-# %% [markdown]
-# ## 2. How large is K?
+# %% [markdown] tags=["core"]
+# ### Exercise 1
+#
+# *7 minutes, easy.* A fourth way to pool is **noisy-OR**, which takes the definition of a bag at
+# its word: normal only if every instance is, $p = 1 - \prod_i (1 - a_i)$. Write it for padded bags,
+# confidences $(B, T)$ and lengths $(B,)$. Guess first: what does it say about thirty-two harmless
+# snippets with a confidence of 0.1 each?
+
+
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution", "core"]
+def noisy_or(confidence_BT, lengths_B):
+    """One score a bag, (B,); padding does not count."""
+    # BEGIN SOLUTION
+    # Stumbles: padding must contribute a factor of 1 to the product, not a confidence of 1.
+    valid_BT = temporal.length_mask(lengths_B, confidence_BT.shape[1])
+    return 1 - torch.where(valid_BT, 1 - confidence_BT, 1.0).prod(dim=1)
+    # END SOLUTION
+
+
+# %% tags=["check", "core"]
+answer = noisy_or(torch.tensor([[0.5, 0.5, 0.9], [0.2, 0.7, 0.6]]), torch.tensor([2, 3]))
+assert_close(answer, torch.tensor([0.75, 1 - 0.8 * 0.3 * 0.4]), msg="does the padding (0.9) count?")
+harmless = noisy_or(torch.full((1, 32), 0.1), torch.tensor([32]))
+print(f"Exercise 1 is solved: thirty-two harmless snippets score {harmless.item():.2f},")
+print("and longer videos higher still. A pooling must not count.")
+
+# %% [markdown] tags=["core"]
+# ## 2. Top-K
 #
 # A longer video may hold a longer event, so K grows with the number of snippets $T$:
 #
-# $$K = \lfloor T/16 \rfloor + 1$$
+# $$p = \frac1K \sum_{i \,\in\, \mathrm{top}\ K} a_i, \qquad K = \lfloor T/16 \rfloor + 1$$
 #
-# The 16 is a choice of the authors' released code. That our snippets are 16 frames long too is a
-# coincidence; one 16 counts snippets, the other frames. Up to fifteen snippets K is 1, and Top-K
-# *is* the maximum.
+# The 16 is a choice of the authors' released code. (That our snippets are 16 frames long is a
+# coincidence.) Each of the K chosen gets $-\frac1p \cdot \frac1K \cdot a_i(1-a_i)$ in an anomalous
+# bag, with $+\frac1{1-p}$ for the first factor in a normal one; all others get exactly nothing.
+# Videos of a batch differ in length, so padding must never be chosen, and K differs from row to
+# row. Here is how the package does that:
+
+# %% tags=["core"]
+print(inspect.getsource(losses.topk_mean))
+toy = torch.logit(torch.tensor([[0.2, 0.7, 0.6, 0.1], [0.3, 0.4, 0.99, 0.99]])).requires_grad_()
+lengths, anomalous = torch.tensor([4, 2]), torch.tensor([1.0, 0.0])  # two places of padding
+loss = losses.topk_bce(toy, anomalous, lengths, divisor=4)  # so that four snippets have K = 2
+by_hand = (-math.log((0.7 + 0.6) / 2) - math.log(1 - 0.4)) / 2
+print(f"loss of two bags: by hand {by_hand:.4f}, package {loss:.4f}")
+(gradient,) = torch.autograd.grad(loss, toy)
+print("gradient of each logit\n", gradient.numpy().round(2))
+assert_close(loss, torch.tensor(by_hand))
+
+# %% [markdown] tags=["core"]
+# In the second bag the two highest numbers are padding, a trap, and nothing reaches them.
 #
 # What if the events of a video fill fewer snippets than K? Then some of the chosen are normal for
-# certain, and are pushed up all the same. A K well below the length of events avoids that, and pays
-# with event snippets that never learn. The last lines apply the rule to training bags, and compare
-# K with the truth of the anomalous test videos.
+# certain, and are pushed up all the same. If they fill many more, most of the event learns nothing
+# from this video. The test videos, whose truth we know, tell how often:
 
 # %%
-for snippets in (1, 15, 16, 24, 96, 256):
-    k = snippets // 16 + 1
-    print(f"T = {snippets:3}   K = {k:2}   instances that learn: {k / snippets:6.1%}")
+eventful = [i for i in test if store.frame_truth([i]).any()]
+most = settings.model.max_snippets  # a longer bag is shortened to this, by means of neighbours
+T = np.minimum(store.snippets[eventful], most)
+K = T // settings.loss.topk_divisor + 1
+filled = T * [store.frame_truth([i]).mean() for i in eventful]  # snippets
+print(f"{len(eventful)} anomalous test videos of {T.min()} to {T.max()} snippets")
+print(f"events fill {np.mean(filled / T):.0%} of the snippets, K {np.mean(K / T):.0%}")
+print(f"events fill less than K in {np.mean(filled < K):.0%} of the videos, ", end="")
+print(f"more than four times K in {np.mean(filled > 4 * K):.0%}")
 
-first = bags.batch(torch.arange(8))
-print("\na batch of training videos (B, T, D):", tuple(first.video.shape))
-print("T of its bags:", first.lengths.tolist())
-print("K of its bags:", (first.lengths // settings.loss.topk_divisor + 1).tolist())
-
-anomalous = [i for i in store.indices("test") if not store.labels([i])[0, 0]]
-in_events = [store.frame_truth([i]).sum() / store.stride for i in anomalous]  # snippets
-in_K = store.snippets[anomalous] // settings.loss.topk_divisor + 1
-print(
-    f"\nanomalous test videos: events take {np.mean(in_events / store.snippets[anomalous]):.0%} of "
-    f"the snippets, K takes {np.mean(in_K / store.snippets[anomalous]):.0%}"
-    f"\nvideos with fewer snippets of events than K: {np.sum(in_events < in_K)}"
-)
-
-# %% [markdown]
-# On Soundstage K is never too large: it picks a small part of what happens, and all other snippets
-# of the event go without a gradient. Long videos with one short event would be another matter.
+# %% [markdown] tags=["core"]
+# ## 3. The older way to say it
 #
-# Videos of a batch differ in length, so they are padded to the longest, and K differs from row to
-# row. Padding must never be chosen. Two lines settle both: padding gets the lowest possible score
-# before sorting, and a rank counts if it is below the row's own K.
+# Before any of this, in 2018, **DeepMIL** put the same idea as a *ranking*: the most suspicious
+# snippet of an anomalous bag must outrank the most suspicious snippet of a normal one, by a margin.
+# As a **hinge**, which is zero once the margin is kept:
 #
-# By hand, with a divisor of 4 so that the small bag from above gets K = 2. A second bag holds two
-# snippets and two places of padding; the padding has the highest confidences, as a trap.
+# $$\mathrm{loss} = \max(0,\; 1 - \max_i a_i + \max_j b_j)$$
+#
+# for the confidences $a$ of an anomalous bag and $b$ of a normal one.
+
+# %% [markdown] tags=["core"]
+# ### Exercise 2
+#
+# *7 minutes, easy.* Write it for pairs of bags, the mean over pairs; two lines will do. Guess
+# first: of the 16 snippets in the check, how many learn? And when does the hinge stop pushing, if
+# all confidences lie between 0 and 1?
 
 
-# %%
-def my_topk_mean(scores_BT, lengths_B, divisor=16):
-    place = torch.arange(scores_BT.shape[1])
-    scores_BT = scores_BT.masked_fill(place >= lengths_B[:, None], -torch.inf)
-    ranked_BT = scores_BT.sort(dim=1, descending=True).values
-    k_B = torch.minimum(lengths_B // divisor + 1, lengths_B)
-    return torch.where(place < k_B[:, None], ranked_BT, 0.0).sum(dim=1) / k_B
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution", "core"]
+def hinge(abnormal_BT, normal_BT):
+    """Mean over B pairs of bags, confidences (B, T) of each kind, without padding."""
+    # BEGIN SOLUTION
+    # Stumbles: the hinge comes before the mean, or a pair that is ranked well pays for another.
+    high_B, low_B = abnormal_BT.amax(dim=1), normal_BT.amax(dim=1)
+    return F.relu(1 - high_B + low_B).mean()
+    # END SOLUTION
 
 
-def my_topk_bce(logits_BT, anomalous_B, lengths_B, divisor=16):
-    p_B = my_topk_mean(torch.sigmoid(logits_BT), lengths_B, divisor)
-    return -(anomalous_B * p_B.log() + (1 - anomalous_B) * (1 - p_B).log()).mean()
-
-
-toy = torch.logit(torch.tensor([[0.2, 0.7, 0.6, 0.1], [0.3, 0.4, 0.99, 0.99]]))
-toy_labels, toy_lengths = torch.tensor([1.0, 0.0]), torch.tensor([4, 2])
-by_hand = (-math.log((0.7 + 0.6) / 2) - math.log(1 - 0.4)) / 2
-mine = my_topk_bce(toy, toy_labels, toy_lengths, divisor=4)
-package = losses.topk_bce(toy, toy_labels, toy_lengths, divisor=4)
-print(f"by hand {by_hand:.4f}   my_topk_bce {mine:.4f}   losses.topk_bce {package:.4f}")
-assert_close(mine, torch.tensor(by_hand))
-assert_close(package, mine)
-
-# %% [markdown]
-# Now the same two functions on random logits with the lengths where K changes, and the gradient
-# once more: how many instances of each bag receive one?
-
-# %%
+# %% tags=["check", "core"]
 generator = torch.Generator().manual_seed(seed)
-logits_BT = torch.randn(6, 256, generator=generator)
-lengths_B = torch.tensor([1, 15, 16, 40, 96, 256])
-anomalous_B = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 0.0])
-assert_close(
-    losses.topk_bce(logits_BT, anomalous_B, lengths_B),
-    my_topk_bce(logits_BT, anomalous_B, lengths_B),
-)
+bags = torch.rand(2, 2, 4, generator=generator).requires_grad_()  # kind, bag, snippet
+answer = hinge(*bags)
+assert_close(answer, ranking_hinge(*bags, all_pairs=False), msg="the mean over pairs of the hinge")
+(gradient,) = torch.autograd.grad(answer, bags)
+assert (gradient != 0).sum() == 4, "one snippet a bag"
+assert hinge(torch.ones(1, 4), torch.zeros(1, 4)) == 0, "perfectly ranked: nothing to pay"
+print(f"Exercise 2 is solved: {int((gradient != 0).sum())} of {gradient.numel()} snippets learn.")
 
-logits_BT.requires_grad_()
-(gradient_BT,) = torch.autograd.grad(losses.topk_bce(logits_BT, anomalous_B, lengths_B), logits_BT)
-learning = (gradient_BT != 0).sum(dim=1)
-print("T                        ", lengths_B.tolist())
-print("instances with a gradient", learning.tolist())
-assert learning.tolist() == (lengths_B // 16 + 1).tolist()
-assert not gradient_BT[torch.arange(256) >= lengths_B[:, None]].any(), "padding must not learn"
-
-# %% [markdown]
-# ## 3. Do weak labels find the right snippets?
+# %% [markdown] tags=["core"]
+# With a margin as wide as the range it pushes until one side is 1 and the other 0, much as
+# cross-entropy does. The difference that matters is the maximum: one snippet a bag. DeepMIL makes
+# up for it by comparing every anomalous bag with every normal one, on bags of 32 means of snippets,
+# and by two penalties, that anomalies be rare and confidences smooth. It is the first row of the
+# paper's table of comparisons, and 11 trains it. (The package's function is `ranking_hinge`.)
+#
+# ## 4. Do labels of bags find the right snippets?
 #
 # So far nothing says that the chosen instances are the *right* ones. Why should they be? Because
-# of the normal bags. Whatever scores high in a normal bag is pushed down, so features that occur
-# everywhere cannot stay high. What is left to make anomalous bags high is what occurs only there.
+# of the normal bags. Whatever scores high there is pushed down, so features that occur everywhere
+# cannot stay high. What is left to make anomalous bags high is what occurs only there.
 #
-# Try it where we know the answer. The bags below hold snippets of random numbers. In half of the
-# bags a short run of snippets has its *first* number raised: those are the anomalous ones. And any
-# snippet of any bag may be a glitch, with large numbers everywhere, which means nothing.
+# Try it where the answer is known. The bags below hold snippets of random numbers. In half of them
+# a short run of snippets has its *first* number raised: that is all an anomaly is. And any snippet
+# of any bag may be a glitch, with large numbers everywhere, which mean nothing. The scorer is one
+# linear layer and learns from bag labels alone. One more scorer is told the truth of every snippet,
+# to show what could be reached.
 
-# %%
-WIDTH = 16  # numbers a snippet
+# %% tags=["core"]
+WIDTH, LENGTH = 16, 32  # numbers a snippet, snippets a bag
 
 
-def make_bags(seed, bags=80, snippets=32):
+def make_bags(seed, bags=80):
     g = torch.Generator().manual_seed(seed)
-    x = torch.randn(bags, snippets, WIDTH, generator=g)
+    x, place = torch.randn(bags, LENGTH, WIDTH, generator=g), torch.arange(LENGTH)
     label = (torch.arange(bags) % 2).float()
-    start = torch.randint(0, snippets - 6, (bags, 1), generator=g)
+    start = torch.randint(0, LENGTH - 6, (bags, 1), generator=g)
     length = torch.randint(2, 7, (bags, 1), generator=g)
-    place = torch.arange(snippets)
     truth = label[:, None] * ((place >= start) & (place < start + length))
     x[..., 0] += 3 * truth  # all that an anomaly is
-    glitch = torch.rand(bags, snippets, 1, generator=g) < 0.02
+    glitch = torch.rand(bags, LENGTH, 1, generator=g) < 0.02
     return torch.where(glitch, 8 * torch.randn(x.shape, generator=g), x), label, truth
 
 
-x, label, truth = make_bags(seed)
-print("bags, snippets, numbers:", tuple(x.shape), "| anomalous bags:", int(label.sum()))
-print(
-    f"anomalous snippets: {truth.mean():.1%} of all, {truth[label == 1].mean():.1%} of those "
-    "in anomalous bags"
-)
-
-# %% [markdown]
-# The scorer is linear and sees one snippet at a time. It learns from bag labels alone, once with
-# each pooling, and we score it on the *snippets* of fresh bags. A fourth scorer is told the truth
-# of every snippet; nobody has that in practice, it shows what could be reached.
-#
-# The measure is **AP** (recall from 00: a perfect ranking has 100 %, a random one about the share
-# of anomalous snippets). Two diagnostics stand beside it: how
-# much of the weight vector lies on the first number, the only one that means anything (as a
-# cosine), and the AUC over *bags*, by their pooled scores: how many pairs of an anomalous and a
-# normal bag are in the right order, among the bags trained on and among fresh ones (50 % is a
-# coin).
-
-# %% tags=["nbval-ignore-output"]
-whole = torch.full((80,), 32)  # no padding in these bags
-objectives = {
-    "max": lambda a, label, truth: F.binary_cross_entropy(a.amax(dim=1), label),
-    "Top-K (K = 3)": lambda a, label, truth: F.binary_cross_entropy(my_topk_mean(a, whole), label),
-    "mean": lambda a, label, truth: F.binary_cross_entropy(a.mean(dim=1), label),
-    "snippet truth": lambda a, label, truth: F.binary_cross_entropy(a, truth),
-}
-pooled = {"max": lambda a: a.amax(dim=1), "mean": lambda a: a.mean(dim=1)}  # the others: Top-K
+DIVISORS = {"maximum (K = 1)": 1000, "Top-K (K = 3)": 16, "mean (K = 32)": 1, "told the truth": 0}
 
 
-def recover(name, seed):
+def recover(divisor, seed):
+    """AP (%) over snippets of fresh bags, learned from bags pooled with K = T // divisor + 1."""
     x, label, truth = make_bags(seed)
     torch.manual_seed(seed)
-    scorer = nn.Linear(WIDTH, 1)
+    scorer, lengths = nn.Linear(WIDTH, 1), torch.full((len(x),), LENGTH)
     optimiser = torch.optim.Adam(scorer.parameters(), lr=0.05)
     for _ in range(200):
-        loss = objectives[name](torch.sigmoid(scorer(x)).squeeze(-1), label, truth)
+        s = scorer(x).squeeze(-1)
+        told = F.binary_cross_entropy_with_logits(s, truth)
+        loss = losses.topk_bce(s, label, lengths, divisor) if divisor else told
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    fresh, fresh_label, fresh_truth = make_bags(seed + 1000)
-    with torch.no_grad():
-        score = scorer(fresh).flatten()
-        of_bag = pooled.get(name, lambda a: my_topk_mean(a, whole))
-        known_bags, fresh_bags = (
-            100 * roc_auc_score(labels, of_bag(torch.sigmoid(scorer(bags)).squeeze(-1)))
-            for bags, labels in ((x, label), (fresh, fresh_label))
-        )
-    weight = scorer.weight.detach()[0]
-    ap = 100 * average_precision_score(fresh_truth.flatten(), score)
-    return ap, weight[0] / weight.norm(), known_bags, fresh_bags
+    fresh, _, truth = make_bags(seed + 1000)
+    truth = truth.flatten().numpy()
+    return 100 * average_precision(scorer(fresh).detach().flatten().numpy(), truth, 1 - truth)
 
 
-runs = {name: [recover(name, seed + s) for s in range(10)] for name in objectives}
-toy_ap = {name: [result[0] for result in results] for name, results in runs.items()}
-print("                      weight on the    AUC of bags, %")
-print("                AP, %  first number    trained on  fresh")
-for name, results in runs.items():
-    ap, cosine, known_bags, fresh_bags = np.mean(results, axis=0)
-    print(f"{name:14}  {ap:5.0f}  {cosine:12.2f}    {known_bags:10.0f}  {fresh_bags:5.0f}")
+# %% [markdown] tags=["core"]
+# Guess first: which of the three will stand nearest to the scorer that was told the truth, and
+# whose seeds will lie furthest apart? Each dot is one seed: other bags, other first weights.
 
-average = {name: np.mean(values) for name, values in toy_ap.items()}
-assert average["Top-K (K = 3)"] > average["max"] + 5
-assert average["Top-K (K = 3)"] > average["mean"] + 12
-assert average["Top-K (K = 3)"] > average["snippet truth"] - 20
-
-# %% [markdown]
-# Each dot is one seed: other bags, other initial weights. Look at the distance between Top-K and
-# the last row, and at the spread of max.
-
-# %% tags=["nbval-ignore-output"]
-plots.seeds_dotplot(
-    toy_ap,
-    xlabel="AP over the snippets of fresh bags (%)",
-    title="Learned from bag labels (last row: from the truth of every snippet)",
-)
+# %% tags=["nbval-ignore-output", "core"]
+found = {name: [recover(d, seed + s) for s in range(10)] for name, d in DIVISORS.items()}
+plots.seeds_dotplot(found, xlabel="AP over the snippets of fresh bags (%)")
 plt.show()
+for name, values in found.items():
+    print(f"{name:16} mean {np.mean(values):.0f}, from {min(values):.0f} to {max(values):.0f}")
+print(f"chance: {100 * make_bags(seed)[2].mean():.0f}")
 
-# %% [markdown]
-# From one label a bag, Top-K mostly comes close to the scorer that was told everything.
-#
-# Max loses much of that, and its seeds are far apart: one snippet a bag teaches, and whether it is
-# the right one is partly luck. Mean fails in another way. To call a bag anomalous it has to raise
-# *all* of its snippets, and the few that matter hardly move it; so it spends much of its weights on
-# whatever happens to tell these eighty bags apart. The last two columns show it: it orders the bags
-# it was trained on well and fresh ones badly, as max does, while Top-K loses little on the way.
-#
-# Top-K is not immune. The lone dot at the far left is a start from which it, too, locked on to the
-# wrong snippets and never got away: what is chosen learns, and what learns is chosen again. It
-# happens far less often than to max, because K snippets have to be wrong together.
+# %% [markdown] tags=["core"]
+# From one label a bag, Top-K mostly comes close to the scorer that was told everything. The maximum
+# loses much of that, and its seeds lie far apart: one snippet a bag teaches, and whether it is the
+# right one is partly luck. The mean has to raise *all* snippets of a bag, so it learns whatever
+# happens to tell these eighty bags apart. Top-K is not immune either: what is chosen learns, and
+# what learns is chosen again. But K snippets have to be wrong together.
 #
 # One caution stays with us through all notebooks: MIL learns *what occurs in anomalous bags only*.
 # If fights were always filmed at night, darkness would make a fine anomaly.
-
-# %% [markdown]
-# ## 4. One snippet is not enough
 #
-# That scorer looked at one snippet at a time. Some questions cannot be answered like that. Two
-# videos, one number a snippet (how bright it is): a camera flash, and a fire.
-
-# %%
-flash = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
-fire = torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0])
-for name, video in (("flash", flash), ("fire", fire)):
-    around = video[2:5].mean()
-    print(f"{name:5}  snippet 3 alone {video[3]:.2f}   mean of snippets 2 to 4 {around:.2f}")
-
-# %% [markdown]
-# Alone, the two middle snippets are the same number, and no scorer of single snippets can tell
-# them apart, however large it is. One neighbour on each side is enough.
+# ## 5. One snippet is not enough
 #
-# Does it happen on our features? Take each test snippet that lies inside an event which the
-# picture shows, and look for its **twin**: the most similar snippet (by cosine) in all *normal*
-# test videos. For how many is that twin closer than any snippet of another video's events?
-
-# %%
-test = store.indices("test")
-lengths = store.snippets[test]
-truth_N = store.frame_truth(test)
-positive_S, negative_S = snippet_truth(truth_N, lengths, store.stride)  # frames of each snippet
-video_of = np.repeat(np.arange(len(test)), lengths)  # (S,) all test snippets, video after video
-place_of = np.concatenate([np.arange(n) for n in lengths])
-normal_video = store.labels(test)[video_of, 0] > 0
-
-
-def flag(name, otherwise):
-    rows = [store.flags(i).get(name, np.full(store.snippets[i], otherwise)) for i in test]
-    return np.concatenate(rows)
-
-
-features_SD = np.concatenate([store.video(i) for i in test]).astype(np.float32)
-features_SD /= np.linalg.norm(features_SD, axis=1, keepdims=True)
-clear = ~flag("corrupted_video", False)  # leave black and noisy pictures out
-seen = np.flatnonzero((negative_S == 0) & clear & flag("visible", True))
-calm = np.flatnonzero(normal_video & clear)
-seen, calm = (s[:: 1 + len(s) // 5000] for s in (seen, calm))  # a sample, where there are many
-to_calm = features_SD[seen] @ features_SD[calm].T
-to_events = features_SD[seen] @ features_SD[seen].T
-to_events[video_of[seen][:, None] == video_of[seen]] = -1  # other videos only
-twins = to_calm.max(axis=1) > to_events.max(axis=1)
-print(
-    f"{len(seen)} snippets show an event; for {twins.mean():.0%} of them the nearest relative in "
-    "another video is normal"
-)
-
-hidden = 1 - flag("visible", True)[negative_S == 0].mean()
-print(f"of all snippets inside events, {hidden:.0%} do not show them")
-print(f"cosine of the closest pair {to_calm.max():.2f}")
-
-# %% [markdown]
-# What that makes of a single snippet: a fight and a hug are two people close together, and a frame
-# hardly settles which. Time helps even more with another case: many snippets inside events show
-# nothing of them at all (the number above). It happens off camera, or a burst of static covers the
-# picture. For those, only the neighbours can speak.
+# That scorer saw one snippet at a time. Some questions cannot be answered like that. Let a video be
+# one number a snippet, how bright it is: 0 0 0 1 0 0 0 is a camera flash, 0 0 1 1 1 0 0 a fire. The
+# middle snippets are the same number; one neighbour on each side tells them apart. And many
+# snippets inside events do not show them at all: the camera turns away, somebody stands in front,
+# an editor cuts to something else. For those only the neighbours can speak.
 #
-# Context is not free. The simplest context is an average over neighbours, and an average does two
-# things: it cancels noise, and it blurs. Long faint events gain most, and short clear ones lose:
-# once the event is plain in every single snippet, all that an average can still do is to smear it
-# over its neighbours. Keep both in mind until section 8.
+# AVadCLIP's **video encoder** gives each snippet three kinds of context.
 #
-# AVadCLIP's video encoder gives each snippet three kinds of context: the neighbours in its
-# **window** (attention), the snippets that **look like it** anywhere in the video (similarity
-# graph), and the snippets **near it in time**, near ones more (distance graph). We build all three
-# and hold each against the package's `temporal`.
+# **Windows.** A Transformer's attention lets a snippet look at others. With few videos and weak
+# labels, looking everywhere is a lot of freedom to learn coincidences, so the video is cut into
+# **windows** of $W$ snippets that do not overlap, and attention stays inside:
+# $i$ may look at $j$ if $\lfloor i/W \rfloor = \lfloor j/W \rfloor$.
 #
-# ## 5. Attention in windows
+# **Look-alikes.** A **graph convolution** replaces each snippet by a weighted sum over others; a
+# matrix of weights $(T, T)$, the **adjacency**, says who counts how much. The first graph starts
+# from cosines; what is not above 0.7 is set to 0; then a softmax over each row.
 #
-# Full attention lets every snippet look at every other. With weak labels and few videos that is a
-# lot of freedom to learn coincidences, and its cost grows with $T^2$. So the encoder looks
-# *locally* first: the video is cut into windows of $W$ snippets that do not overlap, and attention
-# stays inside a window. The shortest way to write it is ordinary attention with a mask: snippet
-# $i$ may look at snippet $j$ if both have the same window number,
-# $\lfloor i/W \rfloor = \lfloor j/W \rfloor$.
+# **Neighbours in time.** The second needs no features: the weight is $e^{-|i-j|/e}$, with $e$ once
+# more as the length scale, in snippets.
 
+# %% tags=["core"]
+three = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])  # three snippets of length 1
+weights = temporal.similarity_adjacency(three[None], torch.ones(1, 3, dtype=torch.bool))[0]
+print("cosines\n", (three @ three.T).numpy().round(2))
+print("similarity adjacency\n", weights.numpy().round(2))
+near = temporal.distance_adjacency(8)[0].numpy().round(2)
+print("distance adjacency, 0, 1, 2, ... snippets away:", near)
 
-# %%
-def window_mask(snippets, window):
-    number = torch.arange(snippets) // window
-    return number[:, None] == number[None, :]
+# %% [markdown] tags=["core"]
+# Look at the first row. Snippets 0 and 2 have nothing in common, their edge was cut, and still it
+# weighs something: the cut sets the *cosine* to 0, and softmax turns 0 into $e^0 = 1$, where the
+# best edge has $e^1$. (The paper does not mention it; the authors' code does it.) So this graph is
+# part look-alikes, part mean of the whole video. Here are the three on a real video, one of our
+# running examples; row $i$ shows where snippet $i$ looks, darker is more, and the marks along both
+# axes are snippets of true events. Do the events form blocks?
 
-
-print(window_mask(10, 4).int().numpy())
-
-# %% [markdown]
-# Ten snippets, windows of four: two full blocks and a rest of two. Snippets 3 and 4 are neighbours
-# in time, yet the mask keeps them apart. That is a hard border, and the distance graph will have
-# to bridge it.
-#
-# Now the Transformer block around that mask: normalise, attend, add; normalise, feed forward, add.
-# The package never makes a mask of that size. It cuts the video into short sequences and runs them
-# as one batch; the numbers must be the same. And a question for the gradient: after *two* blocks,
-# which snippets can reach snippet 3?
-
-
-# %%
-def my_windowed_transformer(module, x_TD):  # one head
-    x_TD = x_TD + module.positions[: len(x_TD)]  # learned: where in the video am I?
-    allowed_TT = window_mask(len(x_TD), module.window)
-    for block in module.blocks:
-        query, key, value = block.qkv(block.norm_attention(x_TD)).chunk(3, dim=-1)
-        scores_TT = query @ key.T / math.sqrt(x_TD.shape[1])
-        weights_TT = scores_TT.masked_fill(~allowed_TT, -torch.inf).softmax(dim=-1)
-        x_TD = x_TD + block.out(weights_TT @ value)
-        x_TD = x_TD + block.ffn(block.norm_ffn(x_TD))
-    return x_TD
-
-
-torch.manual_seed(seed)
-windowed = temporal.WindowedTransformer(64, heads=1, blocks=2, window=4)
-x_TD = torch.randn(10, 64, requires_grad=True)
-theirs_TD = windowed(x_TD[None])[0]
-assert_close(my_windowed_transformer(windowed, x_TD), theirs_TD, atol=1e-5, rtol=1e-5)
-
-(reach_TD,) = torch.autograd.grad(theirs_TD[3].sum(), x_TD)
-reached_by = reach_TD.abs().sum(dim=1).nonzero().flatten().tolist()
-print("snippet 3 is reached by snippets", reached_by)
-assert reached_by == [0, 1, 2, 3]
-
-# %% [markdown]
-# Two blocks deep, and nothing has crossed the border: stacking does not widen fixed windows.
-#
-# ## 6. Two graphs
-#
-# A **graph convolution** replaces each snippet by a weighted sum over its neighbours. A matrix
-# $A\;(T, T)$, the **adjacency**, says who is whose neighbour and how much. AVadCLIP uses two.
-#
-# **Who looks like me?** Row $i$ of the similarity adjacency starts with the cosine similarity of
-# snippet $i$ to every snippet. Whatever is not above 0.7 becomes 0. Then a softmax over the row.
-# By hand for three snippets of two numbers each:
-
-# %%
-three = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
-cosine = three @ three.T  # all three have length 1
-cut = torch.where(cosine > 0.7, cosine, 0.0)
-weights = cut.exp() / cut.exp().sum(dim=1, keepdim=True)
-steps = {"cosine": cosine, "cut at 0.7": cut, "row softmax": weights}
-steps = {name: pd.DataFrame(matrix.numpy().round(2)) for name, matrix in steps.items()}
-print(pd.concat(steps, axis=1).to_string())
-exists = torch.ones(1, 3, dtype=torch.bool)
-assert_close(weights, temporal.similarity_adjacency(three[None], exists)[0])
-
-# %% [markdown]
-# Look at the first row. Snippets 0 and 2 have nothing in common, their edge was cut, and still its
-# weight is not zero: the cut sets the *similarity* to 0, and the softmax turns 0 into $e^0 = 1$. A
-# cut edge weighs 1 where the best edge weighs $e$. The paper does not mention it; the authors'
-# code does it, and the package follows.
-#
-# **Who is near me in time?** The distance adjacency needs no features: $A_{ij} = e^{-|i-j|/e}$.
-# The number $e = 2.718\ldots$ serves a second time as the length scale, in snippets. Its rows are
-# not normalised.
-
-
-# %%
-def my_similarity_adjacency(x_TD, threshold=0.7):
-    unit_TD = x_TD / x_TD.norm(dim=1, keepdim=True)
-    cosine_TT = unit_TD @ unit_TD.T
-    weight_TT = torch.where(cosine_TT > threshold, cosine_TT, 0.0).exp()
-    return weight_TT / weight_TT.sum(dim=1, keepdim=True)
-
-
-def my_distance_adjacency(snippets):
-    place = torch.arange(snippets, dtype=torch.float32)
-    return torch.exp(-(place[:, None] - place[None, :]).abs() / math.e)
-
-
-near_TT = my_distance_adjacency(40)
-assert_close(near_TT, temporal.distance_adjacency(40))
-print("weight of a snippet 0, 1, 2, ... places away:", near_TT[0, :8].numpy().round(2))
-print(f"sum of a row: {near_TT[20].sum():.2f} in the middle, {near_TT[0].sum():.2f} at the edge")
-
-# %% [markdown]
-# Now on a video: one of our running examples. Three panels: the mask of the attention windows, and
-# the two adjacencies. Row $i$ shows where snippet $i$ looks, darker blue is more; the orange marks
-# along both axes are the snippets of the true events.
-#
-# One difference to the model: the middle panel is drawn from the *raw* features of the snippets.
-# The encoder computes this graph on the output of its windowed Transformer, where likeness is
-# partly learned and already mixed within windows. What you see is what there is before any
-# training. Do the events form blocks?
-
-# %%
-# What each snippet sees: its window, its look-alikes, its neighbours in time.
-example = running["many labels"]
-video_TD = torch.from_numpy(np.array(store.video(example), np.float32))[:200]
-T = len(video_TD)
-exists = torch.ones(1, T, dtype=torch.bool)
-alike_TT = my_similarity_adjacency(video_TD)
-assert_close(alike_TT, temporal.similarity_adjacency(video_TD[None], exists)[0])
-
-event_T = store.frame_truth([example]).reshape(-1, store.stride).mean(axis=1)[:T] > 0.5
-window_TT = window_mask(T, settings.model.window).float()
-near_TT = my_distance_adjacency(T)
-
+# %% tags=["main-figure", "core"]
+# What each snippet of a video sees: its window, its look-alikes, its neighbours in time.
+video_TD = torch.from_numpy(np.array(store.video(running["many labels"]), np.float32))[:190]
+snippets, W = len(video_TD), settings.model.window
+exists = torch.ones(1, snippets, dtype=torch.bool)
+number = torch.arange(snippets) // W
+alike = temporal.similarity_adjacency(video_TD[None], exists)[0]
 panels = {
-    f"attention windows (W = {settings.model.window})": window_TT,
-    "similarity graph": alike_TT,
-    "distance graph": near_TT,
+    f"windows (W = {W})": number[:, None] == number,
+    "look-alikes (raw features)": alike,
+    "neighbours in time": temporal.distance_adjacency(snippets),
 }
+truth = store.frame_truth([running["many labels"]]).reshape(-1, store.stride).mean(axis=1)
+marks = np.flatnonzero(truth[:snippets] > 0.5)
 fig, axes = plt.subplots(1, 3, figsize=(plots.WIDTH, 3.3))
-marks = np.flatnonzero(event_T)
 for ax, (title, matrix) in zip(axes, panels.items(), strict=True):
     ax.imshow(matrix.numpy(), cmap="Blues", vmin=0, interpolation="nearest")
     for along in ((marks, marks * 0 - 2), (marks * 0 - 2, marks)):
         ax.plot(*along, "s", color=plots.TRUTH, ms=2.5)
-    ax.set(title=title, xlabel="snippet j (is seen)", xlim=(-3, T - 0.5), ylim=(T - 0.5, -3))
+    ax.set(title=title, xlabel="snippet j (is seen)")
+    ax.set(xlim=(-3, snippets - 0.5), ylim=(snippets - 0.5, -3))
 axes[0].set_ylabel("snippet i (sees)")
 plt.show()
+edges = alike > 1.5 * alike.min(dim=1, keepdim=True).values  # an edge weighs e^0.7 = 2 or more
+print(f"{snippets} snippets; pairs that are edges of the similarity graph: all", end=" ")
+print(f"{edges.float().mean():.0%}, event with event {edges[marks][:, marks].float().mean():.0%}")
 
-# an edge weighs at least e^0.7 = 2 times as much as a cut one
-edges_TT = alike_TT > 1.5 * alike_TT.min(dim=1, keepdim=True).values
-on_edges = (alike_TT * edges_TT).sum() / T
-print(f"{T} snippets, {event_T.sum()} of them in events")
-print(f"windows: {window_TT.mean():.0%} of all pairs may attend to each other")
-print(
-    f"similarity: {edges_TT.float().mean():.0%} of all pairs are edges; they hold {on_edges:.0%} "
-    "of the weight, cut pairs the rest"
-)
+# %% [markdown] tags=["core"]
+# Do not expect much of the middle panel. It is drawn from *raw* features, and on these most pairs
+# are edges: pictures of one video resemble each other, whatever happens in them. (The encoder
+# computes it from what its Transformer made of them, where likeness is partly learned.)
+#
+# The whole encoder is these three, in this order: the windowed Transformer, then two graph layers
+# on each adjacency, side by side. Its output is $x_v$, from which every later notebook starts.
 
-static_T = store.flags(example).get("corrupted_video", np.zeros(T, bool))[:T]
-kinds = {"event": event_T & ~static_T, "normal": ~event_T & ~static_T, "static": static_T}
-for one, other in (("event", "event"), ("event", "normal"), ("static", "static")):
-    pairs_TT = torch.from_numpy(np.outer(kinds[one], kinds[other]))
-    if pairs_TT.any():
-        print(
-            f"similarity: {edges_TT[pairs_TT].float().mean():.0%} of pairs {one}-{other} are edges"
-        )
+# %% tags=["core"]
+print(inspect.getsource(temporal.VideoEncoder.forward))
 
 # %% [markdown]
-# On raw features, the third event is a solid block; the first two are in pieces, because much of
-# them does not show. Clear snippets of events join each other, across events too, which no window
-# could do, and none of them joins a clear normal snippet. Static joins static, wherever it is. And
-# the floor is high: about half of the weight lies on pairs that were cut, which is what softmax
-# left them. So this graph is part look-alikes, part mean of the whole video. The distance graph
-# knows nothing of the event, only who is near.
+# ### Exercise 3
 #
-# The rest is plumbing. A branch is two graph layers, each $\mathrm{QG}(A\,(xM) + r)$ with a learned
-# matrix $M$, a residual $r$ and CLIP's activation, the *quick GELU*
-# $\mathrm{QG}(x) = x\,\mathrm{sigmoid}(1.702\,x)$. Both branches are laid side
-# by side and projected back to $D$ numbers a snippet. The result is $x_v\;(T, D)$, the video
-# features from which every later notebook starts. Here is the whole video encoder from our own
-# pieces, with the package's weights:
+# *8 minutes, medium.* The word `masked` in it is worth an experiment. A batch is padded with zeros
+# to its longest video. After position embedding and layer norm a row of zeros is a feature like any
+# other; the authors' code lets it take part (`padding="leaking"`). Measure what that does to a
+# video: encode it alone and followed by zeros, and return by which share of its length each
+# snippet's vector has changed. Guess first: which snippets change at all?
 
 
-# %%
-def my_video_encoder(encoder, x_TD):
-    x_TD = my_windowed_transformer(encoder.transformer, x_TD)
-    branches = []
-    for layers, adjacency_TT in (
-        (encoder.similarity, my_similarity_adjacency(x_TD, encoder.threshold)),
-        (encoder.distance, my_distance_adjacency(len(x_TD))),
-    ):
-        y = x_TD
-        for layer in layers:
-            residual = y if layer.residual is None else layer.residual(y.T).T
-            y = adjacency_TT @ (y @ layer.weight) + residual
-            y = y * torch.sigmoid(1.702 * y)
-        branches.append(y)
-    return encoder.project(torch.cat(branches, dim=1))
-
-
-def new_encoder(padding):
-    model = settings.model
-    return temporal.VideoEncoder(
-        model.dim,
-        heads=model.heads,
-        blocks=model.blocks,
-        window=model.window,
-        threshold=model.similarity_threshold,
-        padding=padding,
-    )
-
-
-torch.manual_seed(seed)
-encoder = new_encoder("masked")
-with torch.no_grad():
-    alone_TD = encoder(video_TD[None], exists)[0]
-    assert_close(my_video_encoder(encoder, video_TD), alone_TD, atol=1e-4, rtol=1e-4)
-print("my_video_encoder and temporal.VideoEncoder agree on", tuple(alone_TD.shape))
-
-# %% [markdown]
-# ## 7. Padding must not matter
-#
-# A batch is padded with zeros to its longest video. Zeros look harmless, and they are not: after
-# position embedding, layer norm and feed-forward network, a row of zeros is a feature vector like
-# any other. In attention it takes its share of the softmax; in the distance graph it is a
-# neighbour. The end of a video would then depend on *how much padding follows it*.
-#
-# The authors' code lets that happen: it pads every video to 256 rows, and only its similarity
-# graph knows where the video ends. The package masks, unless you ask for `padding="leaking"`. Here
-# are both, with the same weights on the same video, alone and padded to 256 rows. What is printed
-# is the change of a snippet's output, relative to its length as a vector.
-
-# %%
-leaking = new_encoder("leaking")
-leaking.load_state_dict(encoder.state_dict())
-padded = F.pad(video_TD, (0, 0, 0, 256 - T))[None]
-mask = temporal.length_mask(torch.tensor([T]), 256)
-
-change = {}
-with torch.no_grad():
-    for name, module in (("masked", encoder), ("leaking", leaking)):
-        difference_TD = module(padded, mask)[0, :T] - alone_TD
-        change[name] = (difference_TD.norm(dim=1) / alone_TD.norm(dim=1)).numpy()
-for name, values in change.items():
-    print(
-        f"{name:8} first snippet {values[0]:.0%}; counted from the end: tenth {values[-10]:.0%}, "
-        f"third {values[-3]:.0%}, second {values[-2]:.0%}, last {values[-1]:.0%}"
-    )
-
-assert change["masked"].max() < 1e-4
-assert change["leaking"][-1] > 0.05 > change["leaking"][0]
-
-# %% [markdown]
-# Masked, nothing changes. Leaking, the damage is confined to the end of the video and largest at
-# its last snippet. (These are fresh weights.) `form="released"` keeps the leak, because the
-# released checkpoints were trained with it; everything else here is masked.
-#
-# ## 8. What does context buy?
-#
-# Now everything together on the store's video features, which in Soundstage are synthetic (sound
-# comes in notebook 03). Four scorers, each trained with Top-K BCE on the same bags for the same
-# number of steps:
-#
-# - **linear**: one linear layer on the snippet, as in the toy;
-# - **single snippets**: AVadCLIP's head, a small feed-forward network, on the snippet;
-# - **windows**: attention in windows, then the same head;
-# - **windows and graphs**: the whole video encoder built above, then the same head.
-#
-# The second is a control: does a network larger than a linear layer help by itself? It is not a
-# perfect one. It has fewer parameters than the two with context (printed below), and those also get
-# learned positions, so they may know *where* in a video they are. The linear layer gets ten times
-# the learning rate of the others, meant to let it arrive in so few steps. And two seeds each can
-# show a difference of several points, not one of a single point.
-
-
-# %%
-class Scorer(nn.Module):
-    def __init__(self, context):
-        super().__init__()
-        self.context = context  # (B, T, D), mask (B, T) -> (B, T, D), or None
-        self.head = AnomalyHead(store.dim)
-
-    def forward(self, x_BTD, mask_BT):
-        if self.context is not None:
-            x_BTD = self.context(x_BTD, mask_BT)
-        return self.head(x_BTD)
-
-
-class Linear(nn.Linear):
-    def forward(self, x_BTD, mask_BT):
-        return super().forward(x_BTD).squeeze(-1)
-
-
-rate = settings.train.learning_rate
-scorers = {  # and the learning rate that suits each
-    "linear": (lambda: Linear(store.dim, 1), 10 * rate),
-    "single snippets": (lambda: Scorer(None), rate),
-    "windows": (lambda: Scorer(new_encoder(settings.model.padding).transformer), rate),
-    "windows and graphs": (lambda: Scorer(new_encoder(settings.model.padding)), rate),
-}
-where = find_device(device)
-bags.to(where)
-
-
-def train_scorer(make, learning_rate, seed):
-    torch.manual_seed(seed)
-    scorer = make().to(where)
-    optimiser = torch.optim.AdamW(scorer.parameters(), lr=learning_rate, weight_decay=0.01)
-    for _ in range(epochs):
-        for index in torch.randperm(len(bags)).split(settings.train.batch_size):
-            batch = bags.batch(index)
-            mask_BT = temporal.length_mask(batch.lengths, batch.video.shape[1])
-            anomalous_B = 1 - batch.labels[:, 0]  # class 0 is normal
-            loss = losses.topk_bce(scorer(batch.video, mask_BT), anomalous_B, batch.lengths)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-    return scorer.eval()
-
-
+# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 @torch.no_grad()
-def confidences(scorer, row):
-    most, found = settings.model.max_snippets, []
-    for part_TD in torch.from_numpy(store.video(row).astype(np.float32)).split(most):
-        x_BTD = part_TD[None].to(where)
-        if settings.model.padding == "leaking":  # as the release computes
-            x_BTD = F.pad(x_BTD, (0, 0, 0, most - len(part_TD)))
-        mask_BT = torch.arange(x_BTD.shape[1], device=where)[None] < len(part_TD)
-        found.append(torch.sigmoid(scorer(x_BTD, mask_BT))[mask_BT].cpu().numpy())
-    return np.concatenate(found)
+def changed(encoder, x_TD, extra=60):
+    """(T,) relative change of each snippet when ``extra`` rows of padding follow."""
+    # BEGIN SOLUTION
+    # Stumbles: the mask must be False on the padding, and the padding's own rows are no answer.
+    padded = F.pad(x_TD, (0, 0, 0, extra))[None]
+    mask = temporal.length_mask(torch.tensor([len(x_TD)]), padded.shape[1])
+    alone = encoder(x_TD[None], mask[:, : len(x_TD)])[0]
+    return (encoder(padded, mask)[0, : len(x_TD)] - alone).norm(dim=1) / alone.norm(dim=1)
+    # END SOLUTION
 
 
-for name, (make, _) in scorers.items():
-    size = sum(p.numel() for p in make().parameters())
-    print(f"{name:18} {size:7,} parameters")
-print("training videos:", len(bags))
+# %% tags=["check"]
+torch.manual_seed(seed)
+masked = temporal.VideoEncoder(store.dim)
+leaking = temporal.VideoEncoder(store.dim, padding="leaking")
+leaking.load_state_dict(masked.state_dict())
+assert changed(masked, video_TD).max() < 1e-4, "masked: padding must not matter"
+assert (far := changed(leaking, video_TD)).shape == (len(video_TD),), "one number a snippet"
+assert far[-1] > 0.05 > far[0], "leaking: the end changes, the beginning does not"
+print("Exercise 3 is solved; leaking, counted from the end: ", end="")
+print(", ".join(f"{k}: {far[-k]:.0%}" for k in (1, 2, 3, 10)))
 
-# %% [markdown]
-# Train, then score every frame of every test video. Two more numbers stand beside the AP. One goes
-# back to section 1: of the K snippets with the highest confidence in an anomalous video, those that
-# Top-K would choose, how many are truly anomalous? The other leaves out the normal snippets within
-# four places of an event, the ones that an average would smear. That set holds relatively more
-# events, so every AP is higher on it; what counts is who gains *more* than the others.
+# %% [markdown] tags=["core"]
+# ## 6. What does context buy?
 #
-# Two rows need no training at all. They are the picture detectors of notebook 01: each snippet
-# against the bare class words, one minus the probability of *normal*, and the same followed by a
-# running median of five snippets.
-
-# %% tags=["nbval-ignore-output"]
-event_S = positive_S > store.stride / 2  # (S,)
-distance = np.full(len(event_S), 10**6)  # snippets to the nearest event; inside one: 0, -1, -2 ...
-for v in np.unique(video_of[event_S]):
-    here = video_of == v
-    inside, outside = np.flatnonzero(event_S[here]), np.flatnonzero(~event_S[here])
-    apart = np.abs(inside[:, None] - outside[None, :])
-    values = np.zeros(here.sum(), int)
-    values[outside] = apart.min(axis=0)
-    values[inside] = 1 - apart.min(axis=1, initial=10**6)
-    distance[here] = values
-borderless = (distance <= 0) | (distance > 4)
+# Now everything together, on pictures alone (sound comes in 03). A detector of this package is a
+# class with two methods, what it computes and what it minimises. This one is AVadCLIP's head, a
+# small feed-forward network with one logit a snippet, either on bare snippets or on top of the
+# video encoder; the loss is the Top-K loss of section 2, and nothing else.
 
 
-def ap_of(scores, keep=slice(None)):
-    return 100 * average_precision(scores[keep], positive_S[keep], negative_S[keep])
+# %% tags=["nbval-ignore-output", "core"]
+@register("lesson_bag")
+class Bag(Detector):
+    """A logit a snippet, learned from labels of bags."""
+
+    max_snippets = settings.model.max_snippets
+
+    def __init__(self, settings, context):
+        super().__init__(settings)
+        m = settings.model
+        windows = {"blocks": m.blocks, "window": m.window, "max_snippets": m.max_snippets}
+        context = settings.options["context"]
+        self.encoder = temporal.VideoEncoder(m.dim, **windows) if context else None
+        self.head = AnomalyHead(m.dim)
+
+    def forward(self, batch):
+        x, mask = batch.video, temporal.length_mask(batch.lengths, batch.snippets)
+        x = x if self.encoder is None else self.encoder(x, mask)
+        return Output(anomaly_logits=self.head(x), mask=mask)
+
+    def loss(self, output, batch):
+        anomalous = 1 - batch.labels[:, 0]  # class 0 is normal
+        return {"total": losses.topk_bce(output.anomaly_logits, anomalous, batch.lengths)}
 
 
-def chosen_right(scores):
-    right = []
-    for v in np.unique(video_of[event_S]):
-        here = video_of == v
-        top = np.argsort(-scores[here])[: here.sum() // 16 + 1]
-        right.append(event_S[here][top].mean())
-    return 100 * np.mean(right)
+CONTEXTS = {"single snippets": False, "windows and graphs": True}
+given, scores = dict(scale=scale, dim=store.dim, seed=seed, epochs=epochs, device=device), {}
+for name, context in CONTEXTS.items():
+    own = make_config(detector="lesson_bag", options={"context": context}, **given)
+    result = train_or_load(own, store, progress=False)
+    scores[name] = predict_store(result.model, store, test).anomaly
+    size = sum(p.numel() for p in result.model.parameters())
+    print(f"{name:18} {size:9,} parameters, trained in {result.seconds:.0f} s")
+
+# %% [markdown] tags=["core"]
+# Beside them stands what needs no training: the bare class words of notebook 01, on pictures alone
+# as all of this. And every row that looks at single snippets is shown a second time, followed by the
+# median of five snippets, which is context too, and free. The second column asks section 1's
+# question: of the K snippets with the highest confidence in an anomalous video, those that Top-K
+# would choose, how many lie in an event?
+
+# %% tags=["core"]
+lengths = store.snippets[test]
+positive, negative = snippet_truth(store.frame_truth(test), lengths, store.stride)
+own = np.split(np.arange(lengths.sum()), np.cumsum(lengths)[:-1])  # of each video: its snippets
+event = positive > store.stride / 2
+tower, prompts = load_text(store.encoder, store.classes.words, dim=store.dim)
+class_text = TextualPrompt(tower, prompts, before=0, after=0)().detach()  # bare words
 
 
-dataset = "Soundstage" if store.encoder == "soundstage" else store.classes.name
-trained, scores, rows = {}, {}, {}
-for name, (make, learning_rate) in scorers.items():
-    models = [train_scorer(make, learning_rate, s) for s in seeds]
-    scores[name] = [np.concatenate([confidences(m, i) for i in test]) for m in models]
-    trained[name] = models[0]
-    frame_ap = [ap_of(a) for a in scores[name]]
-    rows[name] = {
-        "frame AP": np.mean(frame_ap),
-        "each seed": ", ".join(f"{v:.1f}" for v in frame_ap),
-        "without borders": np.mean([ap_of(a, borderless) for a in scores[name]]),
-        "Top-K right": np.mean([chosen_right(a) for a in scores[name]]),
-    }
-    for s, value in zip(seeds, frame_ap, strict=True):
-        about = dict(dataset=dataset, detector=f"pictures, {name}", split="test", seed=s)
-        record("frame_ap", value / 100, **about, config=settings, device=where)
-
-
-def row_of(score):
-    return {
-        "frame AP": ap_of(score),
-        "each seed": "",
-        "without borders": ap_of(score, borderless),
-        "Top-K right": chosen_right(score),
-    }
+def ap_of(score, at=slice(None)):
+    return 100 * average_precision(score[at], positive[at], negative[at])
 
 
 def median_of_five(score):
-    smooth = np.empty_like(score)
-    for v in range(len(test)):
-        padded_T = np.pad(score[video_of == v], 2, mode="edge")
-        windows = np.lib.stride_tricks.sliding_window_view(padded_T, 5)
-        smooth[video_of == v] = np.median(windows, axis=1)
-    return smooth
+    return np.concatenate([median_filter(score[at], 5, mode="nearest") for at in own])
 
 
-if dataset == "Soundstage":  # other data need CLIP's weights for this; see 01
-    with torch.no_grad():
-        tower, prompts = load_text(store.encoder, store.classes.words, dim=store.dim)
-        class_text = TextualPrompt(tower, prompts, before=0, after=0)()  # bare words
-        cosine_SC = torch.from_numpy(features_SD) @ F.normalize(class_text, dim=1).T
-    zero_shot = 1 - (cosine_SC / 0.07).softmax(dim=1)[:, 0].numpy()
-    rows["words, untrained"] = row_of(zero_shot)
-    rows["words, median of five"] = row_of(median_of_five(zero_shot))
-rows["no idea"] = row_of(np.zeros(len(event_S)))
-rows["no idea"]["Top-K right"] = 100 * np.mean(  # no ranking: the share of events
-    [event_S[video_of == v].mean() for v in np.unique(video_of[event_S])]
-)
-for row in rows.values():
-    row["gain"] = row["without borders"] - row["frame AP"]
-columns = ["frame AP", "each seed", "without borders", "gain", "Top-K right"]
-print("in %; gain: without borders; 'no idea' gives every snippet the same score\n")
-print(pd.DataFrame(rows).T[columns].to_string(float_format=lambda v: f"{v:.1f}"))
+def chosen_right(score):
+    """Share of the K highest snippets of each anomalous video that lie in an event, %."""
+    tops = [at[np.argsort(-score[at])[: len(at) // 16 + 1]] for at in own if event[at].any()]
+    return 100 * np.mean([event[top].mean() for top in tops])
 
-if dataset == "Soundstage":
-    assert rows["single snippets"]["frame AP"] > rows["no idea"]["frame AP"] + 15
-    assert rows["windows and graphs"]["frame AP"] > rows["single snippets"]["frame AP"] + 2
-    against_words = (
-        rows["windows and graphs"]["frame AP"] - rows["words, median of five"]["frame AP"]
-    )
-    assert abs(against_words) < 6, "about equal"
 
-# %% [markdown]
-# Among the trained rows: single snippets rank far better than no idea, and the head adds nothing to
-# the linear layer. Windows add several points, graphs a little more. So a feed-forward head alone
-# brings no gain. Whether all of the gain of the others is context, and none of it size or
-# positions, this control does not show.
+def asked(i, senses):
+    """(T,) one minus the probability of normal, by class words and the mean of some senses."""
+    found = [x for x in (getattr(store, sense)(i) for sense in senses) if x is not None]
+    maps = [alignment_map(torch.from_numpy(np.float32(x))[None], class_text[None]) for x in found]
+    return 1 - torch.stack(maps).mean(dim=0)[0].softmax(dim=-1)[:, 0].numpy()
+
+
+# %% [markdown] tags=["core"]
+# All rows beside each other; *no idea* gives every snippet the same score.
+
+# %% tags=["nbval-ignore-output", "core"]
+scores["class words"] = np.concatenate([asked(i, ["video"]) for i in test])
+rows = {"no idea": np.zeros(len(event))}
+for name in ("class words", "single snippets"):
+    rows |= {name: scores[name], f"{name}, median of 5": median_of_five(scores[name])}
+rows["windows and graphs"] = scores["windows and graphs"]
+table = {n: {"frame AP": ap_of(s), "Top-K right": chosen_right(s)} for n, s in rows.items()}
+table["no idea"]["Top-K right"] = 100 * np.mean([event[at].mean() for at in own if event[at].any()])
+print("in %; one training each\n" + pd.DataFrame(table).T.round(1).to_string())
+for name in CONTEXTS:
+    about = dict(dataset=dataset, detector=f"pictures, {name}", split="test", seed=seed)
+    record("frame_ap", table[name]["frame AP"] / 100, **about)
+
+# %% [markdown] tags=["core"]
+# One training each, but many test videos: draw them anew, with repetition, and see how much the
+# differences depend on which ones were drawn. (How much they depend on the *seed* takes many
+# trainings, and 08.)
+
+# %% tags=["nbval-ignore-output", "core"]
+generator = np.random.default_rng(seed)
+draws = [generator.integers(0, len(own), len(own)) for _ in range(200)]
+draws = [np.concatenate([own[v] for v in videos]) for videos in draws]  # snippets
+drawn = {n: np.array([ap_of(s, at) for at in draws]) for n, s in rows.items() if n != "no idea"}
+for name, values in drawn.items():
+    gap = drawn["windows and graphs"] - values
+    if name != "windows and graphs":
+        low, high = np.percentile(gap, [2.5, 97.5])
+        print(f"windows and graphs - {name:29} {gap.mean():+5.1f} points [{low:+.1f}, {high:+.1f}]")
+
+# %% [markdown] tags=["core"]
+# -
 #
-# Now the rows of words, and plainly: **on these pictures, weak labels bought no AP that class
-# words do not reach without them.** Bare class
-# words, untrained, rank a little better than the scorers trained on single snippets, and with a
-# median of five they are about where windows and graphs arrive. The encoders were pretrained with
-# captions that name these very events, so what one snippet shows was in the features already, and
-# most of what learned context adds here, a median adds too. What training did buy: a scorer that
-# was never told the names of the classes, nor the five of the median, which someone who knows
-# Soundstage picked (01). Real footage, of which the encoders know less, may turn out otherwise. And
-# all of this is pictures alone; what sound adds comes in 03 and 06.
-#
-# The column *gain* says what holds the graphs back: leaving out the snippets next to events raises
-# every row, "no idea" among them, and the graphs by about twice as much. There they are also ahead
-# of words and median. Top-K, in contrast, is about equally often right everywhere, with windows a
-# little more and with graphs a little less than with single snippets. Some four in five of the
-# chosen snippets lie inside events, whoever chooses; what the graphs improve is further down the
-# ranking.
-#
-# Now look at the border itself: the mean confidence by distance to the border of the nearest event,
-# over all anomalous test videos. Left of zero is inside, right of it is outside.
+# Context is not free, though. It fills the gaps inside events, and it smears what it found over
+# their borders. The mean confidence inside events, in the four snippets next to one, and in normal
+# videos, where all of it is a false alarm:
 
-# %% tags=["main-figure", "nbval-ignore-output"]
-# Mean confidence of test snippets by their distance to the border of an event.
-steps = np.arange(-4, 11)
-profiles = {}
-for name in ("windows and graphs", "single snippets", "windows"):
-    a = np.mean(scores[name], axis=0)
-    profile = [a[distance == step].mean() for step in steps]
-    profiles[name] = (steps - 0.5, profile)
-    outside = ", ".join(f"{v:.2f}" for v in profile[5:9])
-    print(
-        f"{name:18} inside {a[event_S].mean():.2f}; 1, 2, 3, 4 outside {outside}; "
-        f"in normal videos {a[normal_video].mean():.2f}"
-    )
-single, graphs = profiles["single snippets"][1], profiles["windows and graphs"][1]
-if dataset == "Soundstage":
-    assert np.mean(graphs[:5]) > np.mean(single[:5]) + 0.1, "context fills events"
-    assert graphs[5] > single[5] + 0.2, "and blurs their borders"
-plots.curves(
-    profiles,
-    xlabel="distance to the border of an event (snippets; inside is negative)",
-    ylabel="mean confidence",
-    ylim=(0, 1),
-)
-plt.axvline(0, color=plots.INK, lw=0.8, ls=":")
-plt.show()
+# %% tags=["nbval-ignore-output", "core"]
+beside = [binary_dilation(event[at], iterations=4) & ~event[at] for at in own]
+calm = [np.full(len(at), not event[at].any()) for at in own]
+places = {"inside": event, "beside": np.concatenate(beside), "normal": np.concatenate(calm)}
+for name in CONTEXTS:
+    levels = {place: scores[name][at].mean() for place, at in places.items()}
+    ratio = levels["beside"] / levels["inside"]
+    told = ", ".join(f"{place} {level:.2f}" for place, level in levels.items())
+    print(f"{name:18} {told}; beside / inside {ratio:.2f}")
 
-# %% [markdown]
-# Both effects of section 4, on trained scorers. Inside an event context raises the confidence by
-# a good deal: snippets that show nothing are carried by those that do. Outside, the curve of the
-# graphs comes down slowly, over about the snippets to which the distance adjacency still gives
-# some weight (section 6 printed the weights). Windows give part of the gain with a steeper edge.
+# %% [markdown] tags=["core"]
+# -
 #
-# And the cost is not small. The floor rises in normal videos as well (the last number of each
-# line), to about three times what it was, while the confidence inside events does not even double.
-# AP looks at the order only and forgives much of this; an alarm with a fixed threshold would not.
-# Training hardly minds either: in a normal video Top-K pushes down the K highest confidences and
-# leaves the others be.
-#
-# And the same on the three videos that go through all notebooks. The amber, dashed line is the head
-# on single snippets, the blue one windows and graphs. Shaded is the truth, which neither scorer has
-# seen. Look for lone needles in the amber line, and for the edges of the blue one.
+# And the same on the three videos that go through all notebooks; truth is shaded, and neither
+# detector has seen it.
 
-# %% tags=["main-figure", "nbval-ignore-output"]
+# %% tags=["main-figure", "nbval-ignore-output", "core"]
 # Confidence over time on three test videos, one snippet at a time and in context; truth shaded.
 words = {None: "anomaly", **dict(zip(store.classes.codes, store.classes.words, strict=True))}
 styles = {
@@ -932,17 +549,13 @@ styles = {
 }
 fig, axes = plt.subplots(len(running), 1, figsize=(plots.WIDTH, 1.9 * len(running)))
 for ax, (role, row) in zip(axes, running.items(), strict=True):
-    time = np.arange(store.snippets[row] + 1) * store.stride / FPS
-    truth_T = store.frame_truth([row]).reshape(-1, store.stride).mean(axis=1) > 0.5
+    at = own[list(test).index(row)]
+    time = np.arange(len(at) + 1) * store.stride / FPS
     for name, style in styles.items():
-        a = confidences(trained[name], row)
-        ax.step(time, np.append(a, a[-1]), where="post", label=name, **style)
-        inside = f"{a[truth_T].mean():.2f}" if truth_T.any() else "none"
-        print(f"{role:12} {name:18} inside {inside}, elsewhere {a[~truth_T].mean():.2f}")
-    hug_T = store.flags(row).get("distractor_hugging", np.zeros(store.snippets[row], bool))
-    for start in np.flatnonzero(np.diff(hug_T.astype(int), prepend=0) == 1):
-        stop = start + np.argmin(np.append(hug_T[start:], False))
-        print(f"{role:12} people hug from {time[start]:.0f} s to {time[stop]:.0f} s")
+        a, hit = scores[name][at], event[at]
+        ax.stairs(a, time, baseline=None, label=name, **style)
+        inside = f"{a[hit].mean():.2f}" if hit.any() else "none"
+        print(f"{role:12} {name:18} in the event {inside}, elsewhere {a[~hit].mean():.2f}")
     ax.set(ylim=(-0.03, 1.03), xlim=(0, time[-1]), ylabel="confidence")
     plots.shade(ax, store.segments(row), fps=FPS, names=words)
     ax.set_title(role, pad=14)
@@ -950,92 +563,36 @@ axes[-1].set_xlabel("time (s)")
 fig.legend(*axes[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside upper right")
 plt.show()
 
-# %% [markdown]
-# *Many labels* shows it all. The amber line is full of holes, snippets in which the picture shows
-# nothing, and context closes them. It closes the normal gaps between the events too: nobody ever
-# told it where an event ends. In *sound lies*, a normal video, it makes hills of small bumps: at
-# both hugs, around 4 s and 20 s, two people close together. In *sound saves* neither scorer finds
-# anything, because there is nothing to see: the accident happens off camera. No context over
-# pictures can help there. It even does harm between the two: the normal video now scores above the
-# accident (compare "elsewhere" of the one with "inside" of the other).
+# %% [markdown] tags=["core"]
+# -
 #
-# ## Exercises
-#
-# Two, in any order. Nothing after them needs their solutions.
+# ## 7. The scoreboard
 
-# %% [markdown]
-# ### Exercise 1
-#
-# *5 minutes, easy.* Another way to pool is **noisy-OR**: the bag is normal only if every instance
-# is, $p = 1 - \prod_i (1 - a_i)$. Write it for padded bags, confidences $(B, T)$ and lengths
-# $(B,)$. Before you run the check, guess: what does it say about thirty-two harmless snippets with
-# a confidence of 0.1 each?
+# %% tags=["nbval-ignore-output", "core"]
+board = study.results()
+board = board[board["store"] == store.digest]  # numbers of this very store, or none
+words_only = np.concatenate([asked(i, ["video", "audio"]) for i in test])  # 01's two bars
+known = {"chance": positive.sum() / (positive + negative).sum()}
+known["class words, untrained"] = ap_of(words_only) / 100
+known["class words, median filter"] = ap_of(median_of_five(words_only)) / 100
+scoreboard(board, upto="02", known=known, data=dataset)
+plt.show()
 
-
-# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
-def noisy_or(confidence_BT, lengths_B):
-    """One score a bag, (B,); padding does not count."""
-    # BEGIN SOLUTION
-    # Stumbles: padding must contribute a factor of 1 to the product, and not a confidence
-    # of 1.
-    valid_BT = temporal.length_mask(lengths_B, confidence_BT.shape[1])
-    return 1 - torch.where(valid_BT, 1 - confidence_BT, 1.0).prod(dim=1)
-    # END SOLUTION
-
-
-# %% tags=["check"]
-answer = noisy_or(torch.tensor([[0.5, 0.5, 0.9], [0.2, 0.7, 0.6]]), torch.tensor([2, 3]))
-assert_close(answer, torch.tensor([0.75, 1 - 0.8 * 0.3 * 0.4]), msg="does the padding (0.9) count?")
-harmless = noisy_or(torch.full((1, 32), 0.1), torch.tensor([32]))
-print(
-    f"thirty-two harmless snippets score {harmless.item():.2f}, and more of them score higher still"
-)
-
-# %% [markdown]
-# ### Exercise 2
-#
-# *10 minutes, medium.* The border between windows is hard. Write the mask of *sliding* windows, in
-# which each snippet sees itself and up to `reach` neighbours on either side. The check also
-# answers a question: with sliding windows, does a second layer see further?
-
-
-# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
-def sliding_mask(snippets, reach):
-    """(T, T) bool: True where snippet i may look at snippet j."""
-    # BEGIN SOLUTION
-    # Stumbles: the distance counts in both directions, and a snippet sees itself; whoever
-    # loops over rows gets it right and slow.
-    place = torch.arange(snippets)
-    return (place[:, None] - place[None, :]).abs() <= reach
-    # END SOLUTION
-
-
-# %% tags=["check"]
-sliding = sliding_mask(10, 2)
-assert sliding.dtype == torch.bool and sliding.shape == (10, 10), "a (T, T) mask of booleans"
-assert sliding.sum(dim=1).tolist() == [3, 4, 5, 5, 5, 5, 5, 5, 4, 3], "how many does each row see?"
-assert sliding[3, 4] and torch.equal(sliding, sliding.T), "3 sees 4, and 4 sees 3"
-two_layers = (sliding.float() @ sliding.float())[3] > 0  # who reaches 3 through someone it sees
-print("one layer, snippet 3 sees ", sliding[3].nonzero().flatten().tolist())
-print("two layers, snippet 3 sees", two_layers.nonzero().flatten().tolist())
-
-# %% [markdown]
+# %% [markdown] tags=["core"]
 # ## Recap
 #
-# - say what a bag, an instance and a weak label are, and why max is brittle and mean is blurred: a
-#   video, its snippets, and one label for all of them; the pooling decides who learns, max lets a
-#   single fluke do it and mean lets everyone.
-# - compute the Top-K loss of a video by hand and point at the snippets that receive its gradient:
-#   cross-entropy of the mean of the K highest confidences, K = floor(T/16) + 1; these K learn, up
-#   in an anomalous video and down in a normal one, and padding never does.
-# - draw what a snippet sees through windowed attention and through the two graphs: blocks with hard
-#   borders; its look-alikes, over a floor of everything that softmax leaves; a band that fades with
-#   distance.
-# - tell from numbers whether padding changes a video's features: encode a video alone and padded,
-#   and compare; masked nothing changes, leaking the last snippets do.
-# - measure what temporal context buys, and what it costs: context filled the holes inside events
-#   and blurred their borders and raised the floor; on Soundstage, which is synthetic, the gain in
-#   AP outweighed the cost, and about equalled what a median adds to bare class words.
+# - say what a bag is, and why a mean breaks and a maximum is blind: a video, whose label holds for
+#   all its snippets together; the pooling decides who learns; a mean pushes everyone, a maximum a
+#   single snippet, right or wrong.
+# - compute the Top-K loss of a video by hand and point at the snippets that learn from it:
+#   cross-entropy of the mean of the K highest confidences, K = floor(T/16) + 1; these K go up in an
+#   anomalous video and down in a normal one, and padding never moves.
+# - say the same as a ranking, as an older detector does: the highest confidence of an anomalous bag
+#   must lie above that of a normal one by a margin of 1; one snippet a bag learns.
+# - draw what a snippet sees through windows and through two graphs: blocks with hard borders; its
+#   look-alikes, over a floor of everything that softmax leaves; a band that fades with distance.
+# - measure what context buys, against a filter that needs no training: the table, with an interval
+#   over test videos, and the price beside it, in snippets next to events.
 #
-# One modality has been silent so far. Notebook [03](03_adaptive_fusion.ipynb) asks when the model
+# One sense has been silent so far. Notebook [03](03_adaptive_fusion.ipynb) asks when the model
 # should listen.
