@@ -69,7 +69,7 @@ def find_videos(folder: str | Path) -> list[Path]:
     if folder.is_file():
         return [folder]
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {printable(folder)}")
+        raise FileNotFoundError(f"there is no folder {printable(folder)}; check the path")
     files = (path for path in folder.rglob("*") if path.suffix.lower() in lists.VIDEO_SUFFIXES)
     found = sorted(path for path in files if path.is_file() and not _foreign(path, folder))
     if not found:
@@ -216,26 +216,21 @@ def extract_folder(
     ):
         return log
     store = {"classes": classes, "dim": _encoders(*load).dim, "stride": stride, "encoder": encoder}
-    writer = StoreWriter(out, **store, inputs=json.dumps(head), overwrite=finished)
-    try:
-        with writer:
-            todo = log.start(writer, head)
-            cores = (os.cpu_count() or 1) if backend == "loky" else 1
-            choices |= {"batch": batch, "threads": max(1, cores // jobs)}
-            tasks = [str(files[name].resolve()) for name in todo]
-            call = partial(_extract, encoder=load, **choices)
-            results = parallel_map(call, tasks, jobs=jobs, backend=backend, address=address)
-            shown = tqdm(todo, unit=" videos", disable=not progress)
-            for name, result in zip(shown, results, strict=True):
-                log.add(name, result)
-            if finished:  # else the log moves with the folder
-                half = shutil.copyfile(writer.partial / EXTRACTION, out / f"{EXTRACTION}.part")
-                os.replace(half, out / EXTRACTION)
-            if len(writer):
-                writer.finish()
-    finally:
-        if not len(writer):  # a bad address, or nothing that can be read
-            shutil.rmtree(writer.partial, ignore_errors=True)
+    with StoreWriter(out, **store, inputs=json.dumps(head), overwrite=finished) as writer:
+        todo = log.start(writer, head)
+        cores = (os.cpu_count() or 1) if backend == "loky" else 1
+        choices |= {"batch": batch, "threads": max(1, cores // jobs)}
+        tasks = [str(files[name].resolve()) for name in todo]
+        call = partial(_extract, encoder=load, **choices)
+        results = parallel_map(call, tasks, jobs=jobs, backend=backend, address=address)
+        shown = tqdm(todo, unit=" videos", disable=not progress)
+        for name, result in zip(shown, results, strict=True):
+            log.add(name, result)
+        if finished:  # else the log moves with the folder
+            half = shutil.copyfile(writer.partial / EXTRACTION, out / f"{EXTRACTION}.part")
+            os.replace(half, out / EXTRACTION)
+        if len(writer):
+            writer.finish()
     return log
 
 
