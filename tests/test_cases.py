@@ -28,12 +28,13 @@ from test_score import BOTH, film, panel
 from avadclip_lite.__main__ import main as command
 from avadclip_lite.config import CLASS_SETS, SAMPLE_RATE, make_config, soundstage_path
 from avadclip_lite.dataset import AUDIO_PRESENT, FeatureStore, StoreError
+from avadclip_lite.features.annotations import read_table
 from avadclip_lite.features.writer import StoreWriter
 from avadclip_lite.train import fit, load
 from avadclip_lite.video import timeline
 from avadclip_lite.video.detect import DetectorSet, score_video
 from avadclip_lite.video.extract import FeatureReader, extract
-from avadclip_lite.video.folder import extract_folder, find_videos
+from avadclip_lite.video.folder import OVERLAY, extract_folder, find_videos
 from avadclip_lite.video.reader import Sound, VideoReader, pictures_at, read_clip
 from avadclip_lite.video.timeline import peaks_figure, timeline_picture, write_scores
 
@@ -196,6 +197,15 @@ def test_a_bang_in_a_long_pause_is_heard_and_the_pause_is_told(tmp_path):
     assert found.audio[:, 0].argmax() == 1
     assert found.notes == ("no new picture for 98.1 s at 00:00:01.9",)
     assert found.seconds == pytest.approx(102, abs=0.1)
+
+
+@pytest.mark.parametrize("starts", [[0.0], [0.0, 10.0]])
+def test_a_pause_after_the_first_pictures_is_no_frame_rate(tmp_path, starts):
+    path = tmp_path / "a.mkv"
+    write_clip(path, times=[*starts, *(30 + k / 16 for k in range(63))], size=(32, 32))
+    found = extract(path, Plain())
+    assert found.seconds == pytest.approx(34, abs=0.2)
+    assert "no new picture" in found.notes[0]
 
 
 @pytest.mark.parametrize("container", ["mkv", "mp4"])
@@ -473,9 +483,44 @@ def test_score_leaves_its_own_products_alone(tmp_path, plain_clip, scorer, capsy
     assert len(find_videos(tmp_path)) == 4
 
 
+@pytest.mark.filterwarnings("error:Glyph")
+def test_names_as_long_as_they_may_be(tmp_path, plain_clip, scorer, capsys):
+    (tmp_path / "v").mkdir()
+    for name in ("n" * 251, "n" * 250 + "x", "\u76d1" * 83):
+        (tmp_path / "v" / f"{name}.mp4").write_bytes(plain_clip.read_bytes())
+    assert scorer(tmp_path / "v", "--out", tmp_path / "out", "--overlay") == 0
+    made = [path.name for path in (tmp_path / "out").iterdir()]
+    stems = ["n" * 220, "n" * 220 + "_2", "\u76d1" * 73]
+    assert sorted(made) == sorted(s + end for s in stems for end in (".json", ".png", OVERLAY))
+
+
+def test_a_link_without_its_target_is_named(tmp_path, plain_clip, scorer, capsys):
+    """As in data sets whose content was not fetched."""
+    folder = tmp_path / "v"
+    folder.mkdir()
+    (folder / "a.mp4").write_bytes(plain_clip.read_bytes())
+    (folder / "b.mp4").symlink_to(tmp_path / "not fetched.mp4")
+    assert scorer(folder, "--out", tmp_path / "out", "--no-timeline") == 1
+    assert "not scored: there is no file" in capsys.readouterr().out
+    log = extract_folder(folder, tmp_path / "store", weights="random", progress=False)
+    assert log.done == ["a"] and list(log.set_aside) == ["b"]
+    (tmp_path / "not fetched.mp4").write_bytes(plain_clip.read_bytes())
+    log = extract_folder(folder, tmp_path / "store", weights="random", progress=False)
+    assert log.done == ["b"]
+
+
 @pytest.mark.parametrize(
     "name",
-    ["._a.mp4", ".Trash-0/b.mp4", "__MACOSX/a.mp4", "@eaDir/a.mp4/c.mp4", "$RECYCLE.BIN/d.avi"],
+    [
+        "._a.mp4",
+        ".Trash-0/b.mp4",
+        "__MACOSX/a.mp4",
+        "@eaDir/a.mp4/c.mp4",
+        "$RECYCLE.BIN/d.avi",
+        "#recycle/e.mp4",
+        "@Recycle/f.mp4",
+        "lost+found/g.mp4",
+    ],
 )
 def test_hidden_files_of_other_systems_are_ignored(tmp_path, name):
     (tmp_path / "a.mp4").touch()
@@ -529,6 +574,15 @@ def test_a_list_in_another_encoding_is_read_and_told(tmp_path, plain_clip):
         )
         assert FeatureStore.open(tmp_path / encoding).videos[0].label == "B1"
         assert ("Windows-1252" in str(log)) == (encoding == "cp1252")
+
+
+@pytest.mark.parametrize("above", ["sep=;\r\n", "\r\n\r\n"])
+def test_what_spreadsheets_write_above_the_header(tmp_path, above):
+    path = tmp_path / "l.csv"
+    path.write_text(f"{above}Name;Label\r\na;G\r\n", newline="")
+    ((where, cells),) = read_table(path, {"name": "", "label": ""})
+    assert cells == {"name": "a", "label": "G"}
+    assert where.endswith(f"line {2 + above.count(chr(10))}")
 
 
 # ---- partial sound -------------------------------------------------------------------------------
