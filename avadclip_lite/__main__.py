@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -29,10 +28,8 @@ COMMANDS = {  # name: (module with add_arguments and main, what it does)
 }
 RENAMED = {"alarms": "thresholds", "assess": "evaluate --run RUN --data STORE"}
 OF_DETECTORS = ("train", "study", "evaluate", "score", "thresholds")
-USAGE = "usage: python -m avadclip_lite COMMAND [options]\n\n{}\n\n{}".format(
-    "\n".join(f"  {name:18s}{text}" for name, (_, text) in COMMANDS.items()),
-    "python -m avadclip_lite COMMAND --help says more about one.",
-)
+_LISTED = "\n".join(f"  {name:18s}{text}" for name, (_, text) in COMMANDS.items())
+USAGE = f"usage: python -m avadclip_lite COMMAND [options]\n\n{_LISTED}\n\nmore: COMMAND --help"
 
 
 def _module(name: str) -> ModuleType:
@@ -42,12 +39,8 @@ def _module(name: str) -> ModuleType:
     path = Path(__file__).resolve().parents[1] / name
     if not path.is_file():
         raise ImportError(f"{name} is part of a clone of the repository, not of the package")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(path.parent))
+    return importlib.import_module(path.stem)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     if name in RENAMED:
         return complain(f"avadclip_lite {name} is now: avadclip_lite {RENAMED[name]}", 2)
     if name not in COMMANDS:
-        return complain(f"avadclip_lite: no command {name!r}\n\n{USAGE}", 2)
+        return complain(f"avadclip_lite: no command {name!r}; there are {', '.join(COMMANDS)}", 2)
     try:
         if name in OF_DETECTORS:
             importlib.import_module("avadclip_lite.baselines")  # registers the earlier systems
@@ -74,12 +67,17 @@ def main(argv: list[str] | None = None) -> int:
         help_ = "see what is missing with: python -m avadclip_lite doctor"
         return complain(f"avadclip_lite {name}: {error}; {help_}", 1)
     parser = argparse.ArgumentParser(prog=f"python -m avadclip_lite {name}")
+    parser.error = lambda text: parser.exit(complain(f"{parser.prog}: {text}; see --help", 2))
     module.add_arguments(parser)
     args = parser.parse_args(words[1:])
     try:
         return module.main(args) or 0
-    except (ValueError, FileNotFoundError) as error:
-        return complain(f"avadclip_lite {name}: {error}", 2)
+    except (ValueError, OSError) as error:
+        told = str(error)
+        if getattr(error, "strerror", None):  # the system's words, not ours
+            where = error.filename or "the disk"
+            told = f"{where} cannot be used ({error.strerror}); mend that or choose another path"
+        return complain(f"avadclip_lite {name}: {told}", 2)
     except KeyboardInterrupt:
         return complain("\ninterrupted; run again to go on", 130)
 

@@ -427,7 +427,9 @@ def load_run(
     try:
         model.load_trainable_state(_chosen(folder))
     except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{folder / WEIGHTS} is damaged or foreign: {error}") from None
+        raise ValueError(
+            f"{folder / WEIGHTS} is damaged or foreign ({error}); train again"
+        ) from None
     return LoadedRun(detector=model.to(device).eval(), classes=classes, encoder=encoder)
 
 
@@ -510,7 +512,7 @@ def _open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no training run: it has no {CONFIG}")
+        raise FileNotFoundError(f"{folder} is no training run: it has no {CONFIG}; see `train`")
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         known["settings"], known["text"]["digest"], known["classes"]["words"]  # noqa: B018

@@ -794,6 +794,7 @@ def chosen_right(scores):
 
 
 dataset = "Soundstage" if store.encoder == "soundstage" else store.classes.name
+usual = not data and form == "paper" and epochs >= 6  # the run whose results are asserted
 trained, scores, rows = {}, {}, {}
 for name, (make, learning_rate) in scorers.items():
     models = [train_scorer(make, learning_rate, s) for s in seeds]
@@ -847,7 +848,7 @@ columns = ["frame AP", "each seed", "without borders", "gain", "Top-K right"]
 print("in %; gain: without borders; 'no idea' gives every snippet the same score\n")
 print(pd.DataFrame(rows).T[columns].to_string(float_format=lambda v: f"{v:.1f}"))
 
-if dataset == "Soundstage":
+if usual:
     assert rows["single snippets"]["frame AP"] > rows["no idea"]["frame AP"] + 15
     assert rows["windows and graphs"]["frame AP"] > rows["single snippets"]["frame AP"] + 2
     against_words = (
@@ -895,7 +896,7 @@ for name in ("windows and graphs", "single snippets", "windows"):
         f"in normal videos {a[normal_video].mean():.2f}"
     )
 single, graphs = profiles["single snippets"][1], profiles["windows and graphs"][1]
-if dataset == "Soundstage":
+if usual:
     assert np.mean(graphs[:5]) > np.mean(single[:5]) + 0.1, "context fills events"
     assert graphs[5] > single[5] + 0.2, "and blurs their borders"
 plots.curves(

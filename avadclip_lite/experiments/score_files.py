@@ -71,10 +71,10 @@ def read_scores(path: str | Path) -> dict[str, np.ndarray]:
         wrong = {
             "is there twice; keep one": name in found,
             f"holds {array.dtype}, expected floating point scores": array.dtype.kind != "f",
-            f"has shape {array.shape}, expected (T,) or (T, C) with T >= 1": (
-                array.ndim not in (1, 2) or not len(array)
-            ),
-            "holds NaN or infinity": array.dtype.kind == "f" and not np.isfinite(array).all(),
+            f"has shape {array.shape}, expected (T,) or (T, C)": array.ndim not in (1, 2)
+            or not len(array),
+            "holds NaN or infinity; score again": array.dtype.kind == "f"
+            and not np.isfinite(array).all(),
             f"holds scores of shape {('T', *array.shape[1:])}, {first} {('T', *one.shape[1:])}; "
             "they must be alike": one.shape[1:] != array.shape[1:],
         }

@@ -50,7 +50,7 @@ def video_name(name: str) -> str:
 def is_hidden(path: str | Path) -> bool:
     """Whether a file or folder is another system's business: ``._clip.mp4``, ``Thumbs.db``."""
     name = Path(path).name.lower()
-    return name.startswith((".", "$recycle")) or name in FOREIGN
+    return name.startswith((".", "$recycle", "#recycle", "@recycle", "lost+")) or name in FOREIGN
 
 
 def match_names(listed: Iterable[str], videos: Iterable[str]) -> tuple[dict[str, str], list[str]]:
@@ -124,26 +124,26 @@ def read_table(
 ) -> list[tuple[str, dict[str, str]]]:
     """(where, cells by column) for each line of a table with a header.
 
-    Cells are separated by commas, semicolons or tabs; case and blanks of the header do not count.
+    Cells are separated by commas, semicolons or tabs; case and blanks of the header do not count,
+    nor what is above it: empty lines, and the ``sep=;`` of spreadsheets.
     ``columns``: those that must be there, each with what to do where it is not. Raises what
     ``read_text`` raises and ``ValueError`` for a missing column or a line of another length.
     """
     text = read_text(path, remarks)
-    separator = max(",;\t", key=text.partition("\n")[0].count)
+    separator = max(",;\t", key=text.lstrip().partition("\n")[0].count)
     table = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    header = [cell.strip().lower().replace(" ", "_") for cell in next(table, [])]
+    first = next((row for row in table if any(row) and row[0][:4].lower() != "sep="), [])
+    header = [cell.strip().lower().replace(" ", "_") for cell in first]
     for column, remedy in columns.items():
         if column not in header:
-            there = f"{', '.join(header):.80}"
-            raise ValueError(f"{path} has no column {column!r}, only {there!r}; {remedy}")
+            there = f"only '{', '.join(header):.80}'"
+            raise ValueError(f"{path} has no column {column!r}, {there}; {remedy}")
     lines = []
     for cells in table:
         where = f"{path}, line {table.line_num}"
         if any(cell.strip() for cell in cells):
             if len(cells) != len(header):
-                raise ValueError(
-                    f"{where}: wrong number of cells; quote names that hold {separator!r}"
-                )
+                raise ValueError(f"{where}: wrong number of cells; quote names with {separator!r}")
             lines.append((where, dict(zip(header, (c.strip() for c in cells), strict=True))))
     return lines
 

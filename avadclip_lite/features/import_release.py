@@ -93,13 +93,13 @@ def import_layout(
     if test is not None and not annotations:
         raise StoreError("a test list needs the annotation file that holds its truth")
     classes, stride, odd = CLASS_SETS[kind], STRIDES[kind], defaultdict(list)
-    remarks: list[str] = []
+    remarks, quiet = list[str](), None if progress else True  # None: away from a terminal
     events = lists.read_annotations(annotations or (), classes, remarks)
     roots = {"video": Path(features), "audio": Path(audio or features)}
     given = {split: path for split, path in (("train", train), ("test", test)) if path is not None}
     rows = _read_lists(given, roots, classes, allow_missing_audio, odd, remarks)
     _check_rows(rows, odd)
-    dtype = _read_headers(rows, dim, progress)
+    dtype = _read_headers(rows, dim, quiet)
     segments = _match_events(rows, events, classes, odd)
     for row in rows.itertuples():  # before anything is written
         check_events(segments.get(row.name, ()), classes, row.snippets, stride, row.video)
@@ -112,7 +112,7 @@ def import_layout(
     options = {"dtype": dtype, "overwrite": overwrite}
     track = lru_cache(maxsize=1)(np.load)  # crops of a video follow one another
     with StoreWriter(out, **kind_of_store, **options) as writer:
-        for row in tqdm(rows.itertuples(), "importing", len(rows), disable=not progress):
+        for row in tqdm(rows.itertuples(), "importing", len(rows), disable=quiet):
             if (row.name, row.crop) not in writer:
                 try:
                     writer.add(
@@ -158,7 +158,7 @@ import_cctv = partial(import_layout, "cctv")
 def _index(root: Path) -> dict[str, list[str]]:
     """Every ``.npy`` file under a folder by its name."""
     if not root.is_dir():
-        raise FileNotFoundError(f"feature folder {root} does not exist")
+        raise FileNotFoundError(f"feature folder {root} does not exist; check the path")
     found: dict[str, list[str]] = defaultdict(list)
     seen: set[str] = set()  # a folder reached through two links is one folder
     for folder, folders, files in os.walk(root, followlinks=True):
@@ -252,11 +252,11 @@ def _check_rows(rows: pd.DataFrame, odd: Odd) -> None:
     odd[f"fewer or more than {CROPS} training crops of"] += list(crops.index[crops != CROPS])
 
 
-def _read_headers(rows: pd.DataFrame, dim: int, progress: bool) -> str:
+def _read_headers(rows: pd.DataFrame, dim: int, quiet: bool | None) -> str:
     """Check every array's header and size, note lengths; the store's dtype is the widest found."""
     lengths, dtypes = {}, set()
     files = pd.unique(pd.concat([rows.video, rows.audio[rows.audio != ""]]))
-    for path in tqdm(files, desc="checking", unit="file", disable=not progress):
+    for path in tqdm(files, desc="checking", unit="file", disable=quiet):
         try:
             array = np.load(path, mmap_mode="r")  # checks the size as well
         except (ValueError, EOFError) as error:

@@ -64,7 +64,7 @@ class StoreWriter:
         if (self.path / dataset.META).exists() and not overwrite:
             raise StoreError(f"{self.path} is already a feature store; delete it or choose another")
         if self.path.is_file():
-            raise StoreError(f"{self.path} is a file; a store is a folder")
+            raise StoreError(f"{self.path} is a file; a store is a folder: choose another")
         if dtype not in _DTYPES:
             raise StoreError(f"dtype must be float16 or float32, got {dtype!r}")
         self.classes, self.dim, self.stride = classes, dim, stride
@@ -102,7 +102,9 @@ class StoreWriter:
         return len(self._rows)
 
     def close(self) -> None:
-        """Let go; the partial store can be continued."""
+        """Let go; a partial store that holds rows can be continued."""
+        if not self._rows:
+            shutil.rmtree(self.partial, ignore_errors=True)
         self._lock.release()
 
     def add(
@@ -140,8 +142,7 @@ class StoreWriter:
         arrays = {k: self._features(array, f"{where}: {k} features") for k, array in given.items()}
         if audio is not None and abs(len(video) - len(audio)) > 1:
             both = f"{len(video)} video and {len(audio)} audio snippets"
-            remedy = "extract both from the same file again"
-            raise StoreError(f"{where}: {both} are more than one apart; {remedy}")
+            raise StoreError(f"{where}: {both} are more than one apart; extract both again")
         names = self._flag_names if self._rows else list(flags or ())
         if set(flags or ()) != set(names):
             raise StoreError(f"{where}: flags {list(flags or ())} but {names} in other rows")
@@ -265,9 +266,8 @@ class StoreWriter:
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         meta = self._kind | {"dtype": self._dtype.name, "rows": len(rows)}
         meta |= {f"{kind}_snippets": count for kind, count in self._used.items()}
-        meta |= {"flags": self._flag_names, "digest": digest[:12]}
-        text = json.dumps(meta, indent=1) + "\n"
-        (self.partial / dataset.META).write_text(text, encoding="utf-8")
+        text = json.dumps(meta | {"flags": self._flag_names, "digest": digest[:12]}, indent=1)
+        (self.partial / dataset.META).write_text(f"{text}\n", encoding="utf-8")
 
     def _publish(self) -> None:
         """Give the partial store its name; what makes it readable, meta.json, comes last. What else

@@ -59,19 +59,18 @@ from avadclip_lite.video.reader import printable
 EXTRACTION = "extraction.jsonl"
 UNLABELLED = "unlabelled"
 OVERLAY = "_overlay.mp4"  # how the names of the copies end that ``score`` makes
-FOREIGN = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")  # folders that other systems keep beside files
 
 
 def find_videos(folder: str | Path) -> list[Path]:
     """All files below a folder whose suffix is a video's, sorted, but hidden ones and the copies
-    that ``score`` made; a file stands for itself. ``FileNotFoundError`` where there is none."""
+    that ``score`` made; links without target too, a file itself. ``FileNotFoundError``: none."""
     folder = Path(folder)
     if folder.is_file():
         return [folder]
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {printable(folder)}")
+        raise FileNotFoundError(f"there is no folder {printable(folder)}; check the path")
     files = (path for path in folder.rglob("*") if path.suffix.lower() in lists.VIDEO_SUFFIXES)
-    found = sorted(path for path in files if path.is_file() and not _foreign(path, folder))
+    found = sorted(p for p in files if (p.is_file() or not p.exists()) and not _foreign(p, folder))
     if not found:
         suffixes = ", ".join(sorted(lists.VIDEO_SUFFIXES))
         raise FileNotFoundError(f"{printable(folder)} holds no video; looked for {suffixes}")
@@ -82,7 +81,7 @@ def _foreign(path: Path, folder: Path) -> bool:
     parts = path.relative_to(folder).parts
     scored = path.with_name(path.name.removesuffix(OVERLAY) + ".json")
     made = path.name.endswith(OVERLAY) and scored.is_file()
-    return made or any(lists.is_hidden(part) or part in FOREIGN for part in parts)
+    return made or any(map(lists.is_hidden, parts))
 
 
 def video_names(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
@@ -216,31 +215,27 @@ def extract_folder(
     ):
         return log
     store = {"classes": classes, "dim": _encoders(*load).dim, "stride": stride, "encoder": encoder}
-    writer = StoreWriter(out, **store, inputs=json.dumps(head), overwrite=finished)
-    try:
-        with writer:
-            todo = log.start(writer, head)
-            cores = (os.cpu_count() or 1) if backend == "loky" else 1
-            choices |= {"batch": batch, "threads": max(1, cores // jobs)}
-            tasks = [str(files[name].resolve()) for name in todo]
-            call = partial(_extract, encoder=load, **choices)
-            results = parallel_map(call, tasks, jobs=jobs, backend=backend, address=address)
-            shown = tqdm(todo, unit=" videos", disable=not progress)
-            for name, result in zip(shown, results, strict=True):
-                log.add(name, result)
-            if finished:  # else the log moves with the folder
-                half = shutil.copyfile(writer.partial / EXTRACTION, out / f"{EXTRACTION}.part")
-                os.replace(half, out / EXTRACTION)
-            if len(writer):
-                writer.finish()
-    finally:
-        if not len(writer):  # a bad address, or nothing that can be read
-            shutil.rmtree(writer.partial, ignore_errors=True)
+    with StoreWriter(out, **store, inputs=json.dumps(head), overwrite=finished) as writer:
+        todo = log.start(writer, head)
+        cores = (os.cpu_count() or 1) if backend == "loky" else 1
+        choices |= {"batch": batch, "threads": max(1, cores // jobs)}
+        tasks = [str(files[name].resolve()) for name in todo]
+        call = partial(_extract, encoder=load, **choices)
+        results = parallel_map(call, tasks, jobs=jobs, backend=backend, address=address)
+        shown = tqdm(todo, unit=" videos", disable=not progress)
+        for name, result in zip(shown, results, strict=True):
+            log.add(name, result)
+        if finished:  # else the log moves with the folder
+            half = shutil.copyfile(writer.partial / EXTRACTION, out / f"{EXTRACTION}.part")
+            os.replace(half, out / EXTRACTION)
+        if len(writer):
+            writer.finish()
     return log
 
 
 def _stamp(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "readable": os.access(path, os.R_OK)}
+    there = path.is_file()  # it may have gone meanwhile
+    return {"bytes": path.stat().st_size if there else 0, "readable": os.access(path, os.R_OK)}
 
 
 class ResultLog:
