@@ -35,7 +35,7 @@ MAX_TOP_FILES = 13
 # goes down; where it has reached the first, it goes.
 MAX_LINES = {
     TOP: (3_200, 3_632),
-    "features": (750, 899),
+    "features": (750, 863),
     "video": (2_150, 2_150),
     "experiments": (1_350, 1_713),
     "compare": (250, 287),

@@ -180,13 +180,13 @@ def run(
     force: bool = False,
     seeds: int = 0,
     studies: Sequence[str] = (),
-    workers: Mapping[str, Any] | None = None,
+    jobs: int = 1,
 ) -> Path | None:
     """Run the notebooks in ``folder`` (default: the repository's) into ``out``; returns the report,
     or ``None`` if it could not be written.
 
     With ``seeds`` the ablation studies are trained first, on seeds 0 to ``seeds`` - 1 of this data,
-    into ``out/study.csv`` (``workers`` as in ``study``); the notebooks then show those in place of
+    into ``out/study.csv``, ``jobs`` at a time; the notebooks then show those in place of
     the results that ship, and their own trainings take as many seeds.
 
     Raises ``ValueError`` or ``FileNotFoundError`` for bad input, before anything has started, and
@@ -213,7 +213,7 @@ def run(
             fields = {k: v for values in given.values() for k, v in values.items() if is_field(k)}
             fields.pop("seed", None)
             # into the run's cache, where the notebooks find the teachers
-            how = {"cache": out / CHECKPOINTS, "seeds": range(seeds), "workers": workers}
+            how = {"cache": out / CHECKPOINTS, "seeds": range(seeds), "jobs": jobs}
             how |= {"studies": studies, "data": data, "scale": scale or "soundstage"}
             results = run_study(out / "study.csv", overrides=fields, **how)
         numbers = hashlib.sha256(results.read_bytes()).hexdigest() if results.is_file() else ""
@@ -311,10 +311,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run; 1 if a notebook failed or the report could not be written."""
     default = ROOT / "runs" / (args.data.resolve().name if args.data else "soundstage")
-    given = dict(vars(args), out=args.out or default)
-    given["workers"] = {name: given.pop(name) for name in ("jobs", "backend", "address")}
     try:
-        report = run(**given)
+        report = run(**dict(vars(args), out=args.out or default))
     except NotebookFailed as error:
         print(f"\n{error}\nMend it and run again: what is done stays done.", file=sys.stderr)
         return 1
