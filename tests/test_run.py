@@ -125,7 +125,7 @@ def test_a_notebook_gets_what_it_declares(two: list[Path]) -> None:
         ([("epochs", "three")], "epochs wants int, got 'three'"),
         ([("epochs", "0")], "TrainConfig.epochs must be at least 1, got 0"),
         ([("epochs", "1"), ("epochs", "2")], "epochs was given twice"),
-        ([("form", "mine")], "form must be one of paper, released, got 'mine'"),
+        ([("form", "mine")], "Config.form must be one of 'paper', 'released', got 'mine'"),
         ([("scale", "huge")], "scale must be one of .*, got 'huge'"),
         ([("data", "nowhere")], "no feature store at nowhere"),
     ],
