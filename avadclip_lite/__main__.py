@@ -8,46 +8,28 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
 
 COMMANDS = {  # name: (module with add_arguments and main, what it does)
-    "run": ("experiments.run", "run all notebooks in order, gather their numbers, write a report"),
-    "import": ("features.import_release", "make a feature store from released feature files"),
-    "import-checkpoint": ("compare.release", "make a run's folder of one of the authors' models"),
-    "check-features": ("compare.features", "are a store's features those of the paper's numbers?"),
-    "extract": ("video.folder", "make a feature store from a folder of videos"),
-    "train": ("experiments.train_command", "train a detector on a feature store"),
-    "study": ("experiments.study", "train the variants of the ablation studies over several seeds"),
-    "evaluate": ("experiments.score_files", "score a trained detector, or anybody's score files"),
-    "score": ("video.timeline", "find anomalies in videos with a trained detector"),
-    "thresholds": ("video.thresholds", "false alarms per hour against recall; thresholds to use"),
-    "bench": ("tools/bench.py", "time training steps at the size of XD-Violence"),
-    "doctor": ("tools/doctor.py", "what of this machine is ready, and how to mend the rest"),
+    "run": (".experiments.run", "run all notebooks in order, gather their numbers, write a report"),
+    "import": (".features.import_release", "make a feature store from released feature files"),
+    "import-checkpoint": (".compare.release", "make a run's folder of one of the authors' models"),
+    "check-features": (".compare.features", "are a store's features those of the paper's numbers?"),
+    "extract": (".video.folder", "make a feature store from a folder of videos"),
+    "train": (".experiments.train_command", "train a detector on a feature store"),
+    "study": (".experiments.study", "train the variants of the ablation studies over seeds"),
+    "evaluate": (".experiments.score_files", "score a trained detector, or anybody's score files"),
+    "score": (".video.timeline", "find anomalies in videos with a trained detector"),
+    "thresholds": (".video.thresholds", "false alarms per hour against recall; thresholds to use"),
+    "bench": ("tools.bench", "time training steps at the size of XD-Violence"),
+    "doctor": ("tools.doctor", "what of this machine is ready, and how to mend the rest"),
 }
-RENAMED = {"alarms": "thresholds", "assess": "evaluate --run RUN --data STORE"}
 OF_DETECTORS = ("train", "study", "evaluate", "score", "thresholds")
 USAGE = "usage: python -m avadclip_lite COMMAND [options]\n\n{}\n\n{}".format(
     "\n".join(f"  {name:18s}{text}" for name, (_, text) in COMMANDS.items()),
     "python -m avadclip_lite COMMAND --help says more about one.",
 )
-
-
-def _module(name: str) -> ModuleType:
-    """A command's module: of the package, or a file of the clone (``tools/`` is not installed)."""
-    if not name.endswith(".py"):
-        return importlib.import_module(f"avadclip_lite.{name}")
-    path = Path(__file__).resolve().parents[1] / name
-    if not path.is_file():
-        raise ImportError(f"{name} is part of a clone of the repository, not of the package")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,16 +44,15 @@ def main(argv: list[str] | None = None) -> int:
         print(text, file=sys.stderr)
         return status
 
-    if name in RENAMED:
-        return complain(f"avadclip_lite {name} is now: avadclip_lite {RENAMED[name]}", 2)
     if name not in COMMANDS:
         return complain(f"avadclip_lite: no command {name!r}\n\n{USAGE}", 2)
     try:
         if name in OF_DETECTORS:
             importlib.import_module("avadclip_lite.baselines")  # registers the earlier systems
-        module = _module(COMMANDS[name][0])
+        sys.path.append(str(Path(__file__).resolve().parents[1]))  # ``tools`` lie in a clone alone
+        module = importlib.import_module(COMMANDS[name][0], "avadclip_lite")
     except ImportError as error:
-        help_ = "see what is missing with: python -m avadclip_lite doctor"
+        help_ = "in a clone this says what is missing: python -m avadclip_lite doctor"
         return complain(f"avadclip_lite {name}: {error}; {help_}", 1)
     parser = argparse.ArgumentParser(prog=f"python -m avadclip_lite {name}")
     module.add_arguments(parser)

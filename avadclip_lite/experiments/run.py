@@ -4,9 +4,8 @@
     python -m avadclip_lite run --data STORE --scale xd --out runs/xd -p epochs 5
     python -m avadclip_lite run --data STORE --scale xd --out runs/xd --seeds 5 --jobs 4
 
-Parameters are checked before anything starts. Notebooks run in order through papermill, each in a
-fresh kernel; one that has finished is not run again while its source, its parameters, the package
-and the data stay what they were, so an interrupted run goes on where it stopped. A run's folder
+Notebooks run in order through papermill, each in a fresh kernel; one that has finished is not run
+again while its source, its parameters, the package and the data stay what they were. A run's folder
 holds ``NN_name.ipynb`` (executed; its metadata remember what it was made of and which numbers it
 handed over), ``checkpoints/``, ``metrics.json``, ``report.html`` and ``report/``, each replaced in
 one step, so that a run that is killed leaves the truth behind.
@@ -110,10 +109,9 @@ def kernel_environment(
     cache: Path | None = None,
     scale: str = "soundstage",
 ) -> dict[str, str]:
-    """The variables under which a kernel runs as for everybody: that of this very Python, whatever
-    else the user has installed, with the package beside the notebooks and figures inline. One
-    thread computes (with two on two busy cores a training of Soundstage's small tensors was eight
-    times slower), at scale ``xd`` all do, unless ``OMP_NUM_THREADS`` says how many."""
+    """The variables under which a kernel runs as for everybody: that of this very Python, with the
+    package beside the notebooks and figures inline. One thread computes (with two on two busy cores
+    a training of Soundstage's small tensors was eight times slower), at scale ``xd`` all do."""
     threads = (os.cpu_count() or 1) if scale == "xd" else 1
     variables = {
         "JUPYTER_PREFER_ENV_PATH": "1",
@@ -134,10 +132,8 @@ def environment(variables: Mapping[str, str]) -> contextlib.AbstractContextManag
 
 
 def execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> None:
-    """Run one notebook through papermill, from its own folder as Jupyter does.
-
-    Raises ``NotebookFailed`` with the cell's error in short.
-    """
+    """Run one notebook through papermill, from its own folder as Jupyter does. Raises
+    ``NotebookFailed`` with the cell's error in short."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
@@ -183,15 +179,12 @@ def run(
     jobs: int = 1,
 ) -> Path | None:
     """Run the notebooks in ``folder`` (default: the repository's) into ``out``; returns the report,
-    or ``None`` if it could not be written.
-
-    With ``seeds`` the ablation studies are trained first, on seeds 0 to ``seeds`` - 1 of this data,
-    into ``out/study.csv``, ``jobs`` at a time; the notebooks then show those in place of
-    the results that ship, and their own trainings take as many seeds.
-
-    Raises ``ValueError`` or ``FileNotFoundError`` for bad input, before anything has started, and
-    ``NotebookFailed`` for a notebook that fails; what had been done until then stays done.
-    """
+    or ``None`` if it could not be written. With ``seeds`` the ablation studies are trained first,
+    on seeds 0 to ``seeds`` - 1 of this data, into ``out/study.csv``, ``jobs`` at a time; the
+    notebooks then show those in place of the results that ship, and their own trainings take as
+    many seeds. Raises ``ValueError`` or ``FileNotFoundError`` for bad input, before anything has
+    started, and ``NotebookFailed`` for a notebook that fails; what had been done until then stays
+    done."""
     present = notebooks(folder)
     chosen = [p for p in present if not only or p.stem.startswith(tuple(only))]
     if idle := [word for word in only if not any(p.stem.startswith(word) for p in chosen)]:
