@@ -361,8 +361,6 @@ def test_float32_does_not_slip_into_a_float16_store(tmp_path):
     with writer_at(tmp_path / "s", dtype="float16") as writer:
         with pytest.raises(StoreError, match="float32 and the store is float16"):
             add(writer)
-    with pytest.raises(StoreError, match="float16 or float32, got 'int8'"):
-        writer_at(tmp_path / "t", dtype="int8")
 
 
 def test_nothing_to_finish(tmp_path):
@@ -375,7 +373,7 @@ def test_opening_what_is_not_a_store(tmp_path):
     with pytest.raises(FileNotFoundError, match="no feature store at .*nowhere.*import"):
         FeatureStore.open(tmp_path / "nowhere")
     (tmp_path / "other").mkdir()
-    with pytest.raises(StoreError, match="other is not a feature store: it has no meta.json"):
+    with pytest.raises(StoreError, match="no feature store at .*other, for it has no meta.json"):
         FeatureStore.open(tmp_path / "other")
 
 
@@ -415,7 +413,7 @@ def test_damaged_stores_are_refused(small, tmp_path):
         FeatureStore.open(path.parent)
     path = damaged("meta.json")
     path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
-    with pytest.raises(StoreError, match="store format 99 and this package reads format 1"):
+    with pytest.raises(StoreError, match="format 99, this package reads 1"):
         FeatureStore.open(path.parent)
     damaged("meta.json").write_text("{")
     with pytest.raises(StoreError, match="copy is damaged"):
@@ -578,13 +576,6 @@ def test_a_missing_part_ends_what_is_kept(tmp_path, whole):
         fill(writer)
         writer.finish()
     assert contents(tmp_path / "s") == whole
-
-
-def test_a_partial_store_of_an_earlier_version_is_refused(tmp_path):
-    (tmp_path / "s.partial").mkdir()
-    (tmp_path / "s.partial" / "journal.jsonl").write_text("{}")
-    with pytest.raises(StoreError, match="s.partial is an earlier version's; delete it to start"):
-        writer_at(tmp_path / "s")
 
 
 def test_the_content_of_a_store_is_that_of_earlier_versions(whole):
@@ -854,5 +845,3 @@ def test_holdout_edges(labelled):
     assert sorted(labelled.labels(held)[:, 0]) == [0, 0, 0, 1, 1, 1]
     kept, held = holdout_split(labelled, [0], 0.5, 0)
     assert len(kept) + len(held) == 1
-    with pytest.raises(ValueError, match="below 1, got 1.5"):
-        holdout_split(labelled, rows, 1.5, 0)

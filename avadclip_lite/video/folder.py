@@ -2,9 +2,8 @@
 
     print(extract_folder("videos", "features/mine", encoder="soundstage", jobs=2))
 
-Videos are spread over the cores of this machine (``loky``) or over a cluster that is running
-(``dask``; its machines must see the folder under the same path), and gathered here in the
-order of their names, so that neither the number of workers nor the death of one changes the store.
+Videos are spread over the cores of this machine, and gathered here in the order of their names, so
+that neither the number of workers nor the death of one changes the store.
 
 What is done stays done: an interrupted run goes on, a finished store is extended by the videos that
 are new, and a file that cannot be read is set aside with its reason while the rest goes on. Beside
@@ -44,7 +43,7 @@ from avadclip_lite.dataset import (
 )
 from avadclip_lite.encoders import Encoders, load_encoders
 from avadclip_lite.features import annotations as lists
-from avadclip_lite.features.parallel import BACKENDS, add_worker_arguments, parallel_map
+from avadclip_lite.features.parallel import add_worker_arguments, parallel_map
 from avadclip_lite.features.writer import StoreWriter
 from avadclip_lite.video.extract import (
     BATCH,
@@ -178,21 +177,17 @@ def extract_folder(
     classes: ClassSet = CLASS_SETS["xd"],
     split: str = "train",
     jobs: int = 1,
-    backend: Literal["loky", "dask"] = "loky",
-    address: str | None = None,
     progress: bool = True,
 ) -> ResultLog:
     """Extract every video below ``folder`` into the feature store ``out``; returns what was done.
 
     ``crops``, ``picture``, ``stride``, ``batch``: see ``FeatureReader``. ``labels``: a table,
     ``annotations``: an annotation file, either form. ``split``: of labelled videos that the table
-    gives none. ``jobs``: videos at a time, on this machine. Raises ``FileNotFoundError`` or
-    ``ValueError`` for a missing folder, bad choices or labels, a store that was made with other
-    choices, or a cluster that does not answer; a video that cannot be read is set aside.
+    gives none. ``jobs``: videos at a time. Raises ``FileNotFoundError`` or ``ValueError`` for a
+    missing folder, bad choices or labels, or a store that was made with other choices; a video that
+    cannot be read is set aside.
     """
     folder, out = Path(folder), Path(out)
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     checked_picks(stride, picture, batch)
@@ -217,11 +212,10 @@ def extract_folder(
     store = {"classes": classes, "dim": _encoders(*load).dim, "stride": stride, "encoder": encoder}
     with StoreWriter(out, **store, inputs=json.dumps(head), overwrite=finished) as writer:
         todo = log.start(writer, head)
-        cores = (os.cpu_count() or 1) if backend == "loky" else 1
-        choices |= {"batch": batch, "threads": max(1, cores // jobs)}
+        choices |= {"batch": batch, "threads": max(1, (os.cpu_count() or 1) // jobs)}
         tasks = [str(files[name].resolve()) for name in todo]
         call = partial(_extract, encoder=load, **choices)
-        results = parallel_map(call, tasks, jobs=jobs, backend=backend, address=address)
+        results = parallel_map(call, tasks, jobs=jobs)
         shown = tqdm(todo, unit=" videos", disable=not progress)
         for name, result in zip(shown, results, strict=True):
             log.add(name, result)
