@@ -715,7 +715,7 @@ def naive_batch(store: FeatureStore, rows, length: int, separate: bool = False):
 @pytest.mark.parametrize("separate", [False, True])
 def test_a_batch_equals_a_loop(small, separate):
     store, _ = small
-    settings = make_config(dim=8, resample="separate" if separate else "together")
+    settings = make_config(dim=8, max_snippets=256, resample="separate" if separate else "together")
     bags = TrainingSet(store, [0, 1, 2, 3, 4], settings)
     for picked in ([0, 1, 2, 3, 4], [2, 3], [3, 3, 0], [2]):
         batch = bags.batch(torch.tensor(picked))
@@ -742,7 +742,7 @@ def test_together_keeps_both_modalities_of_an_event_in_one_bin(tmp_path):
     store = FeatureStore.open(tmp_path / "s")
 
     def bins(resample):
-        bags = TrainingSet(store, [0], make_config(dim=8, resample=resample))
+        bags = TrainingSet(store, [0], make_config(dim=8, max_snippets=256, resample=resample))
         batch = bags.batch(torch.tensor([0]))
         return [
             {s: float(x[0, s, 0]) for s in x[0, :, 0].nonzero()[:, 0].tolist()}
@@ -756,8 +756,8 @@ def test_together_keeps_both_modalities_of_an_event_in_one_bin(tmp_path):
 
 def test_length_aware_only_cuts_padding(small):
     store, _ = small
-    cut = TrainingSet(store, [2, 3], make_config(dim=8))
-    full = TrainingSet(store, [2, 3], make_config(dim=8, length_aware=False))
+    cut = TrainingSet(store, [2, 3], make_config(dim=8, max_snippets=256))
+    full = TrainingSet(store, [2, 3], make_config(dim=8, max_snippets=256, length_aware=False))
     index = torch.tensor([1, 0])
     short, long = cut.batch(index), full.batch(index)
     assert short.video.shape == (2, 20, DIM) and long.video.shape == (2, 256, DIM)
@@ -775,29 +775,35 @@ def test_shorter_bags_on_request(small):
 
 def test_first_crop_only(small):
     store, _ = small
-    bags = TrainingSet(store, [3, 1, 0, 2], make_config(dim=8, crops="first"))
+    bags = TrainingSet(store, [3, 1, 0, 2], make_config(dim=8, max_snippets=256, crops="first"))
     assert bags.rows.tolist() == [3, 0, 2]
-    assert TrainingSet(store, [3, 1], make_config(dim=8, crops="first")).rows.tolist() == [3, 1]
+    assert TrainingSet(
+        store, [3, 1], make_config(dim=8, max_snippets=256, crops="first")
+    ).rows.tolist() == [3, 1]
 
 
 def test_audio_is_in_memory_once_for_all_crops(small):
     store, _ = small
-    bags = TrainingSet(store, [0, 1], make_config(dim=8))
+    bags = TrainingSet(store, [0, 1], make_config(dim=8, max_snippets=256))
     # two videos and one track of 256, and a row of zeros each
     assert bags.nbytes == 4 * DIM * (2 * 256 + 1 + 256 + 1)
 
 
 def test_bags_move(small):
     store, _ = small
-    bags = TrainingSet(store, [0, 2], make_config(dim=8))
+    bags = TrainingSet(store, [0, 2], make_config(dim=8, max_snippets=256))
     assert bags.to("cpu") is bags
     batch = bags.batch(torch.tensor([1])).to(torch.device("cpu"))
     assert len(batch) == 1
-    meta = TrainingSet(store, [0, 2], make_config(dim=8)).to("meta").batch(torch.tensor([1, 0]))
+    meta = (
+        TrainingSet(store, [0, 2], make_config(dim=8, max_snippets=256))
+        .to("meta")
+        .batch(torch.tensor([1, 0]))
+    )
     assert {t.device.type for t in vars(meta).values()} == {"meta"}
     assert meta.video.shape == (2, 256, DIM)  # the length was known without the device
     with pytest.raises(StoreError, match="no training rows"):
-        TrainingSet(store, [], make_config(dim=8))
+        TrainingSet(store, [], make_config(dim=8, max_snippets=256))
 
 
 # ---------------------------------------------------------------------------- hold-out
