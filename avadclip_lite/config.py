@@ -1,9 +1,8 @@
 """Every choice of the reproduction, named once: classes, constants, and frozen configuration.
 
-Two axes are independent. ``form`` says *what* is computed: ``paper`` follows the text of the
-paper, ``released`` follows the authors' code, and every place where the two part ways is a field
-below, so that any single difference is one keyword away. ``scale`` says *how large*: ``xd`` is
-XD-Violence with CLIP features, ``soundstage`` the small synthetic data set that ships.
+``form`` says *what* is computed: ``paper`` follows the text of the paper, ``released`` the authors'
+code, and every place where the two part ways is a field below. ``scale`` says *how large*: ``xd``
+is XD-Violence with CLIP features, ``soundstage`` the small synthetic data set that ships.
 
 Shape letters used in the whole package: B videos in a batch, T snippets of a video, D feature
 width, C classes (class 0 is normal), N frames (N = stride x T).
@@ -15,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +34,7 @@ CROPS = 10  # crops of a training video in the released features
 TEST_CROP = 5  # the only crop on the released test list: the flipped centre
 CLIP_DIM = 512  # feature width of CLIP ViT-B/16 and of Wav2CLIP
 SAMPLE_RATE = 16_000  # samples a second, mono, what Wav2CLIP expects
+DATA = Path(__file__).parents[1] / "data"  # of the repository
 RESULTS = "AVADCLIP_STUDY"  # environment variable that names a result file of ``study``
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)  # of the temporal mAP
 
@@ -45,8 +46,8 @@ Precision = Literal["auto", "float32", "tf32", "bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class ClassSet:
-    """The classes of a data set, normal first: the codes of its file names and annotations, and
-    the words that become its prompts."""
+    """The classes of a data set, normal first: codes of file names and annotations, and the words
+    that become prompts."""
 
     name: str
     codes: tuple[str, ...]
@@ -58,8 +59,8 @@ class ClassSet:
     def index(self, code: str) -> int:
         """Class index of an annotation code; ``ValueError`` naming the known codes otherwise."""
         if code not in self.codes:
-            known = ", ".join(self.codes)
-            raise ValueError(f"unknown label code {code!r}; {self.name} knows {known}")
+            known = f"{self.name} knows {', '.join(self.codes)}"
+            raise ValueError(f"unknown label code {code!r}; {known}")
         return self.codes.index(code)
 
 
@@ -80,8 +81,7 @@ class Section:
         hints = typing.get_type_hints(type(self))
         for item in fields(self):
             value = getattr(self, item.name)
-            wrong = _wrong(value, hints[item.name], **item.metadata)
-            if wrong is not None:
+            if wrong := _wrong(value, hints[item.name], **item.metadata):
                 name = f"{type(self).__name__}.{item.name}"
                 raise ValueError(f"{name} must be {wrong}, got {value!r}")
 
@@ -96,13 +96,11 @@ def _wrong(value: Any, hint: Any, at_least: float = 0, at_most: float = math.inf
     if origin is tuple and isinstance(value, tuple):
         found = (_wrong(entry, args[0], at_least, at_most) for entry in value)
         return next(filter(None, found), None)
-    if origin is tuple:
-        return "a tuple"
+    hint = origin or hint
     if hint not in (int, float):
         return None if isinstance(value, hint) else hint.__name__
-    kind = "a whole number" if hint is int else "a finite number"
     if isinstance(value, bool) or not isinstance(value, (int, hint)) or not math.isfinite(value):
-        return kind
+        return "a whole number" if hint is int else "a finite number"
     small, large = value < at_least, value > at_most
     return f"at least {at_least}" if small else f"at most {at_most}" if large else None
 
@@ -142,10 +140,8 @@ class ModelConfig(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.dim % self.heads or self.dim % self.fusion_heads or self.dim % 2:
-            both = f"heads={self.heads} and fusion_heads={self.fusion_heads}"
-            raise ValueError(
-                f"ModelConfig.dim must be even and divisible by {both}, got {self.dim}"
-            )
+            all_ = f"2, heads={self.heads} and fusion_heads={self.fusion_heads}"
+            raise ValueError(f"ModelConfig.dim must be divisible by {all_}, got {self.dim}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,33 +284,26 @@ def make_config(
 ) -> Config:
     """The configuration of a form at a scale, for the teacher or a student (or for another
     ``detector`` with ``options`` of its own), with single fields overridden by name. Raises
-    ``ValueError`` for an unknown form, scale, role or field, or an invalid value, and says which
-    values are allowed."""
-    for name, value, known in (("form", form, _FORM), ("scale", scale, _SCALE)):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    ``ValueError`` for an unknown field or an invalid value, and says what is allowed."""
+    blank = Config(form=form, scale=scale, detector=detector, options=options or {})
     student = _STUDENT if role in ("vision", "audio") else {}
     choices = _SCALE[scale] | _FORM[form] | {"role": role} | student | overrides
     # length-aware batches follow the padding unless they were chosen
     if choices.get("padding") == "leaking" and "length_aware" not in overrides:
         choices["length_aware"] = False
-    blank = Config(form=form, scale=scale, detector=detector, options=options or {})
     return blank.override(**choices)
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name; "auto" is a GPU where there is one. Raises ``ValueError`` for what
-    is no device, is not here, or cannot train."""
+    """The device of that name; "auto" is a GPU where there is one. Raises ``ValueError`` for any
+    but the CPU and a GPU that is here."""
     import torch  # not needed to read a configuration
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device={name!r} is no device; use 'auto', 'cpu' or 'cuda'") from None
-    if device.type not in ("cpu", "cuda"):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise ValueError(f"device={name!r} is not supported; use 'auto', 'cpu' or 'cuda'")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= (found := torch.cuda.device_count()):
         raise ValueError(f"device={name!r}, but torch finds {found} GPUs here; try 'auto'")
     return device
@@ -333,8 +322,8 @@ def resolved(settings: Config) -> Config:
 def arithmetic(precision: str, device: str) -> Iterator[torch.autocast]:
     """How numbers are multiplied while this is open, on a device of that type; it gives the
     autocast for a forward pass. "float32": in full, products and convolutions alike; "tf32": both
-    in TF32, where there is such a thing; "bf16": the autocast is on, and what it leaves in float32
-    is full. Afterwards torch's switches stand as before. ``ValueError`` for another name."""
+    in TF32; "bf16": the autocast is on, and what it leaves in float32 is full. Afterwards torch's
+    switches stand as before."""
     import torch
 
     if wrong := _wrong(precision, Precision):
@@ -357,14 +346,12 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def soundstage_path() -> Path:
-    """The shipped data and tiny weights: ``data/soundstage`` of the repository, or ``soundstage``
-    in the folder that the environment variable ``AVADCLIP_DATA`` names."""
-    folder = os.environ.get("AVADCLIP_DATA")
-    return (Path(folder) if folder else Path(__file__).parents[1] / "data") / "soundstage"
+    """The shipped data and tiny weights: ``soundstage`` in the repository's ``data``, or in the
+    folder that the environment variable ``AVADCLIP_DATA`` names."""
+    return Path(os.environ.get("AVADCLIP_DATA") or DATA) / "soundstage"
 
 
 def results_path() -> Path:
-    """The ten-seed results that ship, ``data/studies/soundstage.csv``, or the file that the
-    environment variable ``AVADCLIP_STUDY`` names (``run`` sets it)."""
-    named = os.environ.get(RESULTS)
-    return Path(named) if named else Path(__file__).parents[1] / "data/studies/soundstage.csv"
+    """The ten-seed results that ship, or the file that the environment variable ``AVADCLIP_STUDY``
+    names (``run`` sets it)."""
+    return Path(os.environ.get(RESULTS) or DATA / "studies" / "soundstage.csv")

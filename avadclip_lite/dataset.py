@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,15 +57,13 @@ def _damaged(what: str) -> StoreError:
 
 def parse_codes(label: str | Iterable[str], classes: ClassSet) -> tuple[str, ...]:
     """The class codes of a label such as ``"B2-G-0"`` or ``("B2", "G")``, in class order, each
-    once. Raises ``ValueError`` for an unknown code, for no code at all, and for the normal class
-    together with an anomaly."""
+    once. Raises ``ValueError`` for an unknown code, none at all, and normal with an anomaly."""
     parts = map(str.strip, label.split("-") if isinstance(label, str) else label)
     indices = sorted({classes.index(part) for part in parts if part != LABEL_PADDING})
     if not indices:
         raise ValueError(f"label {label!r} names no class of {', '.join(classes.codes)}")
     if indices[0] == 0 and len(indices) > 1:
-        normal = f"normal ({classes.codes[0]})"
-        raise ValueError(f"label {label!r} calls a video {normal} and anomalous at once")
+        raise ValueError(f"label {label!r} calls a video normal and anomalous at once")
     return tuple(classes.codes[i] for i in indices)
 
 
@@ -79,8 +77,7 @@ def parse_label(name: str, classes: ClassSet) -> tuple[str, ...]:
     ``ValueError`` naming the video when it carries no label or an unknown code."""
     _, mark, label = name.removesuffix(".mp4").rpartition(LABEL_MARK)
     if not mark:
-        expected = f"expected {LABEL_MARK}CODE at its end"
-        raise ValueError(f"video name {name!r} carries no label; {expected}")
+        raise ValueError(f"video name {name!r} carries no label; expected _label_CODE at its end")
     try:
         return parse_codes(label, classes)
     except ValueError as error:
@@ -100,27 +97,14 @@ def class_events(events: list[Segment]) -> list[Segment]:
 # ---------------------------------------------------------------------------- reading
 
 
-class Row(NamedTuple):
-    """One (video, crop) of the manifest, as a reader wants to see it."""
-
-    name: str
-    label: str  # class codes joined by "-"
-    split: str
-    crop: int
-    snippets: int  # T
-    frames: int  # N = stride x T
-    stride: int  # frames a snippet
-    has_audio: bool
-    source: str  # the file that the features came from
-    track: int  # equal for rows that share one audio track (crops), -1 without audio
-
-
 class FeatureStore:
-    """Read access to a finished store; opening maps the arrays and reads the manifest only.
-    Attributes: ``path``, ``classes``, ``dim`` (D), ``stride``, ``encoder``, ``videos`` (a list of
-    ``Row``), ``snippets`` (R,), ``frames`` (R,), ``has_audio`` (R,), ``video_ids`` (R,) with equal
-    numbers for crops of one video, ``film_ids`` (R,), ``flag_names``, and ``digest``, which changes
-    with any feature, label or annotation."""
+    """Read access to a finished store. Attributes: ``path``, ``classes``, ``dim`` (D), ``stride``,
+    ``encoder``, ``snippets`` (R,), ``frames`` (R,), ``has_audio`` (R,), ``video_ids`` (R,) with
+    equal numbers for crops of one video, ``film_ids`` (R,), ``flag_names``, and ``digest``, which
+    changes with any feature, label or annotation. ``videos``: the manifest's rows, with ``name``,
+    ``label`` (codes joined by "-"), ``split``, ``crop``, ``snippets`` (T), ``frames`` (N),
+    ``stride``, ``has_audio``, ``source`` (the file) and ``track`` (equal for rows that share one
+    audio track, -1 without)."""
 
     def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
         self.path, self.dim, self.stride = path, int(meta["dim"]), int(meta["stride"])
@@ -135,8 +119,7 @@ class FeatureStore:
         self._columns = columns = {name: table[name].to_numpy() for name in table}
         self.snippets, self.frames = columns["snippets"], columns["frames"]
         self.has_audio = columns["has_audio"]
-        rows = table[list(Row._fields)].itertuples(index=False, name=None)
-        self.videos = [Row(*row) for row in rows]
+        self.videos = list(table.itertuples(index=False, name="Row"))
         self.video_ids, names = pd.factorize(table["name"])
         self.film_ids, _ = pd.factorize(table["name"].map(film_of))
         video, audio, flags = meta["video_snippets"], meta["audio_snippets"], len(self.flag_names)
@@ -167,15 +150,13 @@ class FeatureStore:
             if half.is_dir():
                 how = "run what was writing it again, and it goes on where it stopped"
                 raise StoreError(f"feature store {path} is half-written: {how}, or delete {half}")
-            if not path.exists():
-                how = "make one with 'python -m avadclip_lite import', or check the path"
-                raise FileNotFoundError(f"there is no feature store at {path}; {how}")
-            raise StoreError(f"{path} is not a feature store: it has no {META}")
+            how = "make one with 'python -m avadclip_lite import', or check the path"
+            kind = StoreError if path.exists() else FileNotFoundError
+            raise kind(f"there is no feature store at {path}, for it has no {META}; {how}")
         try:
             meta = json.loads((path / META).read_text(encoding="utf-8"))
             if meta["format"] != FORMAT:
-                found = f"{path} has store format {meta['format']!r}"
-                raise _damaged(f"{found} and this package reads format {FORMAT}")
+                raise _damaged(f"{path} has format {meta['format']!r}, this package reads {FORMAT}")
             return cls(path, meta)
         except StoreError:
             raise
@@ -207,14 +188,14 @@ class FeatureStore:
         return slice(start, start + int(self._columns[f"{kind}_rows"][i]))
 
     def uncut(self, i: int) -> tuple[Array, Array | None]:
-        """Row i's video (Tv, D) and audio (Ta, D) views at the lengths they came with, which may
-        be one snippet apart: what the release works on."""
+        """Row i's video (Tv, D) and audio (Ta, D) views, perhaps one snippet apart: what the
+        release works on."""
         audio = self._audio[self._own("audio", i)] if self.has_audio[i] else None
         return self._video[self._own("video", i)], audio
 
     def audio_mask(self, i: int) -> Array:
-        """(Tv,) bool, over the uncut video: which snippets have sound. Every one of a row with
-        audio, less those that the store flags as beyond the reach of the track."""
+        """(Tv,) bool, over the uncut video: which snippets have sound, by the track's length and
+        the store's flag."""
         own = self._own("video", i)
         rows = self._columns["audio_rows"][i] if self.has_audio[i] else 0
         mask = np.arange(own.stop - own.start) < rows
@@ -237,14 +218,13 @@ class FeatureStore:
         return hot
 
     def segments(self, i: int, frames: int | None = None) -> list[Segment]:
-        """Events of row i by class as (code, first frame, end frame), end exclusive, clipped to
-        ``frames`` (the row's N); the code is None where only the binary form is known."""
+        """Events of row i by class, clipped to ``frames`` (the row's N)."""
         return clip_segments(self._events[self.video_ids[i]], frames or int(self.frames[i]))
 
     def frame_truth(self, indices: Indices, frames: Array | None = None) -> Array:
-        """(sum N,) uint8: 1 where any event covers the frame, rows one after the other; of
-        ``frames`` (n,) frames each, or of the rows' own N. Where a video's events are known in
-        both forms, the binary one counts, as in the release."""
+        """(sum N,) uint8: 1 where any event covers the frame, rows one after the other, of
+        ``frames`` (n,) each or the rows' own N. Of both forms the binary one counts, as in the
+        release."""
         frames = self.frames[np.asarray(indices, np.int64)] if frames is None else frames
         truth = [np.zeros(n, np.uint8) for n in frames]
         for row, i in zip(truth, indices, strict=True):
@@ -259,8 +239,7 @@ def clip_segments(segments: Iterable[Segment], frames: int) -> list[Segment]:
 
 
 def film_of(name: str) -> str:
-    """The film that a clip was cut from: XD-Violence names its clips ``FILM__#FROM_TO_label_...``;
-    any other name is a film of its own."""
+    """The film that a clip named as in XD-Violence, ``FILM__#FROM_TO_label_...``, was cut from."""
     return name.partition("__#")[0]
 
 
@@ -344,16 +323,12 @@ class Output:
 
 
 class TrainingSet:
-    """Training bags in memory, resampled once; a batch is indexing and nothing else.
-
-    Rows lie packed without padding, with one row of zeros at the end that padding points to; an
-    audio track is held once for all crops of its video. ``lengths`` (R,), ``labels`` (R, C) and
-    ``rows`` (R,), the store's row numbers, are open to look at.
-
-    ``settings.data.resample``: "together" pools video and audio of a snippet into the same bin;
-    "separate" resamples each on its own length, as the release does, which misaligns long videos
-    whose two lengths differ. ``settings.data.crops``: "first" keeps one row a video.
-    """
+    """Training bags in memory, resampled once; a batch is indexing and nothing else. Rows lie
+    packed without padding, with one row of zeros at the end that padding points to; an audio track
+    is held once for all crops. Attributes: ``lengths`` (R,), ``labels`` (R, C) and ``rows`` (R,) of
+    the store. ``settings.data.resample``: "together" pools video and audio of a snippet into the
+    same bin; "separate" each on its own length, as the release does, which misaligns long videos
+    whose lengths differ. ``settings.data.crops``: "first" keeps one row a video."""
 
     def __init__(self, store: FeatureStore, rows: Indices, settings: Config) -> None:
         rows = np.asarray(rows, dtype=np.int64)
@@ -419,7 +394,7 @@ class TrainingSet:
 
     def batch(self, index: Tensor) -> Batch:
         """The bags at positions ``index (B,)`` int64 of ``rows``, on this set's device. T is the
-        longest bag's length when ``settings.data.length_aware``, else always ``max_snippets``. Keep
+        longest bag's length when ``settings.data.length_aware``, else ``max_snippets``. Keep
         ``index`` on the CPU: the length is then known without waiting for the device."""
         longest = self._host_lengths[index.cpu()].max() if self.length_aware else self.max_snippets
         index = index.to(self.device, non_blocking=True)
@@ -444,9 +419,9 @@ POOL = 8  # length-aware batches are cut from this many shuffled batches sorted 
 
 
 def shuffled_batches(bags: TrainingSet, size: int, generator: torch.Generator) -> list[Tensor]:
-    """Shuffled positions of an epoch, the last small batch kept. Where batches are cut to their
-    longest bag, each pool of ``POOL`` shuffled batches is sorted by length before it is cut, so
-    that little padding is computed; then the batches are shuffled."""
+    """Shuffled positions of an epoch. Where batches are cut to their longest bag, each pool of
+    ``POOL`` batches is sorted by length before it is cut, so that little padding is computed; then
+    the batches are shuffled."""
     order = torch.randperm(len(bags), generator=generator)
     if not bags.length_aware:
         return list(order.split(size))
@@ -460,13 +435,10 @@ def holdout_split(
     store: FeatureStore, rows: Indices, share: float, seed: int
 ) -> tuple[Array, Array]:
     """(kept, held out): a seeded share of the *films* set aside, so that no clip of a film that is
-    trained on is judged, nor another crop of its video. Stratified by weak label: films are sorted
-    by the labels of their clips, shuffled within equal ones, and picked at equal steps, so that
-    every label is held out nearly in proportion. Films of normal clips alone and others are picked
-    apart, each at least once where there are two or more. Row order is kept."""
+    trained on is judged. Stratified by weak label: films are sorted by the labels of their clips,
+    shuffled within equal ones, and picked at equal steps. Films of normal clips alone and others
+    are picked apart, each at least once where there are two or more. Row order is kept."""
     rows = np.asarray(rows, dtype=np.int64)
-    if not 0 <= share < 1:
-        raise ValueError(f"share must be at least 0 and below 1, got {share!r}")
     rng = np.random.default_rng(seed)
     films, film = np.unique(store.film_ids[rows], return_inverse=True)
     labels = np.zeros((len(films), len(store.classes)), np.float32)

@@ -7,10 +7,9 @@
 
     text, prompts = load_text("soundstage", XD_CLASSES.words)   # what the detector trains against
 
-``clip`` is the paper's: CLIP ViT-B/16 (OpenAI) for frames and words, Wav2CLIP for sound, D = 512,
-features as the networks give them. ``soundstage`` is a tiny ``open_clip`` model and an audio tower
-distilled from its image tower, D = 64; its image and audio features are L2-normalised and
-multiplied by sqrt(D), so that an entry has root mean square 1, as a detector's first layers expect.
+``clip`` is the paper's: CLIP ViT-B/16 (OpenAI) and Wav2CLIP, D = 512, features as the networks give
+them. ``soundstage`` is a tiny ``open_clip`` model and an audio tower distilled from its image
+tower, D = 64; its features are scaled to root mean square 1, as a detector's first layers expect.
 Everything is frozen and in eval mode; a feature never depends on what else is in the call.
 
 Shape letters: n inputs, P prompts, L token positions, W width of the text tower, D feature width.
@@ -20,10 +19,11 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 from pickle import UnpicklingError
@@ -121,9 +121,9 @@ class _Block(nn.Module):
 
 
 class TextTower(nn.Module):
-    """CLIP's causal text Transformer in plain torch, always frozen. Gradients flow *through* it to
-    the embeddings it is given: that is how prompts learn. W is ``width``, D ``dim``; ``positions``
-    the longest prompt; ``vocabulary`` holds the token ids of its rows, all of CLIP's or a part."""
+    """CLIP's causal text Transformer, always frozen; gradients flow *through* it to the embeddings
+    it is given. W is ``width``, D ``dim``; ``positions`` the longest prompt; ``vocabulary`` holds
+    the token ids of its rows, all of CLIP's or a part, in rising order."""
 
     def __init__(
         self, *, vocabulary: Any, width: int, heads: int, layers: int, positions: int, dim: int
@@ -132,8 +132,6 @@ class TextTower(nn.Module):
         self.width, self.positions, self.dim = width, positions, dim
         self.name: str | None = None  # what ``load_text`` knows it by
         known = torch.as_tensor(vocabulary).long()
-        if not bool((known.diff() > 0).all()):
-            raise ValueError("the vocabulary must list the token ids of its rows in rising order")
         self.register_buffer("vocabulary", known, persistent=False)
         self.token_embedding = nn.Embedding(len(known), width)
         self.positional_embedding = nn.Parameter(torch.empty(positions, width).normal_(std=0.01))
@@ -149,8 +147,8 @@ class TextTower(nn.Module):
         cls, state: Mapping[str, Tensor], *, heads: int, prefix: str = ""
     ) -> TextTower:
         """A tower from CLIP's key names, each preceded by ``prefix``, and the token ids of its
-        rows if ``vocabulary`` is among them; other keys are ignored. ``heads`` is the one size
-        that the weights do not tell. Raises ``ValueError`` naming a key that is missing."""
+        rows if ``vocabulary`` is among them. ``heads`` is the one size that the weights do not
+        tell. Raises ``ValueError`` naming a key that is missing."""
         own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         try:
             tower = cls(
@@ -162,12 +160,9 @@ class TextTower(nn.Module):
                 vocabulary=own.get("vocabulary", range(len(own["token_embedding.weight"]))),
             )
             tower.load_state_dict({key: own[key].float() for key in tower.state_dict()})
-        except KeyError as error:
-            key = prefix + error.args[0]
-            raise ValueError(f"these weights hold no text tower: {key} is missing") from None
-        except RuntimeError as error:
+        except (KeyError, RuntimeError) as error:  # one is missing, or of another shape
             told = str(error).splitlines()[-1].strip()
-            raise ValueError(f"these weights hold no text tower: {told}") from None
+            raise ValueError(f"these weights hold no text tower: {told} under {prefix!r}") from None
         return tower
 
     def train(self, mode: bool = True) -> TextTower:
@@ -177,26 +172,16 @@ class TextTower(nn.Module):
     def cast(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """The weights of its products in that type: what autocast makes of them at every call, as
         only weights that train are cast once."""
-        parts = {name: name.rpartition(".")[0].rpartition(".")[2] for name in self.state_dict()}
-        names = {name for name, part in parts.items() if not part.startswith("ln_")}
-        weights = {
-            k: v for k, v in self.state_dict().items() if k in names and "embedding" not in k
-        }
-        return {name: weight.to(dtype) for name, weight in weights.items()}
-
-    def knows(self, ids: Tensor) -> Tensor:
-        """Which CLIP token ids the tower has a row for: bool, the shape of ``ids``."""
-        return torch.isin(ids.to(self.vocabulary.device), self.vocabulary)
+        products = {k: v for k, v in self.state_dict().items() if not re.search("embedding|ln_", k)}
+        return {name: weight.to(dtype) for name, weight in products.items()}
 
     def embed_tokens(self, ids: Tensor | Sequence[int]) -> Tensor:
         """CLIP token ids (...) -> embeddings (..., W); ``ValueError`` for an unknown id."""
         ids = torch.as_tensor(ids, dtype=torch.int64, device=self.vocabulary.device).contiguous()
-        known = self.knows(ids)
+        known = torch.isin(ids, self.vocabulary)
         if not bool(known.all()):
-            lack = f"no row for token id {int(ids[~known][0])}"
-            raise ValueError(
-                f"this text tower has {lack}; use words of its captions, or CLIP's tower"
-            )
+            lack = f"this text tower has no row for token id {int(ids[~known][0])}"
+            raise ValueError(f"{lack}; use words of its captions, or CLIP's tower")
         return self.token_embedding(torch.searchsorted(self.vocabulary, ids))
 
     def forward(self, embeddings: Tensor, end: Tensor) -> Tensor:
@@ -204,8 +189,7 @@ class TextTower(nn.Module):
         normalised. L may be short: attention is causal, nothing behind an end mark counts."""
         length, most = embeddings.shape[1], self.positions
         if length > most:
-            what = f"a prompt of {length} positions"
-            raise ValueError(f"{what} is longer than the text tower's {most}")
+            raise ValueError(f"a prompt of {length} positions is longer than the tower's {most}")
         x = embeddings + self.positional_embedding[:length]
         for block in self.transformer["resblocks"]:
             x = block(x)
@@ -216,27 +200,21 @@ class TextTower(nn.Module):
 def token_ids(text: str) -> tuple[int, ...]:
     """CLIP's token ids of a text, without start and end mark. The class words need no tokenizer;
     anything else is read with open_clip's."""
-    return CLASS_TOKENS[text] if text in CLASS_TOKENS else tuple(_tokenizer().encode(text))
+    if text in CLASS_TOKENS:
+        return CLASS_TOKENS[text]
+    from open_clip.tokenizer import _tokenizer  # reads its vocabulary once
 
-
-@cache
-def _tokenizer() -> Any:
-    """Reading the vocabulary takes a good part of a second: once a process."""
-    from open_clip.tokenizer import SimpleTokenizer
-
-    return SimpleTokenizer()
+    return tuple(_tokenizer.encode(text))
 
 
 def _check_words(tower: TextTower, texts: Sequence[str]) -> None:
     """Refuse a text with a word outside the tower's vocabulary, by that word."""
-
-    def unknown(text: str) -> bool:
-        return not bool(tower.knows(torch.tensor(token_ids(text))).all())
-
-    for text in filter(unknown, texts):
-        word = next(filter(unknown, text.split()), text)
-        what = f"the tiny text tower has never read {word!r} (in {text!r})"
-        raise ValueError(f"{what}; use words of its captions, or CLIP's text tower")
+    known = set(tower.vocabulary.tolist())
+    for text in texts:
+        if not known.issuperset(token_ids(text)):
+            word = next((w for w in text.split() if not known.issuperset(token_ids(w))), text)
+            what = f"the tiny text tower has never read {word!r} (in {text!r})"
+            raise ValueError(f"{what}; use words of its captions, or CLIP's text tower")
 
 
 @torch.random.fork_rng(devices=[])  # building a module draws weights, loaded or not
@@ -247,11 +225,10 @@ def load_text(
     dim: int | None = None,
     weights: str | Path = "auto",
 ) -> tuple[TextTower, WordPrompts]:
-    """The frozen text tower and the token ids of the class words. Needs no open_clip as long as the
-    words are the seven of XD-Violence. ``random``: CLIP's architecture with seeded random weights
-    and rows for these words only; it warns that it is that. ``dim``: the feature width expected
-    (``random`` takes any). ``weights`` (or the file itself) and errors as in ``load_encoders``;
-    also ``ValueError`` for another width or an unknown word."""
+    """The frozen text tower and the token ids of the class words. ``random``: CLIP's architecture
+    with seeded random weights and rows for these words only; it warns that it is that. ``dim``: the
+    feature width expected (``random`` takes any). ``weights`` (or the file itself) and errors as in
+    ``load_encoders``; also ``ValueError`` for another width or an unknown word."""
     prompts = WordPrompts(tuple(map(token_ids, words)), START_TOKEN, END_TOKEN)
     if which == "random":
         warnings.warn("the text tower has random weights: class words mean nothing", stacklevel=3)
@@ -276,9 +253,9 @@ def load_text(
 
 
 def clip_pixels(frames: np.ndarray | Tensor, size: int) -> Tensor:
-    """CLIP's own preprocessing: frames uint8 (n, H, W, 3) of any size -> float32 (n, 3, S, S). The
-    shorter side is resized to S (bicubic), the centre cut out, the pixels standardised. Frames of S
-    x S are only standardised. Raises ``ValueError`` for another type or shape."""
+    """CLIP's own preprocessing: frames uint8 (n, H, W, 3) of any size -> float32 (n, 3, S, S): the
+    shorter side resized to S (bicubic), the centre cut out, the pixels standardised. Raises
+    ``ValueError`` for another type or shape."""
     from open_clip import image_transform
     from PIL import Image
 
@@ -291,9 +268,8 @@ def clip_pixels(frames: np.ndarray | Tensor, size: int) -> Tensor:
 
 
 class _Wav2ClipTower(nn.Module):
-    """Wav2CLIP's audio encoder and projection head, put together without the package's unsafe load.
-    The package normalises spectrograms by the statistics of the whole batch, so that a snippet's
-    feature depends on its neighbours in the call; here each is normalised by its own."""
+    """Wav2CLIP's audio encoder and projection head. The package normalises spectrograms by the
+    statistics of the whole batch; here each snippet is normalised by its own."""
 
     def __init__(self) -> None:
         from wav2clip.model.encoder import MLPLayers, ResNetExtractor
@@ -356,7 +332,7 @@ class AudioTower(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Encoders:
-    """Three frozen towers into one space. Features come back as float32 tensors on the CPU."""
+    """Three frozen towers into one space; features come back as float32 tensors on the CPU."""
 
     name: str  # "soundstage" or "clip"
     text: TextTower
@@ -385,8 +361,8 @@ class Encoders:
         Raises ``ValueError`` for another type or shape."""
         waves = torch.as_tensor(np.asarray(waves))
         if waves.ndim != 2 or not waves.is_floating_point():
-            must = f"waves must be floating-point of shape (n, samples) at {SAMPLE_RATE} Hz"
-            raise ValueError(f"{must}, got {waves.dtype} {tuple(waves.shape)}")
+            got = f"got {waves.dtype} {tuple(waves.shape)}"
+            raise ValueError(f"waves must be floating-point of shape (n, samples), {got}")
         missing = max(0, MIN_SAMPLES - waves.shape[1])
         return self._encode(self.audio, waves, lambda part: F.pad(part.float(), (0, missing)))
 
@@ -416,10 +392,10 @@ def load_encoders(
     device: str | torch.device = "cpu",
 ) -> Encoders:
     """Frozen image, audio and text encoders of one space. ``weights``: ``"auto"`` (soundstage: the
-    shipped file; clip: the two files of ``weights_folder()``, downloaded into it if they are not
-    there), ``"random"`` (seeded random weights, for shapes and plumbing), or the folder that holds
-    the files. Raises ``FileNotFoundError`` saying which file to fetch, from where, and where to put
-    it; ``ValueError`` for an unknown ``which`` or a damaged file."""
+    shipped file; clip: the two files of ``weights_folder()``, downloaded if they are not there),
+    ``"random"`` (seeded, for shapes and plumbing), or the folder that holds the files. Raises
+    ``FileNotFoundError`` saying which file to fetch, from where, and where to put it;
+    ``ValueError`` for an unknown ``which`` or a damaged file."""
     import open_clip
 
     if which not in _TEXT:
@@ -443,15 +419,18 @@ def load_encoders(
             for name, path in paths.items():
                 state |= (held := _read_tensors(path))
                 for prefix, part in parts[name].items():
-                    _fill(part, held, prefix, path)
+                    needed = part.state_dict()
+                    own = {key: held[prefix + key] for key in needed if prefix + key in held}
+                    check_weights(own, needed, f"{path}, {prefix}*,")
+                    part.load_state_dict(own)
         text = TextTower.from_state_dict(state, **_TEXT[which])
     towers = {"image": clip.visual, "audio": audio, "text": text}
     return Encoders(name=which, device=torch.device(device), **towers, **_USE[which])
 
 
 def soundstage_clip(rows: int) -> nn.Module:
-    """The tiny CLIP as an ``open_clip`` model, for a vocabulary of so many token rows. The rows
-    are in rising order of their ids, so that the end mark is the last, as open_clip expects."""
+    """The tiny CLIP as an ``open_clip`` model, for so many token rows, in rising order of their
+    ids, so that the end mark is the last, as open_clip expects."""
     import open_clip
 
     text = SOUNDSTAGE_CLIP["text_cfg"] | {"vocab_size": rows}
@@ -504,12 +483,13 @@ def _read_tensors(path: Path) -> Mapping[str, Tensor]:
         raise ValueError(f"{what}; delete it and fetch it again") from None
 
 
-def _fill(part: nn.Module, state: Mapping[str, Tensor], prefix: str, path: Path) -> None:
-    """Load a part's weights from the keys with its prefix; keys that it does not have are left
-    alone, one that is missing or of another shape is a ``ValueError`` naming the file."""
-    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    for key, value in part.state_dict().items():
-        if key not in own or own[key].shape != value.shape:
-            what = f"{prefix + key} of shape {tuple(value.shape)}"
-            raise ValueError(f"{path} lacks {what}: it holds another model's weights")
-    part.load_state_dict(own, strict=False)
+def check_weights(given: Mapping[str, Tensor], needed: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights in a ``ValueError`` with the first key that is missing, unknown or of another
+    shape; ``where`` they came from."""
+    for key in sorted(given.keys() | needed.keys()):
+        found, need = (tuple(one[key].shape) if key in one else None for one in (given, needed))
+        what = f"{key} has shape {found}, not {need}"
+        what = f"has the unknown key {key}" if need is None else what
+        what = f"lacks {key}" if found is None else what
+        if found != need:
+            raise ValueError(f"{where} {what}: it is of another model or configuration")

@@ -1,10 +1,9 @@
 """Evaluation: predict videos, then score frames (AP, AUC) and events (temporal mAP).
 
 Every measure is a pure function of arrays, so it scores anybody's detector; ``evaluate`` puts them
-together for a model and a feature store. All results are fractions in [0, 1].
-
-Shape letters: V videos, S snippets of all V videos one after another, N frames (N = stride x T),
-C classes (class 0 is normal), I IoU thresholds.
+together for a model and a store. All results are fractions in [0, 1]. Shape letters: V videos, S
+snippets of all V videos one after another, N frames (N = stride x T), C classes (class 0 is
+normal), I IoU thresholds.
 
 Scores are constant within a snippet, the truth is not, so a snippet enters the frame measures as a
 number of positive and a number of negative frames: the values are those of expanded scores.
@@ -118,25 +117,18 @@ class MapResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What ``evaluate`` found. ``metrics`` is flat; its names:
-
-    - ``frame_ap_classification``, ``frame_auc_classification``, ``..._alignment``: of either branch
-      at frame level, pooled over all videos; ``frame_ap_abnormal_...``: AP over the frames of the
-      videos that hold an anomalous frame;
-    - ``positive_share``: share of anomalous frames, the AP of a detector that guesses;
-    - ``map_anomaly``, ``map_anomaly@0.1`` ...: temporal mAP over the anomaly classes, mean over the
-      IoU thresholds and at each; ``map_with_normal`` ...: as the release averages; ``map_B1`` ...:
-      one class; and ``videos``, ``snippets``, ``frames``: what was scored.
-
-    A measure that the truth does not define is NaN, and ``notes`` says why under the same name.
-    Where annotations name no class, ``notes["map"]`` says how many videos are left out of the
-    mAP; without any that is left, or with a detector that names no classes, ``map_result`` is None.
-    """
+    """What ``evaluate`` found. Names of ``metrics``: ``frame_ap``, ``frame_auc`` and
+    ``frame_ap_abnormal`` (over videos that hold an anomalous frame), each with ``_classification``
+    or ``_alignment``; ``positive_share``, the AP of a detector that guesses; ``map_anomaly``,
+    ``map_with_normal`` (as the release averages) and ``map_B1`` ..., means over IoU thresholds, and
+    at each, ``map_anomaly@0.1``; ``videos``, ``snippets``, ``frames``: what was scored. A measure
+    that the truth does not define is NaN. ``notes``: what is left out of the mAP, and why. Without
+    a video that is left, or a detector that names classes, ``map_result`` is None."""
 
     metrics: dict[str, float]
     predictions: Predictions
     map_result: MapResult | None = None
-    notes: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 # --- frame level ----------------------------------------------------------------------------------
@@ -148,18 +140,15 @@ def snippet_truth(truth: Array, lengths: Array, stride: int) -> tuple[Array, Arr
     truth, snippets = np.asarray(truth), int(np.sum(lengths))
     if truth.shape != (snippets * stride,):
         need = f"{snippets} snippets of {stride} frames need ({snippets * stride},)"
-        remedy = "cut or extend it to the scored snippets"
-        raise ValueError(f"frame truth has shape {truth.shape}, but {need}; {remedy}")
+        raise ValueError(f"frame truth has shape {truth.shape}, but {need}")
     positive = truth.reshape(-1, stride).sum(axis=1, dtype=np.int64)
     return positive, stride - positive
 
 
 def _weighted(scores: Array, positive: Array, negative: Array) -> dict[str, Array]:
     """Each snippet twice, as its positive and as its negative frames: scikit-learn's arguments."""
-    scores, positive, negative = map(np.asarray, (scores, positive, negative))
-    if not scores.shape == positive.shape == negative.shape:
-        given = f"scores {scores.shape}, positive {positive.shape} and negative {negative.shape}"
-        raise ValueError(f"{given} frames must have one and the same shape (S,)")
+    if not (shapes := {np.shape(x) for x in (scores, positive, negative)}) == {np.shape(scores)}:
+        raise ValueError(f"scores and frame counts must have one and the same shape, got {shapes}")
     if not np.isfinite(scores).all():
         bad = int(np.argmin(np.isfinite(scores)))
         raise ValueError(f"score {scores[bad]} at snippet {bad} is not a finite number")
@@ -170,8 +159,8 @@ def _weighted(scores: Array, positive: Array, negative: Array) -> dict[str, Arra
 
 def average_precision(scores: Array, positive: Array, negative: Array) -> float:
     """Average precision of frames; ``scores``, ``positive`` and ``negative`` frames of each
-    snippet, all (S,). NaN when there is no positive frame. Raises ``ValueError`` for unequal
-    shapes or a score that is not finite."""
+    snippet, all (S,). NaN without a positive frame; ``ValueError`` for unequal shapes or a score
+    that is not finite."""
     frames = _weighted(scores, positive, negative)
     return float(average_precision_score(**frames)) if np.any(positive) else math.nan
 
@@ -188,8 +177,7 @@ def pooled_metrics(
     scores: Array, lengths: Array, positive: Array, negative: Array
 ) -> dict[str, float]:
     """``frame_ap``, ``frame_auc``, and ``frame_ap_abnormal``, AP over the videos that hold an
-    anomalous frame; of ``scores (S,)`` of videos of ``lengths (V,)`` snippets. NaN where the truth
-    does not define a measure."""
+    anomalous frame; of ``scores (S,)`` of videos of ``lengths (V,)`` snippets."""
     video = np.repeat(np.arange(len(lengths)), lengths)
     abnormal = np.isin(video, video[np.asarray(positive) > 0])
     theirs = (x[abnormal] for x in (scores, positive, negative))
@@ -209,13 +197,6 @@ def frame_metrics(predicted: Predictions, positive: Array, negative: Array) -> d
         if own is not None
         for name, value in pooled_metrics(own, predicted.lengths, positive, negative).items()
     }
-
-
-def frame_notes(metrics: Mapping[str, float], positive: Array) -> dict[str, str]:
-    """The reason for each NaN among frame metrics: the truth lacks one of its two values."""
-    missing = "normal" if np.any(positive) else "anomalous"
-    why = f"undefined: no frame of the truth is {missing}"
-    return {name: why for name, value in metrics.items() if math.isnan(value)}
 
 
 # --- events ---------------------------------------------------------------------------------------
@@ -238,26 +219,19 @@ def temporal_map(
     stride: int,
     thresholds: tuple[float, ...] = IOU_THRESHOLDS,
 ) -> MapResult:
-    """Mean average precision of temporal detections, as the release computes it.
-
-    From the best of a class's ``_proposals`` down, each takes the free truth of its video with the
-    highest IoU, if that reaches the IoU threshold; AP is the sum of the precisions at the true
-    positives over the number of truths.
-
-    ``probs (S, C)``: class probabilities, the videos of ``lengths (V,)`` snippets one after
-    another; float32 for exact equality with the release, whose arithmetic is in that type.
-    ``segments``: each video's truth (code, first frame, end frame exclusive), whole-video normal
-    segments included (``with_normal``). ``stride``: frames a snippet; 1 for scores given per
-    frame. Raises ``ValueError`` for shapes that do not fit or an unknown code.
-    """
+    """Mean average precision of temporal detections, as the release computes it: from the best of a
+    class's ``_proposals`` down, each takes the free truth of its video with the highest IoU, if
+    that reaches the threshold; AP is the sum of the precisions at the true positives over the
+    number of truths. ``probs (S, C)``: class probabilities of videos of ``lengths (V,)`` snippets;
+    float32 for exact equality with the release. ``segments``: each video's truth (code, first
+    frame, end frame exclusive), whole-video normal segments included (``with_normal``). ``stride``:
+    frames a snippet. Raises ``ValueError`` for shapes that do not fit or an unknown code."""
     probs, lengths = np.asarray(probs), np.asarray(lengths, dtype=np.int64)
     if probs.shape != (lengths.sum(), len(classes)):
         have, need = f"probabilities have shape {probs.shape}", (int(lengths.sum()), len(classes))
         raise ValueError(f"{have}, but the lengths and the classes of {classes.name} need {need}")
     if len(segments) != len(lengths):
         raise ValueError(f"truth for {len(segments)} videos, but lengths of {len(lengths)}")
-    if len(lengths) and lengths.min() < 1:
-        raise ValueError(f"video {int(lengths.argmin())} has {lengths.min()} snippets")
     truths: list[dict[int, list]] = [defaultdict(list) for _ in classes.codes]  # by class and video
     proposals: list[list] = [[] for _ in classes.codes]
     for v, own in enumerate(np.split(probs, np.cumsum(lengths)[:-1])):
@@ -352,9 +326,9 @@ def predict_videos(
     batch_size: int = 32,
 ) -> Predictions:
     """Score videos in full length, where the model is. As in the release a video is cut into chunks
-    of at most ``model.max_snippets``, each an own forward pass, and the outputs are joined. Chunks
-    are batched by length, so that little padding is computed; a model of ``fixed_length`` gets
-    every chunk padded to ``max_snippets``, because there padding changes the result."""
+    of at most ``model.max_snippets``, each an own forward pass. Chunks are batched by length; a
+    model of ``fixed_length`` gets every chunk padded to ``max_snippets``, because there padding
+    changes the result."""
     device = next(model.parameters()).device
     lengths = np.array([len(video) for video, *_ in videos], dtype=np.int64)
     most = model.max_snippets or int(lengths.max())
@@ -400,12 +374,10 @@ def _padded(videos: Sequence[Video], chunks: Sequence[tuple[int, int, int]], lon
 def predict_store(
     model: Detector, store: FeatureStore, rows: Sequence[int] | Array, **options: Any
 ) -> Predictions:
-    """``predict_videos``, with its options, of V rows of a store, in this order. A model that
-    resamples each modality alone, as the release, sees the video's own length, else the length
-    shared with its audio. Raises ``ValueError`` for no rows or another feature width."""
+    """``predict_videos`` of V rows of a store, in this order. A model that resamples each modality
+    alone, as the release, sees the video's own length, else the length shared with its audio.
+    Raises ``ValueError`` for another feature width."""
     dim = model.settings.model.dim
-    if not len(rows):
-        raise ValueError(f"{store.path}: no rows to score; choose a split that has videos")
     if dim != store.dim:
         theirs = f"those in {store.path} are {store.dim} wide"
         raise ValueError(f"the detector takes features {dim} wide, {theirs}")
@@ -444,17 +416,15 @@ def score(
     classes: ClassSet,
     stride: int,
 ) -> Report:
-    """All measures of ``Report`` from predictions and the truth: ``truth`` is 0 or 1 per frame, the
-    videos one after another, ``segments`` each video's anomalous segments. A video with a segment
-    of unknown class (None) is left out of the mAP."""
+    """All measures of ``Report``: ``truth`` is 0 or 1 per frame, the videos one after another,
+    ``segments`` each video's anomalous segments."""
     lengths, probs, result = predictions.lengths, predictions.alignment, None
     positive, negative = snippet_truth(truth, lengths, stride)
-    metrics = frame_metrics(predictions, positive, negative)
-    notes = frame_notes(metrics, positive)
+    metrics, notes = frame_metrics(predictions, positive, negative), []
     if probs is not None:
-        given = probs, lengths, segments, classes, stride
-        events, why, result = event_metrics(predictions.names, *given)
-        metrics, notes = metrics | events, notes | why
+        given = predictions.names, probs, lengths, segments, classes, stride
+        events, notes, result = event_metrics(*given)
+        metrics |= events
     counts = {"videos": len(lengths), "snippets": lengths.sum(), "frames": len(truth)}
     metrics |= {"positive_share": float(np.mean(truth))} | {k: float(v) for k, v in counts.items()}
     return Report(metrics=metrics, predictions=predictions, map_result=result, notes=notes)
@@ -467,27 +437,19 @@ def event_metrics(
     segments: Sequence[Sequence[Segment]],
     classes: ClassSet,
     stride: int,
-) -> tuple[dict[str, float], dict[str, str], MapResult | None]:
-    """``temporal_map`` under flat names, with a note on every number that needs one; normal videos
-    come without segments. Videos with a segment of unknown class are left out."""
+) -> tuple[dict[str, float], list[str], MapResult | None]:
+    """``temporal_map`` under flat names, and notes on it; normal videos come without segments, and
+    videos with a segment of unknown class are left out."""
     named = np.array([all(code is not None for code, *_ in found) for found in segments])
-    notes: dict[str, str] = {}
+    notes: list[str] = []
     if not named.all():
-        left = f"{(~named).sum()} videos are left out of the mAP"
-        why = f"because their annotations name no class, {names[named.argmin()]} among them"
-        notes["map"] = f"{left}, {why}; give them in the form NAME CODE start end"
+        left = f"{(~named).sum()} videos are left out of the mAP, because their annotations name no"
+        notes = [f"{left} class, {names[named.argmin()]} among them; write NAME CODE start end"]
     if not named.any():
         return {}, notes, None
     probs, lengths = probs[np.repeat(named, lengths)], lengths[named]
     segments = with_normal(list(compress(segments, named)), lengths, classes, stride)
     result = temporal_map(probs, lengths, segments, classes, stride)
-    metrics = result.metrics()
-    silent = list(compress(result.classes, result.proposals == 0))
-    for name, value in metrics.items():
-        code = name.removeprefix("map_").split("@")[0]
-        if math.isnan(value):
-            what = "anomaly class" if code == "anomaly" else f"segment of class {code}"
-            notes[name] = f"undefined: the truth holds no {what}"
-        elif silent and code == "with_normal":
-            notes[name] = f"0 as in the release, because nothing was proposed for {silent}"
-    return metrics, notes, result
+    if silent := list(compress(result.classes, result.proposals == 0)):
+        notes.append(f"map_with_normal is 0, as in the release: nothing was proposed for {silent}")
+    return result.metrics(), notes, result

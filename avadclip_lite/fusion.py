@@ -1,10 +1,9 @@
 """Putting video and audio together: the paper's adaptive fusion, and the three it compares with.
 
 All take ``x_v`` and ``x_a`` (B, T, D), the mask (B, T) of snippets that exist (``None``: all rows)
-and ``audio_mask`` (B, T), True where a snippet has sound (``None``: everywhere, the release's
-behaviour, where missing sound is a row of zeros). They return ``x_av`` (B, T, D), zero outside the
-mask. Adaptive, additive and cross-attention fusion give back ``x_v`` itself where there is no
-sound.
+and ``audio_mask`` (B, T), True where a snippet has sound (``None``: everywhere, as released, where
+missing sound is a row of zeros). They return ``x_av`` (B, T, D), zero outside the mask, and ``x_v``
+itself where there is no sound (but for concatenation).
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ Mask = Tensor | None  # (B, T) bool
 
 
 class AdaptiveFusion(nn.Module):
-    """Vision first, sound as a gated residual (equations 1 to 3): ``x_av = x_v + w * r``. With j =
-    [x_v ; x_a]: gate ``w = sigmoid(Linear_2D->D(j))`` and residual
-    ``r = Linear_D->D(GELU(Linear_2D->D(j)))``, both per snippet and channel."""
+    """Vision first, sound as a gated residual (equations 1 to 3): ``x_av = x_v + w * r``, both per
+    snippet and channel."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -31,31 +29,26 @@ class AdaptiveFusion(nn.Module):
         self.residual_out = nn.Linear(dim, dim)
 
     def gate(self, x_v: Tensor, x_a: Tensor) -> Tensor:
-        """How much sound is let in: w (B, T, D) in [0, 1] (equation 1)."""
+        """How much sound is let in, w (B, T, D) = sigmoid(Linear([x_v; x_a])) (equation 1)."""
         return torch.sigmoid(self.gate_proj(torch.cat([x_v, x_a], dim=-1)))
 
     def residual(self, x_v: Tensor, x_a: Tensor) -> Tensor:
-        """What sound would add: r (B, T, D) (equation 2)."""
+        """What sound would add, r (B, T, D) = Linear(GELU(Linear([x_v; x_a]))) (equation 2)."""
         return self.residual_out(F.gelu(self.residual_in(torch.cat([x_v, x_a], dim=-1))))
 
-    def forward(
-        self, x_v: Tensor, x_a: Tensor, mask: Mask = None, audio_mask: Mask = None
-    ) -> Tensor:
+    def forward(self, x_v: Tensor, x_a: Tensor, mask: Mask = None, audio_mask: Mask = None):
         added = self.gate(x_v, x_a) * self.residual(x_v, x_a)
         return zero_padding(x_v + zero_padding(added, audio_mask), mask)
 
 
 class ConcatFusion(nn.Module):
-    """Concatenation and one linear layer, 2D -> D. Missing sound enters as zeros: no part of a
-    linear layer belongs to one modality alone."""
+    """Concatenation and one linear layer, 2D -> D. Missing sound enters as zeros."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.project = nn.Linear(2 * dim, dim)
 
-    def forward(
-        self, x_v: Tensor, x_a: Tensor, mask: Mask = None, audio_mask: Mask = None
-    ) -> Tensor:
+    def forward(self, x_v: Tensor, x_a: Tensor, mask: Mask = None, audio_mask: Mask = None):
         joint = torch.cat([x_v, zero_padding(x_a, audio_mask)], dim=-1)
         return zero_padding(self.project(joint), mask)
 
@@ -63,16 +56,13 @@ class ConcatFusion(nn.Module):
 class AddFusion(nn.Module):
     """Element-wise addition, ``x_v + x_a``: nothing to learn."""
 
-    def forward(
-        self, x_v: Tensor, x_a: Tensor, mask: Mask = None, audio_mask: Mask = None
-    ) -> Tensor:
+    def forward(self, x_v: Tensor, x_a: Tensor, mask: Mask = None, audio_mask: Mask = None):
         return zero_padding(x_v + zero_padding(x_a, audio_mask), mask)
 
 
 class CrossAttentionFusion(nn.Module):
-    """Video snippets ask, audio snippets answer: pre-norm multi-head attention with a residual onto
-    the video, then one feed-forward network. A snippet may ask all snippets of its video that have
-    sound; a video without any stays ``x_v``."""
+    """Video snippets ask, audio snippets of the same video answer: pre-norm multi-head attention
+    with a residual onto the video, then one feed-forward network."""
 
     def __init__(self, dim: int, heads: int = 8) -> None:
         super().__init__()
@@ -85,9 +75,7 @@ class CrossAttentionFusion(nn.Module):
         self.norm_ffn = nn.LayerNorm(dim)
         self.ffn = FeedForward(dim)
 
-    def forward(
-        self, x_v: Tensor, x_a: Tensor, mask: Mask = None, audio_mask: Mask = None
-    ) -> Tensor:
+    def forward(self, x_v: Tensor, x_a: Tensor, mask: Mask = None, audio_mask: Mask = None):
         keys = x_v.new_ones(x_v.shape[:2], dtype=torch.bool)
         for only in (mask, audio_mask):
             keys = keys if only is None else keys & only

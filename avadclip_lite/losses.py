@@ -1,8 +1,7 @@
 """What training minimises: Top-K classification, MIL-Align with focal loss, text contrast, and the
 uncertainty-driven distillation of the students.
 
-Every function works on whole batches with masks and never asks the device for a number. ``compute``
-sums what the configuration asks for and returns every part by name.
+Every function works on whole batches with masks and never asks the device for a number.
 
 Shape letters: B videos, T snippets, C classes (class 0 is normal), D feature width.
 """
@@ -56,9 +55,8 @@ def label_distribution(labels: Tensor) -> Tensor:
 
 
 def focal(cross_entropy: Tensor, p_t: Tensor, alpha: Tensor | float, gamma: float = 2.0) -> Tensor:
-    """Focal loss, ``alpha (1 - p)^gamma ce``, mean over videos: what is already right weighs less.
-    cross_entropy (B,), p_t (B,) the probability given to the true classes, alpha (B,) or a
-    number."""
+    """Focal loss, ``alpha (1 - p)^gamma ce``, mean over videos: cross_entropy (B,), p_t (B,) the
+    probability given to the true classes, alpha (B,) or a number."""
     return (alpha * (1.0 - p_t).clamp_min(0.0) ** gamma * cross_entropy).mean()
 
 
@@ -79,9 +77,8 @@ def mil_align(
     divisor: int = 16,
 ) -> MilAlign:
     """MIL-Align (equation 8): each class is scored by its own K best snippets, a softmax over
-    classes is compared with the video's label. alignment_logits (B, T, C), temperature applied;
-    labels (B, C) multi-hot; lengths (B,); alpha a number or one per class (C,), then averaged over
-    the video's classes."""
+    classes is compared with the video's label. alignment_logits (B, T, C); labels (B, C) multi-hot;
+    lengths (B,); alpha a number or one per class (C,), averaged over the video's classes."""
     z = topk_mean(alignment_logits.float(), lengths, divisor)  # (B, C)
     y = label_distribution(labels)
     cross_entropy = -(y * z.log_softmax(dim=1)).sum(dim=1)
@@ -105,14 +102,11 @@ def ukd(
     kind: str = "paper",
 ) -> Tensor:
     """Uncertainty-driven distillation (equations 9 to 11), mean over snippets and channels.
-
     ``kind`` "paper": the negative log-likelihood of x_av = x_vs + eps sigma, with
-    theta = ln sigma^2, ``((x_av - x_vs)^2 exp(-theta) + theta) / 2``; its optimum is
-    sigma^2 = (x_av - x_vs)^2. "released": ``(x_av - x_vs)^2 / (1e-6 + 2 exp(theta)) + theta``,
-    which halves only the first term. "mse": the plain squared error, no uncertainty.
-
-    student, teacher, log_variance (B, T, D), mask (B, T) or None (the release: padding counts).
-    """
+    theta = ln sigma^2, ``((x_av - x_vs)^2 exp(-theta) + theta) / 2``. "released":
+    ``(x_av - x_vs)^2 / (1e-6 + 2 exp(theta)) + theta``, which halves only the first term. "mse":
+    the plain squared error, no uncertainty. student, teacher, log_variance (B, T, D), mask (B, T)
+    or None (the release: padding counts)."""
     squared = (teacher.float() - student.float()) ** 2
     if kind == "mse":
         loss = squared
@@ -137,11 +131,9 @@ def compute(
     *,
     alpha: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """All losses of a batch by name; "total" is what to minimise. output of the detector;
-    labels (B, C) multi-hot; lengths (B,); ``alpha`` (C,) is the detector's learned focal weight, if
-    it has one. Distillation is added when the output carries ``teacher_features`` and
-    ``settings.ukd`` is not "none". Parts, unweighted: classification, cross_entropy, focal,
-    alignment, contrast, ukd."""
+    """The losses that ``settings`` ask for by name, unweighted (classification, cross_entropy,
+    focal, alignment, contrast, ukd), and "total", what to minimise. labels (B, C) multi-hot;
+    lengths (B,); ``alpha`` (C,): the detector's learned focal weight, if it has one."""
     divisor = settings.topk_divisor
     anomalous = 1.0 - labels[:, 0]
     parts = {"classification": topk_bce(output.anomaly_logits, anomalous, lengths, divisor)}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from avadclip_lite import losses, temporal
 from avadclip_lite.config import XD_CLASSES, ClassSet, Config
 from avadclip_lite.dataset import Batch, Output, TrainingSet, shuffled_batches
-from avadclip_lite.encoders import TextTower, WordPrompts
+from avadclip_lite.encoders import TextTower, WordPrompts, check_weights
 from avadclip_lite.fusion import build_fusion
 from avadclip_lite.prompts import AudioVisualPrompt, TextualPrompt, alignment_map, global_vector
 from avadclip_lite.temporal import FeedForward, TemporalConvNet, VideoEncoder, zero_padding
@@ -92,20 +92,8 @@ class Detector(nn.Module):
         return {k: v for k, v in self.state_dict().items() if not k.startswith(self.frozen)}
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """The inverse of ``trainable_state``. Raises ``ValueError`` naming the first key that is
-        missing, unknown or of another shape."""
-        own = self.trainable_state()
-        for key in sorted(own.keys() | state.keys()):
-            if key not in own or key not in state:
-                what = f"{'lacks' if key in own else 'has the unknown key'} {key!r}"
-                role = f"this {self.settings.model.role} detector"
-                raise ValueError(
-                    f"the checkpoint {what}; it is of another configuration than {role}"
-                )
-            found, needed = tuple(state[key].shape), tuple(own[key].shape)
-            if found != needed:
-                what = f"checkpoint's {key!r} has shape {found}"
-                raise ValueError(f"the {what}, this detector needs {needed}")
+        """The inverse of ``trainable_state``; raises what ``check_weights`` does."""
+        check_weights(state, self.trainable_state(), "the checkpoint")
         self.load_state_dict(state, strict=False)
 
 
@@ -140,8 +128,7 @@ def build(
 ) -> Detector:
     """The detector that ``settings.detector`` names, with fresh weights drawn from torch's global
     generator: seed it first. ``text`` and ``prompts`` come from ``encoders.load_text``; the tower
-    is copied. Raises ``ValueError`` for an unknown name, or a tower that does not fit the
-    features."""
+    is copied. ``ValueError`` for an unknown name, or a tower that does not fit the features."""
     return registered(settings.detector)(settings, Context(classes, text, prompts))
 
 
@@ -181,10 +168,9 @@ class Enhancement(nn.Module):
 
 
 class LogVarianceHead(nn.Module):
-    """ln sigma^2 of the distilled features, per snippet and channel: three convolutions.
-    ``bounded=False`` (the paper's text): conv1, ReLU, conv3, ReLU, conv1, free in sign.
-    ``bounded=True`` (the release): theta = -(y + ReLU(conv1(conv3(ReLU(conv1(y)))))), which can
-    never exceed -y."""
+    """ln sigma^2 of the distilled features, per snippet and channel: three convolutions. In the
+    paper's text conv1, ReLU, conv3, ReLU, conv1, free in sign; ``bounded``, as released,
+    theta = -(y + ReLU(conv1(conv3(ReLU(conv1(y)))))), which can never exceed -y."""
 
     def __init__(self, dim: int, *, bounded: bool = False) -> None:
         super().__init__()
@@ -228,10 +214,9 @@ class FrozenTeacher(nn.Module):
 
 @register("avadclip")
 class AVadCLIP(Detector):
-    """An AVadCLIP detector. ``settings.model.role`` decides which one. "audio_visual" is the
-    teacher: video encoder, audio branch, fusion. "vision" and "audio" are students: the encoder on
-    their one modality, the enhancement module, and (where uncertainty is distilled) a head for the
-    log-variance. Heads and prompts are the same in all of them."""
+    """An AVadCLIP detector, by ``settings.model.role``. "audio_visual" is the teacher: video
+    encoder, audio branch, fusion. "vision" and "audio" are students: the encoder on their one
+    modality, the enhancement, and (where uncertainty is distilled) a head for the log-variance."""
 
     needs_text = capturable = True
     frozen = ("textual_prompt.tower.",)
@@ -243,8 +228,7 @@ class AVadCLIP(Detector):
             raise ValueError("AVadCLIP is built from a text tower; encoders.load_text gives one")
         if context.text.dim != model.dim:
             gives = f"the text tower gives embeddings of width {context.text.dim}"
-            remedy = "take the encoders that made the features"
-            raise ValueError(f"{gives}, the configuration says dim={model.dim}; {remedy}")
+            raise ValueError(f"{gives}, the configuration says dim={model.dim}")
         self.max_snippets = model.max_snippets
         self.fixed_length = model.padding == "leaking"
         windows = dict(heads=model.heads, blocks=model.blocks, window=model.window)
@@ -291,8 +275,8 @@ class AVadCLIP(Detector):
         self._teacher = [FrozenTeacher(teacher).to(next(self.parameters()).device)]
 
     def forward(self, batch: Batch) -> Output:
-        """Score a batch. A student ignores the other modality. ``padding="leaking"``: zeros fill
-        the batch up to ``max_snippets`` rows, as in the release, and the output is cut to T."""
+        """Score a batch; a student ignores the other modality. ``padding="leaking"``: zeros fill
+        it up to ``max_snippets`` rows, as in the release, and the output is cut to T."""
         model = self.settings.model
         features, log_variance, mask = self.encode(batch)
         anomaly = self.anomaly(features)  # (B, T)
@@ -329,10 +313,8 @@ class AVadCLIP(Detector):
         for name in needed:
             x = getattr(batch, name)
             if x is None or x.ndim != 3 or x.shape[-1] != model.dim:
-                got = (
-                    f"this detector needs {name} features, got {x if x is None else tuple(x.shape)}"
-                )
-                raise ValueError(f"{name} must be (videos, snippets, {model.dim}): {got}")
+                got = None if x is None else tuple(x.shape)
+                raise ValueError(f"{name} must be (videos, snippets, {model.dim}), got {got}")
         if model.role != "vision":
             audio = zero_padding(audio, audio_mask)
         if model.role == "audio_visual" and video.shape[:2] != audio.shape[:2]:

@@ -20,10 +20,8 @@ class TextualPrompt(nn.Module):
     """Learned context vectors around the class word, through the frozen text tower. Layout of a
     prompt: start, ``before`` context vectors, the word's tokens, ``after`` context vectors, end.
     ``context`` (positions, W) holds one vector per *absolute position* and all classes share it, as
-    in the release: the vector at position p is row p, rows that no prompt reaches stay unused. The
-    tower is causal, so nothing after the end token matters and only the first
-    ``before + longest word + after + 2`` positions are computed. Raises ``ValueError`` if a prompt
-    is longer than the tower's position table."""
+    in the release. The tower is causal, so nothing after the end token is computed. Raises
+    ``ValueError`` if a prompt is longer than the tower's position table."""
 
     def __init__(
         self, tower: TextTower, prompts: WordPrompts, before: int = 10, after: int = 10
@@ -77,11 +75,11 @@ def global_vector(features: Tensor, weights: Tensor) -> Tensor:
 
 
 class AudioVisualPrompt(nn.Module):
-    """Class embeddings that know the video (equations 5 to 7). ``weights`` "softmax": the share
-    each class takes of the video's global vector, a softmax over classes of the cosines between
-    ``x_c`` and ``x_p``. "uniform": every class takes the whole vector; this is what the release
-    computes, where the softmax runs over equal columns. ``skip`` "class" adds ``x_c`` back after
-    the feed-forward network (the paper), "sum" adds ``x_c + x_mp`` (the release)."""
+    """Class embeddings that know the video (equations 5 to 7). ``weights`` "softmax": each class
+    takes a share of the video's global vector, a softmax over classes of the cosines. "uniform":
+    the whole vector; this is what the release computes, where the softmax runs over equal columns.
+    ``skip`` "class" adds ``x_c`` back after the network (the paper), "sum" ``x_c + x_mp`` (the
+    release)."""
 
     def __init__(
         self, dim: int, *, weights: str = "softmax", skip: str = "class", temperature: float = 1.0
@@ -105,9 +103,8 @@ class AudioVisualPrompt(nn.Module):
 
 
 def alignment_map(features: Tensor, embeddings: Tensor, temperature: float = 0.07) -> Tensor:
-    """m = cos(x_av, x_cp) / temperature: features (B, T, D), embeddings (B, C, D) -> (B, T, C).
-    Always in float32: divided by 0.07, the rounding of a bfloat16 cosine would be a twentieth of a
-    logit."""
+    """m = cos(x_av, x_cp) / temperature: features (B, T, D), embeddings (B, C, D) -> (B, T, C), in
+    float32: divided by 0.07, the rounding of a bfloat16 cosine is a twentieth of a logit."""
     with torch.autocast(features.device.type, enabled=False):
         unit = F.normalize(features.float(), dim=-1)
         return unit @ F.normalize(embeddings.float(), dim=-1).mT / temperature

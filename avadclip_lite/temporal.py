@@ -77,9 +77,8 @@ class WindowBlock(nn.Module):
 
 
 class WindowedTransformer(nn.Module):
-    """Learned positions, then Transformer blocks that attend inside windows of W snippets only. The
-    windows do not overlap, so attention and feed-forward are both local to a window: T is filled up
-    to a multiple of W, cut into T/W short sequences, and all of them run as one batch. Raises
+    """Learned positions, then Transformer blocks that attend inside windows of W snippets: T is
+    filled up to a multiple of W and cut into T/W short sequences, which run as one batch. Raises
     ``ValueError`` for more snippets than the position table holds."""
 
     def __init__(
@@ -93,15 +92,12 @@ class WindowedTransformer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, T, D), mask (B, T) or None -> (B, T, D); rows outside the mask come back zero."""
         batch, snippets, dim = x.shape
-        if snippets > len(self.positions):
-            most = len(self.positions)
+        if snippets > (most := len(self.positions)):
             what = f"{snippets} snippets, but the position table holds {most}"
             raise ValueError(f"{what}; resample the video or cut it into chunks of {most}")
         x = zero_padding(x, mask) + self.positions[:snippets]
-        window = min(self.window, snippets)
-        fill = -snippets % window
-        keys = mask
-        if fill:  # rows that complete the last window are never attended to, masked or not
+        window, keys = min(self.window, snippets), mask
+        if fill := -snippets % window:  # rows that complete the last window are never attended to
             keys = x.new_ones(batch, snippets, dtype=torch.bool) if mask is None else mask
             keys = F.pad(keys, (0, fill))
             x = F.pad(x, (0, 0, 0, fill))
@@ -117,10 +113,9 @@ class WindowedTransformer(nn.Module):
 
 
 def similarity_adjacency(x: Tensor, mask: Tensor, threshold: float = 0.7) -> Tensor:
-    """Which snippets look alike: cosine similarities, small ones cut, softmax over each row.
-    x (B, T, D), mask (B, T) bool -> (B, T, T), zero outside the mask. Similarities at or below
-    ``threshold`` become 0 *before* the softmax, so cut edges keep the weight exp(0) (as in the
-    release); only snippets that exist take part."""
+    """Which snippets look alike: cosine similarities, softmax over each row, x (B, T, D), mask
+    (B, T) bool -> (B, T, T), zero outside the mask. Those at or below ``threshold`` become 0
+    *before* the softmax, so cut edges keep the weight exp(0) (as in the release)."""
     norm = x.norm(dim=-1, keepdim=True)
     cosine = (x @ x.mT) / (norm * norm.mT + 1e-20)
     cosine = torch.where(cosine > threshold, cosine, 0.0)
@@ -138,9 +133,8 @@ def distance_adjacency(
 
 
 class GraphConvolution(nn.Module):
-    """One graph layer: every snippet takes the mean of its neighbours, plus a residual of itself.
-    ``quick_gelu(A (x W) + r)``; r is x where the width stays, and a convolution over five snippets
-    where it changes."""
+    """One graph layer, ``quick_gelu(A (x W) + r)``: every snippet takes the mean of its neighbours,
+    plus r, which is x where the width stays, and a convolution over five snippets elsewhere."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -156,12 +150,11 @@ class GraphConvolution(nn.Module):
 
 
 class VideoEncoder(nn.Module):
-    """Snippet features in context: windowed Transformer, then two graph branches side by side. One
-    branch connects snippets that look alike, the other snippets that are close in time; each is two
-    graph layers of width D/2, and a linear layer joins them to ``x_v``. ``windows`` are options of
-    the Transformer. ``padding`` "masked": rows beyond a video's end count as absent everywhere, and
-    come back zero. "leaking": only the similarity graph knows where a video ends, as in the
-    release."""
+    """Snippet features in context: windowed Transformer (options ``windows``), then two branches of
+    two graph layers each, between snippets that look alike and snippets that are close in time, and
+    a linear layer that joins them to ``x_v``. ``padding`` "masked": rows beyond a video's end count
+    as absent everywhere, and come back zero. "leaking": only the similarity graph knows where a
+    video ends, as in the release."""
 
     def __init__(
         self, dim: int, *, threshold: float = 0.7, padding: str = "masked", **windows: int
@@ -180,9 +173,8 @@ class VideoEncoder(nn.Module):
         x = self.transformer(x, keep)
         by_similarity = similarity_adjacency(x, mask, self.threshold)
         by_distance = distance_adjacency(x.shape[1], device=x.device, dtype=x.dtype)
-        graphs = ((self.similarity, by_similarity), (self.distance, by_distance))
         branches = []
-        for layers, adjacency in graphs:
+        for layers, adjacency in ((self.similarity, by_similarity), (self.distance, by_distance)):
             branch = x
             # Zero rows carry nothing along an edge (a layer's product has no bias), so zeroing the
             # padding after each layer also takes it out of the distance graph.
@@ -206,19 +198,18 @@ class CausalBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, D, T), mask (B, T) or None -> (B, D, T); zeros stand around the video. The mask
         matters only with ``ahead``: what looks back never meets what follows the end."""
-        back, forth = (self.dilation, 0), (0, self.dilation)
         keep = mask if self.ahead else None
-        hidden = self.dropout(F.relu(self.conv1(F.pad(x, back))))
+        hidden = self.dropout(F.relu(self.conv1(F.pad(x, (self.dilation, 0)))))
         hidden = zero_padding(hidden.mT, keep).mT
-        hidden = self.dropout(F.relu(self.conv2(F.pad(hidden, forth if self.ahead else back))))
+        around = (0, self.dilation) if self.ahead else (self.dilation, 0)
+        hidden = self.dropout(F.relu(self.conv2(F.pad(hidden, around))))
         return zero_padding(F.relu(hidden + x).mT, keep).mT
 
 
 class TemporalConvNet(nn.Module):
     """The audio branch: causal residual blocks whose reach doubles, ``x_a`` (B, T, D). ``context``
-    "causal" (the release): it only looks back, 14 snippets with the dilations given here, so that
-    padding *after* a video never reaches it even without a mask. "both": the second convolution of
-    every block looks ahead; equal weights, equal reach, half of it into the future."""
+    "causal" (the release): it only looks back, 14 snippets with the dilations given here. "both":
+    the second convolution of every block looks ahead; equal weights, equal reach."""
 
     def __init__(
         self,

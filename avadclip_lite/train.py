@@ -1,10 +1,9 @@
 """Training: fit any detector of the seam, distil a student, resume after a crash.
 
 Which epoch is kept (``settings.train.selection``): "holdout", the best by ``video_level`` on a
-seeded share of the *training films* that is never trained on, the later one of equals; the test set
-is not looked at. "last", the last one. "test", the release's protocol, the best by *test* AP of the
-alignment branch: optimistic, because the test set chose it, so never compare such a number with an
-honest one.
+seeded share of the *training films* that is never trained on, the later one of equals; "last";
+"test", the release's protocol, the best by *test* AP of the alignment branch: optimistic, because
+the test set chose it, so never compare such a number with an honest one.
 
 A run's folder (``out``) holds ``config.json`` (settings, data, teacher), ``weights.safetensors``
 (the best epoch so far, without frozen weights) and ``state.safetensors`` (all that going on needs).
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
@@ -78,24 +78,18 @@ def fit(
     progress: bool = True,
     watch: Watch | None = None,
 ) -> FitResult:
-    """Train a detector on the split "train" of a store.
-
-    Everything random comes from ``settings.train.seed``; the caller's random state is left alone.
-    One log line an epoch (logger ``avadclip_lite.train``, level INFO) names every part of the loss.
-
+    """Train a detector on the split "train" of a store. Everything random comes from
+    ``settings.train.seed``; the caller's random state is left alone. One log line an epoch.
     ``text``: the frozen text tower with its ``prompts``, or the name that ``load_text`` knows it by
     (``None``: that of the store's encoder). ``teacher``: a trained audio-visual detector for a
     student with ``ukd``; it is copied. ``out``: the run's folder; an interrupted run is continued,
     a finished one returned as it is. ``watch``: called with the detector, in eval mode, after every
-    epoch; the numbers that it returns join the history and decide nothing.
-
-    Raises ``ValueError`` for settings, store, teacher or an existing run that do not fit together,
-    and for a loss that is no longer finite.
-    """
+    epoch; the numbers that it returns join the history and decide nothing. Raises ``ValueError``
+    for settings, store, teacher or an existing run that do not fit together, and for a loss that is
+    no longer finite."""
     if store.dim != settings.model.dim:
-        holds = f"{store.path} holds features of width {store.dim}"
         says = f"the configuration says dim={settings.model.dim}; set dim={store.dim}"
-        raise ValueError(f"{holds}, {says}")
+        raise ValueError(f"{store.path} holds features of width {store.dim}, {says}")
     device, settings = find_device(settings.train.device), resolved(settings)
     text, prompts = _text(settings, store, text, prompts)
     folder = None if out is None else Path(out)
@@ -122,11 +116,9 @@ def _text(
     """The text tower and its prompts, for a detector that is built from them."""
     if not registered(settings.detector).needs_text:
         return None, None
-    if not isinstance(text, TextTower):
-        return load_text(text or store.encoder, store.classes.words, dim=settings.model.dim)
-    if prompts is None:
-        raise ValueError("a text tower was passed without prompts; load_text gives both")
-    return text, prompts
+    if isinstance(text, TextTower):
+        return text, prompts
+    return load_text(text or store.encoder, store.classes.words, dim=settings.model.dim)
 
 
 class TrainingRun:
@@ -139,12 +131,10 @@ class TrainingRun:
         self.rates = [(group, group["lr"]) for group in groups]
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.shuffling = torch.Generator().manual_seed(settings.train.seed)
-        self.epoch = 0  # epochs done
-        self.step = 0  # steps done
+        self.epoch = self.step = self.chosen_epoch = 0  # epochs and steps done
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
         self.best_value = -math.inf
-        self.chosen_epoch = 0
         self.graphed: GraphedStep | None = None
         wanted = os.environ.get(GRAPHS) == "1" and device.type == "cuda" and model.capturable
         # padding enters an unmasked distillation's mean, so lengths cannot be rounded up
@@ -158,9 +148,7 @@ class TrainingRun:
         train = self.settings.train
         return self.epoch >= train.epochs or 0 < train.max_steps <= self.step
 
-    def train(
-        self, store: FeatureStore, folder: Path | None, progress: bool, watch: Watch | None = None
-    ) -> None:
+    def train(self, store: FeatureStore, folder: Path | None, progress: bool, watch=None) -> None:
         """All epochs that are left."""
         train = self.settings.train
         rows, held = store.indices("train"), None
@@ -175,11 +163,8 @@ class TrainingRun:
         bags = _resident(TrainingSet(store, rows, self.settings), self.device)
         steps = -(-len(bags) // train.batch_size) * train.epochs
         steps = min(steps, train.max_steps or steps)
-        quiet = None if progress else True  # None: where standard error is no terminal
-        with (
-            closing(self),
-            tqdm(total=steps, initial=self.step, unit="step", disable=quiet) as bar,
-        ):
+        shown = {"unit": "step", "disable": None if progress else True}  # None: in no terminal
+        with closing(self), tqdm(total=steps, initial=self.step, **shown) as bar:
             while not self.finished:
                 began = time.perf_counter()
                 entry = self.one_epoch(bags, bar)
@@ -220,8 +205,7 @@ class TrainingRun:
             raise ValueError(f"{what}; {remedy}")
         self.model.end_epoch(self.epoch)
         self.epoch += 1
-        rate = train.learning_rate * decay
-        return {"epoch": float(self.epoch), "learning_rate": rate} | entry
+        return {"epoch": float(self.epoch), "learning_rate": train.learning_rate * decay} | entry
 
     def one_step(self, batch: Batch) -> dict[str, Tensor]:
         """One update; the losses by name, on the device."""
@@ -268,10 +252,10 @@ class TrainingRun:
 
     def report(self, entry: Mapping[str, float]) -> None:
         """The log line of an epoch."""
-        train, shown = self.settings.train, entry.keys() - {"epoch", "seconds"}
-        numbers = _numbers({k: v for k, v in entry.items() if k in shown})
+        train = self.settings.train
+        numbers = _numbers({k: v for k, v in entry.items() if k != "epoch"})
         kept = " (chosen on the test set: optimistic)" if train.selection == "test" else ""
-        kept = f"kept epoch {self.chosen_epoch}{kept}; {entry['seconds']:.1f} s"
+        kept = f"kept epoch {self.chosen_epoch}{kept}"
         log.info("epoch %d/%d: %s; %s", self.epoch, train.epochs, numbers, kept)
 
     def _moments(self) -> list[dict[str, Any]]:
@@ -307,8 +291,8 @@ class TrainingRun:
 
     def close(self) -> None:
         """Wait for the checkpoint that is being written; what went wrong there is raised here."""
-        if self.writing is not None:
-            writing, self.writing = self.writing, None
+        writing, self.writing = self.writing, None
+        if writing is not None:
             writing.result()
 
     def restore(self, folder: Path) -> None:
@@ -353,10 +337,9 @@ def _resident(bags: TrainingSet, device: torch.device) -> TrainingSet:
 
 def video_level(model: Detector, bags: TrainingSet, batch_size: int = 32) -> dict[str, float]:
     """How well whole bags are judged, by weak labels only, in float32. ``holdout_ap``: average
-    precision of a bag's Top-K mean confidence as an answer to "is anything anomalous in it?".
-    ``holdout_map``: mean, over the anomaly classes that occur, of the average precision of its
-    MIL-Align class probabilities. ``holdout_criterion``: their mean; where one is not defined (no
-    normal or no anomalous bag, no classes), the other stands alone."""
+    precision of a bag's Top-K mean confidence; ``holdout_map``: of its MIL-Align class
+    probabilities, mean over the anomaly classes that occur; ``holdout_criterion``: mean of both, or
+    the one that is defined (of bags of both kinds, with classes)."""
     device = next(model.parameters()).device
     divisor = model.settings.loss.topk_divisor
     scores, labels = [], []
@@ -404,9 +387,8 @@ def load_run(
     prompts: WordPrompts | None = None,
 ) -> LoadedRun:
     """The detector that a run's folder holds. ``text`` and ``prompts`` are needed only if the run
-    was given a text tower of its own. Raises ``FileNotFoundError`` if there is no run,
-    ``ValueError`` if its files are damaged, its detector is not registered or the text tower is
-    another."""
+    was given a tower of its own. Raises ``FileNotFoundError`` without a run, ``ValueError`` for
+    damaged files, a detector that is not registered, another text tower."""
     folder = Path(folder)
     known = _read_config(folder)
     settings, encoder = Config.from_dict(known["settings"]), known["store"]["encoder"]
@@ -427,22 +409,17 @@ def load_run(
     try:
         model.load_trainable_state(_chosen(folder))
     except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{folder / WEIGHTS} is damaged or foreign: {error}") from None
+        raise ValueError(
+            f"{folder / WEIGHTS} is damaged or foreign ({error}); train again"
+        ) from None
     return LoadedRun(detector=model.to(device).eval(), classes=classes, encoder=encoder)
 
 
-def run_identity(
-    settings: Config,
-    store: FeatureStore,
-    *,
-    text: TextTower | str | None = None,
-    prompts: WordPrompts | None = None,
-    teacher: Detector | None = None,
-) -> dict[str, Any]:
-    """What makes a training the same training: settings, data, text tower and teacher, as plain
-    JSON. Arguments as in ``fit``."""
-    settings = resolved(settings)
-    text, prompts = _text(settings, store, text, prompts)
+def run_identity(settings: Config, store: FeatureStore, **given: Any) -> dict[str, Any]:
+    """What makes a training the same, as plain JSON; ``given``: text, prompts, teacher of
+    ``fit``."""
+    settings, teacher = resolved(settings), given.get("teacher")
+    text, prompts = _text(settings, store, given.get("text"), given.get("prompts"))
     return {
         "format": FORMAT,
         "settings": settings.to_dict(),
@@ -468,8 +445,8 @@ def _digest(state: Mapping[str, Tensor], also: str) -> str:
 
 
 def _chosen(folder: Path) -> dict[str, Tensor]:
-    """The chosen epoch's weights: of the weights file, unless the state beside it, which is written
-    first, has chosen another epoch."""
+    """The chosen epoch's weights: of the weights file, unless the state, written first, has chosen
+    another epoch."""
     weights, state = folder / WEIGHTS, folder / STATE
     told = json.loads(_header(state).get("scalars", "{}")).get("chosen_epoch")
     if told is not None and _header(weights).get("epoch") != str(told):
@@ -499,10 +476,11 @@ def _open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     if not (folder / CONFIG).is_file():
         _write(folder / CONFIG, json.dumps(identity, indent=2).encode())
         return
-    known, now = _flat(_read_config(folder)), _flat(identity)
-    for where, before in known.items():
-        if where != "store.path" and before != now.get(where):
-            what = f"{where} was {before!r} there and is {now.get(where)!r} now"
+    both = _read_config(folder), dict(identity)
+    known, now = (pd.json_normalize(one).to_dict("records")[0] for one in both)
+    for where in known | now:
+        if where != "store.path" and known.get(where) != now.get(where):
+            what = f"{where} was {known.get(where)!r} there and is {now.get(where)!r} now"
             remedy = "choose another folder, or delete this one"
             raise ValueError(f"{folder} holds another run: {what}; {remedy}")
 
@@ -510,7 +488,7 @@ def _open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no training run: it has no {CONFIG}")
+        raise FileNotFoundError(f"{folder} is no training run: it has no {CONFIG}; see `train`")
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         known["settings"], known["text"]["digest"], known["classes"]["words"]  # noqa: B018
@@ -521,19 +499,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return known
 
 
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, keys joined by dots."""
-    out: dict[str, Any] = {}
-    for key, value in data.items():
-        nested = isinstance(value, dict)
-        out |= _flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
-    return out
-
-
 def _write(path: Path, content: bytes) -> None:
     """Replace a file in one step: after a crash it is the old one or the new one, whole."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
+    with (part := path.with_name(f"{path.name}.part")).open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -225,7 +225,7 @@ MUTANTS = [
     Mutant(
         "a device of another kind accepted",
         "config.py",
-        'if device.type not in ("cpu", "cuda"):',
+        'if not re.fullmatch(r"cpu|cuda(:\\d+)?", name):',
         "if False:",
         "tests/test_train.py::test_settings_that_do_not_fit_are_refused",
     ),

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from avadclip_lite.compare.release import CLIP_PREFIX, SIGMA, check_keys, release_key
+from avadclip_lite.compare.release import CLIP_PREFIX, SIGMA, release_key
 from avadclip_lite.config import make_config
+from avadclip_lite.encoders import check_weights
 from avadclip_lite.model import AVadCLIP, build
 
 
@@ -28,10 +29,10 @@ def to_release_state(detector: AVadCLIP, clip_state: Mapping[str, Tensor]) -> di
     state = {release_key(k): v.detach().clone() for k, v in detector.trainable_state().items()}
     of = {"role": settings.model.role, "dim": settings.model.dim}
     theirs = build(make_config(form="released", scale="xd", **of), prompt.tower, prompt.prompts)
-    shapes = {release_key(k): tuple(v.shape) for k, v in theirs.trainable_state().items()}
+    needed = {release_key(k): v for k, v in theirs.trainable_state().items()}
     state.setdefault("alpha", torch.full((len(prompt.prompts.ids),), settings.loss.focal_alpha))
     state[SIGMA] = torch.full((1,), 0.1)
-    check_keys(state, shapes | {SIGMA: (1,)}, "this detector")
+    check_weights(state, needed | {SIGMA: state[SIGMA]}, "this detector")
     for key in [k for k in state if k.startswith("temporalconvnet.")]:
         stem, conv, rest = re.match(r"(.+)\.(conv[12])\.(.+)", key).groups()
         state[f"{stem}.net.{0 if conv == 'conv1' else 4}.{rest}"] = state[key]

@@ -39,7 +39,7 @@ def test_label_of_a_name(name, codes):
         ("v__#1_label_B3-0-0", "v__#1_label_B3-0-0.*unknown label code 'B3'.*B1, B2"),
         ("v__#1", "'v__#1' carries no label"),
         ("v__#1_label_0-0-0", "names no class"),
-        ("v__#1_label_A-B1-0", "normal .A. and anomalous at once"),
+        ("v__#1_label_A-B1-0", "normal and anomalous at once"),
         ("v__#1_label_", "unknown label code ''"),
     ],
 )

@@ -22,15 +22,19 @@ from clips import (
     write_tracks,
 )
 from test_extract import LOSSLESS, Plain
+from test_importers import Layout
 from test_score import BOTH, film, panel
 
 from avadclip_lite.__main__ import main as command
-from avadclip_lite.config import SAMPLE_RATE
-from avadclip_lite.dataset import AUDIO_PRESENT, FeatureStore
+from avadclip_lite.config import CLASS_SETS, SAMPLE_RATE, make_config, soundstage_path
+from avadclip_lite.dataset import AUDIO_PRESENT, FeatureStore, StoreError
+from avadclip_lite.features.annotations import read_table
+from avadclip_lite.features.writer import StoreWriter
+from avadclip_lite.train import fit, load
 from avadclip_lite.video import timeline
 from avadclip_lite.video.detect import DetectorSet, score_video
 from avadclip_lite.video.extract import FeatureReader, extract
-from avadclip_lite.video.folder import extract_folder, find_videos
+from avadclip_lite.video.folder import OVERLAY, extract_folder, find_videos
 from avadclip_lite.video.reader import Sound, VideoReader, pictures_at, read_clip
 from avadclip_lite.video.timeline import peaks_figure, timeline_picture, write_scores
 
@@ -193,6 +197,15 @@ def test_a_bang_in_a_long_pause_is_heard_and_the_pause_is_told(tmp_path):
     assert found.audio[:, 0].argmax() == 1
     assert found.notes == ("no new picture for 98.1 s at 00:00:01.9",)
     assert found.seconds == pytest.approx(102, abs=0.1)
+
+
+@pytest.mark.parametrize("starts", [[0.0], [0.0, 10.0]])
+def test_a_pause_after_the_first_pictures_is_no_frame_rate(tmp_path, starts):
+    path = tmp_path / "a.mkv"
+    write_clip(path, times=[*starts, *(30 + k / 16 for k in range(63))], size=(32, 32))
+    found = extract(path, Plain())
+    assert found.seconds == pytest.approx(34, abs=0.2)
+    assert "no new picture" in found.notes[0]
 
 
 @pytest.mark.parametrize("container", ["mkv", "mp4"])
@@ -470,9 +483,44 @@ def test_score_leaves_its_own_products_alone(tmp_path, plain_clip, scorer, capsy
     assert len(find_videos(tmp_path)) == 4
 
 
+@pytest.mark.filterwarnings("error:Glyph")
+def test_names_as_long_as_they_may_be(tmp_path, plain_clip, scorer, capsys):
+    (tmp_path / "v").mkdir()
+    for name in ("n" * 251, "n" * 250 + "x", "\u76d1" * 83):
+        (tmp_path / "v" / f"{name}.mp4").write_bytes(plain_clip.read_bytes())
+    assert scorer(tmp_path / "v", "--out", tmp_path / "out", "--overlay") == 0
+    made = [path.name for path in (tmp_path / "out").iterdir()]
+    stems = ["n" * 220, "n" * 220 + "_2", "\u76d1" * 73]
+    assert sorted(made) == sorted(s + end for s in stems for end in (".json", ".png", OVERLAY))
+
+
+def test_a_link_without_its_target_is_named(tmp_path, plain_clip, scorer, capsys):
+    """As in data sets whose content was not fetched."""
+    folder = tmp_path / "v"
+    folder.mkdir()
+    (folder / "a.mp4").write_bytes(plain_clip.read_bytes())
+    (folder / "b.mp4").symlink_to(tmp_path / "not fetched.mp4")
+    assert scorer(folder, "--out", tmp_path / "out", "--no-timeline") == 1
+    assert "not scored: there is no file" in capsys.readouterr().out
+    log = extract_folder(folder, tmp_path / "store", weights="random", progress=False)
+    assert log.done == ["a"] and list(log.set_aside) == ["b"]
+    (tmp_path / "not fetched.mp4").write_bytes(plain_clip.read_bytes())
+    log = extract_folder(folder, tmp_path / "store", weights="random", progress=False)
+    assert log.done == ["b"]
+
+
 @pytest.mark.parametrize(
     "name",
-    ["._a.mp4", ".Trash-0/b.mp4", "__MACOSX/a.mp4", "@eaDir/a.mp4/c.mp4", "$RECYCLE.BIN/d.avi"],
+    [
+        "._a.mp4",
+        ".Trash-0/b.mp4",
+        "__MACOSX/a.mp4",
+        "@eaDir/a.mp4/c.mp4",
+        "$RECYCLE.BIN/d.avi",
+        "#recycle/e.mp4",
+        "@Recycle/f.mp4",
+        "lost+found/g.mp4",
+    ],
 )
 def test_hidden_files_of_other_systems_are_ignored(tmp_path, name):
     (tmp_path / "a.mp4").touch()
@@ -528,6 +576,15 @@ def test_a_list_in_another_encoding_is_read_and_told(tmp_path, plain_clip):
         assert ("Windows-1252" in str(log)) == (encoding == "cp1252")
 
 
+@pytest.mark.parametrize("above", ["sep=;\r\n", "\r\n\r\n"])
+def test_what_spreadsheets_write_above_the_header(tmp_path, above):
+    path = tmp_path / "l.csv"
+    path.write_text(f"{above}Name;Label\r\na;G\r\n", newline="")
+    ((where, cells),) = read_table(path, {"name": "", "label": ""})
+    assert cells == {"name": "a", "label": "G"}
+    assert where.endswith(f"line {2 + above.count(chr(10))}")
+
+
 # ---- partial sound -------------------------------------------------------------------------------
 
 
@@ -573,6 +630,44 @@ def test_choices_that_are_wrong_for_all_end_at_once(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", ["file/new", "n" * 300])
+@pytest.mark.parametrize("name", ["extract", "train"])
+def test_places_that_the_system_refuses_get_one_sentence(
+    tmp_path, plain_clip, capsys, monkeypatch, name, place
+):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    words = ["extract", str(plain_clip), "--weights", "random"]
+    if name == "train":
+        words = ["train", "--data", str(soundstage_path()), "-s", "device", "cpu"]
+    assert command([*words, "--out", place]) == 2
+    said = capsys.readouterr().err.strip()
+    assert place in said and "choose another path" in said and "\n" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    "words", [["score", "--treshold", "1"], ["extract", "v", "--stride", "many"], ["trian"]]
+)
+def test_misspelt_words_get_one_sentence(words, capsys):
+    try:
+        status = command(words)
+    except SystemExit as error:
+        status = error.code
+    said = capsys.readouterr().err.strip()
+    assert status == 2 and "\n" not in said and said.startswith(("avadclip_lite", "python -m"))
+
+
+def test_an_import_that_is_refused_leaves_nothing_and_draws_no_bars(tmp_path, capsys):
+    bent = Layout(tmp_path)
+    first = next(iter(bent.arrays))
+    bent.arrays[first][3] = np.nan
+    with pytest.raises(StoreError, match="extract them again"):
+        bent.write().run(progress=True)
+    assert capsys.readouterr().err == ""
+    assert not (tmp_path / "store").exists() and not (tmp_path / "store.partial").exists()
+
+
 def test_results_need_a_folder(tmp_path, plain_clip, scorer, capsys):
     (tmp_path / "out").touch()
     assert scorer(plain_clip, "--out", tmp_path / "out") == 2
@@ -594,6 +689,34 @@ def test_without_a_model_the_shipped_ones_are_told(tmp_path, plain_clip, monkeyp
     assert command(["score", str(plain_clip), "--out", str(tmp_path / "out")]) == 0
     assert asked == [[tmp_path / "soundstage" / "models"]]
     assert "synthetic world only" in capsys.readouterr().out
+
+
+def test_the_models_that_ship_are_taken_by_role(tmp_path, plain_clip, monkeypatch, capsys):
+    """A teacher and a student where those that ship will lie; trained here, on a tiny store."""
+    ours, data = soundstage_path(), tmp_path / "soundstage"
+    data.mkdir()
+    for name in ("encoders.json", "encoders.safetensors"):
+        (data / name).symlink_to(ours / name)
+    monkeypatch.setenv("AVADCLIP_DATA", str(tmp_path))
+    kind = {"classes": CLASS_SETS["xd"], "dim": 64, "stride": 16, "encoder": "soundstage"}
+    with StoreWriter(tmp_path / "store", **kind) as writer:
+        for name in ("a_label_G", "b_label_A"):
+            rows = np.random.default_rng(0).normal(size=(2, 5, 64)).astype(np.float32)
+            writer.add(name=name, split="train", video=rows[0], audio=rows[1])
+        writer.finish()
+    few = {"epochs": 1, "selection": "last", "device": "cpu"}
+    for role, name in (("audio_visual", "teacher"), ("vision", "student")):
+        teacher = None if name == "teacher" else load(data / "models" / "teacher")
+        settings, out = make_config(role=role, **few), data / "models" / name
+        fit(settings, FeatureStore.open(tmp_path / "store"), teacher=teacher, out=out)
+    write_clip(tmp_path / "mute.mp4", seconds=1.4)
+    words = ["--out", str(tmp_path / "out"), "--no-timeline"]
+    assert command(["score", str(plain_clip), str(tmp_path / "mute.mp4"), *words]) == 0
+    said = capsys.readouterr().out.splitlines()[0]
+    assert "no --model was given" in said and f"{data / 'models'} are used" in said
+    assert "know Soundstage's synthetic world only" in said
+    told = (json.loads((tmp_path / "out" / f"{n}.json").read_text()) for n in ("plain", "mute"))
+    assert [one["detector"] for one in told] == ["audio_visual", "vision"]
 
 
 def test_a_checkpoint_of_the_authors_is_converted_first(tmp_path, plain_clip, capsys):

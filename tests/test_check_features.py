@@ -192,7 +192,7 @@ def test_what_is_no_store_is_refused_in_a_sentence(tmp_path: Path, capsys) -> No
     (tmp_path / "empty").mkdir()
     write(tmp_path / "good")
     asked = [
-        ([str(tmp_path / "empty")], "is not a feature store"),
+        ([str(tmp_path / "empty")], "there is no feature store at"),
         ([str(tmp_path / "nowhere")], "there is no feature store at"),
         ([str(tmp_path / "good"), "--checkpoints", str(tmp_path)], "holds neither of model_xd_t"),
     ]

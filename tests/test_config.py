@@ -130,8 +130,8 @@ def test_padding_that_leaks_is_never_cut() -> None:
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"form": "mine"}, "form must be one of paper, released, got 'mine'"),
-        ({"scale": "big"}, "scale must be one of soundstage, xd, got 'big'"),
+        ({"form": "mine"}, "Config.form must be one of 'paper', 'released', got 'mine'"),
+        ({"scale": "big"}, "Config.scale must be one of 'xd', 'soundstage', got 'big'"),
         ({"role": "smell"}, "ModelConfig.role must be one of .*, got 'smell'"),
         ({"fusion": "sum"}, "ModelConfig.fusion must be one of 'adaptive', .*, got 'sum'"),
         ({"epoch": 3}, "unknown configuration field 'epoch'; known fields: .*epochs"),
@@ -145,7 +145,7 @@ def test_padding_that_leaks_is_never_cut() -> None:
         ({"learning_rate": "fast"}, "learning_rate must be a finite number, got 'fast'"),
         ({"tcn_dropout": 1.5}, "ModelConfig.tcn_dropout must be at most 0.9, got 1.5"),
         ({"temperature": 0.0}, "ModelConfig.temperature must be at least 1e-06, got 0.0"),
-        ({"milestones": [3]}, r"TrainConfig.milestones must be a tuple, got \[3\]"),
+        ({"milestones": [3]}, r"TrainConfig.milestones must be tuple, got \[3\]"),
         ({"milestones": (3, 0)}, r"TrainConfig.milestones must be at least 1, got \(3, 0\)"),
         (
             {"milestones": (3, "x")},
@@ -154,8 +154,8 @@ def test_padding_that_leaks_is_never_cut() -> None:
         ({"ukd_mask": 1}, "LossConfig.ukd_mask must be bool, got 1"),
         ({"device": 0}, "TrainConfig.device must be str, got 0"),
         ({"holdout_share": 0.6}, "TrainConfig.holdout_share must be at most 0.5, got 0.6"),
-        ({"dim": 60}, "ModelConfig.dim must be even and divisible by .*, got 60"),
-        ({"dim": 64, "heads": 3}, "divisible by heads=3"),
+        ({"dim": 60}, "ModelConfig.dim must be divisible by 2, .*, got 60"),
+        ({"dim": 64, "heads": 3}, "divisible by 2, heads=3"),
     ],
 )
 def test_a_bad_choice_is_named_with_its_value(choices: dict[str, Any], message: str) -> None:

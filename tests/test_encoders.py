@@ -92,7 +92,7 @@ def test_tower_reads_prefixed_keys_and_names_a_missing_one():
     tower = enc.TextTower.from_state_dict(state, heads=4, prefix="clipmodel.")
     out = tower(tower.embed_tokens(ids), torch.tensor([3]))
     torch.testing.assert_close(out, model.encode_text(ids).detach(), atol=1e-5, rtol=1e-5)
-    with pytest.raises(ValueError, match="clipmodel.text_projection is missing"):
+    with pytest.raises(ValueError, match="no text tower: 'text_projection' under 'clipmodel.'"):
         del state["clipmodel.text_projection"]
         enc.TextTower.from_state_dict(state, heads=4, prefix="clipmodel.")
 
@@ -149,12 +149,10 @@ def test_tower_refuses_what_it_does_not_know():
     tower, _ = random_text()
     with pytest.raises(ValueError, match="no row for token id 320"):
         tower.embed_tokens([enc.START_TOKEN, 320, enc.END_TOKEN])
-    with pytest.raises(ValueError, match="78 positions is longer than the text tower's 77"):
+    with pytest.raises(ValueError, match="78 positions is longer than the tower's 77"):
         tower(torch.zeros(1, 78, 512), torch.tensor([77]))
     with pytest.raises(ValueError, match="got 'clap'"):
         enc.load_text("clap", ["normal"])
-    with pytest.raises(ValueError, match="rising order"):
-        enc.TextTower(width=8, heads=2, layers=1, positions=4, dim=4, vocabulary=[5, 3])
 
 
 # ---- images --------------------------------------------------------------------------------------
@@ -358,7 +356,7 @@ def test_damaged_or_foreign_weight_files_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(open_clip, "get_model_config", lambda name: SMALL_CLIP)
     save_file({"x": torch.zeros(1)}, tmp_path / enc.CLIP_FILE)
     (tmp_path / enc.WAV2CLIP_FILE).write_bytes(b"not a weight file")
-    with pytest.raises(ValueError, match=f"{enc.CLIP_FILE} lacks .*another model"):
+    with pytest.raises(ValueError, match=f"{enc.CLIP_FILE}.* lacks .*another model"):
         enc.load_encoders("clip", weights=tmp_path)
     with pytest.raises(ValueError, match="holds? no text tower"):
         enc.load_text("clip", ["riot"], weights=tmp_path)

@@ -18,7 +18,6 @@ from avadclip_lite.evaluate import (
     average_precision,
     evaluate,
     frame_metrics,
-    frame_notes,
     name_segments,
     predict_store,
     roc_auc,
@@ -65,19 +64,16 @@ def test_average_precision_by_hand() -> None:
     assert roc_auc(scores, positive, negative) == pytest.approx(6.5 / 9, abs=1e-15)
 
 
-def test_undefined_frame_metrics_are_nan_with_a_reason() -> None:
+def test_undefined_frame_metrics_are_nan() -> None:
     predictions = _predictions(np.random.default_rng(0), [3, 2])
-    for truth, word, undefined in (
-        (np.zeros(80, np.uint8), "anomalous", {"frame_ap", "frame_auc", "frame_ap_abnormal"}),
-        (np.ones(80, np.uint8), "normal", {"frame_auc"}),
+    for truth, undefined in (
+        (np.zeros(80, np.uint8), {"frame_ap", "frame_auc", "frame_ap_abnormal"}),
+        (np.ones(80, np.uint8), {"frame_auc"}),
     ):
         positive, negative = snippet_truth(truth, np.array([3, 2]), 16)
         metrics = frame_metrics(predictions, positive, negative)
         expected = {f"{m}_{b}" for m in undefined for b in ("classification", "alignment")}
         assert {name for name, value in metrics.items() if math.isnan(value)} == expected
-        notes = frame_notes(metrics, positive)
-        assert set(notes) == expected
-        assert all(word in note for note in notes.values())
 
 
 def test_abnormal_videos_alone_and_positive_share() -> None:
@@ -246,8 +242,6 @@ def test_shapes_and_codes_that_do_not_fit_are_refused() -> None:
         temporal_map(probs, np.array([2, 2]), [[]], CCTV_CLASSES, 16)
     with pytest.raises(ValueError, match="unknown label code 'Z9'"):
         temporal_map(probs, np.array([4]), [[("Z9", 0, 5)]], CCTV_CLASSES, 16)
-    with pytest.raises(ValueError, match="video 1 has 0 snippets"):
-        temporal_map(probs, np.array([4, 0]), [[], []], CCTV_CLASSES, 16)
 
 
 # --- the release's own results --------------------------------------------------------------------
@@ -400,8 +394,6 @@ def test_predict_restores_the_mode_after_an_error() -> None:
 def test_predict_refuses_what_it_cannot_do() -> None:
     with pytest.raises(ValueError, match="'fp8'"):
         predict_store(FakeModel(), FakeStore([3]), [0], precision="fp8")
-    with pytest.raises(ValueError, match="no rows to score"):
-        evaluate(FakeModel(), FakeStore([3]), split="train")
 
 
 def test_evaluate_reports_flat_documented_names() -> None:
@@ -419,7 +411,6 @@ def test_evaluate_reports_flat_documented_names() -> None:
     assert report.metrics["frames"] == 347 * 16
     assert report.metrics["map_B1"] == report.metrics["map_anomaly"]  # the only class shown
     assert math.isnan(report.metrics["map_G@0.5"])
-    assert "class G" in report.notes["map_G@0.5"]
     for name in ("map_anomaly@0.1", "map_with_normal", "map_A", "frame_ap_abnormal_alignment"):
         assert name in report.metrics
 
@@ -436,7 +427,7 @@ def test_videos_without_classes_in_the_truth_are_left_out_of_the_map() -> None:
     truth[:100] = truth[330:500] = 1
     segments = [[("G", 0, 100)], [(None, 10, 180)], []]
     report = score(predictions, truth, segments, XD_CLASSES, 16)
-    assert "1 videos are left out" in report.notes["map"] and "v1" in report.notes["map"]
+    assert "1 videos are left out" in report.notes[0] and "v1" in report.notes[0]
     rest = np.r_[0:20, 50:75]
     expected = temporal_map(
         predictions.alignment[rest],
@@ -459,7 +450,7 @@ def test_score_says_when_a_silent_class_zeroes_the_seven_class_mean() -> None:
     truth[:100] = 1
     report = score(predictions, truth, [[("B1", 0, 100)], []], XD_CLASSES, 16)
     assert report.metrics["map_with_normal"] == 0
-    assert "B5" in report.notes["map_with_normal"]
+    assert "B5" in report.notes[0]
 
 
 def _predictions(rng, lengths) -> Predictions:

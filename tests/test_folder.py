@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 
@@ -240,8 +239,6 @@ def test_bad_arguments(films, tmp_path):
         run(tmp_path / "bare", tmp_path / "store")
     with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
         run(films, tmp_path / "store", jobs=0)
-    with pytest.raises(ValueError, match="backend must be one of loky, dask, got 'spark'"):
-        run(films, tmp_path / "store", backend="spark")
 
 
 def test_names_of_videos(tmp_path):
@@ -261,19 +258,3 @@ def test_two_processes_write_the_store_that_one_writes(films, tmp_path):
     assert [row.name for row in one.videos] == [row.name for row in two.videos]
     for i in range(len(one)):
         np.testing.assert_allclose(one.video(i), two.video(i), atol=2e-5)
-
-
-@pytest.mark.parametrize("backend", ["dask"])
-def test_a_cluster_that_is_not_installed(films, tmp_path, monkeypatch, backend):
-    real = importlib.import_module
-
-    def missing(name, *args):
-        if name.split(".")[0] == "distributed":
-            raise ImportError(name)
-        return real(name, *args)
-
-    monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(ValueError, match=rf'pip install "avadclip-lite\[{backend}\]"'):
-        run(films, tmp_path / "store", backend=backend, address="tcp://127.0.0.1:1")
-    with pytest.raises(ValueError, match=f"the {backend} backend needs --address"):
-        run(films, tmp_path / "store", backend=backend)

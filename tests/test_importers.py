@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from avadclip_lite.__main__ import main
 from avadclip_lite.dataset import META, FeatureStore, StoreError
-from avadclip_lite.features.import_release import import_cctv, import_layout, import_xd
+from avadclip_lite.features.import_release import import_cctv, import_xd
 from avadclip_lite.features.writer import StoreWriter
 
 DIM = 4
@@ -193,14 +193,6 @@ def test_a_list_without_audio_column(layout):
     assert report.missing_audio == 4 and not FeatureStore.open(report.path).has_audio.any()
 
 
-def test_audio_in_a_folder_of_its_own(layout, tmp_path):
-    layout.write()
-    (layout.root / "features" / "wav").rename(tmp_path / "elsewhere")
-    with pytest.raises(FileNotFoundError, match="4 listed files: .* and 1 more nowhere under"):
-        layout.run()
-    assert layout.run(audio=tmp_path / "elsewhere").missing_audio == 0
-
-
 def test_half_precision_stays_half_and_mixed_becomes_single(layout):
     layout.arrays = {name: a.astype("f2") for name, a in layout.arrays.items()}
     report = layout.write().run()
@@ -245,8 +237,6 @@ def test_one_list_alone(layout):
         import_xd(root / "features", None, root / "test.csv", None, root / "c", **options)
     with pytest.raises(StoreError, match="nothing to import"):
         import_xd(root / "features", None, None, None, root / "c", **options)
-    with pytest.raises(StoreError, match="unknown layout 'ucf'; choose from xd, cctv"):
-        import_layout("ucf", root / "features", None, None, None, root / "c")
 
 
 def test_cctv_fights_have_stride_four_and_two_classes(tmp_path):
@@ -719,7 +709,7 @@ def test_the_command(layout, capsys):
     words += f"--annotations {r}/annotations.txt --out {r}/store --dim {DIM}".split()
     assert main(words) == 0
     out, err = capsys.readouterr()
-    assert "anomalous frames: 50" in out and "importing" in err
+    assert "anomalous frames: 50" in out and not err  # no bar away from a terminal
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert "already a feature store" in err and not out

@@ -200,7 +200,7 @@ def test_students_ignore_the_other_modality():
     torch.testing.assert_close(
         call(hearing, None, audio, lengths).features, call(hearing, video, audio, lengths).features
     )
-    with pytest.raises(ValueError, match="needs video features, got None"):
+    with pytest.raises(ValueError, match="video must be .*got None"):
         call(seeing, None, audio, lengths)
 
 
@@ -273,11 +273,11 @@ def test_trainable_state_goes_round(role):
 def test_a_foreign_checkpoint_is_refused_by_name():
     model = detector()
     state = model.trainable_state()
-    with pytest.raises(ValueError, match="lacks 'anomaly.score.bias'"):
+    with pytest.raises(ValueError, match="lacks anomaly.score.bias"):
         model.load_trainable_state({k: v for k, v in state.items() if k != "anomaly.score.bias"})
-    with pytest.raises(ValueError, match="unknown key 'alpha'"):
+    with pytest.raises(ValueError, match="unknown key alpha"):
         model.load_trainable_state(state | {"alpha": torch.zeros(4)})
-    with pytest.raises(ValueError, match=r"'anomaly.score.bias' has shape \(2,\).*needs\s+\(1,\)"):
+    with pytest.raises(ValueError, match=r"anomaly.score.bias has shape \(2,\), not \(1,\)"):
         model.load_trainable_state(state | {"anomaly.score.bias": torch.zeros(2)})
 
 

@@ -161,28 +161,20 @@ CASES = {
     "missing": (lambda s: s.pop("gc1.weight"), "lacks gc1.weight"),
     "missing in the text tower": (
         lambda s: s.pop("clipmodel.transformer.resblocks.11.ln_2.bias"),
-        "lacks clipmodel.transformer.resblocks.11.ln_2.bias",
+        r"no text tower: .*resblocks.11.ln_2.bias.* under 'clipmodel.'",
     ),
-    "unexpected": (lambda s: s.update({"gc5.weight": torch.zeros(1)}), "has gc5.weight"),
-    "unexpected in the text tower": (
-        lambda s: s.update({"clipmodel.bias": torch.zeros(1)}),
-        "has clipmodel.bias",
-    ),
+    "unexpected": (lambda s: s.update({"gc5.weight": torch.zeros(1)}), "unknown key gc5.weight"),
     "shape": (
         lambda s: s.update({"classifier.weight": torch.zeros(2, 512)}),
-        r"classifier.weight has shape \(2, 512\), the release's model needs \(1, 512\)",
+        r"classifier.weight has shape \(2, 512\), not \(1, 512\)",
     ),
     "shape in the text tower": (
         lambda s: s.update({"clipmodel.ln_final.weight": torch.zeros(8)}),
-        r"clipmodel.ln_final.weight has shape \(8,\)",
-    ),
-    "aliases that differ": (
-        lambda s: s.update({"temporalconvnet.network.0.net.0.bias": torch.zeros(512)}),
-        "two names of one tensor",
+        "no text tower: .*ln_final.weight.*shape",
     ),
     "a student's key": (
         lambda s: s.update({"fe_net.conv.0.conv.0.bias": torch.zeros(512)}),
-        "has fe_net.conv.0.conv.0.bias",
+        "unknown key fe_net.conv.0.conv.0.bias",
     ),
 }
 
@@ -211,7 +203,7 @@ def test_files_that_are_no_state_dict_are_refused_by_name(tmp_path):
             return (Path.touch, (tmp_path / "ran",))
 
     torch.save({"weight": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(ValueError, match="evil.pth is no checkpoint that can be read safely"):
+    with pytest.raises(ValueError, match="evil.pth is no checkpoint to be read safely"):
         load_teacher(tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
 
@@ -221,7 +213,7 @@ def test_what_the_release_does_not_have_cannot_be_written_in_its_format():
         model = detector(**choices)
         return to_release_state(model, model.textual_prompt.tower.state_dict())
 
-    with pytest.raises(ValueError, match="detector lacks temporalgatedresidual.gate_proj.0.bias"):
+    with pytest.raises(ValueError, match="detector has the unknown key fusion.project"):
         write(fusion="concat")
     with pytest.raises(ValueError, match="this detector lacks fe_net.conv.1.conv.0.bias"):
         write(role="vision")

@@ -125,7 +125,7 @@ def test_a_notebook_gets_what_it_declares(two: list[Path]) -> None:
         ([("epochs", "three")], "epochs wants int, got 'three'"),
         ([("epochs", "0")], "TrainConfig.epochs must be at least 1, got 0"),
         ([("epochs", "1"), ("epochs", "2")], "epochs was given twice"),
-        ([("form", "mine")], "form must be one of paper, released, got 'mine'"),
+        ([("form", "mine")], "Config.form must be one of 'paper', 'released', got 'mine'"),
         ([("scale", "huge")], "scale must be one of .*, got 'huge'"),
         ([("data", "nowhere")], "no feature store at nowhere"),
     ],
@@ -632,11 +632,11 @@ def test_seeds_are_studied_first_and_the_notebooks_see_the_results(
     )
     write_notebook(tmp_path / "nb", "42_example", text)
     choices = {"folder": tmp_path / "nb", "out": tmp_path / "out", "extra": [("epochs", "2")]}
-    run.run(**choices, seeds=4, studies=["parts"], workers={"jobs": 3})
+    run.run(**choices, seeds=4, studies=["parts"], jobs=3)
     ((out, how),) = asked
     assert out == (tmp_path / "out" / "study.csv")
     assert list(how["seeds"]) == [0, 1, 2, 3] and how["studies"] == ["parts"]
-    assert how["workers"] == {"jobs": 3}
+    assert how["jobs"] == 3
     assert how["overrides"] == {"epochs": 2}  # the seed belongs to the study
     assert "AVADCLIP_STUDY" not in os.environ
 

@@ -361,8 +361,6 @@ def test_float32_does_not_slip_into_a_float16_store(tmp_path):
     with writer_at(tmp_path / "s", dtype="float16") as writer:
         with pytest.raises(StoreError, match="float32 and the store is float16"):
             add(writer)
-    with pytest.raises(StoreError, match="float16 or float32, got 'int8'"):
-        writer_at(tmp_path / "t", dtype="int8")
 
 
 def test_nothing_to_finish(tmp_path):
@@ -375,7 +373,7 @@ def test_opening_what_is_not_a_store(tmp_path):
     with pytest.raises(FileNotFoundError, match="no feature store at .*nowhere.*import"):
         FeatureStore.open(tmp_path / "nowhere")
     (tmp_path / "other").mkdir()
-    with pytest.raises(StoreError, match="other is not a feature store: it has no meta.json"):
+    with pytest.raises(StoreError, match="no feature store at .*other, for it has no meta.json"):
         FeatureStore.open(tmp_path / "other")
 
 
@@ -415,7 +413,7 @@ def test_damaged_stores_are_refused(small, tmp_path):
         FeatureStore.open(path.parent)
     path = damaged("meta.json")
     path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
-    with pytest.raises(StoreError, match="store format 99 and this package reads format 1"):
+    with pytest.raises(StoreError, match="format 99, this package reads 1"):
         FeatureStore.open(path.parent)
     damaged("meta.json").write_text("{")
     with pytest.raises(StoreError, match="copy is damaged"):
@@ -580,13 +578,6 @@ def test_a_missing_part_ends_what_is_kept(tmp_path, whole):
     assert contents(tmp_path / "s") == whole
 
 
-def test_a_partial_store_of_an_earlier_version_is_refused(tmp_path):
-    (tmp_path / "s.partial").mkdir()
-    (tmp_path / "s.partial" / "journal.jsonl").write_text("{}")
-    with pytest.raises(StoreError, match="s.partial is an earlier version's; delete it to start"):
-        writer_at(tmp_path / "s")
-
-
 def test_the_content_of_a_store_is_that_of_earlier_versions(whole):
     """Recorded from the writer of e281ea6 with the same rows, the digest in meta.json included;
     numpy pads the 128 bytes of an array's header in another way."""
@@ -724,7 +715,7 @@ def naive_batch(store: FeatureStore, rows, length: int, separate: bool = False):
 @pytest.mark.parametrize("separate", [False, True])
 def test_a_batch_equals_a_loop(small, separate):
     store, _ = small
-    settings = make_config(dim=8, resample="separate" if separate else "together")
+    settings = make_config(dim=8, max_snippets=256, resample="separate" if separate else "together")
     bags = TrainingSet(store, [0, 1, 2, 3, 4], settings)
     for picked in ([0, 1, 2, 3, 4], [2, 3], [3, 3, 0], [2]):
         batch = bags.batch(torch.tensor(picked))
@@ -751,7 +742,7 @@ def test_together_keeps_both_modalities_of_an_event_in_one_bin(tmp_path):
     store = FeatureStore.open(tmp_path / "s")
 
     def bins(resample):
-        bags = TrainingSet(store, [0], make_config(dim=8, resample=resample))
+        bags = TrainingSet(store, [0], make_config(dim=8, max_snippets=256, resample=resample))
         batch = bags.batch(torch.tensor([0]))
         return [
             {s: float(x[0, s, 0]) for s in x[0, :, 0].nonzero()[:, 0].tolist()}
@@ -765,8 +756,8 @@ def test_together_keeps_both_modalities_of_an_event_in_one_bin(tmp_path):
 
 def test_length_aware_only_cuts_padding(small):
     store, _ = small
-    cut = TrainingSet(store, [2, 3], make_config(dim=8))
-    full = TrainingSet(store, [2, 3], make_config(dim=8, length_aware=False))
+    cut = TrainingSet(store, [2, 3], make_config(dim=8, max_snippets=256))
+    full = TrainingSet(store, [2, 3], make_config(dim=8, max_snippets=256, length_aware=False))
     index = torch.tensor([1, 0])
     short, long = cut.batch(index), full.batch(index)
     assert short.video.shape == (2, 20, DIM) and long.video.shape == (2, 256, DIM)
@@ -784,29 +775,35 @@ def test_shorter_bags_on_request(small):
 
 def test_first_crop_only(small):
     store, _ = small
-    bags = TrainingSet(store, [3, 1, 0, 2], make_config(dim=8, crops="first"))
+    bags = TrainingSet(store, [3, 1, 0, 2], make_config(dim=8, max_snippets=256, crops="first"))
     assert bags.rows.tolist() == [3, 0, 2]
-    assert TrainingSet(store, [3, 1], make_config(dim=8, crops="first")).rows.tolist() == [3, 1]
+    assert TrainingSet(
+        store, [3, 1], make_config(dim=8, max_snippets=256, crops="first")
+    ).rows.tolist() == [3, 1]
 
 
 def test_audio_is_in_memory_once_for_all_crops(small):
     store, _ = small
-    bags = TrainingSet(store, [0, 1], make_config(dim=8))
+    bags = TrainingSet(store, [0, 1], make_config(dim=8, max_snippets=256))
     # two videos and one track of 256, and a row of zeros each
     assert bags.nbytes == 4 * DIM * (2 * 256 + 1 + 256 + 1)
 
 
 def test_bags_move(small):
     store, _ = small
-    bags = TrainingSet(store, [0, 2], make_config(dim=8))
+    bags = TrainingSet(store, [0, 2], make_config(dim=8, max_snippets=256))
     assert bags.to("cpu") is bags
     batch = bags.batch(torch.tensor([1])).to(torch.device("cpu"))
     assert len(batch) == 1
-    meta = TrainingSet(store, [0, 2], make_config(dim=8)).to("meta").batch(torch.tensor([1, 0]))
+    meta = (
+        TrainingSet(store, [0, 2], make_config(dim=8, max_snippets=256))
+        .to("meta")
+        .batch(torch.tensor([1, 0]))
+    )
     assert {t.device.type for t in vars(meta).values()} == {"meta"}
     assert meta.video.shape == (2, 256, DIM)  # the length was known without the device
     with pytest.raises(StoreError, match="no training rows"):
-        TrainingSet(store, [], make_config(dim=8))
+        TrainingSet(store, [], make_config(dim=8, max_snippets=256))
 
 
 # ---------------------------------------------------------------------------- hold-out
@@ -854,5 +851,3 @@ def test_holdout_edges(labelled):
     assert sorted(labelled.labels(held)[:, 0]) == [0, 0, 0, 1, 1, 1]
     kept, held = holdout_split(labelled, [0], 0.5, 0)
     assert len(kept) + len(held) == 1
-    with pytest.raises(ValueError, match="below 1, got 1.5"):
-        holdout_split(labelled, rows, 1.5, 0)

@@ -295,7 +295,7 @@ def repeat(task):  # travels to the workers
 study.repeat = repeat
 if __name__ == "__main__":
     study.run_study({out!r}, studies={studies!r}, data={data!r}, seeds=range(2),
-                    workers={{"jobs": {jobs}}},
+                    jobs={jobs},
                     overrides=test_study.SMALL, cache={cache!r}, progress=False)
 """
 

@@ -313,7 +313,7 @@ def test_a_student_of_mse_comes_closer_to_its_teacher(store, teacher) -> None:
         ({"role": "vision", "ukd": "none"}, True, "has no use for the teacher that was passed"),
         ({}, True, "role='audio_visual'.* has no use for the teacher"),
         ({"dim": 16}, False, "features of width 8.*dim=16; set dim=8"),
-        ({"device": "gpu7"}, False, "device='gpu7' is no device"),
+        ({"device": "gpu7"}, False, "device='gpu7' is not supported"),
         ({"device": "mps"}, False, "device='mps' is not supported; use 'auto', 'cpu' or 'cuda'"),
         ({"device": "cuda:9"}, False, "device='cuda:9', but torch finds"),
     ],

@@ -77,13 +77,11 @@ SHARE = {"xd": 1.0, "soundstage": 1 / 8}  # AVadCLIP: 4,120 steps on XD-Violence
 
 
 def configure(name: str, *, scale: Scale, **overrides: Any) -> Config:
-    """The settings of a system at a scale, single fields overridden by name.
-
-    One rule scales every schedule: a system takes its published number of steps on XD-Violence, and
-    an eighth of them on Soundstage, as AVadCLIP does. Batch size, optimiser, rate and decay are its
-    own; epochs, that is looks at held-out videos, are everybody's. Without steps of its own a
-    system takes AVadCLIP's recipe. Raises ``ValueError`` for an unknown name, field or option.
-    """
+    """The settings of a system at a scale, single fields overridden by name. One rule scales every
+    schedule: a system takes its published number of steps on XD-Violence, and an eighth of them on
+    Soundstage, as AVadCLIP does. Batch size, optimiser, rate and decay are its own; epochs, that is
+    looks at held-out videos, are everybody's. Without steps of its own a system takes AVadCLIP's
+    recipe. Raises ``ValueError`` for an unknown name, field or option."""
     if name not in SYSTEMS:
         raise ValueError(f"unknown system {name!r}; known: {', '.join(SYSTEMS)}")
     system, options = SYSTEMS[name], dict(overrides.pop("options", {}))

@@ -1,7 +1,6 @@
 """The paper's numbers, in percent, and nothing of ours (``paper.toml``).
 
-All were measured by its authors on XD-Violence or CCTV-Fights_sub. Set beside numbers of other
-data they are a reminder of what was claimed, not a comparison.
+Beside numbers of other data than XD-Violence they are a reminder of a claim, not a comparison.
 """
 
 from __future__ import annotations

@@ -23,14 +23,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from avadclip_lite import encoders, train
-from avadclip_lite.config import CLIP_DIM, XD_CLASSES, make_config
+from avadclip_lite.config import XD_CLASSES, make_config
 from avadclip_lite.model import AVadCLIP, build
 
 CLIP_PREFIX = "clipmodel."
-_UNUSED_CLIP = re.compile(r"clipmodel\.(visual\..+|logit_scale)")
-# Second names that the release's audio branch gives its convolutions, inside nn.Sequential.
-_ALIAS = re.compile(r"(temporalconvnet\.network\.\d+)\.net\.([04])\.(.+)")
-_ALIAS_OF = {"0": "conv1", "4": "conv2"}
 SIGMA = "disAdj.sigma"  # saved by the release, used nowhere
 
 _NAMES = Path(__file__).with_name("release_names.toml")
@@ -38,8 +34,7 @@ _RENAME = tomllib.loads(_NAMES.read_text(encoding="utf-8"))  # our names to the 
 
 
 def release_key(name: str) -> str:
-    """The release's name of a trainable weight of ours: ``linear.bias`` for
-    ``encoder.project.bias``."""
+    """The release's name of a weight of ours: ``linear.bias`` for ``encoder.project.bias``."""
     for pattern, replacement in _RENAME.items():
         name = re.sub(pattern, replacement, name)
     return name
@@ -47,10 +42,7 @@ def release_key(name: str) -> str:
 
 def load_teacher(source: str | Path | Mapping[str, Tensor]) -> AVadCLIP:
     """The release's audio-visual teacher, in eval mode on the CPU, from a file or a state dict.
-
-    Raises ``FileNotFoundError`` for a missing file, and ``ValueError`` naming the key for a key
-    that is missing, unexpected or of another shape.
-    """
+    Raises ``FileNotFoundError`` for a missing file, and what ``check_weights`` does."""
     return _load(*_read(source), "audio_visual")
 
 
@@ -60,21 +52,16 @@ def load_student(source: str | Path | Mapping[str, Tensor]) -> AVadCLIP:
 
 
 def _load(state: dict[str, Tensor], where: str, role: str) -> AVadCLIP:
-    text = {k: v for k, v in state.items() if k.startswith(CLIP_PREFIX)}
-    text = {k: v for k, v in text.items() if not _UNUSED_CLIP.fullmatch(k)}
     own = {k: v for k, v in state.items() if not k.startswith(CLIP_PREFIX)}
-    heads, start, end = encoders.CLIP_TEXT_HEADS, encoders.START_TOKEN, encoders.END_TOKEN
-    shape = {"width": CLIP_DIM, "dim": CLIP_DIM, "layers": 12, "positions": 77, "heads": heads}
-    words = tuple(encoders.token_ids(word) for word in XD_CLASSES.words)
+    words = tuple(map(encoders.token_ids, XD_CLASSES.words))
+    prompts = encoders.WordPrompts(words, encoders.START_TOKEN, encoders.END_TOKEN)
+    how = {"prefix": CLIP_PREFIX, "heads": encoders.CLIP_TEXT_HEADS}
     with torch.random.fork_rng(devices=[]):  # the global generator stays as it is
-        clip = encoders.TextTower(**shape, vocabulary=range(end + 1)).state_dict()
-        check_keys(text, {CLIP_PREFIX + k: v.shape for k, v in clip.items()}, where)
-        tower = encoders.TextTower.from_state_dict(text, prefix=CLIP_PREFIX, heads=heads)
-        settings = make_config(form="released", scale="xd", role=role)
-        detector = build(settings, tower, encoders.WordPrompts(words, start, end))
+        tower = encoders.TextTower.from_state_dict(state, **how)
+        detector = build(make_config(form="released", scale="xd", role=role), tower, prompts)
     ours = {key: release_key(key) for key in detector.trainable_state()}
-    shapes = {ours[key]: v.shape for key, v in detector.trainable_state().items()}
-    check_keys(own, shapes | {SIGMA: (1,)}, where)
+    needed = {ours[key]: value for key, value in detector.trainable_state().items()}
+    encoders.check_weights(own, needed | {SIGMA: torch.empty(1)}, where)
     detector.load_trainable_state({key: own[name].float() for key, name in ours.items()})
     return detector.eval()
 
@@ -85,48 +72,25 @@ def _read(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
     if isinstance(source, (str, Path)):
         where = str(source)
         if not Path(source).is_file():
-            remedy = "download the release's checkpoint from the link in its README"
-            raise FileNotFoundError(f"{where} does not exist; {remedy}")
+            raise FileNotFoundError(f"{where} does not exist; the release's README links to it")
         try:
             source = torch.load(source, map_location="cpu", weights_only=True)
         except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-            raise ValueError(
-                f"{where} is no checkpoint that can be read safely; download it again"
-            ) from error
+            remedy = "download it again"
+            raise ValueError(f"{where} is no checkpoint to be read safely; {remedy}") from error
     if not isinstance(source, Mapping) or not all(isinstance(v, Tensor) for v in source.values()):
-        raise ValueError(
-            f"{where} is not a bare state dict (names to tensors), which is what the release saves"
-        )
-    folded = {k: v for k, v in source.items() if not _ALIAS.fullmatch(k)}
-    for key in source.keys() - folded.keys():
-        stem, place, rest = _ALIAS.fullmatch(key).groups()
-        first = f"{stem}.{_ALIAS_OF[place]}.{rest}"
-        if not torch.equal(folded.setdefault(first, source[key]), source[key]):
-            raise ValueError(
-                f"{where}: {key} and {first} are two names of one tensor but hold different "
-                "values; keep one of them"
-            )
-    return folded, where
-
-
-def check_keys(state: Mapping[str, Tensor], expected: Mapping[str, tuple], where: str) -> None:
-    for key in sorted(expected.keys() - state.keys()):
-        raise ValueError(f"{where} lacks {key}, which the release's model has")
-    for key in sorted(state.keys() - expected.keys()):
-        raise ValueError(f"{where} has {key}, which the release's model does not have")
-    for key, shape in expected.items():
-        if (found := tuple(state[key].shape)) != tuple(shape):
-            need = f"the release's model needs {tuple(shape)}"
-            raise ValueError(f"{where}: {key} has shape {found}, {need}")
+        raise ValueError(f"{where} is not a bare state dict (names to tensors) as released")
+    # the audio branch's convolutions have second names, those of the nn.Sequential around them
+    first = {k: k.replace(".net.0.", ".conv1.").replace(".net.4.", ".conv2.") for k in source}
+    return {first[key]: value for key, value in source.items()}, where
 
 
 # --- as a run -------------------------------------------------------------------------------------
 
 
 def import_checkpoint(source: str | Path, out: str | Path) -> AVadCLIP:
-    """Write a run's folder of a checkpoint, teacher or student, whose text tower is its own: what
-    ``evaluate``, ``score`` and ``train.load`` take. Raises what ``load_teacher`` does, and
-    ``ValueError`` for a folder that is not empty."""
+    """Write a run's folder of a checkpoint, teacher or student, whose text tower is its own. Raises
+    what ``load_teacher`` does, and ``ValueError`` for a folder that is not empty."""
     out = Path(out)
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty; choose another folder")

@@ -15,9 +15,8 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
     try:
         return nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat's own, jsonschema's, or of what JSON lets through
-        raise ValueError(
-            f"{path} is not a notebook ({type(error).__name__}); restore it from git"
-        ) from None
+        what = f"{path} is not a notebook ({type(error).__name__})"
+        raise ValueError(f"{what}; restore it from git") from None
 
 
 def cell_tags(cell: Mapping[str, Any]) -> list[str]:

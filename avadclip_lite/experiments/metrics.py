@@ -44,15 +44,12 @@ def record(
     device: Any = "cpu",
     protocol: str = "",
 ) -> None:
-    """Hand one number over. Saying the same number again replaces it.
-
-    ``measure`` is a word of ``MEASURES``, or a flat name of ``evaluate.Report.metrics``, whose
-    branch is taken out of it. ``detector`` says who was measured, by the name of a study's variant
-    or a baseline's (``None``: a property of the data); ``seed`` is ``None`` for what no seed
-    touches; ``config`` is stored as its digest; ``protocol`` is what no other field says. Raises
-    ``ValueError`` for a measure, branch or split that is not known, for a number that is not finite
-    or outside of its measure's range, and where the file cannot be written.
-    """
+    """Hand one number over; saying it again replaces it. ``measure``: a word of ``MEASURES``, or a
+    flat name of ``evaluate.Report.metrics``, whose branch is taken out of it. ``detector``: by the
+    name of a study's variant or a baseline's (``None``: a property of the data). ``config`` is
+    stored as its digest; ``protocol`` is what no other field says. Raises ``ValueError`` for a
+    measure, branch or split that is not known, a number outside of its measure's range, and where
+    the file cannot be written."""
     word, named = split_name(measure)
     if named and branch not in (None, named):
         raise ValueError(f"record({measure!r}) was given another branch, {branch!r}")

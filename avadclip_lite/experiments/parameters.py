@@ -48,11 +48,8 @@ _READ = {"int": int, "float": float, "str": str, "bool": lambda text: _BOOL[text
 
 
 def read_parameters(path: Path) -> dict[str, Parameter]:
-    """The parameters that a notebook declares, in order.
-
-    Raises ``ValueError`` for a file that is no notebook, a type that no command line can give, and
-    a default that is no plain literal.
-    """
+    """The parameters that a notebook declares, in order. Raises ``ValueError`` for a file that is
+    no notebook, a type that no command line can give, and a default that is no plain literal."""
     import papermill
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of what we say ourselves
@@ -72,11 +69,8 @@ def read_parameters(path: Path) -> dict[str, Parameter]:
 
 
 def check_parameters(names: MutableMapping[str, Any]) -> None:
-    """For a setup cell, ``check_parameters(globals())``: values get the type that was declared.
-
-    Plain ``papermill -p seeds 0,1`` hands text over where a list is declared, and a number where
-    its text was meant; both are put right in ``names``. ``ValueError`` for what cannot be.
-    """
+    """For a setup cell, ``check_parameters(globals())``: values get the type that was declared,
+    where plain ``papermill -p seeds 0,1`` hands text over. ``ValueError`` for what cannot be."""
     for name, kind in names.get("__annotations__", {}).items():
         value, declared = names[name], str(kind) if hasattr(kind, "__args__") else kind.__name__
         text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
@@ -86,21 +80,17 @@ def check_parameters(names: MutableMapping[str, Any]) -> None:
 def settle_parameters(
     paths: Sequence[Path], words: Sequence[tuple[str, str]]
 ) -> dict[str, dict[str, Any]]:
-    """What each notebook will be given, by its stem: only what it declares.
-
-    ``words`` are names and values from the command line. A parameter that has the name of a
-    configuration field is that field, so its value is checked as the configuration would.
-
-    Raises ``ValueError`` for a name that no notebook declares, a value of the wrong type or that
-    the configuration refuses, and a store that does not fit; ``FileNotFoundError`` without one.
-    """
+    """What each notebook will be given, by its stem: of ``words``, names and values from the
+    command line, only what it declares. Raises ``ValueError`` for a name that no notebook declares,
+    a value of the wrong type or that the configuration refuses, and a store that does not fit;
+    ``FileNotFoundError`` without one."""
     declared = {path.stem: read_parameters(path) for path in paths}
     known = {name: one for found in declared.values() for name, one in found.items()}
     given: dict[str, Any] = {}
     for name, text in words:
         if name not in known:
-            names = ", ".join(sorted(known))
-            raise ValueError(f"no chosen notebook has a parameter {name!r}; known: {names}")
+            told = f"no chosen notebook has a parameter {name!r}"
+            raise ValueError(f"{told}; known: {', '.join(sorted(known))}")
         if name in given:
             raise ValueError(f"parameter {name} was given twice, with -p or as --{name}")
         given[name] = known[name].convert(text)

@@ -24,11 +24,8 @@ _PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=Tru
 
 
 def write_report(out: Path, metrics: Mapping[str, Any]) -> Path:
-    """Write ``report.html`` and ``report/NN_name.html`` for the executed notebooks in ``out``.
-
-    ``metrics`` is the content of ``metrics.json``: ``notebooks`` (name, seconds, current, ...) and
-    ``metrics``. Returns the index.
-    """
+    """Write ``report.html``, which is returned, and ``report/NN_name.html`` for the executed
+    notebooks in ``out``; ``metrics`` is the content of ``metrics.json``."""
     pages, figures = [], []
     around = [None, *(entry["notebook"] for entry in metrics["notebooks"]), None]
     for entry, before, after in zip(metrics["notebooks"], around, around[2:], strict=False):
@@ -76,8 +73,7 @@ def main_figures(notebook: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def results_table(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row for each quantity: records that differ only in what is ``VARYING`` become mean and
-    standard deviation (of the sample, ``None`` for a single seed). ``shown`` is the value as a
-    reader wants it, fractions in percent."""
+    standard deviation (``None`` for a single seed), and ``shown``, fractions in percent."""
     rows, same = [], [name for name in (lines[0] if lines else ()) if name not in VARYING]
     groups = pd.DataFrame(lines).groupby(same, dropna=False, sort=False) if lines else ()
     for _, members in groups:

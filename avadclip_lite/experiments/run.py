@@ -4,9 +4,8 @@
     python -m avadclip_lite run --data STORE --scale xd --out runs/xd -p epochs 5
     python -m avadclip_lite run --data STORE --scale xd --out runs/xd --seeds 5 --jobs 4
 
-Parameters are checked before anything starts. Notebooks run in order through papermill, each in a
-fresh kernel; one that has finished is not run again while its source, its parameters, the package
-and the data stay what they were, so an interrupted run goes on where it stopped. A run's folder
+Notebooks run in order through papermill, each in a fresh kernel; one that has finished is not run
+again while its source, its parameters, the package and the data stay what they were. A run's folder
 holds ``NN_name.ipynb`` (executed; its metadata remember what it was made of and which numbers it
 handed over), ``checkpoints/``, ``metrics.json``, ``report.html`` and ``report/``, each replaced in
 one step, so that a run that is killed leaves the truth behind.
@@ -110,10 +109,9 @@ def kernel_environment(
     cache: Path | None = None,
     scale: str = "soundstage",
 ) -> dict[str, str]:
-    """The variables under which a kernel runs as for everybody: that of this very Python, whatever
-    else the user has installed, with the package beside the notebooks and figures inline. One
-    thread computes (with two on two busy cores a training of Soundstage's small tensors was eight
-    times slower), at scale ``xd`` all do, unless ``OMP_NUM_THREADS`` says how many."""
+    """The variables under which a kernel runs as for everybody: that of this very Python, with the
+    package beside the notebooks and figures inline. One thread computes (with two on two busy cores
+    a training of Soundstage's small tensors was eight times slower), at scale ``xd`` all do."""
     threads = (os.cpu_count() or 1) if scale == "xd" else 1
     variables = {
         "JUPYTER_PREFER_ENV_PATH": "1",
@@ -134,10 +132,8 @@ def environment(variables: Mapping[str, str]) -> contextlib.AbstractContextManag
 
 
 def execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> None:
-    """Run one notebook through papermill, from its own folder as Jupyter does.
-
-    Raises ``NotebookFailed`` with the cell's error in short.
-    """
+    """Run one notebook through papermill, from its own folder as Jupyter does. Raises
+    ``NotebookFailed`` with the cell's error in short."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
@@ -180,18 +176,15 @@ def run(
     force: bool = False,
     seeds: int = 0,
     studies: Sequence[str] = (),
-    workers: Mapping[str, Any] | None = None,
+    jobs: int = 1,
 ) -> Path | None:
     """Run the notebooks in ``folder`` (default: the repository's) into ``out``; returns the report,
-    or ``None`` if it could not be written.
-
-    With ``seeds`` the ablation studies are trained first, on seeds 0 to ``seeds`` - 1 of this data,
-    into ``out/study.csv`` (``workers`` as in ``study``); the notebooks then show those in place of
-    the results that ship, and their own trainings take as many seeds.
-
-    Raises ``ValueError`` or ``FileNotFoundError`` for bad input, before anything has started, and
-    ``NotebookFailed`` for a notebook that fails; what had been done until then stays done.
-    """
+    or ``None`` if it could not be written. With ``seeds`` the ablation studies are trained first,
+    on seeds 0 to ``seeds`` - 1 of this data, into ``out/study.csv``, ``jobs`` at a time; the
+    notebooks then show those in place of the results that ship, and their own trainings take as
+    many seeds. Raises ``ValueError`` or ``FileNotFoundError`` for bad input, before anything has
+    started, and ``NotebookFailed`` for a notebook that fails; what had been done until then stays
+    done."""
     present = notebooks(folder)
     chosen = [p for p in present if not only or p.stem.startswith(tuple(only))]
     if idle := [word for word in only if not any(p.stem.startswith(word) for p in chosen)]:
@@ -213,7 +206,7 @@ def run(
             fields = {k: v for values in given.values() for k, v in values.items() if is_field(k)}
             fields.pop("seed", None)
             # into the run's cache, where the notebooks find the teachers
-            how = {"cache": out / CHECKPOINTS, "seeds": range(seeds), "workers": workers}
+            how = {"cache": out / CHECKPOINTS, "seeds": range(seeds), "jobs": jobs}
             how |= {"studies": studies, "data": data, "scale": scale or "soundstage"}
             results = run_study(out / "study.csv", overrides=fields, **how)
         numbers = hashlib.sha256(results.read_bytes()).hexdigest() if results.is_file() else ""
@@ -311,10 +304,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run; 1 if a notebook failed or the report could not be written."""
     default = ROOT / "runs" / (args.data.resolve().name if args.data else "soundstage")
-    given = dict(vars(args), out=args.out or default)
-    given["workers"] = {name: given.pop(name) for name in ("jobs", "backend", "address")}
     try:
-        report = run(**given)
+        report = run(**dict(vars(args), out=args.out or default))
     except NotebookFailed as error:
         print(f"\n{error}\nMend it and run again: what is done stays done.", file=sys.stderr)
         return 1

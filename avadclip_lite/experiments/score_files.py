@@ -33,20 +33,16 @@ SURE = 100  # odds to one at which a pattern is no coincidence
 
 
 class ScoredFiles(NamedTuple):
-    """Flat metrics, the reason for each NaN or omission, and remarks on how scores and annotations
-    fit together."""
+    """Flat metrics, and remarks on how scores and annotations fit together."""
 
     metrics: dict[str, float]
-    notes: dict[str, str]
     remarks: list[str]
 
 
 def read_scores(path: str | Path) -> dict[str, np.ndarray]:
     """Scores by video name, ``(T,)`` or ``(T, C)``, at least float32. A folder is read with its
-    subfolders; hidden files are left alone.
-
-    Raises ``FileNotFoundError`` if there is nothing, ``ValueError`` naming the array that is empty,
-    damaged, of another shape, not finite, of another width than the others, or there twice.
+    subfolders; hidden files are left alone. Raises ``FileNotFoundError`` if there is nothing,
+    ``ValueError`` naming the array that is damaged, not finite, of another shape, or there twice.
     """
     path = Path(path)
     if not path.exists():
@@ -59,8 +55,7 @@ def read_scores(path: str | Path) -> dict[str, np.ndarray]:
             with np.load(path, allow_pickle=False) as packed:
                 files = {name: packed[name] for name in sorted(packed.files) if _shown(name)}
     except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        told = f"{path} is no readable file of numbers ({error}); save it again"
-        raise ValueError(told) from None
+        raise ValueError(f"{path} holds no numbers ({error}); save it again") from None
     if not files:
         raise FileNotFoundError(f"{path} holds no array; expected one NAME.npy a video")
     found: dict[str, np.ndarray] = {}
@@ -71,10 +66,10 @@ def read_scores(path: str | Path) -> dict[str, np.ndarray]:
         wrong = {
             "is there twice; keep one": name in found,
             f"holds {array.dtype}, expected floating point scores": array.dtype.kind != "f",
-            f"has shape {array.shape}, expected (T,) or (T, C) with T >= 1": (
-                array.ndim not in (1, 2) or not len(array)
-            ),
-            "holds NaN or infinity": array.dtype.kind == "f" and not np.isfinite(array).all(),
+            f"has shape {array.shape}, expected (T,) or (T, C)": array.ndim not in (1, 2)
+            or not len(array),
+            "holds NaN or infinity; score again": array.dtype.kind == "f"
+            and not np.isfinite(array).all(),
             f"holds scores of shape {('T', *array.shape[1:])}, {first} {('T', *one.shape[1:])}; "
             "they must be alike": one.shape[1:] != array.shape[1:],
         }
@@ -89,52 +84,39 @@ def _shown(place: str) -> bool:
     return not any(lists.is_hidden(part) or part == "__MACOSX" for part in Path(place).parts)
 
 
-def read_lengths(path: str | Path) -> dict[str, int]:
-    """Video lengths in frames, of a table with the columns ``name`` and ``n_frames``. Raises
-    ``ValueError`` naming file and line for anything else."""
-    found, remedy = {}, "expected a table with the columns name and n_frames"
-    for where, cells in lists.read_table(path, {"name": remedy, "n_frames": remedy}):
-        if not cells["n_frames"].isdecimal():
-            raise ValueError(f"{where}: {cells['n_frames']!r} is no number of frames")
-        found[lists.video_name(cells["name"])] = int(cells["n_frames"])
-    return found
-
-
 def score_files(
     scores: Mapping[str, np.ndarray],
     annotations: Sequence[str | Path],
     *,
-    lengths: Mapping[str, int] | None = None,
-    stride: int = XD_STRIDE,
+    stride: int | None = None,
     classes: ClassSet,
     trapezoid: bool = False,
 ) -> ScoredFiles:
-    """Frame AP and AUC, and with class probabilities the temporal mAP, of scores by video.
-
-    ``scores`` as from ``read_scores``; ``lengths`` in frames, checked against ``stride x T`` where
-    given: less than a stride apart is accepted and counted, the truth being cut to the scores.
-    ``trapezoid`` adds the area under the precision-recall curve, which some publications report; it
-    is not average precision. Raises ``ValueError`` for an annotated video without scores, a length
-    that does not match, an annotation 16 frames or more beyond its video, scores that are one a
-    frame, and arrays that are no probabilities of these classes."""
+    """Frame AP and AUC, and with class probabilities the temporal mAP, of scores by video as from
+    ``read_scores``; ``stride``: frames a score, 16 if it is None. ``trapezoid`` adds the area under
+    the precision-recall curve, which some publications report. Raises ``ValueError`` for an
+    annotated video without scores, an annotation 16 frames or more beyond its video, arrays that
+    are no probabilities of these classes, and, where no stride is given, scores of frames."""
+    asked, stride = stride, XD_STRIDE if stride is None else stride
     if stride < 1:
         raise ValueError(f"the stride must be at least 1 frame, got {stride}")
     remarks: list[str] = []
-    events = _matched(lists.read_annotations(annotations, classes, remarks), scores, "annotated")
+    listed = lists.read_annotations(annotations, classes, remarks)
+    found, missing = lists.match_names(listed, scores)
+    if missing:
+        count = f"{len(missing)} of {len(listed)} annotated videos have no scores"
+        raise ValueError(f"{count}, {lists.some(missing)}; score all, under the name there")
+    events = {video: listed[name] for video, name in found.items()}
     snippets = np.array([len(array) for array in scores.values()], dtype=np.int64)
-    if lengths is None:
+    if asked is None:
         _refuse_frames(scores, events, stride)
-    else:
-        remarks += _check_lengths(scores, _matched(lengths, scores, "listed"), stride)
     segments, truth, clipped, odd = [], [], [], []
     for name, frames in zip(scores, (snippets * stride).tolist(), strict=True):
         own = events.get(name, [])
         last = max((end for _, _, end in own), default=0)
         if last >= frames + max(stride, XD_STRIDE):  # the official ones run over by 15
-            ends = f"{frames} ({frames // stride} scores x stride {stride}); check --stride"
-            raise ValueError(
-                f"{name} is annotated up to frame {last}, but its scores end at {ends}"
-            )
+            ends = f"its scores end at {frames} ({frames // stride} x {stride}); check --stride"
+            raise ValueError(f"{name} is annotated up to frame {last}, but {ends}")
         clipped += [name] * (last > frames)
         codes = dataset.parse_label(name, classes) if dataset.has_label(name) else ()
         anomalous = [code for code in codes if classes.index(code)]
@@ -151,33 +133,23 @@ def score_files(
     counts = evaluate.snippet_truth(np.concatenate(truth), snippets, stride)
     anomaly = pooled if pooled.ndim == 1 else _anomaly(pooled, classes)
     metrics = evaluate.pooled_metrics(anomaly, snippets, *counts)
-    metrics |= {TRAPEZOID: _trapezoid(anomaly, *counts)} if trapezoid else {}
-    notes = evaluate.frame_notes(metrics, counts[0])
+    metrics |= {TRAPEZOID: trapezoid_area(anomaly, *counts)} if trapezoid else {}
     if pooled.ndim == 1:
-        notes["map"] = "needs class probabilities: arrays (T, C), normal first"
+        remarks.append("the mAP needs class probabilities: arrays (T, C), normal first")
     else:
-        names = list(scores)
-        more = evaluate.event_metrics(names, pooled, snippets, segments, classes, stride)
-        metrics, notes = metrics | more[0], notes | more[1]
+        given = list(scores), pooled, snippets, segments, classes, stride
+        events, notes, _ = evaluate.event_metrics(*given)
+        metrics, remarks = metrics | events, remarks + notes
     frames = float(sum(map(len, truth)))
     metrics |= {"positive_share": float(counts[0].sum() / frames), "videos": float(len(scores))}
     metrics |= {"snippets": float(len(pooled)), "frames": frames}
-    return ScoredFiles(metrics, notes, remarks)
+    return ScoredFiles(metrics, remarks)
 
 
-def _matched(listed: Mapping, scores: Mapping, what: str) -> dict:
-    """What lists say of videos, by the names that the videos have among the scores."""
-    found, missing = lists.match_names(listed, scores)
-    if missing:
-        count, remedy = f"{len(missing)} of {len(listed)} {what} videos", "under the name there"
-        raise ValueError(f"{count} have no scores, {lists.some(missing)}; score all, {remedy}")
-    return {video: listed[name] for video, name in found.items()}
-
-
-def _trapezoid(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> float:
-    """scikit-learn's ``auc(precision_recall_curve(...))`` of frames, scores (S,) and frame counts
-    of each snippet as in ``evaluate.average_precision``; NaN without a positive frame. A score that
-    is the same everywhere gets (1 + p) / 2, where the average precision is the share p."""
+def trapezoid_area(scores: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> float:
+    """scikit-learn's ``auc(precision_recall_curve(...))`` of frames, arguments as in
+    ``evaluate.average_precision``; NaN without a positive frame. A score that is the same
+    everywhere gets (1 + p) / 2, where the average precision is the share p."""
     if not positive.any():
         return math.nan
     frames = np.concatenate([np.repeat(scores, positive), np.repeat(scores, negative)])
@@ -192,11 +164,10 @@ def _refuse_frames(scores: Mapping, events: Mapping[str, Sequence], stride: int)
     ends = {name: max(end for *_, end in own) for name, own in events.items()}
     room = {name: len(scores[name]) + XD_STRIDE for name in ends}  # some run past their video
     odds = math.prod(len(scores[name]) * stride / room[name] for name in ends)
-    if stride > 1 and odds >= SURE and all(ends[name] < room[name] for name in ends):
-        why = f"No annotation reaches past 1/{stride} of its video"
-        remedy = "if so, add --stride 1, and if not, show it with --lengths"
+    if odds >= SURE and all(ends[name] < room[name] for name in ends):
         told = f"scores of frames, not of snippets of {stride} frames?"
-        raise ValueError(f"{told} {why}; {remedy}")
+        why = f"No annotation reaches past 1/{stride} of its video"
+        raise ValueError(f"{told} {why}; add --stride 1, or --stride {stride} if not")
 
 
 def _anomaly(probs: np.ndarray, classes: ClassSet) -> np.ndarray:
@@ -209,21 +180,6 @@ def _anomaly(probs: np.ndarray, classes: ClassSet) -> np.ndarray:
         range_, remedy = f"{probs.min():.3g} to {probs.max():.3g}", "softmax the logits first"
         raise ValueError(f"class scores run from {range_}; they must be probabilities ({remedy})")
     return 1 - probs[:, 0]
-
-
-def _check_lengths(scores: Mapping, lengths: Mapping[str, int], stride: int) -> list[str]:
-    """Hold scored lengths against the videos' own."""
-    for name, array in scores.items():
-        if name not in lengths:
-            raise ValueError(f"{name} has scores but is not in the lengths file")
-        if abs(len(array) * stride - lengths[name]) >= stride:
-            raise ValueError(
-                f"{name} has {len(array)} scores x stride {stride} = {len(array) * stride} frames, "
-                f"but its length is {lengths[name]} frames; score the whole video, or check "
-                "--stride (one score a frame? --stride 1)"
-            )
-    apart = sum(len(array) * stride != lengths[name] for name, array in scores.items())
-    return [f"{apart} videos less than a stride longer or shorter than their scores"] * bool(apart)
 
 
 # --- command line ---------------------------------------------------------------------------------
@@ -241,8 +197,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--scores", help="folder of NAME.npy, or one .npz; each (T,) or (T, C)")
     told = "with --scores: lines NAME start end ... or NAME CODE start end ...; or a file of each"
     add("--annotations", nargs="+", metavar="FILE", help=told)
-    add("--lengths", metavar="FILE", help="with --scores: CSV with name,n_frames to check against")
-    add("--stride", type=int, default=XD_STRIDE, help="with --scores: frames a score (%(default)s)")
+    add("--stride", type=int, help=f"with --scores: frames a score ({XD_STRIDE})")
     add("--classes", choices=sorted(config.CLASS_SETS), default="xd", help="with --scores")
     told = "also the trapezoid under the precision-recall curve, which is NOT average precision"
     add("--trapezoid", action="store_true", help=told)
@@ -255,32 +210,29 @@ def main(args: argparse.Namespace) -> int:
     if bool(args.run) == bool(args.scores) or not (args.data if args.run else args.annotations):
         raise ValueError("give either --run RUN --data STORE or --scores PATH --annotations FILE")
     if args.run:
-        found = _score_run(args)
+        store = dataset.FeatureStore.open(args.data)
+        model = load(args.run, config.find_device(args.device))
+        report = evaluate.evaluate(model, store, args.split, precision=args.precision)
+        found, seen = ScoredFiles(report.metrics, report.notes), report.predictions
+        if args.trapezoid:
+            truth = store.frame_truth(store.indices(args.split), seen.lengths * store.stride)
+            counts = evaluate.snippet_truth(truth, seen.lengths, store.stride)
+            for branch, x in (
+                ("classification", seen.anomaly),
+                ("alignment", seen.alignment_anomaly),
+            ):
+                if x is not None:
+                    found.metrics[f"{TRAPEZOID}_{branch}"] = trapezoid_area(x, *counts)
     else:
-        how = {"classes": config.CLASS_SETS[args.classes], "trapezoid": args.trapezoid}
-        how["lengths"] = read_lengths(args.lengths) if args.lengths else None
-        found = score_files(read_scores(args.scores), args.annotations, stride=args.stride, **how)
+        how = {"stride": args.stride, "classes": config.CLASS_SETS[args.classes]}
+        how |= {"trapezoid": args.trapezoid}
+        found = score_files(read_scores(args.scores), args.annotations, **how)
     if args.json:
         known = {k: None if math.isnan(v) else v for k, v in found.metrics.items()}
         print(json.dumps(found._asdict() | {"metrics": known}))
     else:
         print(table(found))
     return 0
-
-
-def _score_run(args: argparse.Namespace) -> ScoredFiles:
-    """A trained detector on a split of a store."""
-    store = dataset.FeatureStore.open(args.data)
-    model = load(args.run, config.find_device(args.device))
-    report = evaluate.evaluate(model, store, args.split, precision=args.precision)
-    metrics, seen = report.metrics, report.predictions
-    truth = store.frame_truth(store.indices(args.split), seen.lengths * store.stride)
-    counts = evaluate.snippet_truth(truth, seen.lengths, store.stride)
-    branches = {"classification": seen.anomaly, "alignment": seen.alignment_anomaly}
-    for branch, scores in branches.items():
-        if args.trapezoid and scores is not None:
-            metrics[f"{TRAPEZOID}_{branch}"] = _trapezoid(scores, *counts)
-    return ScoredFiles(metrics, report.notes, [])
 
 
 def table(found: ScoredFiles) -> str:
@@ -294,5 +246,4 @@ def table(found: ScoredFiles) -> str:
         at = [v for key, v in found.metrics.items() if key.startswith(f"{name}@")]
         numbers = "".join("      -" if math.isnan(v) else f"{100 * v:7.2f}" for v in (value, *at))
         lines.append(f"{name:36s}{numbers}  {described(name)}")
-    first = {note: name for name, note in reversed(found.notes.items())}
-    return "\n".join(lines + [f"{name.split('@')[0]}: {note}" for note, name in first.items()])
+    return "\n".join([*lines, "-: the truth holds nothing of the kind"])

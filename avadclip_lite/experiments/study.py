@@ -12,15 +12,14 @@ stand in ``studies.toml``. The study "field" holds every earlier system by its o
 form ``paper`` is trained on the same videos in the same order, so that two of them can be compared
 seed by seed (``paired``). Form ``released`` and the earlier systems hold out or batch otherwise.
 
-Trainings spread over the cores (``--jobs``) or over a cluster (``--backend dask --address``)
-whose workers see the same files. Each is filed as soon as it is finished, so that an interrupted
-study goes on where it stopped. A file holds one setup (scale, fields given for all variants) on one
-store; a line is a test of one training, at its own rate, or the one that a grid chose (the file
-beside it, ..._tuning.csv). Its ``protocol`` says of which epoch: ``chosen``, the one kept by
-held-out training videos in form ``paper``, by the test set in form ``released``; ``last``; ``best
-on test``, the one with the highest test AP of the alignment branch (of the other in a detector that
-has none), which is optimistic. Another file beside it, ..._videos.csv, holds the AP of the chosen
-epochs on test videos drawn again, for intervals (module ``comparisons``).
+Trainings spread over the cores (``--jobs``). Each is filed as soon as it is finished, so that an
+interrupted study goes on where it stopped. A file holds one setup (scale, fields given for all
+variants) on one store; a line is a test of one training, at its own rate, or the one that a grid
+chose (the file beside it, ..._tuning.csv). Its ``protocol`` says of which epoch: ``chosen``, the
+one kept by held-out training videos in form ``paper``, by the test set in form ``released``;
+``last``; ``best on test``, the one with the highest test AP of the alignment branch (of the other
+in a detector that has none), which is optimistic. Another file beside it, ..._videos.csv, holds the
+AP of the chosen epochs on test videos drawn again, for intervals (module ``comparisons``).
 
     frame = results("fusion")                              # of the file that ships
     table(frame, ["frame_ap_classification", "map_anomaly"])  # mean and standard deviation, percent
@@ -297,7 +296,7 @@ def run_study(
     overrides: Mapping[str, Any] | None = None,
     cache: str | Path | None = None,
     progress: bool = True,
-    workers: Mapping[str, Any] | None = None,
+    jobs: int = 1,
     work: Callable[[Task], list[dict[str, Any]]] | None = None,
     modes: Callable[[str], Sequence[Mapping[str, Any]]] | None = None,
 ) -> Path:
@@ -307,8 +306,8 @@ def run_study(
     ``overrides`` are fields of the configuration for all variants (``epochs``, ``max_steps``, ...);
     a variant's own fields win. Of the models only teachers are kept, in ``cache`` (that of
     ``train_or_load``). What earlier sources of the package made is kept, with a word about it.
-    ``workers``: jobs, backend and address. ``work`` (``repeat``) gives a task's lines, ``modes``
-    the fields of a variant's tasks (default: one, at the rate of the grid beside ``out``).
+    ``jobs``: trainings at a time. ``work`` (``repeat``) gives a task's lines, ``modes`` the fields
+    of a variant's tasks (default: one, at the rate of the grid beside ``out``).
 
     Raises ``ValueError`` for an unknown study, and for a file of other data or configurations.
     """
@@ -341,7 +340,7 @@ def run_study(
     if progress and (old := set(lines["sources"]) - {source_digest()}):
         told = f"that earlier sources of the package made ({', '.join(sorted(old))})"
         print(f"{out}: {len(lines)} lines are kept {told}", file=sys.stderr)
-    found = parallel_map(partial(_file, work or repeat, out), todo, **(workers or {}))
+    found = parallel_map(partial(_file, work or repeat, out), todo, jobs=jobs)
     for _ in tqdm(found, total=len(todo), unit="training", disable=None if progress else True):
         pass
     return out
@@ -587,9 +586,8 @@ def main(args: argparse.Namespace) -> int:
         write_atomically(beside(args.out, "comparisons"), found.to_csv())
         print(found.round(3).to_string())
         return 0
-    given = {name: getattr(args, name) for name in ("studies", "data", "scale")}
+    given = {name: getattr(args, name) for name in ("studies", "data", "scale", "jobs")}
     given |= {"overrides": chosen_fields(args)}
-    given["workers"] = {name: getattr(args, name) for name in ("jobs", "backend", "address")}
     if args.grid or args.arrival:
         print((grid if args.grid else arrival)(args.out, **given).to_string())
         return 0

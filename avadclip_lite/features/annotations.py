@@ -50,14 +50,13 @@ def video_name(name: str) -> str:
 def is_hidden(path: str | Path) -> bool:
     """Whether a file or folder is another system's business: ``._clip.mp4``, ``Thumbs.db``."""
     name = Path(path).name.lower()
-    return name.startswith((".", "$recycle")) or name in FOREIGN
+    return name.startswith((".", "$recycle", "#recycle", "@recycle", "lost+")) or name in FOREIGN
 
 
 def match_names(listed: Iterable[str], videos: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """``{video: listed name}`` and the listed names that stand for no video. The last part of a
-    name decides; folders before it, which on another machine were others, choose between videos
-    that share it. Raises ``ValueError`` for a listed name that could be two videos, and for two
-    names of one video."""
+    name decides; folders before it choose between videos that share it. Raises ``ValueError`` for a
+    listed name that could be two videos, and for two names of one video."""
     tails: dict[str, list[str]] = defaultdict(list)
     for video in videos:
         for tail in _tails(video_name(video)):
@@ -71,13 +70,11 @@ def match_names(listed: Iterable[str], videos: Iterable[str]) -> tuple[dict[str,
         if not fits:
             unmatched.append(name)
         elif len(fits) > 1:
-            raise ValueError(
-                f"{name!r} could be {fits[0]!r} or {fits[1]!r}; write it as one of them"
-            )
+            both = f"{fits[0]!r} or {fits[1]!r}"
+            raise ValueError(f"{name!r} could be {both}; write it as one of them")
         elif found.setdefault(fits[0], name) != name:
-            raise ValueError(
-                f"{found[fits[0]]!r} and {name!r} are both names of video {fits[0]!r}; keep one"
-            )
+            both = f"{found[fits[0]]!r} and {name!r}"
+            raise ValueError(f"{both} are both names of video {fits[0]!r}; keep one")
     return found, unmatched
 
 
@@ -122,28 +119,25 @@ def read_text(path: str | Path, remarks: list[str] | None = None) -> str:
 def read_table(
     path: str | Path, columns: Mapping[str, str], remarks: list[str] | None = None
 ) -> list[tuple[str, dict[str, str]]]:
-    """(where, cells by column) for each line of a table with a header.
-
-    Cells are separated by commas, semicolons or tabs; case and blanks of the header do not count.
-    ``columns``: those that must be there, each with what to do where it is not. Raises what
-    ``read_text`` raises and ``ValueError`` for a missing column or a line of another length.
-    """
+    """(where, cells by column) for each line of a table with a header, whose case and blanks do not
+    count, nor what is above it: empty lines, and the ``sep=;`` of spreadsheets; cells are separated
+    by commas, semicolons or tabs. ``columns``: those that must be there, each with what to do where
+    it is not. ``ValueError`` for a missing one or an uneven line."""
     text = read_text(path, remarks)
-    separator = max(",;\t", key=text.partition("\n")[0].count)
+    separator = max(",;\t", key=text.lstrip().partition("\n")[0].count)
     table = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    header = [cell.strip().lower().replace(" ", "_") for cell in next(table, [])]
+    first = next((row for row in table if any(row) and row[0][:4].lower() != "sep="), [])
+    header = [cell.strip().lower().replace(" ", "_") for cell in first]
     for column, remedy in columns.items():
         if column not in header:
-            there = f"{', '.join(header):.80}"
-            raise ValueError(f"{path} has no column {column!r}, only {there!r}; {remedy}")
+            there = f"only '{', '.join(header):.80}'"
+            raise ValueError(f"{path} has no column {column!r}, {there}; {remedy}")
     lines = []
     for cells in table:
         where = f"{path}, line {table.line_num}"
         if any(cell.strip() for cell in cells):
             if len(cells) != len(header):
-                raise ValueError(
-                    f"{where}: wrong number of cells; quote names that hold {separator!r}"
-                )
+                raise ValueError(f"{where}: wrong number of cells; quote names with {separator!r}")
             lines.append((where, dict(zip(header, (c.strip() for c in cells), strict=True))))
     return lines
 
@@ -155,10 +149,8 @@ def read_annotations(
     paths: str | Path | Iterable[str | Path], classes: ClassSet, remarks: list[str] | None = None
 ) -> dict[str, list[Segment]]:
     """The events of every annotated video, ``{name: [(code or None, start, end), ...]}`` in the
-    order of the file, or of a file of each form; frames, end exclusive, not clipped to any length;
-    names as ``video_name`` has them. ``remarks``: see ``read_text``. Raises ``FileNotFoundError``,
-    and ``ValueError`` naming file and line for an unknown code, a lone or malformed number, an end
-    not after its start, or a video that has two lines of one form."""
+    order of the file, or of a file of each form; frames, end exclusive, not clipped. ``remarks``:
+    see ``read_text``. Raises ``FileNotFoundError``, and ``ValueError`` naming file and line."""
     found: dict[str, list[Segment]] = {}
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
         for number, line in enumerate(read_text(path, remarks).splitlines(), 1):

@@ -17,9 +17,9 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ from avadclip_lite import dataset
 from avadclip_lite.config import CCTV_STRIDE, CLASS_SETS, CLIP_DIM, CROPS, XD_STRIDE, ClassSet
 from avadclip_lite.dataset import FeatureStore, Segment, StoreError, truth_events
 from avadclip_lite.features import annotations as lists
-from avadclip_lite.features.writer import StoreWriter, check_events, check_features
+from avadclip_lite.features.writer import StoreWriter, check_events, check_features, check_lengths
 
 STRIDES = {"xd": XD_STRIDE, "cctv": CCTV_STRIDE}
 _VIDEO_FILE = re.compile(r"(?P<name>.+)__(?P<crop>\d+)\.npy")
@@ -37,21 +37,8 @@ Events = dict[str, list[Segment]]  # by video
 Odd = dict[str, list[str]]  # what is odd but can be read: names by what is odd about them
 
 
-@dataclass(kw_only=True)
-class ImportReport:
-    """What an import found and did; ``str()`` is what the command prints."""
-
-    path: Path
-    rows: dict[str, int]  # per split
-    videos: dict[str, int]  # per split
-    snippets: int  # of all rows
-    frames: int  # of the test videos
-    anomalous_frames: int  # of the test videos
-    cut_rows: int  # video and audio one snippet apart, cut to the shorter
-    missing_audio: int  # videos
-    clipped_videos: int  # an annotation ran past the end by less than a stride
-    resumed_rows: int  # already there from an interrupted import
-    warnings: list[str]
+class ImportReport(SimpleNamespace):
+    """What an import found and did, see the end of ``import_layout``; ``str()`` is printed."""
 
     def __str__(self) -> str:
         facts = {name.replace("_", " "): value for name, value in vars(self).items()}
@@ -67,52 +54,41 @@ def import_layout(
     annotations: str | Path | Sequence[str | Path] | None,
     out: str | Path,
     *,
-    audio: str | Path | None = None,
     dim: int = CLIP_DIM,
     encoder: str = "clip",
     allow_missing_audio: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> ImportReport:
-    """Make the feature store ``out`` from a folder in the release's layout.
-
-    ``kind`` "xd" (XD-Violence, stride 16, seven classes) or "cctv" (CCTV-Fights, stride 4, two);
-    ``features`` holds the feature files, ``audio`` those of sound, if they are elsewhere. One of
-    the lists ``train`` and ``test`` may be None; a test list needs annotations, a file, or one of
-    each form: then the binary one gives the frame truth and the other the events by class, as in
-    the release. An empty ``audio_path`` says that a video has no sound; with
-    ``allow_missing_audio`` so does a listed audio file that is not there.
-
-    Raises ``FileNotFoundError`` for files that are missing and ``ValueError`` for one that is
-    wrong, in one sentence that names it and the remedy. Until then nothing readable exists.
-    """
-    if kind not in STRIDES:
-        raise StoreError(f"unknown layout {kind!r}; choose from {', '.join(STRIDES)}")
+    """Make the feature store ``out`` from a folder in the release's layout: ``kind`` "xd"
+    (XD-Violence, stride 16, seven classes) or "cctv" (CCTV-Fights, stride 4, two). One of the lists
+    may be None; a test list needs ``annotations``, a file, or one of each form. An empty
+    ``audio_path`` says that a video has no sound; with ``allow_missing_audio`` so does a listed
+    file that is not there. Raises ``FileNotFoundError`` for files that are missing and
+    ``ValueError`` for one that is wrong, which it names. Until then nothing readable exists."""
     if train is None and test is None:
         raise StoreError("nothing to import: give a training list, a test list, or both")
     if test is not None and not annotations:
         raise StoreError("a test list needs the annotation file that holds its truth")
     classes, stride, odd = CLASS_SETS[kind], STRIDES[kind], defaultdict(list)
-    remarks: list[str] = []
+    remarks, quiet = list[str](), None if progress else True  # None: away from a terminal
     events = lists.read_annotations(annotations or (), classes, remarks)
-    roots = {"video": Path(features), "audio": Path(audio or features)}
+    root = Path(features)
     given = {split: path for split, path in (("train", train), ("test", test)) if path is not None}
-    rows = _read_lists(given, roots, classes, allow_missing_audio, odd, remarks)
+    rows = _read_lists(given, root, classes, allow_missing_audio, odd, remarks)
     _check_rows(rows, odd)
-    dtype = _read_headers(rows, dim, progress)
+    dtype = _read_headers(rows, dim, quiet)
     segments = _match_events(rows, events, classes, odd)
     for row in rows.itertuples():  # before anything is written
         check_events(segments.get(row.name, ()), classes, row.snippets, stride, row.video)
-        if row.audio and abs(row.snippets - row.audio_snippets) > 1:
-            both = f"{row.video}, {row.audio}: {row.snippets} video and {row.audio_snippets} audio"
-            raise StoreError(f"{both} snippets are more than one apart; extract both again")
+        if row.audio:
+            check_lengths(row.snippets, row.audio_snippets, f"{row.video}, {row.audio}")
     told = rows[["name", "crop", "split", "label", "snippets", "audio_snippets"]].to_csv()
     kind_of_store = {"classes": classes, "dim": dim, "stride": stride, "encoder": encoder}
-    kind_of_store["inputs"] = hashlib.sha256(f"{told}{segments}".encode()).hexdigest()
-    options = {"dtype": dtype, "overwrite": overwrite}
+    kind_of_store |= {"inputs": hashlib.sha256(f"{told}{segments}".encode()).hexdigest()}
     track = lru_cache(maxsize=1)(np.load)  # crops of a video follow one another
-    with StoreWriter(out, **kind_of_store, **options) as writer:
-        for row in tqdm(rows.itertuples(), "importing", len(rows), disable=not progress):
+    with StoreWriter(out, **kind_of_store, dtype=dtype, overwrite=overwrite) as writer:
+        for row in tqdm(rows.itertuples(), "importing", len(rows), disable=quiet):
             if (row.name, row.crop) not in writer:
                 try:
                     writer.add(
@@ -123,7 +99,7 @@ def import_layout(
                         video=np.load(row.video),
                         audio=track(row.audio) if row.audio else None,
                         segments=segments.get(row.name, ()),
-                        source=Path(row.video).relative_to(roots["video"]).as_posix(),
+                        source=Path(row.video).relative_to(root).as_posix(),
                     )
                 except StoreError as error:
                     raise StoreError(f"{row.video}, {row.audio or 'no sound'}: {error}") from None
@@ -140,10 +116,10 @@ def import_layout(
         snippets=int(store.snippets.sum()),
         frames=len(truth),
         anomalous_frames=int(truth.sum()),
-        cut_rows=int((~silent & (rows.snippets != rows.audio_snippets)).sum()),
-        missing_audio=rows[silent].name.nunique(),
-        clipped_videos=len(clipped),
-        resumed_rows=writer.resumed,
+        cut_rows=int((~silent & (rows.snippets != rows.audio_snippets)).sum()),  # to the shorter
+        missing_audio=rows[silent].name.nunique(),  # videos
+        clipped_videos=len(clipped),  # an annotation ran past the end by less than a stride
+        resumed_rows=writer.resumed,  # already there from an interrupted import
         warnings=remarks + [f"{what} {lists.some(sorted(n))}" for what, n in odd.items() if n],
     )
 
@@ -158,7 +134,7 @@ import_cctv = partial(import_layout, "cctv")
 def _index(root: Path) -> dict[str, list[str]]:
     """Every ``.npy`` file under a folder by its name."""
     if not root.is_dir():
-        raise FileNotFoundError(f"feature folder {root} does not exist")
+        raise FileNotFoundError(f"feature folder {root} does not exist; check the path")
     found: dict[str, list[str]] = defaultdict(list)
     seen: set[str] = set()  # a folder reached through two links is one folder
     for folder, folders, files in os.walk(root, followlinks=True):
@@ -173,20 +149,19 @@ def _index(root: Path) -> dict[str, list[str]]:
 
 def _read_lists(
     given: Mapping[str, str | Path],
-    roots: Mapping[str, Path],
+    root: Path,
     classes: ClassSet,
     allow_missing_audio: bool,
     odd: Odd,
     remarks: list[str],
 ) -> pd.DataFrame:
-    """A row for each line of the lists, with the files under ``roots`` (video, audio) that it
-    names, "" for no audio: columns where, split, name, crop, label, video, audio."""
+    """A row for each line of the lists, with the files under ``root`` that it names, "" for no
+    audio: columns where, split, name, crop, label, video, audio."""
     layout = "a list needs the columns path,audio_path,label"
     columns = {"path": layout}
     if not allow_missing_audio:
         columns["audio_path"] = f"{layout}, or --allow-missing-audio to do without sound"
-    files = {kind: _index(root) for kind, root in roots.items()}
-    rows, missing = [], {}
+    files, rows, missing = _index(root), [], {}
     for split, path in given.items():
         lines = lists.read_table(path, columns, remarks)
         if not lines:
@@ -203,7 +178,7 @@ def _read_lists(
             row |= {"crop": int(match["crop"])}
             row["label"] = _label(row["name"], line.get("label", ""), classes, where, odd)
             for kind, name in (("video", file), ("audio", track)):
-                found = sorted(files[kind].get(name, [""]))
+                found = sorted(files.get(name, [""]))
                 if len(found) > 1:
                     both = " and ".join(found[:2])
                     raise StoreError(f"{where}: {name} is there twice, {both}; remove one")
@@ -212,11 +187,10 @@ def _read_lists(
                     missing.setdefault(name, where)
             rows.append(row)
     if missing:
-        folders = " or ".join(dict.fromkeys(str(root) for root in roots.values()))
         remedy = "add what is missing, or take the lines out (--allow-missing-audio: go without it)"
         what = f"{next(iter(missing.values()))}: {lists.some(list(missing), 'listed file')}"
         remedies = "; ".join([remedy, *remarks])
-        raise FileNotFoundError(f"{what} nowhere under {folders}; {remedies}")
+        raise FileNotFoundError(f"{what} nowhere under {root}; {remedies}")
     return pd.DataFrame(rows)
 
 
@@ -252,17 +226,16 @@ def _check_rows(rows: pd.DataFrame, odd: Odd) -> None:
     odd[f"fewer or more than {CROPS} training crops of"] += list(crops.index[crops != CROPS])
 
 
-def _read_headers(rows: pd.DataFrame, dim: int, progress: bool) -> str:
+def _read_headers(rows: pd.DataFrame, dim: int, quiet: bool | None) -> str:
     """Check every array's header and size, note lengths; the store's dtype is the widest found."""
     lengths, dtypes = {}, set()
     files = pd.unique(pd.concat([rows.video, rows.audio[rows.audio != ""]]))
-    for path in tqdm(files, desc="checking", unit="file", disable=not progress):
+    for path in tqdm(files, desc="checking", unit="file", disable=quiet):
         try:
             array = np.load(path, mmap_mode="r")  # checks the size as well
         except (ValueError, EOFError) as error:
             what = f"{path} is cut short or not a readable .npy array of numbers"
-            why = " ".join(str(error).split())
-            raise StoreError(f"{what} ({why}); download or extract it again") from None
+            raise StoreError(f"{what} ({error!r}); download or extract it again") from None
         check_features(array, dim, f"{path}: features", content=False)
         lengths[path] = len(array)
         dtypes.add(array.dtype)
@@ -306,20 +279,19 @@ def _match_events(rows: pd.DataFrame, events: Events, classes: ClassSet, odd: Od
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``python -m avadclip_lite import``."""
-    parser.add_argument("kind", choices=STRIDES, help="layout and classes: XD-Violence, CCTV")
-    parser.add_argument("--features", required=True, help="folder with the feature files")
-    parser.add_argument("--audio", help="folder with the audio features, if another")
-    parser.add_argument("--train", help="training list, CSV path,audio_path,label")
-    parser.add_argument("--test", help="test list, CSV path,audio_path,label")
+    add = parser.add_argument
+    add("kind", choices=STRIDES, help="layout and classes: XD-Violence, CCTV")
+    add("--features", required=True, help="folder with the feature files, searched in depth")
+    add("--train", help="training list, CSV path,audio_path,label")
+    add("--test", help="test list, CSV path,audio_path,label")
     text = "of the test videos: a file in either form, or one of each, for frame truth and classes"
-    parser.add_argument("--annotations", nargs="+", help=text)
-    parser.add_argument("--out", required=True, help="feature store to make")
-    parser.add_argument("--dim", type=int, default=CLIP_DIM, help="feature width (%(default)s)")
+    add("--annotations", nargs="+", help=text)
+    add("--out", required=True, help="feature store to make")
+    add("--dim", type=int, default=CLIP_DIM, help="feature width (%(default)s)")
     text = "text tower that belongs to the features; random: none, class words mean nothing"
-    parser.add_argument("--encoder", default="clip", choices=("clip", "random"), help=text)
-    text = "a missing audio file means no sound"
-    parser.add_argument("--allow-missing-audio", action="store_true", help=text)
-    parser.add_argument("--overwrite", action="store_true", help="replace a store at --out")
+    add("--encoder", default="clip", choices=("clip", "random"), help=text)
+    add("--allow-missing-audio", action="store_true", help="a missing audio file means no sound")
+    add("--overwrite", action="store_true", help="replace a store at --out")
 
 
 def main(args: argparse.Namespace) -> int:

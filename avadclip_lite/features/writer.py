@@ -1,10 +1,9 @@
 """Writing a feature store, whose layout ``dataset.py`` describes: resumable after any interruption.
 
 Rows become part files in ``NAME.partial/parts``, and ``finish()`` joins them into the store's
-arrays (the disk needs room for both for a moment). A part file is an ``.npz`` of one row:
-``video``, ``audio``, ``flags``, and in ``told`` as JSON what is known of the row and the store. It
-gets its name, the row's number, when it is complete: whatever interrupts the writing, the parts
-that follow one another from 0 on are the first rows of the store.
+arrays. A part file is an ``.npz`` of one row: ``video``, ``audio``, ``flags``, and in ``told`` as
+JSON what is known of the row and the store. It gets its name, the row's number, when it is
+complete: the parts that follow one another from 0 on are the first rows of the store.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -29,23 +29,20 @@ from avadclip_lite.config import ClassSet
 from avadclip_lite.dataset import Segment, StoreError, parse_codes, parse_label
 
 _ARRAYS = ("video", "audio", "flags")
-_DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 
 
-class StoreWriter:
+class StoreWriter(AbstractContextManager):
     """Writes a store, atomically and resumably.
 
         with StoreWriter(path, classes=XD_CLASSES, dim=512, stride=16, encoder="clip") as writer:
             writer.add(name=..., label="B2-G-0", split="train", video=x, audio=y)
             writer.finish()
 
-    ``dtype``: of the features, "float16" or "float32". ``inputs``: text that identifies what is
-    written. A writer that finds a partial store of the same kind and inputs goes on after
-    it, and ``(name, crop) in writer`` tells which rows are there. ``overwrite``: ``finish()`` may
-    replace a store; other files in that folder stay. Each row is on disk when ``add`` returns.
-    Raises ``StoreError`` for a store that is there already, a second writer at the same time, and
-    a partial store of other inputs.
-    """
+    ``inputs``: text that identifies what is written. A writer that finds a partial store of the
+    same kind and inputs goes on after it, and ``(name, crop) in writer`` tells which rows are
+    there. ``overwrite``: ``finish()`` may replace a store; other files in that folder stay. Raises
+    ``StoreError`` for a store that is there already, a second writer at the same time, and a
+    partial store of other inputs."""
 
     def __init__(
         self,
@@ -64,17 +61,15 @@ class StoreWriter:
         if (self.path / dataset.META).exists() and not overwrite:
             raise StoreError(f"{self.path} is already a feature store; delete it or choose another")
         if self.path.is_file():
-            raise StoreError(f"{self.path} is a file; a store is a folder")
-        if dtype not in _DTYPES:
-            raise StoreError(f"dtype must be float16 or float32, got {dtype!r}")
+            raise StoreError(f"{self.path} is a file; a store is a folder: choose another")
         self.classes, self.dim, self.stride = classes, dim, stride
         self._kind = {"format": dataset.FORMAT, "classes": asdict(classes), "dim": dim}
         self._kind |= {"stride": stride, "encoder": encoder}
-        self._dtype = _DTYPES[dtype]
+        self._dtype = np.dtype(dtype).newbyteorder("<")
         self._head = json.dumps([self._kind, inputs, dtype])
         self._flag_names: list[str] = []  # decided by the first row
         self._rows: dict[tuple[str, int], dict[str, Any]] = {}
-        self._first_of: dict[str, dict[str, Any]] = {}  # the first row of each video
+        self._first_of: dict[str, dict[str, Any]] = {}  # of each video
         self._used = {"video": 0, "audio": 0}  # snippets
         self._parts = self.partial / "parts"
         self._parts.mkdir(parents=True, exist_ok=True)
@@ -89,9 +84,6 @@ class StoreWriter:
             raise
         self.resumed = len(self._rows)  # rows that an earlier run had completed
 
-    def __enter__(self) -> StoreWriter:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -102,7 +94,9 @@ class StoreWriter:
         return len(self._rows)
 
     def close(self) -> None:
-        """Let go; the partial store can be continued."""
+        """Let go; a partial store that holds rows can be continued."""
+        if not self._rows:
+            shutil.rmtree(self.partial, ignore_errors=True)
         self._lock.release()
 
     def add(
@@ -118,14 +112,12 @@ class StoreWriter:
         flags: Mapping[str, np.ndarray] | None = None,
         source: str = "",
     ) -> None:
-        """Append one (video, crop). ``video (Tv, D)``, ``audio (Ta, D)`` at most one snippet apart,
-        or None for a video without sound; all crops of a video have the same, which is stored once.
-        ``label`` codes ("B2-G-0"), by default those in the name. ``segments`` in frames, end
-        exclusive; those of the first crop serve the others. ``flags`` ``{name: (Tv,) bool}``, in
-        all rows or in none. Raises ``StoreError`` naming the video for a wrong width, NaN, zero
-        snippets, lengths more than one apart, an event a stride or more beyond the video, or a
-        contradiction between crops; the row is left out then, and the writer can go on."""
-        where = f"video {name!r}, crop {crop}" + (f" ({source})" if source else "")
+        """Append one (video, crop), which is on disk then. ``video (Tv, D)``, ``audio (Ta, D)`` or
+        None; all crops of a video have the same. ``label`` codes ("B2-G-0"), by default those in
+        the name. ``segments`` in frames, end exclusive; those of the first crop serve the others.
+        ``flags`` ``{name: (Tv,) bool}``, in all rows or in none. Raises ``StoreError`` naming the
+        video for what does not fit; the row is left out then, and the writer can go on."""
+        where = f"video {name!r}, crop {crop}"
         if (name, crop) in self._rows:
             raise StoreError(f"{where} is already in {self.partial}")
         first = self._first_of.get(name)
@@ -138,10 +130,8 @@ class StoreWriter:
         check_events(segments, self.classes, len(video), self.stride, where)
         given = {"video": video} if audio is None else {"video": video, "audio": audio}
         arrays = {k: self._features(array, f"{where}: {k} features") for k, array in given.items()}
-        if audio is not None and abs(len(video) - len(audio)) > 1:
-            both = f"{len(video)} video and {len(audio)} audio snippets"
-            remedy = "extract both from the same file again"
-            raise StoreError(f"{where}: {both} are more than one apart; {remedy}")
+        if audio is not None:
+            check_lengths(len(video), len(audio), where)
         names = self._flag_names if self._rows else list(flags or ())
         if set(flags or ()) != set(names):
             raise StoreError(f"{where}: flags {list(flags or ())} but {names} in other rows")
@@ -179,8 +169,7 @@ class StoreWriter:
         if array.dtype.itemsize > 2 == self._dtype.itemsize:
             raise StoreError(f"{what} are {array.dtype} and the store is float16; use float32")
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, and is refused
-            array = np.array(array, dtype=self._dtype, order="C")
-        check_features(array, self.dim, what)
+            check_features(array := np.array(array, self._dtype, order="C"), self.dim, what)
         return array
 
     def _enter(self, row: dict[str, Any]) -> None:
@@ -212,12 +201,10 @@ class StoreWriter:
 
     def _resume(self) -> None:
         """Take up the rows of the part files, and remove what follows them."""
-        if (self.partial / "journal.jsonl").exists():
-            raise StoreError(f"{self.partial} is an earlier version's; delete it to start over")
         for told, _ in self._read_parts():
             if told["head"] != self._head:
-                other = "was begun with other inputs or settings; delete it to start over"
-                raise StoreError(f"{self.partial} {other}")
+                how = "with other inputs or settings; delete it to start over"
+                raise StoreError(f"{self.partial} was begun {how}")
             self._flag_names = told["flags"]
             for row in told["rows"]:
                 self._enter(row | {"segments": [tuple(event) for event in row["segments"]]})
@@ -265,9 +252,8 @@ class StoreWriter:
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         meta = self._kind | {"dtype": self._dtype.name, "rows": len(rows)}
         meta |= {f"{kind}_snippets": count for kind, count in self._used.items()}
-        meta |= {"flags": self._flag_names, "digest": digest[:12]}
-        text = json.dumps(meta, indent=1) + "\n"
-        (self.partial / dataset.META).write_text(text, encoding="utf-8")
+        text = json.dumps(meta | {"flags": self._flag_names, "digest": digest[:12]}, indent=1)
+        (self.partial / dataset.META).write_text(f"{text}\n", encoding="utf-8")
 
     def _publish(self) -> None:
         """Give the partial store its name; what makes it readable, meta.json, comes last. What else
@@ -287,8 +273,8 @@ class StoreWriter:
 
 
 def check_features(array: np.ndarray, dim: int, what: str, *, content: bool = True) -> None:
-    """Refuse what are no features (T, ``dim``) or, if their ``content`` is to be looked at, not
-    finite, in a ``StoreError`` that begins with ``what``."""
+    """Refuse what are no features (T, ``dim``) or, by their ``content``, not finite, in a
+    ``StoreError`` that begins with ``what``."""
     if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] != dim:
         got = f"{array.dtype} {array.shape}"
         raise StoreError(f"{what} must be floating point (T, {dim}), got {got}; extract them again")
@@ -297,6 +283,13 @@ def check_features(array: np.ndarray, dim: int, what: str, *, content: bool = Tr
     if content and not (finite := np.isfinite(array).all(axis=1)).all():
         bad = int(np.argmin(finite))
         raise StoreError(f"{what} hold NaN or infinity, first in snippet {bad}; extract them again")
+
+
+def check_lengths(video: int, audio: int, where: str) -> None:
+    """Refuse features of the two senses that are more than one snippet apart."""
+    if abs(video - audio) > 1:
+        both = f"{where}: {video} video and {audio} audio snippets"
+        raise StoreError(f"{both} are more than one apart; extract both from the same file again")
 
 
 def check_events(
@@ -311,7 +304,7 @@ def check_events(
         if not 0 <= start < end:
             raise StoreError(f"{where}: event {start} to {end} is not a span of frames")
         if end >= frames + stride:
+            much = f"annotated up to frame {end}, a stride of {stride} or more beyond them"
             raise StoreError(
-                f"{where} has {frames} frames and is annotated up to frame {end}, a stride of "
-                f"{stride} or more beyond them; annotations and features do not belong together"
+                f"{where} has {frames} frames and is {much}: these are not its annotations"
             )

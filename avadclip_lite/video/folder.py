@@ -2,9 +2,8 @@
 
     print(extract_folder("videos", "features/mine", encoder="soundstage", jobs=2))
 
-Videos are spread over the cores of this machine (``loky``) or over a cluster that is running
-(``dask``; its machines must see the folder under the same path), and gathered here in the
-order of their names, so that neither the number of workers nor the death of one changes the store.
+Videos are spread over the cores of this machine, and gathered here in the order of their names, so
+that neither the number of workers nor the death of one changes the store.
 
 What is done stays done: an interrupted run goes on, a finished store is extended by the videos that
 are new, and a file that cannot be read is set aside with its reason while the rest goes on. Beside
@@ -44,7 +43,7 @@ from avadclip_lite.dataset import (
 )
 from avadclip_lite.encoders import Encoders, load_encoders
 from avadclip_lite.features import annotations as lists
-from avadclip_lite.features.parallel import BACKENDS, add_worker_arguments, parallel_map
+from avadclip_lite.features.parallel import add_worker_arguments, parallel_map
 from avadclip_lite.features.writer import StoreWriter
 from avadclip_lite.video.extract import (
     BATCH,
@@ -59,19 +58,18 @@ from avadclip_lite.video.reader import printable
 EXTRACTION = "extraction.jsonl"
 UNLABELLED = "unlabelled"
 OVERLAY = "_overlay.mp4"  # how the names of the copies end that ``score`` makes
-FOREIGN = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")  # folders that other systems keep beside files
 
 
 def find_videos(folder: str | Path) -> list[Path]:
     """All files below a folder whose suffix is a video's, sorted, but hidden ones and the copies
-    that ``score`` made; a file stands for itself. ``FileNotFoundError`` where there is none."""
+    that ``score`` made; links without target too, a file itself. ``FileNotFoundError``: none."""
     folder = Path(folder)
     if folder.is_file():
         return [folder]
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {printable(folder)}")
+        raise FileNotFoundError(f"there is no folder {printable(folder)}; check the path")
     files = (path for path in folder.rglob("*") if path.suffix.lower() in lists.VIDEO_SUFFIXES)
-    found = sorted(path for path in files if path.is_file() and not _foreign(path, folder))
+    found = sorted(p for p in files if (p.is_file() or not p.exists()) and not _foreign(p, folder))
     if not found:
         suffixes = ", ".join(sorted(lists.VIDEO_SUFFIXES))
         raise FileNotFoundError(f"{printable(folder)} holds no video; looked for {suffixes}")
@@ -82,7 +80,7 @@ def _foreign(path: Path, folder: Path) -> bool:
     parts = path.relative_to(folder).parts
     scored = path.with_name(path.name.removesuffix(OVERLAY) + ".json")
     made = path.name.endswith(OVERLAY) and scored.is_file()
-    return made or any(lists.is_hidden(part) or part in FOREIGN for part in parts)
+    return made or any(map(lists.is_hidden, parts))
 
 
 def video_names(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
@@ -179,21 +177,17 @@ def extract_folder(
     classes: ClassSet = CLASS_SETS["xd"],
     split: str = "train",
     jobs: int = 1,
-    backend: Literal["loky", "dask"] = "loky",
-    address: str | None = None,
     progress: bool = True,
 ) -> ResultLog:
     """Extract every video below ``folder`` into the feature store ``out``; returns what was done.
 
     ``crops``, ``picture``, ``stride``, ``batch``: see ``FeatureReader``. ``labels``: a table,
     ``annotations``: an annotation file, either form. ``split``: of labelled videos that the table
-    gives none. ``jobs``: videos at a time, on this machine. Raises ``FileNotFoundError`` or
-    ``ValueError`` for a missing folder, bad choices or labels, a store that was made with other
-    choices, or a cluster that does not answer; a video that cannot be read is set aside.
+    gives none. ``jobs``: videos at a time. Raises ``FileNotFoundError`` or ``ValueError`` for a
+    missing folder, bad choices or labels, or a store that was made with other choices; a video that
+    cannot be read is set aside.
     """
     folder, out = Path(folder), Path(out)
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     checked_picks(stride, picture, batch)
@@ -216,31 +210,26 @@ def extract_folder(
     ):
         return log
     store = {"classes": classes, "dim": _encoders(*load).dim, "stride": stride, "encoder": encoder}
-    writer = StoreWriter(out, **store, inputs=json.dumps(head), overwrite=finished)
-    try:
-        with writer:
-            todo = log.start(writer, head)
-            cores = (os.cpu_count() or 1) if backend == "loky" else 1
-            choices |= {"batch": batch, "threads": max(1, cores // jobs)}
-            tasks = [str(files[name].resolve()) for name in todo]
-            call = partial(_extract, encoder=load, **choices)
-            results = parallel_map(call, tasks, jobs=jobs, backend=backend, address=address)
-            shown = tqdm(todo, unit=" videos", disable=not progress)
-            for name, result in zip(shown, results, strict=True):
-                log.add(name, result)
-            if finished:  # else the log moves with the folder
-                half = shutil.copyfile(writer.partial / EXTRACTION, out / f"{EXTRACTION}.part")
-                os.replace(half, out / EXTRACTION)
-            if len(writer):
-                writer.finish()
-    finally:
-        if not len(writer):  # a bad address, or nothing that can be read
-            shutil.rmtree(writer.partial, ignore_errors=True)
+    with StoreWriter(out, **store, inputs=json.dumps(head), overwrite=finished) as writer:
+        todo = log.start(writer, head)
+        choices |= {"batch": batch, "threads": max(1, (os.cpu_count() or 1) // jobs)}
+        tasks = [str(files[name].resolve()) for name in todo]
+        call = partial(_extract, encoder=load, **choices)
+        results = parallel_map(call, tasks, jobs=jobs)
+        shown = tqdm(todo, unit=" videos", disable=not progress)
+        for name, result in zip(shown, results, strict=True):
+            log.add(name, result)
+        if finished:  # else the log moves with the folder
+            half = shutil.copyfile(writer.partial / EXTRACTION, out / f"{EXTRACTION}.part")
+            os.replace(half, out / EXTRACTION)
+        if len(writer):
+            writer.finish()
     return log
 
 
 def _stamp(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "readable": os.access(path, os.R_OK)}
+    there = path.is_file()  # it may have gone meanwhile
+    return {"bytes": path.stat().st_size if there else 0, "readable": os.access(path, os.R_OK)}
 
 
 class ResultLog:

@@ -324,6 +324,9 @@ class VideoReader:
                 self.aspect = 1 / self.aspect if _display(frame)[0] else self.aspect
             now = self._last + self._step if frame.time is None else frame.time - first
             step = max(now - self._last, 0.0)
+            if self.frames < 4 and PAUSE < self._step > 4 * step > 0:  # it began with a pause
+                self._gaps.append((self._step, self._last - self._step))
+                self._step = step
             if self.frames > 1 and step > 1.5 * self._step:  # says nothing of how long one lasts
                 self._gaps.append((step, self._last))
             elif step > 0.5 * self._step or self.frames < 2:

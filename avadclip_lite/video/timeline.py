@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ from avadclip_lite.video.reader import clock, pictures_at, printable
 from avadclip_lite.viz import plots
 
 PEAKS = 6  # thumbnails under a timeline
+LONGEST = 220  # bytes of a results' name; file systems allow 255, and endings follow
 
 
 def timeline_figure(scores: Scores) -> Figure:
@@ -121,13 +123,8 @@ def write_scores(
     if overlay:
         made.append(stem.with_name(stem.name + folder.OVERLAY))
         labels = [
-            (
-                event.start,
-                event.end,
-                f"{event.label} {event.score:.2f}",
-                plots.colour_of(event.code),
-            )
-            for event in scores.events
+            (e.start, e.end, f"{e.label} {e.score:.2f}", plots.colour_of(e.code))
+            for e in scores.events
         ]
         drawn = (scores.times, scores.confidence, scores.threshold, labels)
         write_overlay(scores.source, made[-1], *drawn)
@@ -212,9 +209,12 @@ def _files(videos: Sequence[str | Path], out: Path) -> list[tuple[Path, str]]:
     sources = {file.resolve() for file in files}
     named: dict[str, Path] = {}
     for file in files:
-        stem, number = file.stem, 2
+        base, number = file.stem, 2
+        while len(os.fsencode(base)) > LONGEST:
+            base = base[:-1]
+        stem = base
         while stem in named or (out / (stem + folder.OVERLAY)).resolve() in sources:
-            stem, number = f"{file.stem}_{number}", number + 1
+            stem, number = f"{base}_{number}", number + 1
         named[stem] = file
     return [(file, stem) for stem, file in named.items()]
 
