@@ -419,32 +419,36 @@ print(f"300 snippets of video, 301 of audio, resampled apart: up to {apart:.1f} 
 # whatever the video shows: a softmax over equal columns. The second, that the released loss
 # underestimates the variance by half, because only its first term carries the factor of one half.
 # The third, that pictures and sound of a long video may meet in the wrong bin. Whether any of it
-# *matters* is another question. The seeds of the result file answer it where they hold the switch.
+# *matters* is another question. The seeds of the result file answer it as far as its rows go: the
+# release's form as a whole, and its weight for distillation, which is so small that teaching stops.
 
 # %% tags=["main-figure", "core"]
-# What single switches from paper to release change: paired differences in AP of the alignment
-# branch over the seeds of the study, with 95 % intervals.
-PAIRS = {  # study, row as released, row as published
-    "softmax over equal columns": ("prompts", "uniform weights", "paper"),
-    "raw logits weigh the video's vector": ("prompts", "raw logits", "paper"),
-    "skip from the sum": ("prompts", "skip from the sum", "paper"),
-    "distillation x 1e-8, against none": (
-        "ukd",
-        "vision only, released UKD x 1e-08",
-        "vision only",
-    ),
-    "released distillation x 1": ("ukd", "vision only, released UKD x 1", "vision only, UKD x 1"),
+# What the released form, and its weight for distillation, change: paired differences in AP of the
+# alignment branch over the seeds of the study, with 95 % intervals.
+PAIRS = {  # row as released, row as published
+    "teacher, released form": ("released", "adaptive"),
+    "vision student, released form": ("released, vision only", "vision only, UKD"),
+    "vision student, UKD x 1e-8": ("vision only, placebo", "vision only"),
+    "audio student, UKD x 1e-8": ("audio only, placebo", "audio only"),
 }
-fig, ax = plt.subplots(figsize=(plots.WIDTH * 0.8, 2.6))
-for place, (name, (which, row, against)) in enumerate(PAIRS.items()):
-    frame = study.results(which)
-    if not {row, against} <= set(frame["row"]):
-        continue  # a study file need not hold every switch
-    gap = study.paired(frame, row, against, printed)
+main = study.results("main")
+
+
+def both(row, against):
+    """Do two seeds or more hold both rows? A study's file grows."""
+    return (main[main["row"].isin([row, against])].groupby("seed")["row"].nunique() > 1).sum() > 1
+
+
+fig, ax = plt.subplots(figsize=(plots.WIDTH * 0.8, 2.4))
+for place, (name, pair) in enumerate(PAIRS.items()):
+    if not both(*pair):
+        print(f"{name:30} not in the file yet")
+        continue
+    gap = study.paired(main, *pair, printed)
     colour = "#8C8C8C" if gap.verdict == "not distinguishable" else plots.MODEL
     ax.plot([gap.low, gap.high], [place] * 2, color=colour, lw=4)
     ax.plot(gap.mean, place, "o", color=colour, ms=7, mec="white")
-    print(f"{name:36} {gap.mean:+6.1f} [{gap.low:+.1f}, {gap.high:+.1f}] {gap.verdict}")
+    print(f"{name:30} {gap.mean:+6.1f} [{gap.low:+.1f}, {gap.high:+.1f}] {gap.verdict}")
 ax.axvline(0, color=plots.INK, lw=1)
 ax.set_yticks(range(len(PAIRS)), PAIRS, fontsize="x-small")
 ax.set(xlabel=f"points of AP, difference, {dataset}")
@@ -452,7 +456,7 @@ ax.invert_yaxis()
 plt.show()
 
 # %% [markdown]
-# Read the list with care. Some of it is a plain slip (the equal columns), some a choice that nobody
+# Read all this with care. Some of it is a plain slip (the equal columns), some a choice that nobody
 # wrote down, some the habit of a field (the epoch). And a slip can hide in a part that a paper
 # names among its contributions, as long as that part moves the result little. Nothing here says
 # that the idea does not work; an idea and its first implementation are two things, and 03 to 08
@@ -539,42 +543,36 @@ if not real:
 # training, as the paper's, no interval can be given.)
 
 # %% tags=["core"]
-STEPS = {  # study, row, against; in the study's words
-    "all parts over concatenation": ("parts", "+ focal loss", "concatenation"),
-    "prompt added": ("parts", "+ audio-visual prompt", "+ adaptive fusion"),
-    "focal loss added": ("parts", "+ focal loss", "+ audio-visual prompt"),
-    "adaptive over addition": ("fusion", "adaptive", "addition"),
-    "adaptive over concatenation": ("fusion", "adaptive", "concatenation"),
-    "adaptive over cross attention": ("fusion", "adaptive", "cross attention"),
-    "vision student, UKD": ("ukd", "vision only, UKD x 1", "vision only"),
-    "audio student, UKD": ("ukd", "audio only, UKD x 1", "audio only"),
+NEITHER = "neither prompt nor focal loss"
+A, F, D = paper.ABLATION, paper.FUSION, paper.DISTILLATION
+STEPS = {  # the study's two rows, and the paper's two numbers
+    "all parts": ("adaptive", f"concatenation, {NEITHER}", A["+ focal loss"], A["baseline"]),
+    "prompt": ("no focal loss", NEITHER, A["+ audio-visual prompt"], A["+ fusion"]),
+    "focal loss": ("adaptive", "no focal loss", A["+ focal loss"], A["+ audio-visual prompt"]),
 }
-parts, ukd = paper.ABLATION, paper.DISTILLATION  # the same rows under the paper's names
-parts = parts | {"concatenation": parts["baseline"], "+ adaptive fusion": parts["+ fusion"]}
-ukd = ukd | {f"{sense} only, UKD x 1": ukd[f"{sense} only, UKD"] for sense in ("vision", "audio")}
-TABLES = {"parts": parts, "fusion": paper.FUSION, "ukd": ukd}
+for other in ("addition", "concatenation", "cross attention"):
+    STEPS[f"adaptive over {other}"] = "adaptive", other, F["adaptive"], F[other]
+for sense in ("vision only", "audio only"):
+    STEPS[f"{sense}, distilled"] = f"{sense}, UKD", sense, D[f"{sense}, UKD"], D[sense]
 
 # %% [markdown] tags=["core"]
 # Now each step in both measures, AP of frames and mAP of events.
 
 # %% tags=["core"]
 lines = []
-for name, (which, row, against) in STEPS.items():
-    if not {row, against} <= set(study.results(which)["row"]):
-        continue
-    for measure, column in (("ap", printed), ("map", "map_anomaly")):
-        there = [getattr(TABLES[which][r], measure) for r in (row, against)]
-        gap = study.paired(study.results(which), row, against, column)
-        verdict = "same" if (there[0] > there[1]) == (gap.mean > 0) else "other"
+for name, (row, against, more, less) in STEPS.items():
+    for k, column in enumerate((printed, "map_anomaly") if both(row, against) else ()):
+        there, gap = more[k] - less[k], study.paired(main, row, against, column)
+        verdict = "same" if (there > 0) == (gap.mean > 0) else "other"
         verdict = "not told" if gap.verdict == "not distinguishable" else verdict
         here = f"{gap.low:+.1f} to {gap.high:+.1f}"
-        lines.append([name, measure, f"{there[0] - there[1]:+.2f}", here, verdict])
+        lines.append([name, ("ap", "map")[k], f"{there:+.2f}", here, verdict])
 signs = pd.DataFrame(lines, columns=["step", "measure", "paper", dataset, "sign"])
 print(signs.to_string(index=False))
-print(signs["sign"].value_counts().to_dict())
-for which, rows in TABLES.items() if real else ():  # there levels stand beside the paper's, too
-    levels = study.table(study.results(which), [printed, "map_anomaly"])
-    print(levels.assign(paper=[tuple(rows.get(row, ())) for row in levels.index]).to_string())
+told = signs["sign"].value_counts().to_dict()
+print(f"{signs['step'].nunique()} of {len(STEPS)} steps are in the file so far; signs: {told}")
+if real:  # there levels stand beside the paper's, too
+    print(study.table(main, [printed, "map_anomaly"]).to_string())
 
 # %% [markdown] tags=["core"]
 # Read the last column only. *Same* and *other* are what the seeds can tell, *not told* is an
@@ -587,15 +585,13 @@ for which, rows in TABLES.items() if real else ():  # there levels stand beside 
 # for which the paper has no row: against a student taught by plain mean squares.
 
 # %% tags=["core"]
-students = study.results("ukd")
 for sense in ("vision", "audio"):
-    for other in ("MSE", "UKD x 1e-08"):  # the second is 07's placebo: a head, and no teaching
-        pair = f"{sense} only, UKD x 1", f"{sense} only, {other}"
-        if set(pair) <= set(students["row"]):
-            print(study.paired(students, *pair, printed))
+    for other in ("MSE", "placebo"):  # 07's: a head, and no teaching
+        pair = f"{sense} only, UKD", f"{sense} only, {other}"
+        print(study.paired(main, *pair, printed) if both(*pair) else f"not yet: {pair}")
 
 # %% [markdown] tags=["core"]
-# Where no placebo is printed, the study holds none for that student: then whatever it gains over
+# Where a placebo is missing, the file holds none yet for that student: then whatever it gains over
 # plain squares is not dissected. The weighting may have done it, or the head that came with it.
 #
 # The scoreboard closes the lesson. Its new bar is the detector that was shown above to be the
