@@ -709,7 +709,7 @@ def test_the_command(layout, capsys):
     words += f"--annotations {r}/annotations.txt --out {r}/store --dim {DIM}".split()
     assert main(words) == 0
     out, err = capsys.readouterr()
-    assert "anomalous frames: 50" in out and not err  # no bar away from a terminal
+    assert "anomalous frames: 50" in out and not err  # no bars away from a terminal
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert "already a feature store" in err and not out
