@@ -355,7 +355,7 @@ store_text = TextualPrompt(tower, prompts, before=0, after=0)()  # bare words th
 def scores_of(row):
     """(T,) scores of four rules on one video."""
     found = [x for x in (store.video(row), store.audio(row)) if x is not None]
-    maps = [torch.from_numpy(np.float32(x)) for x in found]
+    maps = [torch.from_numpy(np.array(x, np.float32)) for x in found]
     maps = [alignment_map(x[None], store_text[None])[0] for x in maps]
     seen, mean = suspicion(maps[0]), suspicion(torch.stack(maps).mean(dim=0))
     heard = suspicion(maps[1]) if len(maps) > 1 else np.zeros_like(seen)
