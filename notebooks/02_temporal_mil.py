@@ -483,7 +483,8 @@ def chosen_right(score):
 def asked(i, senses):
     """(T,) one minus the probability of normal, by class words and the mean of some senses."""
     found = [x for x in (getattr(store, sense)(i) for sense in senses) if x is not None]
-    maps = [alignment_map(torch.from_numpy(np.float32(x))[None], class_text[None]) for x in found]
+    found = [torch.from_numpy(np.array(x, np.float32))[None] for x in found]
+    maps = [alignment_map(x, class_text[None]) for x in found]
     return 1 - torch.stack(maps).mean(dim=0)[0].softmax(dim=-1)[:, 0].numpy()
 
 
