@@ -56,6 +56,7 @@ PUBLISHED = {
     "learning_rate": 1e-5,
     "epochs": 10,
     "weight_decay": 0.01,
+    "max_snippets": 256,
 }
 
 

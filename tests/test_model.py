@@ -110,7 +110,7 @@ def test_a_training_step_leaves_the_tower_as_it_was(role):
 @pytest.mark.parametrize("variant", [{}, {"fusion": "cross_attention"}, {"global_weight": "logit"}])
 @pytest.mark.parametrize("role", ROLES)
 def test_padding_never_reaches_a_valid_snippet(role, variant):
-    model = detector(role=role, **variant)
+    model = detector(role=role, max_snippets=256, **variant)
     video, audio, lengths = batch(LENGTHS)
 
     def run(fill, snippets):
@@ -317,7 +317,7 @@ def test_form_and_scale_are_independent(form):
     text = text_tower(dim=512, width=512, positions=77)
     counts = {}
     for role in ("audio_visual", "vision"):
-        model = build(settings(form=form, role=role, dim=512), text, WORDS)
+        model = build(settings(form=form, role=role, dim=512, max_snippets=256), text, WORDS)
         counts[role] = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if form == "released":  # seven classes there, four here
         assert counts == {
