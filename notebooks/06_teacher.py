@@ -334,8 +334,8 @@ else:
 
 
 # %% tags=["main-figure", "nbval-ignore-output", "core"]
-# A video whose event can only be heard: the teacher (blue) and a student that only sees (amber)
-# over the shaded truth; below, the teacher's class map and the loudness.
+# A crash that is heard while the film cuts away, and three that make no sound: the teacher (blue)
+# and a student that only sees (amber); below, the teacher's class map and the loudness.
 def look(row, names, models, title):
     """The paper's figure of one video; the class map is the first model's."""
     seen = [predict_store(model, store, [row]).video(0) for model in models]
@@ -363,11 +363,10 @@ look(saved, list(pair), list(pair.values()), "sound saves")
 # on blue believes less than amber. And where the first one begins, blue is a snippet behind.
 #
 # One video is an anecdote, but for being late there is a suspect. The audio branch is a **causal**
-# convolution: each snippet hears itself and the past,
-# never the future. Evidence for a sound is strongest when the window is full of it, towards the end
-# of an event, and the window still holds it when the event is over. The loss does not mind: it
-# wants $K$ high snippets *somewhere* in the video. What a trained ear and a trained eye depend on,
-# a gradient tells:
+# convolution: each snippet hears itself and the past, never the future. Evidence for a sound is
+# strongest when the window is full of it, towards the end of an event, and the window still holds
+# it when the event is over. The loss does not mind: it wants $K$ high snippets *somewhere* in the
+# video. What a trained ear and a trained eye depend on, a gradient tells:
 
 
 # %% tags=["core", "nbval-ignore-output"]
