@@ -279,8 +279,8 @@ for name, report in reports.items():
 #
 # What does the student follow? Above, confidences in the three running examples; below, per snippet
 # and as a mean over channels, the squared error that the student **makes** and the $\sigma^2$ that
-# it had **announced**. Guess first: *sound lies* is a normal video full of bangs, to which the
-# student is deaf. Will the error rise and fall there? Will the announcement?
+# it had **announced**. Guess first: in *sound saves* the first crash goes on being heard
+# while the film shows something else. Will the error rise there? Will the announcement?
 
 
 # %% tags=["nbval-ignore-output", "core"]
@@ -321,9 +321,9 @@ fig.legend(handles, names, frameon=False, fontsize="small", loc="outside lower c
 plt.show()
 
 # %% [markdown] tags=["core"]
-# Above, in *many labels*: the teacher comes down between events, the student stays up. Below, in
-# *sound lies*: the error made swings more than tenfold, and the announcement hardly moves. Wherever
-# amber lies under blue, the student was wrong without a warning.
+# In *sound saves* the error rises several times over while the crash is heard, and the announcement
+# does not move: wrong without a warning, as wherever amber lies under blue. In *many labels* the
+# teacher comes down between events and the student stays up.
 #
 # Three videos are anecdotes. Where the data tell which sense could have noticed an event, all test
 # videos can be asked: AP with the snippets of one kind of event as the only positives, against all
@@ -402,10 +402,9 @@ print(pd.DataFrame(rows).T.astype({"snippets": int}).to_string(float_format="{:.
 # %% [markdown]
 # The idea asks for a high AUC at *heard only*, where pictures cannot tell. But $\sigma$ is computed
 # from pictures: who cannot see something cannot see either *that* there is something to be missed.
-# As far as the first column lags behind the second, the student does not know where it errs. And
-# read the pull at events: below 1 training takes weight from the very snippets that this detector
-# is for, above 1 it adds some. In the toy of section 2 a large error was a bad target; here it may
-# be the interesting one.
+There its AUC is near 0.5. And the pull at events is below 1: training takes weight from the very
+# snippets that this detector is for. In the toy of section 2 a large error was a bad target; here
+# it may be the interesting one.
 #
 # ## 6. A placebo
 #
