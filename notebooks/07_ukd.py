@@ -402,7 +402,7 @@ print(pd.DataFrame(rows).T.astype({"snippets": int}).to_string(float_format="{:.
 # %% [markdown]
 # The idea asks for a high AUC at *heard only*, where pictures cannot tell. But $\sigma$ is computed
 # from pictures: who cannot see something cannot see either *that* there is something to be missed.
-There its AUC is near 0.5. And the pull at events is below 1: training takes weight from the very
+# There its AUC is near 0.5. And the pull at events is below 1: training takes weight from the very
 # snippets that this detector is for. In the toy of section 2 a large error was a bad target; here
 # it may be the interesting one.
 #
