@@ -259,13 +259,8 @@ plt.show()
 
 
 # %% tags=["nbval-ignore-output", "core"]
-def read(path):
-    """The study's lines in a file; one without its test on videos drawn again does not count."""
-    frame = study.results("main", path=path, videos=True)
-    return frame.dropna(subset=comparisons.RESAMPLED, how="all")
-
-
-frame, every = read(results_path()), study.results("main")
+every = study.results("main", videos=True)
+frame = every.dropna(subset=comparisons.RESAMPLED, how="all")
 if len(every) > len(frame):
     print(f"{len(every) - len(frame)} trainings lack their test on videos drawn again: left out.")
 if set(every["store"]) - {store.digest}:
@@ -313,7 +308,8 @@ def eight(frame):
 worlds = {"this world": eight(frame)}
 second = results_path().with_name("heard.csv")
 if not data and second.is_file():
-    worlds["second world"] = eight(read(second))
+    other = study.results("main", path=second, videos=True)
+    worlds["second world"] = eight(other.dropna(subset=comparisons.RESAMPLED, how="all"))
 judged = comparisons.judge(worlds).loc["this world"]
 shows = "shows" if len(worlds) > 1 else "shows here"  # in one world: half of the rule
 judged["verdict"] = judged["verdict"].replace("shows", shows)
