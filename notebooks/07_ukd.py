@@ -376,6 +376,7 @@ ends = [min(*told, *made) / 1.5, max(*told, *made) * 1.5]
 ax.plot(ends, ends, color="#999999", ls=":")
 ax.plot(told, made, "o-", color=plots.MODEL)
 ax.set(xscale="log", yscale="log", xlabel="variance announced", ylabel="squared error made")
+ax.tick_params(which="minor", labelbottom=False, labelleft=False)
 plt.show()
 print("announced", " ".join(f"{value:6.2f}" for value in told))
 print("made     ", " ".join(f"{value:6.2f}" for value in made))
