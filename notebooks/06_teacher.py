@@ -525,6 +525,7 @@ for row in ("adaptive", "addition", "no audio-visual prompt"):
 def control(model):
     """(S,) confidences of all test videos, one after another, under your control."""
     # BEGIN SOLUTION
+    # Stumbles: sound may be a snippet longer: cut it before it is turned round.
     # One of many: play every video backwards, then turn the scores round again. A detector that
     # lags behind what it sees and hears is then early in true time; if the annotation is early, it
     # is late as before.

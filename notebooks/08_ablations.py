@@ -566,6 +566,7 @@ else:
 def my_comparison():
     """(row, against, expected sign, what would matter in points), written before looking."""
     # BEGIN SOLUTION
+    # Stumbles: a row that the file lacks, or one of the eight the other way round.
     # A control. Without the focal loss, the alignment loss is the cross-entropy alone instead of
     # half of it: that doubles its weight. Is "with the focal loss" really about the focal loss, or
     # about this factor? If the factor is nothing, these two rows are alike to within a point.

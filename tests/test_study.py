@@ -466,7 +466,8 @@ def test_arrival_trains_twice_as_long_and_tells_the_change_alone(store, tmp_path
     task = study.Task(variant="hl_net, vision", seed=0, data="", scale="soundstage")
     once, twice = task.settings(), task.settings(longer=2)
     assert twice.options["steps"] == 2 * once.options["steps"]
-    assert twice.train.epochs == 30 and twice.train.milestones == (6,)
+    assert twice.train.epochs == 2 * once.train.epochs
+    assert twice.train.milestones == tuple(2 * epoch for epoch in once.train.milestones) != ()
 
 
 # --- other data -----------------------------------------------------------------------------------
