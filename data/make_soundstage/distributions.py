@@ -77,9 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     fig, axes = plt.subplots(1, len(XD), figsize=(plots.WIDTH * 1.6, 2.8), sharey=True)
     for ax, name in zip(axes, XD, strict=True):
         for store, of in columns.items():
-            ax.step(of[name], PERCENTILES, marker="." if store != "XD-Violence" else "",
-                    lw=3 if store == "XD-Violence" else 1, label=store)  # fmt: skip
+            official = store == "XD-Violence"
+            ax.plot(of[name], PERCENTILES, "" if official else ".-", lw=3 if official else 1,
+                    color="#BBBBBB" if official else None, label=store)  # fmt: skip
         ax.set(xlabel=name.replace(" of a", "\nof a").replace(", ", ",\n"), xscale="log")
+        ax.tick_params(which="minor", labelbottom=False)
+        ax.xaxis.set_major_formatter("{x:g}")
     axes[0].set(ylabel="percentile")
     axes[0].legend(fontsize="x-small")
     if options.out:
