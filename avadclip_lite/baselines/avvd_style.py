@@ -1,8 +1,8 @@
 """AVVD-style: HL-Net that also names what it finds (after Wu, Liu and Liu, IEEE TMM 2022).
 
-The idea of AVVD: split the task in two, coarse violent-frame detection and fine violent-event
-detection. Each class is named and localised under the same weak labels, without any text. The three
-relation branches of HL-Net serve both.
+The idea, as we remember AVVD and not checked: split the task in two, coarse violent-frame and fine
+violent-event detection. Each class is named and localised under the same weak labels, here without
+any text. The three relation branches of HL-Net serve both.
 
 A RECONSTRUCTION in that spirit, for no code exists: HL-Net's trunk and online head; one more output
 a class; the fine loss is MIL-Align without words. It reproduces nobody's number. Left out: whatever

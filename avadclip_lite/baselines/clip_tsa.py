@@ -1,9 +1,9 @@
-"""CLIP-TSA: RTFM on CLIP features, behind a learned gate over time (Joo et al., ICIP 2023).
+"""CLIP-TSA: RTFM on CLIP features, behind a learned gate on snippets (Joo et al., ICIP 2023).
 
-The idea: take RTFM and replace its I3D features by CLIP's image embeddings, the first use of them
-in this field. In front of the temporal network a small scorer nominates snippets: the top k of its
-scores under Gaussian noise, averaged over many draws, so that the choice can be trained. What the
-paper calls temporal self-attention is this gate; it keeps every snippet, with a weight in [0, 1].
+The idea: take RTFM and replace its I3D features by CLIP's image embeddings, by its authors' account
+a first in this field. Before the temporal network a small scorer nominates snippets: the top k of
+its scores under Gaussian noise, averaged over many draws, so that the choice can be trained. Called
+temporal self-attention, it sees one snippet at a time and keeps all, with weights in [0, 1].
 
 As released; the gate's gradient is mostly noise. At test the noise has a fixed seed. Left out: the
 cap of 1,000 on k; the unused MLP for other features.

@@ -1,4 +1,4 @@
-"""CUPL: complete and uncertain pseudo labels (Zhang et al., CVPR 2023).
+"""CUPL: pseudo labels made more complete, and believed where certain (Zhang et al., CVPR 2023).
 
 The idea: self-training makes snippet labels with MIL and then trains on them, but MIL lights up
 only the most obvious part of an event, and all labels are trusted alike. Here several heads are

@@ -5,8 +5,8 @@ from both kinds with one label a video. The most suspicious snippet of an anomal
 outrank the most suspicious snippet of a normal one. Two priors place the anomaly in time: it is
 rare (sparsity) and its score changes slowly (smoothness).
 
-As released, *every* anomalous bag is ranked against every normal one. Left out: scoring 32
-segments, the release's own bounds of its bags, and what later ports changed.
+As released, *every* anomalous bag is ranked against every normal one. Left out: unit-length means,
+scoring 32 segments, the release's own bounds of its bags, and what later ports changed.
 """
 
 from functools import partial

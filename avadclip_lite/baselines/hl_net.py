@@ -1,9 +1,9 @@
 """HL-Net: three graphs over the snippets, and a light online student (Wu et al., ECCV 2020).
 
-The idea: with XD-Violence came the first large weakly labelled *audio-visual* set and the proof
-that sound helps. Snippets are the nodes of three graphs (alike in features, near in time, alike in
-provisional scores), through which a snippet borrows evidence before the top ones are picked. A
-causal head is taught by the graph network, so that a video can be scored while it plays.
+The idea: with XD-Violence came the first large weakly labelled *audio-visual* set, and evidence
+that sound helps. Snippets are nodes of three graphs (alike in features, near in time, alike in the
+causal head's scores), through which a snippet borrows evidence before the top ones are picked. That
+head is taught by the graph network, so that a video can be scored while it plays.
 
 As released: a residual in every graph layer, softmaxes that are close to uniform, a distance graph
 that is not normalised, padding that leaks in training. Sound is concatenated natively. Left out:

@@ -1,8 +1,8 @@
 """Ju-like: prompts and a light Transformer, without a design for MIL (after Ju et al., ECCV 2022).
 
-The idea: adapt frozen CLIP to video with almost nothing trained, a few learned vectors around each
-class name and one or two Transformer layers over the features. One recipe serves recognition,
-localisation and retrieval. For this field it is the row "plain adaptation of CLIP".
+The idea: adapt frozen CLIP to video with little trained beside it, a few vectors around the class
+names, shared by all, and one or two Transformer layers over the features. One recipe serves
+recognition, localisation and retrieval. For this field: the row "plain adaptation of CLIP".
 
 The release holds the classifier of trimmed clips (``readout="mean"``: features are pooled, then
 compared with the words; exact). How it was trained on bags for the tables was never published, so

@@ -1,4 +1,4 @@
-"""MACIL-SD: contrast between what is seen and what is heard (Yu et al., ACM MM 2022).
+"""MACIL-SD: violent sights and violent sounds are pulled together (Yu et al., ACM MM 2022).
 
 The idea: sound and picture of an event need not coincide, so in each modality the network's own
 scores form violent, normal and background groups. The violent group of one is pulled to the other's

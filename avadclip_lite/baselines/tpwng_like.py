@@ -2,8 +2,8 @@
 
 The idea: instead of MIL, compare every snippet of an anomalous video with the text of its *known*
 class, guided by how little it looks normal, and take the result as the snippet's label. The text
-side is adapted by ranking right words above wrong ones and making the two curves disagree. A causal
-Transformer with a learned span of attention is trained on the labels, and is all that runs at test.
+side is adapted by ranking right words above wrong ones and by keeping "its class" and "normal" from
+rising together. A causal Transformer with a learned span is trained on the labels, and runs alone.
 
 A RECONSTRUCTION in that spirit, for no code exists and the readings of the formulas contradict each
 other: labels are made anew in every step. Left out: the normality visual prompt.
