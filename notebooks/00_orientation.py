@@ -495,8 +495,8 @@ plt.show()
 # Every notebook answers one question, and runs alone. [01](01_encoders.ipynb) to
 # [05](05_mil_align.ipynb) build the parts; [06](06_teacher.ipynb) trains the whole and
 # [07](07_ukd.ipynb) the student; [08](08_ablations.ipynb) asks over many seeds what each part buys;
-# [09](09_xd_violence.ipynb) what can be checked of the paper, and [10](10_your_own_video.ipynb)
-# takes a video of your own.
+# [09](09_xd_violence.ipynb) what can be checked of the paper; [10](10_your_own_video.ipynb)
+# takes your own video, [11](11_the_field.ipynb) the systems before it.
 #
 # ## 7. The scoreboard
 #

@@ -522,4 +522,5 @@ plt.show()
 # - name what to change for footage of your own: encoders, training data, threshold, in this order;
 #   and an hour of annotation to learn what the alarms are worth there.
 #
-# What is left is yours: a camera, and an hour of annotation.
+# What is left is yours: a camera, and an hour of annotation. What came before this detector is told
+# in [11](11_the_field.ipynb).
