@@ -352,6 +352,6 @@ def soundstage_path() -> Path:
 
 
 def results_path() -> Path:
-    """The ten-seed results that ship, or the file that the environment variable ``AVADCLIP_STUDY``
+    """The study's results that ship, or the file that the environment variable ``AVADCLIP_STUDY``
     names (``run`` sets it)."""
     return Path(os.environ.get(RESULTS) or DATA / "studies" / "soundstage.csv")
