@@ -229,9 +229,9 @@ print("Exercise 2 is solved.")
 #
 # Now to a detector that has learned. One ships, so that nothing has to be trained here: the whole
 # detector of 00, in the paper's form. Of the study's ten trainings, which differ only in their
-# **seed** (it decides the random weights at the start and the order of the videos), it is the one
-# in the middle. (For other data none ships, and one is trained now; what the text says of numbers
-# is about the one that ships.)
+# **seed** (it decides the random weights at the start and the order of the videos), it is one of
+# the two in the middle. (For other data none ships, and one is trained now; what the text says of
+# numbers is about the one that ships.)
 #
 # The gate is *there* to decide when to listen, and it can be looked at. For our three videos, from
 # top to bottom:

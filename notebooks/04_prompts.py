@@ -121,9 +121,9 @@ print("Exercise 1 is solved.")
 #
 # Here is the real layout, read off a trained detector. It ships, so nothing has to be trained: the
 # whole detector of 00 in the paper's form; of the study's ten trainings, which differ in their seed
-# only, the one in the middle. (For other data none ships, and one is trained now; what the text
-# says of numbers is about the one that ships.) S and E are the marks of start and end, a dot is a
-# learned vector, # a token of the class word.
+# only, one of the two in the middle. (For other data none ships, and one is trained now; what the
+# text says of numbers is about the one that ships.) S and E are the marks of start and end, a dot
+# is a learned vector, # a token of the class word.
 
 # %% tags=["nbval-ignore-output", "core"]
 teacher = shipped(store, "teacher")

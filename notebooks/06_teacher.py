@@ -226,8 +226,8 @@ record("frame_ap", cls, **about, seed=settings.train.seed)
 
 # %% [markdown] tags=["core"]
 # (Training amplifies the last digit of a machine's rounding, so on another kind of machine the two
-# lines may differ a little.) From here on the shipped one is looked at, so that your figures are
-# those of this page.
+# lines may differ a little. The criterion still rose at the end.) From here on the shipped one is
+# looked at, so that your figures are those of this page.
 #
 # ## 4. The whole and its parts
 #
@@ -272,8 +272,8 @@ for other in PARTS[:-1]:
 # The other kind of evidence is *which* events. Soundstage knows of every snippet of an event
 # whether the picture shows it and whether it can be heard. The next cell asks for the AP of one
 # kind at a time: its anomalous frames against all normal frames, the other events left out. Three
-# detectors: the teacher; the same weights with the microphone cut; and the student that ships,
-# which only sees (07). Guess first where the teacher is ahead, and where it might be behind.
+# detectors: the teacher; the same weights with the microphone cut (*deaf*); and the student that
+# ships, which only sees (07). Guess first where the teacher is ahead, and where it might be behind.
 
 # %% tags=["nbval-ignore-output", "core"]
 teacher = (run.model if teacher is None else teacher).to(where)
@@ -317,20 +317,20 @@ else:
     print("this store does not say which events can be seen or heard")
 
 # %% [markdown] tags=["core"]
-# Sound gives: what can only be heard is out of reach for the eye, and what is both seen and heard
-# is found better. And sound takes: what is seen and *not* heard is found worse than by the very
-# same weights with the microphone cut, as if a quiet street spoke against a crash in plain sight.
-# The two nearly cancel, because few events here can only be heard and many only be seen. Over all
-# events the three detectors lie within a point.
+# Sound gives: what can only be heard the eye hardly finds, and what is both seen and heard is found
+# better. And sound takes: what is seen and *not* heard is found worse than by the very same weights
+# with the microphone cut, as if a quiet street spoke against a crash in plain sight. The two nearly
+# cancel, because few events here can only be heard and many only be seen. Over all events the three
+# detectors lie within a point.
 #
 # ## 5. Look at it
 #
 # A table cannot tell *why*. The next figure follows the paper's: on top the confidence, blue the
 # teacher, amber the student that only sees; shaded is the truth, which nobody was told. Below it
-# the teacher's class map, and how loud the video is. It is *sound saves*: four crashes, of which
-# only the first is heard; in the middle of that one, from 5 to 7.5 seconds, the film cuts away to
-# something else. What does amber do there, and what blue? What does blue make of the silent
-# crashes? And is blue *on time*?
+# the teacher's class map, and how loud the video is. It is *sound saves*: four crashes, of which,
+# by the flags, only the first is heard; in the middle of that one, from 5 to 7.5 seconds, the film
+# cuts away to something else. What does amber do there, and what blue? What does blue make of the
+# silent crashes? And is blue *on time*?
 
 
 # %% tags=["main-figure", "nbval-ignore-output", "core"]
@@ -364,8 +364,8 @@ look(saved, list(pair), list(pair.values()), "sound saves")
 #
 # One video is an anecdote, but for being late there is a suspect. The audio branch is a **causal**
 # convolution: each snippet hears itself and the past, never the future. Evidence for a sound is
-# strongest when the window is full of it, towards the end of an event, and the window still holds
-# it when the event is over. The loss does not mind: it wants $K$ high snippets *somewhere* in the
+# strongest when that past is full of it, towards the end of an event, and the past still holds it
+# when the event is over. The loss does not mind: it wants $K$ high snippets *somewhere* in the
 # video. What a trained ear and a trained eye depend on, a gradient tells:
 
 
@@ -434,12 +434,11 @@ plt.show()
 
 # %% [markdown] tags=["core"]
 # **The suspect has an alibi.** The teacher is late, by a fraction of a snippet; the deaf teacher is
-# as late; and on what can only be heard it is no worse. (There the two that hear nothing have no
-# top at all.) What lateness there is shows without the ear, so it sits in the eye; and moving the
-# scores by a whole snippet costs AP, it gains none. That is a null result, and an honest one: the
-# mechanism exists, the gradient shows it, and in this detector on these events it does no harm that
-# this test could see. With other sounds or fewer pictures it might. The picture was right to raise
-# the question, and wrong about the answer.
+# as late; and on what can only be heard it is no later. (There the two that hear nothing have no
+# top at all.) What lateness there is shows without the ear, so the ear does not make it; and moving
+# the scores by a whole snippet costs AP, it gains none. That is a null result, and an honest one:
+# the mechanism exists, the gradient shows it, and in this detector on these events it does no harm
+# that this test could see. With other sounds or fewer pictures it might.
 
 # %% [markdown]
 # ### Exercise 2
@@ -447,8 +446,8 @@ plt.show()
 # *10 minutes, medium.* An alarm that comes late is worth less. For one event, measure the delay:
 # the number of snippets from its first snippet to the first one, from there on, whose confidence
 # reaches a threshold; `None` if there is none before the event ends. The check then asks for the
-# delays of the detectors above, each at the threshold that finds half of the anomalous snippets.
-# Guess first: will the mean delay rank them as the shift test does?
+# delays of the detectors above, each at the threshold that finds half of the anomalous snippets
+# (many short events stay below). Guess first: will the mean delay rank them as the shift test does?
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
@@ -503,7 +502,7 @@ for name in ("teacher", "teacher, deaf", "both ways", "both ways, deaf"):
 # %% [markdown]
 # Read the lateness with its twin: what the deaf one shares is not the ear's. And from the AP of one
 # training each conclude nothing. For that there is the study, with the same field changed on every
-# seed, as far as the file has them:
+# seed, as far as the file has them (TCN: these convolutions):
 
 # %% tags=["nbval-ignore-output"]
 for row in ("adaptive", "addition", "no audio-visual prompt"):

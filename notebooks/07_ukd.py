@@ -240,9 +240,9 @@ print(any(p.requires_grad for p in frozen.parameters()))
 # %% [markdown] tags=["core"]
 # The student: a video encoder; an **enhancement**, one convolution over three snippets with a skip
 # connection, whose output is $x_{vs}$; then the same branches and prompts. It is trained by the
-# losses of 06 plus UKD, with weight 1. A rival needs no training: the teacher itself, **muted**.
-# Where there is no sound its fusion adds nothing (03), and everything behind it goes on. The three
-# on the test videos:
+# losses of 06 plus UKD, with weight 1. A rival needs no training: the teacher itself, **muted**
+# (06: *deaf*). Where there is no sound its fusion adds nothing (03), and everything behind it goes
+# on. The three on the test videos:
 
 
 # %% tags=["nbval-ignore-output", "core"]
@@ -354,8 +354,7 @@ else:
 # %% [markdown] tags=["core"]
 # Two columns tell a story each. *Heard only*: the teacher is far ahead, and the student not much
 # better than the muted one. It has pictures only; what it gets there comes from what surrounds an
-# event. *Seen only*: both that do not listen are ahead of the teacher. Sound helps where the event
-# makes some, and costs where it makes none.
+# event. *Seen only*: both that do not listen are ahead of the teacher.
 #
 # ## 5. What sigma knows
 #
@@ -403,9 +402,9 @@ print(pd.DataFrame(rows).T.astype({"snippets": int}).to_string(float_format="{:.
 # %% [markdown]
 # The idea asks for a high AUC at *heard only*, where pictures cannot tell. But $\sigma$ is computed
 # from pictures: who cannot see something cannot see either *that* there is something to be missed.
-# There its AUC is near 0.5. And the pull at events is below 1: training takes weight from the very
-# snippets that this detector is for. In the toy of section 2 a large error was a bad target; here
-# it may be the interesting one.
+# There its AUC is near 0.5 (the error's own is little more). And the pull at events is below 1:
+# training takes weight from the very snippets that this detector is for. In the toy of section 2 a
+# large error was a bad target; here it may be the interesting one.
 #
 # ## 6. A placebo
 #
@@ -468,9 +467,9 @@ print(pd.DataFrame(rows).T.rename_axis(["", "weight"]).to_string())
 #
 # The last line is a warning. In the code's form the same weight is another dose, because there the
 # loss itself is huge. Its head says $\theta = -(y + \mathrm{ReLU}(\ldots))$ with the encoder's
-# output $y$, so $\theta \le -y$: where $y$ is large, $\sigma^2$ starts near zero and is divided by.
-# How much gets through depends on the size and the width of the features, so this number is
-# Soundstage's and nobody else's.
+# output $y$, so $\theta \le -y$: where $y$ is large, $\sigma^2$ starts near zero, and errors are
+# divided by it. How much gets through depends on the size and the width of the features, so this
+# number is Soundstage's and nobody else's.
 #
 # Gradients are a snapshot. So let twelve steps happen, on the same batch from the same start. How
 # far from where it gets *without* a teacher does the encoder arrive, as a share of the way?
@@ -500,8 +499,8 @@ for weight in (1.0, 1e-4, 1e-8):
 #
 # ## 7. Is it the teaching?
 #
-# The study trained each student on several seeds, with a teacher of its own each: left alone,
-# taught by UKD, taught by plain squares (MSE), and with the placebo. Students of one seed share the
+# The study trains each student on several seeds, with a teacher of its own each: left alone, taught
+# by UKD, taught by plain squares (MSE), and with the placebo. Students of one seed share the
 # held-out videos and the order of batches, so they are compared seed by seed: the mean of the
 # differences and its 95 % interval. Each comparison answers another question:
 #
@@ -610,13 +609,13 @@ plt.show()
 #   term small ones, the log term large ones; the best variance is the squared error.
 # - derive that loss, and show from whom it takes weight away: a Gaussian's $-\ln p$; each error
 #   pulls with $d / \sigma^2$, so whatever is predicted badly weighs less, for whatever reason.
-# - put a student beside its teacher and see what it follows and what it cannot: it
-#   follows what can be seen, and is ahead there of a teacher that also listens; what is only heard
-#   stays out of reach.
+# - put a student beside its teacher and see what it follows and what it cannot: it follows what can
+#   be seen, and is ahead only where nothing is to be heard; what is only heard stays nearly out of
+#   reach.
 # - test what a predicted sigma knows: the size of its errors, honestly; where they are, only as far
 #   as pictures tell.
 # - make a placebo, and show before any training that it is one: a weight of $10^{-8}$; in the
-#   paper's form trunk and head go where they would go without a teacher.
+#   paper's form the trunk goes where it would go without a teacher, and the head hardly moves.
 # - say for both students what distillation buys, and against what: no teacher, plain squares,
 #   placebo; only an interval clear of zero is an answer, and each of the three to another question.
 #

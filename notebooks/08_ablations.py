@@ -18,8 +18,8 @@
 #
 # **Minutes:** 26 to read, 23 hands-on; 1 on two CPU cores
 #
-# **Reads:** the result file of the study and the files beside it, which grow seed by seed; of the
-# feature store only whether they are about it
+# **Reads:** the result file of the study and the files beside it, which grow seed by seed; the
+# feature store only to see whether they are about it
 #
 # **Writes:** nothing
 
@@ -85,8 +85,9 @@ print(f"unpaired {d.mean():.1f} ± {apart:.1f}")
 # from one seed; if little is in common, pairing neither helps nor harms. (Section 4 prints it.)
 #
 # The **95 % interval** $\bar d \pm t_{0.975,\,n-1}\, s/\sqrt n$ says which true differences are
-# compatible with what was seen. Its **p value** is the same read backwards: how often no effect at
-# all would give a mean this far out. It is below 5 % exactly where the interval excludes zero.
+# compatible with what was seen ($t$ is Student's: 1.96 for many seeds). Its **p value** is the same
+# read backwards: how often no effect at all would give a mean this far out. It is below 5 % exactly
+# where the interval excludes zero.
 #
 # Suppose now that every detector scatters by two points from seed to seed. Guess first: a part is
 # truly worth *one* point. How often do ten seeds find it? And three? The cell draws experiments and
@@ -218,7 +219,7 @@ print(getsource(comparisons.intervals))
 
 # %% [markdown]
 # Three intervals, for three questions. The cell makes 300 such experiments. The truth is zero, so
-# an honest 95 % interval holds zero in 95 % of them. Guess which of the three does not.
+# an honest 95 % interval holds zero in 95 % of them. Guess which of the three do not.
 
 
 # %%
@@ -244,10 +245,10 @@ axes[0].set_ylabel("difference, points")
 plt.show()
 
 # %% [markdown]
-# The interval over seeds misses often (red): it answers how *these test videos* would judge other
-# trainings, and is right about that. The one over videos forgets that the ten trainings were luck
-# too. Where variances add up, both are covered, at the price of width. A paper that prints "± over
-# five seeds" has answered the first question only.
+# The interval over seeds misses often (coloured): it answers how *these test videos* would judge
+# other trainings, and is right about that. The one over videos forgets that the ten trainings were
+# luck too. Where variances add up, both are covered, at the price of width. A paper that prints "±
+# over five seeds" has answered the first question only.
 
 # %% [markdown] tags=["core"]
 # ## 4. The eight
@@ -279,8 +280,7 @@ def by_seed(row, against):
 
 # %% [markdown] tags=["core"]
 # Before you go on, write down eight signs: which parts do you expect to help? And, for each, the
-# smallest difference that you would care about. It takes a minute, and afterwards nobody remembers
-# having thought otherwise.
+# smallest difference that you would care about.
 #
 # `compare` makes intervals and p values. A claim whose rows have fewer than two seeds in common is
 # left out, but keeps its place among Holm's eight. The rule from `data/README.md`: a sign **shows**
@@ -355,7 +355,7 @@ plt.show()
 
 # %% [markdown] tags=["core"]
 # And in numbers. The last is the correlation of the two rows over seeds: the larger, the more
-# pairing bought; near zero, it bought nothing.
+# pairing bought; near zero, it bought nothing. (Of two seeds it is always ±1.)
 
 # %% tags=["nbval-ignore-output", "core"]
 known = judged["mean"].notna()
@@ -373,8 +373,8 @@ if len(worlds) < 2:
 # %% [markdown] tags=["core"]
 # Where the verdict is *open*, look at the ends of the interval before you say "useless": what lies
 # between them is still possible. Where blue is short and amber long, more seeds would be wasted;
-# only more test videos would tell. (With two or three seeds $t$ is so large that blue may
-# well be the longest. Hence the rule asks for both p values.)
+# only more test videos would tell. (With two or three seeds $t$ is so large that blue may outgrow
+# even the thin line. Hence the rule asks for both p values.)
 #
 # ### Beside the paper
 #
@@ -401,7 +401,7 @@ for claim, line in judged.iterrows():
 
 # %% [markdown] tags=["core"]
 # One of the paper's differences is itself a minus: with the focal loss its AP falls and its mAP
-# rises. And nobody can put an interval on a number of that column; behind each stands one training.
+# rises. And nobody can put an interval on a number of that column; behind each stand two trainings.
 #
 # ## 5. All parts together
 #
@@ -473,7 +473,7 @@ print(f"the paper's total on XD-Violence, of which signs count: AP {ap:+.2f}, mA
 # ## 6. The part, or its learning rate?
 #
 # One more way to be fooled has nothing to do with luck. Take a rate that was chosen for detector A,
-# train B with it too, and A wins; at B's rate B might have. Equal rates are not equally good rates.
+# train B with it too, and A wins; at B's rate B might have.
 #
 # So each row went through the same small grid first: a third of the usual rate, the rate, three
 # times of it, on three tuning seeds that the study does not use. Nobody looked at the test split. A
@@ -509,8 +509,8 @@ print("Chosen:", "; ".join(map(" ".join, asked.items())) or "no grid is whole ye
 
 # %% [markdown]
 # A panel a comparison: dots are tuning seeds (those with all three rates), the line is their mean
-# over three rates, and the diamond has each row at the rate that its own grid chose, as in the
-# study.
+# at each of the three rates, and the diamond has each row at the rate that its own grid chose, as
+# in the study.
 
 # %% tags=["nbval-ignore-output"]
 # How each comparison depends on the learning rate: differences in the held-out measure at a third
@@ -609,7 +609,7 @@ plt.show()
 #   seed, then mean ± t s / √n; a true point is mostly missed at a scatter of two, and what three
 #   seeds find is exaggerated.
 # - read eight differences at once without being fooled by the largest: one of eight nothings shows
-#   in more than a quarter of studies; Holm's correction brings that below 5 %, if the eight were
+#   in more than a quarter of studies; Holm's correction brings that to 5 %, if the eight were
 #   written down beforehand.
 # - tell other trainings from other test videos: an interval over seeds holds for these test videos
 #   only; the bootstrap draws videos again, and variances add up.

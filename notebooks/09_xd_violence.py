@@ -16,7 +16,7 @@
 #
 # **Minutes:** 26 to read, 25 hands-on; 1 on two CPU cores
 #
-# **Reads:** recorded outputs of the authors' code, the committed results of ten seeds, a store and
+# **Reads:** recorded outputs of the authors' code, the committed results of the study, a store and
 # checkpoints if you name them
 #
 # **Writes:** numbers to `metrics.json`
@@ -64,14 +64,14 @@ dataset = results_path().parent.name if real else "Soundstage"
 # number and cannot have the features (they are too large for a repository, and not ours to give
 # away) still has the other two. A measure can be checked with scores that know nothing. A detector
 # can be checked with features that mean nothing, as long as the authors' code was once given the
-# same ones. Only what is left after that is a question of data, and this notebook ends with the
-# commands that answer it.
+# same ones. Only what is left after that is a question of data, and section 6 has the commands that
+# answer it.
 #
-# We start with the measure, because nothing else can be compared before it is settled. The toy is
-# a single video of eight snippets and a detector without fault: six events of six classes all lie
-# in the third and fourth snippet, and there all six are found. (Impossible to film, easy to count.)
-# The mAP of the anomaly classes must be perfect. The release's code averages over *seven* classes,
-# with normal as one more, whose "events" are the whole normal videos.
+# We start with the measure, because nothing else can be compared before it is settled. The toy is a
+# single video of eight snippets and a detector without fault: six events of six classes all lie in
+# the third and fourth snippet, and there all six are found. The mAP of the anomaly classes must be
+# perfect. The release's code averages over *seven* classes, with normal as one more, whose "events"
+# are the whole normal videos.
 
 # %% tags=["core"]
 probs = np.full((8, len(XD_CLASSES)), 0.1, np.float32)  # (T, C), class 0 is normal
@@ -85,8 +85,8 @@ print(f"mean over six classes {six:.0f} %; over seven, as released, {seven:.0f} 
 # %% [markdown] tags=["core"]
 # The same scores, the same events, and either everything or nothing. Normal is flat, so its curve
 # never rises above the threshold of notebook 05, nothing is proposed for it, and the release's
-# function answers zero as soon as one class has no proposal. A detector on real scores is never
-# this flat. But the toy shows what to ask of every table: a mean over which classes?
+# function answers zero as soon as one class has no proposal. A real detector is never this flat.
+# But the toy shows what to ask of every table: a mean over which classes?
 
 # %% [markdown] tags=["core"]
 # ### Exercise 1
@@ -175,8 +175,7 @@ print(f"{dataset}, where the detectors below were tested: {other:.2f} %")
 # %% [markdown]
 # This is one reason for the rule of this course: between Soundstage and XD-Violence **signs may be
 # compared, levels not**. Already the chance level is another; so are the classes' difficulty and
-# the length of events. That sound helps on both is a statement; that one number is higher than the
-# other is none.
+# the length of events.
 #
 # ## 3. One training, many numbers
 #
@@ -186,8 +185,9 @@ print(f"{dataset}, where the detectors below were tested: {other:.2f} %")
 # - **the branch**: confidence of the classification branch, or one minus the share of normal in
 #   the alignment map. The paper does not say which one its tables print; the release selects by the
 #   second.
-# - **the epoch**: chosen on held-out training videos (form `paper`), the last, or the best on the
-#   test set (the release: it looks at the test set after every epoch, and loads the best back).
+# - **the epoch**: chosen on held-out training videos (form `paper`, the package's reading of the
+#   text), the last, or the best on the test set (the release: it looks at the test set after every
+#   epoch, and loads the best back).
 # - **the videos**: all, or the anomalous only, as the Random row does.
 #
 # Twelve combinations, each with a name under which it would be an honest number. The result file
@@ -223,8 +223,8 @@ for choice, moved in CHOICES.items():
 assert (CHOICES["the epoch, best on test or chosen"] >= -1e-9).all()
 
 # %% [markdown]
-# The figure shows the same for all seeds, sorted by the AP that 08 reported (alignment branch,
-# chosen epoch, all videos). Every column is *one* training.
+# The figure shows the same for all seeds, sorted by one of the twelve (alignment branch, chosen
+# epoch, all videos). Every column is *one* training.
 
 # %%
 fig, ax = plt.subplots(figsize=(plots.WIDTH * 0.8, 3.4))
@@ -246,11 +246,11 @@ ax.set(ylabel=f"frame AP, %, {dataset}", title="left: all videos, right: anomalo
 plt.show()
 
 # %% [markdown]
-# Two of the three choices can only flatter: the best epoch on the test set is never worse than the
-# chosen one, and leaving out normal videos leaves out false alarms. The third, the branch, goes
-# either way from seed to seed; nobody can know beforehand which to print, and printing the better
-# of the two is the same mistake as picking the epoch. Reviews complain about the epoch. Look at the
-# three lines above for what moves the number most here.
+# Two of the three choices flatter: in the AP it was picked by, the best epoch on the test set is
+# never worse than the chosen one, and leaving out normal videos leaves out false alarms. The third,
+# the branch, may go either way, though here it mostly goes one; printing the better of the two is
+# the same mistake as picking the epoch. Look at the three lines above for what moves the number
+# most here.
 #
 # All of this happens *after* training: no seed, no luck, only a choice of what to print. When you
 # report a number, name the branch, the epoch's rule and the videos. When you read one that names
@@ -386,16 +386,16 @@ plt.show()
 
 # %% [markdown] tags=["core"]
 # Every output of both networks agrees to the rounding of float32, and the measure exactly. A single
-# switch moves the alignment map by orders of magnitude more: the test can tell. So form `released`
-# *is* the authors' detector. Their checkpoints, loaded into it, compute what they computed there.
-# What this does not say is whether that function is the one that the paper describes.
+# switch moves the alignment map by orders of magnitude more: the test can tell. So form `released`,
+# after the code, *is* the authors' detector. Their checkpoints, loaded into it, compute what they
+# computed there. What this does not say is whether that function is the one that the paper
+# describes.
 #
 # ## 5. Where the text and the code part ways
 #
 # Reading code beside a paper is a skill, and the way to report what you find is *with a
-# measurement*: not "this is wrong", but "this differs, and it does so much". Each place below is
-# one switch of `make_config`, so that either side can be run. Three of them need nothing but
-# arithmetic.
+# measurement*: not "this is wrong", but "this differs, and it does so much". Most places below are
+# switches of `make_config`: either side can be run. Three of them need nothing but arithmetic.
 
 # %% tags=["core"]
 x_c, x_p = torch.randn(7, 4, generator=torch.Generator().manual_seed(0)), torch.ones(4) / 2
@@ -420,7 +420,8 @@ print(f"300 snippets of video, 301 of audio, resampled apart: up to {apart:.1f} 
 # underestimates the variance by half, because only its first term carries the factor of one half.
 # The third, that pictures and sound of a long video may meet in the wrong bin. Whether any of it
 # *matters* is another question. The seeds of the result file answer it as far as its rows go: the
-# release's form as a whole, and its weight for distillation, which is so small that teaching stops.
+# release's form as a whole, and its weight for distillation, which in the paper's form stops the
+# teaching (07).
 
 # %% tags=["main-figure", "core"]
 # What the released form, and its weight for distillation, change: paired differences in AP of the
@@ -456,25 +457,26 @@ ax.invert_yaxis()
 plt.show()
 
 # %% [markdown]
-# Read all this with care. Some of it is a plain slip (the equal columns), some a choice that nobody
-# wrote down, some the habit of a field (the epoch). And a slip can hide in a part that a paper
-# names among its contributions, as long as that part moves the result little. Nothing here says
-# that the idea does not work; an idea and its first implementation are two things, and 03 to 08
-# tested the idea. More places, without a study of their own: padding takes part in attention and in
-# the distance graph; the focal weight is learned and only ever falls; text contrast, weight decay
-# and milestones stand in the code alone; Wav2CLIP's package normalises over whatever is in the
-# call, so that a sound's features depend on its neighbours; on CCTV-Fights the release trains with
-# seven prompts and tests with two. The paper in turn says of the log term that it keeps the
-# variance from vanishing; it keeps it from growing.
+# Some of it is a plain slip (the equal columns), some a choice that nobody wrote down, some the
+# habit of a field (the epoch). And a slip can hide in a part that a paper names among its
+# contributions, as long as that part moves the result little. Nothing here says that the idea does
+# not work; an idea and its first implementation are two things, and 03 to 08 tested the idea. More
+# places, without a study of their own: padding takes part in attention and in the distance graph;
+# the focal weight is learned and only ever falls; a loss that spreads class words, weight decay and
+# steps of the rate stand in the code alone; Wav2CLIP's package normalises over whatever is in the
+# call, so that a sound's features depend on its neighbours; on CCTV-Fights, another data set, the
+# release trains with seven prompts and tests with two. 07 has the paper's own slip, about the log
+# term.
 
 # %% [markdown]
 # ### Exercise 2
 #
-# *15 minutes, hard.* Apart by how much? A video longer than 256 snippets becomes 256 bins with
-# edges at `linspace(0, T, 257)`, cut to whole numbers. If sight has `video` and sound `audio`
-# snippets and each is resampled on its own, in how many of the 256 bins do the two begin at
-# different snippets? Up to 256 snippets nothing is resampled. Guess first, for two streams that
-# differ by a single snippet: 512 and 513, then 511 and 512. In how many bins?
+# *15 minutes, hard.* Apart by how much? In training a video longer than 256 snippets (a test cuts
+# it into chunks of 256) becomes 256 bins with edges at `linspace(0, T, 257)`, cut to whole numbers.
+# If sight has `video` and sound `audio` snippets and each is resampled on its own, in how many of
+# the 256 bins do the two begin at different snippets? Up to 256 snippets nothing is resampled.
+# Guess first, for two streams that differ by a single snippet: 512 and 513, then 511 and 512. In
+# how many bins?
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
@@ -504,9 +506,9 @@ print("Exercise 2 is solved: one snippet more is nothing or everything.")
 #
 # Measure and detector are settled. What is left takes the features. Five downloads, by links in the
 # README of the [release](https://github.com/WanshunSu/AVadCLIP) and on the data set's own site:
-# CLIP features (`NAME__CROP.npy`), Wav2CLIP features (`NAME.npy`), the two lists, the two
-# annotation files, and the checkpoints. (`make doctor` says where CLIP's text tower comes from.)
-# Then:
+# CLIP features (`NAME__CROP.npy`: ten crops of a training video, one of a test video), Wav2CLIP
+# features (`NAME.npy`), the two lists, the two annotation files, and the checkpoints.
+# (`make doctor` says where CLIP's text tower comes from.) Then:
 #
 #     python -m avadclip_lite import xd --features FOLDER --train xd_CLIP_rgb.csv \
 #         --test xd_CLIP_rgbtest.csv \
@@ -539,8 +541,7 @@ if not real:
 # The paper's ablations are differences: fusion added, prompt added, focal loss added, the student
 # taught. A sign can be compared across data sets where a level cannot. For each step of its tables
 # the cell prints the paper's difference and, from the result file, the interval over seeds. (08
-# shows how the intervals are made, and how many of them exclude zero by chance. Of a single
-# training, as the paper's, no interval can be given.)
+# shows how the intervals are made, and how many of them exclude zero by chance.)
 
 # %% tags=["core"]
 NEITHER = "neither prompt nor focal loss"
@@ -556,7 +557,8 @@ for sense in ("vision only", "audio only"):
     STEPS[f"{sense}, distilled"] = f"{sense}, UKD", sense, D[f"{sense}, UKD"], D[sense]
 
 # %% [markdown] tags=["core"]
-# Now each step in both measures, AP of frames and mAP of events.
+# Now each step in both measures: frame AP, here of the alignment branch (08: classification), and
+# mAP.
 
 # %% tags=["core"]
 lines = []
@@ -578,9 +580,9 @@ if real:  # there levels stand beside the paper's, too
 # Read the last column only. *Same* and *other* are what the seeds can tell, *not told* is an
 # interval that holds zero: there the seeds say neither yes nor no. A sign that differs says
 # something about this data and this recipe, and is a question to ask of XD-Violence, not an answer.
-# (In the first step it may also be another baseline: the paper does not say what its own fuses.)
+# (*All parts* may also start from another baseline: the paper does not say what its own fuses.)
 #
-# And a sign that agrees is not yet a reason. The students' steps are told against *no*
+# And a sign that agrees is not yet a reason. The students' steps are measured against *no*
 # distillation. That the uncertainty did it, and not imitation as such, takes another comparison,
 # for which the paper has no row: against a student taught by plain mean squares.
 
@@ -591,13 +593,13 @@ for sense in ("vision", "audio"):
         print(study.paired(main, *pair, printed) if both(*pair) else f"not yet: {pair}")
 
 # %% [markdown] tags=["core"]
-# Where a placebo is missing, the file holds none yet for that student: then whatever it gains over
-# plain squares is not dissected. The weighting may have done it, or the head that came with it.
+# Without a placebo a gain over plain squares is not dissected: the weighting may have done it, or
+# the head that came with it.
 #
-# The scoreboard closes the lesson. Its new bar is the detector that was shown above to be the
-# authors' function, trained as the release trains, here on the data of the result file. (A bar has
-# the interval of its seeds; the scale of the training is that of the file, so this is a statement
-# about the schedule as much as about the formulas.)
+# The scoreboard closes the lesson. Its new bar, once the file has it, is the detector that was
+# shown above to be the authors' function, trained as the release trains, here on the data of the
+# result file. (The training's scale is the file's, so this is a statement about the schedule as
+# much as about the formulas.)
 
 # %% tags=["nbval-ignore-output", "core"]
 scoreboard(study.results(), upto="09", data=dataset)
@@ -612,8 +614,8 @@ plt.show()
 #   by the videos; and six or seven classes for mAP.
 # - show that two implementations are one function: same weights, same inputs, gaps of float32's
 #   rounding; and a control, one switch turned, that the comparison does notice.
-# - name the places where paper and release part ways: each a switch, with what it does and, where
-#   seeds can tell, what it is worth.
+# - name the places where paper and release part ways: most of them switches, with what it does and,
+#   where seeds can tell, what it is worth.
 # - take downloaded features to a checked store and the paper's tables: `import`, `check-features`,
 #   `run --seeds`.
 #

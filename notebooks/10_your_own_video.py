@@ -102,8 +102,8 @@ for threshold in (0.85, 0.65, 0.55, 0.45):
 # ### Exercise 1
 #
 # *12 minutes, medium.* Count both, for one video: `scores` (T,), a threshold on the same scale, and
-# the true events as pairs of first and last snippet, the last one exclusive. Guess first: in the
-# toy, with one true event in the snippets 5 to 8, how many false alarms are there at 0.45?
+# the true events as pairs of first snippet and exclusive end. Guess first: in the toy, with one
+# true event in the snippets 5 to 8, how many false alarms are there at 0.45?
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution", "core"]
@@ -256,8 +256,8 @@ for role, curve in curves.items():
 # Is that little? In AP these two detectors are within a point of one another, near 90 %. But AP
 # counts *frames*, so long events decide it; here a crash of one second counts as much as a riot of
 # a minute. The figure shows all prices, from strict thresholds (left) to lenient ones. The gap
-# between the curves is what AP did not show: what the second sense is worth to whoever answers the
-# alarms.
+# between the curves is what AP did not show: what the second sense may be worth to whoever answers
+# the alarms.
 
 # %% tags=["nbval-ignore-output", "core"]
 fig, ax = plt.subplots(figsize=(plots.WIDTH * 0.68, 3.2))
@@ -273,7 +273,7 @@ plt.show()
 
 # %% [markdown]
 # **A caution that is easily forgotten.** A threshold that was picked on the videos that it is
-# reported on flatters. How much? Pick it on every other test video, and use it on the rest.
+# reported on may flatter. How much? Pick it on every other test video, and use it on the rest.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -336,9 +336,9 @@ ax.legend(frameon=False, fontsize="small")
 plt.show()
 
 # %% [markdown] tags=["core"]
-# Below the diagonal a detector is right less often than it says. The top end is the best part here;
-# it is the middle that misleads, and the student's more than the teacher's. Nothing in training
-# rewards an honest 0.7: Top-K (02) asks that the *highest* few snippets of a video be at 1 or at 0.
+# Below the diagonal a detector is right less often than it says. The two ends fit best; it is the
+# upper middle that misleads, and the student's more than the teacher's. Nothing in training rewards
+# an honest 0.7: Top-K (02) asks that the *highest* few snippets of a video be at 1 or at 0.
 #
 # And even a calibrated score is calibrated to a world. How rare events are is a choice of whoever
 # made the data. In front of a real camera one snippet in ten thousand may be anomalous. Threshold
@@ -348,8 +348,8 @@ plt.show()
 #
 # $$\mathrm{precision} = \frac{r\,t}{r\,t + (1-r)\,f}.$$
 #
-# **Guess first:** the figure draws it for the teacher, at three thresholds. How many alarms are
-# right at the wanted rate where one snippet in 10,000 is anomalous?
+# **Guess first:** the figure draws it for the teacher, at three thresholds. What share of alarmed
+# snippets is right at the wanted rate where one in 10,000 is anomalous?
 
 # %% tags=["nbval-ignore-output", "core"]
 anomalous = positive >= store.stride / 2
@@ -410,10 +410,10 @@ print("Exercise 2 is solved.")
 # %% [markdown] tags=["core"]
 # ## 6. What it has never seen
 #
-# And this is the worst of it. A detector has no way to say *I have never seen anything like this*.
-# Every input gets a confidence and class shares that sum to one. So show it what is in no training
-# video. No file is needed; pictures and sounds go straight into the encoders. `ALARM` means that
-# the threshold for the wanted rate is reached.
+# A detector has no way to say *I have never seen anything like this*. Every input gets a confidence
+# and class shares that sum to one. So show it what is in no training video. No file is needed;
+# pictures and sounds go straight into the encoders. `ALARM` means that the threshold for the wanted
+# rate is reached.
 
 # %% tags=["nbval-ignore-output", "core"]
 frames, _, wave = read_clip(clips["sound lies"])
@@ -458,9 +458,9 @@ print("\n(the highest confidence of twelve snippets, and the leading anomaly cla
 #
 # ## 7. Now yours
 #
-# A detector for real footage comes from real features ([09](09_xd_violence.ipynb)), and even then
-# it knows *films, sports and streets as they are in that data set*. With one, everything above is
-# three commands:
+# Change encoders first, then training data, then the threshold. A detector for real footage comes
+# from real features ([09](09_xd_violence.ipynb)), and even then it knows *films, sports and streets
+# as they are in that data set*. With one, everything above is three commands:
 #
 #     python -m avadclip_lite score VIDEO --model RUNS --encoder clip --out SCORES
 #     python -m avadclip_lite thresholds --run RUN --data STORE --rate 10
@@ -495,8 +495,8 @@ else:
     print("No video was named.")
 
 # %% [markdown] tags=["core"]
-# The scoreboard has no bar of this lesson's own: nothing was trained. Beside it keep the table of
-# section 4. It says of two of these bars what they mean to somebody who answers alarms.
+# The scoreboard has no bar of this lesson's own: nothing was trained. Beside it keep section 4's
+# table.
 
 # %% tags=["nbval-ignore-output", "core"]
 shipping = results_path().name == "soundstage.csv"
@@ -514,9 +514,10 @@ plt.show()
 # - take a file, with sound or without, to a timeline, and say what each line of it rests on: times
 #   from the container, the teacher where there is sound, the student where there is none.
 # - choose a threshold by false alarms an hour: read recall off at the price you can pay; what is
-#   picked on a set flatters on that set.
-# - say what a confidence of 0.99 means, and what an alarm is worth where events are rare: a rank
-#   and no probability; precision falls with the base rate, whatever the detector.
+#   picked on a set may flatter on that set.
+# - say what a confidence of 0.99 means, and what an alarm is worth where events are rare: a rank,
+#   and a chance only where the diagonal says so; precision falls with the base rate, whatever the
+#   detector.
 # - find out what a detector says of pictures that it has never seen: feed it some; it always
 #   answers, with a name.
 # - name what to change for footage of your own: encoders, training data, threshold, in this order;

@@ -108,8 +108,9 @@ assert np.isclose(float(one), 0.7), "one bag of each kind is one pair"
 print("Exercise 1 is solved: four pairs out of two bags of each kind.")
 
 # %% [markdown] tags=["core"]
-# As an equation, with $s^+_{b,t}$ the score of snippet $t$ in anomalous bag $b$, $s^-$ that in
-# normal bags, and two priors on anomalous bags (an anomaly is rare, a score changes slowly):
+# As an equation, with $s^+_{b,t}$ the score of snippet $t$ in anomalous bag $b$, $s^-_{c,t}$ that
+# in normal bag $c$, and two priors on anomalous bags, weighted by $\lambda$ (an anomaly is rare, a
+# score changes slowly):
 #
 # $$L = \frac{1}{B} \sum_b \sum_c \max\left(0, 1 - \max_t s^+_{b,t} + \max_t s^-_{c,t}\right)
 # + \lambda \sum_{b,t} s^+_{b,t} + \lambda \sum_{b,t} \left(s^+_{b,t} - s^+_{b,t+1}\right)^2$$
@@ -213,10 +214,10 @@ print(f"as released, a row's largest weight over its smallest: {ratio:.2f} at mo
 plt.show()
 
 # %% [markdown] tags=["core"]
-# **UR-DMU** (2023) asks somebody else: two **memories**, learned prototypes of the normal *and* of
-# the abnormal. Where DeepMIL knows only what is suspicious, here a snippet can be excused: it looks
-# odd, but the normal memory knows it. The package's class, then four snippets asked in memories
-# that were filled by hand:
+# **UR-DMU** (2023; the paper's *DMU*) asks somebody else: two **memories**, learned prototypes of
+# the normal *and* of the abnormal. Where DeepMIL knows only what is suspicious, here a snippet can
+# be excused: it looks odd, but the normal memory knows it. The package's class, then four snippets
+# asked in memories that were filled by hand:
 
 # %% tags=["core"]
 print(inspect.getsource(ur_dmu.Memory))
@@ -233,10 +234,10 @@ with torch.no_grad():
         print("{:11} quiet only {:.2f}, normal {:.2f}, abnormal {:.2f}".format(name, *reads))
 
 # %% [markdown] tags=["core"]
-# A half is "no answer". With quiet scenes alone in memory a camera cut gets no answer, as the event
-# does; with a slot of its own it is explained. And what was never seen is known to neither: slots
-# answer through a sigmoid, each for itself, where a softmax would have to distribute a certainty
-# that nobody has.
+# A half is "no answer", less is a no. With quiet scenes alone in memory a camera cut gets no
+# answer, as the event does; with a slot of its own it is explained. And what was never seen is
+# known to neither: slots answer through a sigmoid, each for itself, where a softmax would have to
+# distribute a certainty that nobody has.
 #
 # ## 4. Whom to believe: pseudo labels
 #
@@ -331,15 +332,15 @@ for step in range(151):
 # %% [markdown] tags=["core"]
 # Eight numbers were learned (class 0 is normal). Look at class 3 in the last line: it was never
 # trained, and is named all the same, because a shared vector learns what all classes have in
-# common, here the gap. What it repairs for some it may cost another a little.
+# common, here the gap. What it repairs for some it may cost another.
 #
 # AVadCLIP begins here. It takes VadCLIP over and adds ears, a prompt made of both senses, and a
 # student: lessons [03](03_adaptive_fusion.ipynb) to [07](07_ukd.ipynb).
 #
 # ## 6. The systems on one set of features
 #
-# A toy says what an idea *can* do. What it does is a question of data, and to compare systems they
-# need the same features, the same held-out videos, the same measure and several seeds, each system
+# A toy says what an idea *can* do. What it does is a question of data, and systems can be compared
+# only on the same features, the same held-out videos and the same measure, over several seeds, each
 # with the recipe that it was published with. The package's study `field` does that. What the result
 # file holds of it is read below. Two systems are trained in front of you, DeepMIL and CLIP-TSA
 # (2023: RTFM on CLIP features, behind a learned gate on snippets), and two detectors ship (the
@@ -373,7 +374,7 @@ for role in ("teacher", "student"):
 
 # %% [markdown] tags=["core"]
 # Now the study's rows, as far as the file has any on this very store, with the 95 % interval over
-# seeds where there are at least two.
+# seeds where there are at least two (*AVadCLIP, vision*: the taught student).
 
 # %% tags=["nbval-ignore-output", "core"]
 try:
@@ -430,10 +431,10 @@ print(f"(levels are not comparable with the table above, whose chance is {chance
 
 # %% [markdown] tags=["core"]
 # One row you will find here and never above: **AVCL** (2025). Of it we know an abstract and the
-# numbers that AVadCLIP quotes; no code, no equation, no size is public. Whatever we trained under
-# its name would be ours. Others are *reconstructions*, and called so in their modules: FVAI after a
-# reader's notes, half of CUPL, and three that carry "like" or "style" in their names because no
-# number published for the original is theirs to reproduce.
+# numbers that AVadCLIP quotes; no code, no equation, no size is public. Others are
+# *reconstructions*, and called so in their modules: FVAI after a reader's notes, half of CUPL, and
+# three that carry "like" or "style" in their names because no number published for the original is
+# theirs to reproduce.
 
 # %% [markdown] tags=["core"]
 # ### Exercise 2
@@ -474,8 +475,8 @@ print("won" if ahead == bet else "lost", "(with one seed each: a hint, no findin
 # two lengths; its code squares $|100 - h| + q$, where $h$ and $q$ are the lengths of anomalous and
 # normal features. **A slip may hide in symmetry.** UR-DMU divides a symmetric distance matrix by
 # sums along the wrong axis: in the middle of a video nothing shows. **A number can be reached with
-# a mix-up.** MACIL-SD pulls the violent rows of sound and picture together; in the release the two
-# streams arrive swapped, the positions do not.
+# a mix-up.** MACIL-SD (2022) pulls sound and picture of violent videos together; in the release the
+# two streams arrive swapped, the positions do not.
 
 # %% tags=["core"]
 for h, q in ((10, 10), (12, 8), (100, 0), (200, 0)):
@@ -532,8 +533,8 @@ assert np.isclose(trapezoid(np.array([0.5, 0.9, 0.1]), third), 0.25), "(0, 1), (
 print("Exercise 3 is solved: between two points the trapezoid promises what nobody reached.")
 
 # %% [markdown] tags=["core"]
-# Where 23.3 % of the frames are anomalous, which is about XD-Violence's share, a detector that says
-# the same thing everywhere gets:
+# Where 23.3 % of the frames are anomalous, which is about XD-Violence's share (09: 23.1), a
+# detector that says the same thing everywhere gets:
 
 # %% tags=["core"]
 share = 0.233
@@ -542,8 +543,8 @@ constant = average_precision(np.zeros(100_000), frames, 1 - frames)
 print(f"average precision {constant:.3f}, trapezoid (1 + {share}) / 2 = {(1 + share) / 2:.4f}")
 
 # %% [markdown] tags=["core"]
-# With many distinct scores the two agree to the last printed digit; with ties the trapezoid is a
-# gift. (`python -m avadclip_lite evaluate --trapezoid` prints both.) So ask of a quoted AP: which
+# With many distinct scores the two hardly differ; with ties the trapezoid is a gift.
+# (`python -m avadclip_lite evaluate --trapezoid` prints both.) So ask of a quoted AP: which
 # features, which epoch, which area?
 #
 # The scoreboard closes the lesson, and the course. DeepMIL, where its bar comes from this lesson's
