@@ -209,12 +209,15 @@ def token_ids(text: str) -> tuple[int, ...]:
 
 def _check_words(tower: TextTower, texts: Sequence[str]) -> None:
     """Refuse a text with a word outside the tower's vocabulary, by that word."""
-    known = set(tower.vocabulary.tolist())
-    for text in texts:
-        if not known.issuperset(token_ids(text)):
-            word = next((w for w in text.split() if not known.issuperset(token_ids(w))), text)
-            what = f"the tiny text tower has never read {word!r} (in {text!r})"
-            raise ValueError(f"{what}; use words of its captions, or CLIP's text tower")
+
+    def unknown(text: str) -> bool:
+        ids = torch.tensor(token_ids(text), device=tower.vocabulary.device)
+        return not bool(torch.isin(ids, tower.vocabulary).all())
+
+    for text in filter(unknown, texts):
+        word = next(filter(unknown, text.split()), text)
+        what = f"the tiny text tower has never read {word!r} (in {text!r})"
+        raise ValueError(f"{what}; use words of its captions, or CLIP's text tower")
 
 
 @torch.random.fork_rng(devices=[])  # building a module draws weights, loaded or not

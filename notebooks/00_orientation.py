@@ -86,7 +86,7 @@ dataset = "Soundstage" if store.encoder == "soundstage" else store.classes.name
 # Let us do the sums once by hand, for a toy video of thirty snippets in which somebody is beaten
 # from frame 200 to frame 330. An event is written as a first frame and an end. The end is
 # **exclusive**: it is the first frame that no longer belongs to the event, so that the length is
-# the difference. (The annotations of XD-Violence are written in the same way.)
+# the difference. (The same holds in XD-Violence, the paper's data set.)
 
 # %% tags=["core"]
 stride, fps = 16, 24
@@ -108,9 +108,9 @@ print(f"positive share:  {end - start} / {N} = {(end - start) / N:.1%} of the fr
 # %% [markdown] tags=["core"]
 # ### Exercise 1
 #
-# *8 minutes, easy.* A line of an annotation file reads `NAME CODE start end CODE start end ...`, in
-# frames, with exclusive ends. Which snippets hold at least one anomalous frame? Return their
-# numbers, sorted, each once. Beware of an event that ends where a snippet ends.
+# *8 minutes, easy.* A line of an annotation file reads `NAME CODE start end CODE start end ...` (a
+# CODE names a class), in frames, with exclusive ends. Which snippets hold at least one anomalous
+# frame? Return their numbers, sorted, each once. Beware of an event that ends where a snippet ends.
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution", "core"]
@@ -188,8 +188,8 @@ for row in running.values():
 # real streets. Hence a rule for the whole course: beside a number of the paper **signs may be
 # compared** (which of two detectors is ahead), **levels not**.
 #
-# These are the classes, with the codes that stand for them in the names of videos. Beside each
-# anomaly stands a **distractor**, something harmless that was made to look or sound like it. A
+# These are the classes, with the codes that stand for them in the names of videos. Below each
+# anomaly stands a **distractor**, something harmless that was made to look or sound like one. A
 # video may be full of distractors and still be normal.
 
 # %% tags=["core"]
@@ -226,7 +226,7 @@ plt.show()
 # A detector gets such pictures 64 pixels wide. Some pairs are alike to the eye, some only to the
 # ear; which of them fool whom has to be measured, and 01 does so. Guess first: listen to three of
 # the pairs and say what tells left from right. (A page that shows notebooks without running them,
-# such as GitHub's, may leave out the players; they work in JupyterLab and in the report.)
+# such as GitHub's, may leave out the players; they work in JupyterLab and in `make run`'s report.)
 
 # %% tags=["nbval-ignore-output"]
 heard = {name: wave[SAMPLE_RATE : 4 * SAMPLE_RATE].clip(-1, 1) for name, (_, wave) in names.items()}
@@ -248,7 +248,8 @@ for side, some in {"anomalies": PAIRS, "harmless": PAIRS.values()}.items():
 #
 # Three test videos go through all the notebooks. Each of them is an argument:
 #
-# - **sound saves:** an event that can be heard but not seen. A detector without ears must miss it.
+# - **sound saves:** the picture leaves a crash that can still be heard. A detector without ears has
+#   to guess.
 # - **sound lies:** a normal video full of distractors. A detector that is startled by every bang
 #   must fail.
 # - **many labels:** several classes in one video. Saying *that* something happens is not enough.
@@ -284,7 +285,7 @@ for role in ("sound saves", "sound lies"):
 # %% [markdown] tags=["core"]
 # Now the third, and the idea on which everything rests. A video is a **bag**, its snippets are the
 # **instances** in it. We know what is in the bag; not which instance it is. From top to bottom: the
-# truth, frame by frame; the snippets that hold an event (at least half of their frames do); which
+# truth, frame by frame; the snippets that hold an event (in at least half of their frames); which
 # of them can be seen, and which heard (Soundstage knows, no training is told); and at the bottom
 # *what training is told*. Look at how much is missing between the last row and the first.
 
@@ -356,15 +357,15 @@ if {"visible", "audible"} <= set(store.flag_names):
         print(f"events that can be told by {name:11} {hits.sum():5} {hits.mean():6.0%}")
 
 # %% [markdown] tags=["core"]
-# A detector without ears has to miss what is *heard only*, one without eyes what is *seen only*.
-# Events that *neither* sense can tell stay in the truth; what happens in them can only be guessed
-# from their neighbours, so a detector needs a sense of time as well.
+# A detector without ears can hardly find what is *heard only*, one without eyes what is *seen
+# only*. Events that *neither* sense can tell stay in the truth; what happens in them can only be
+# guessed from their neighbours, so a detector needs a sense of time as well.
 #
 # ## 5. How good is good?
 #
 # A detector gives every frame of every test video a score. Sort all these frames, the highest score
 # first, and walk down the list. Whenever you meet an anomalous frame, ask: of the frames so far,
-# which part was anomalous? That is the **precision** at this place. Its mean over all anomalous
+# what part was anomalous? That is the **precision** at this place. Its mean over all anomalous
 # frames is the **average precision**, AP. Frames of equal score have no order, so they are passed
 # as one block, and the precision is the one at the block's *end*. That matters here: the frames of
 # a snippet always share their score. Five frames by hand, without a tie and with one:
@@ -387,7 +388,7 @@ for name, scores in toys.items():
 #
 # *7 minutes, easy.* What does chance score? Given the events of some videos, one list of
 # `(code, start, end)` a video, and the videos' lengths in frames, compute the AP that a random
-# detector has in the mean. Two events may overlap, and a frame is anomalous only once.
+# detector has on average. Two events may overlap, and a frame is anomalous only once.
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution", "core"]
@@ -443,12 +444,12 @@ assert abs(results["random order"][0] - share) < 0.02
 # **Knowing the right videos is not finding the event.** All frames of all anomalous videos are one
 # tied block, so the AP of the second is *exactly* the positive share inside anomalous videos: all
 # of it comes from leaving out the normal videos. This is the very gap that weakly supervised
-# learning has to close: from *which* to *when*. And the last row is the ceiling, but for
-# ties: edges of events lie inside snippets.
+# learning has to close: from *which* to *when*. The last row is the ceiling: edges of events lie
+# inside snippets.
 #
-# Its AUC looks kinder than its AP. Is it? Take one detector of fixed skill, which scores normal
-# frames around 0 and anomalous ones around 1.5 (with a spread of 1), and let only the anomalies
-# become rarer:
+# The second's AUC looks kinder than its AP. Is it? Take one detector of fixed skill, which scores
+# normal frames around 0 and anomalous ones around 1.5 (with a spread of 1), and let only the
+# anomalies become rarer:
 
 # %% tags=["core"]
 print("positive share     AUC      AP   normal frames among the top alarms")
@@ -473,15 +474,15 @@ for rare in (0.5, 0.2, 0.05, 0.01):
 #   trained here. (On Soundstage two small stand-ins take their place.)
 # - **Time.** A snippet alone says little. The video part lets snippets look at their neighbours and
 #   at their look-alikes; the audio part is a temporal convolution.
-# - **Fusion.** Vision comes first, and sound is added through a gate that can close. This is
-#   meant to be where the detector learns when to listen; 03 looks whether it is.
+# - **Fusion.** Vision comes first, and sound is added through a gate that can close. This is meant
+#   to be where the detector learns when to listen; 03 tests that.
 # - **Two branches.** The **classification branch** gives the confidence. The **alignment branch**
 #   compares each snippet with an embedding of each class word, and gives the **alignment map**: one
 #   column a class. The embeddings come from learned words around the class word (a **prompt**) and
 #   are bent towards the video at hand by the audio-visual prompt.
 # - **A student.** Cameras without microphones exist. A second detector that sees only video learns
 #   to imitate the fused features of the first, its **teacher**, and to say where that cannot be
-#   done.
+#   done (UKD, 07).
 #
 # The small numbers are the notebooks in which each part is built; the symbols at the arrows are
 # names that you will meet there.
@@ -500,9 +501,9 @@ plt.show()
 #
 # ## 7. The scoreboard
 #
-# A lesson ends with this figure, which grows: every bar that was set so far, from chance to
-# the last student, with its interval over seeds, and the lesson's own in blue. Today there is one
-# bar, and it has no skill.
+# A lesson ends with this figure, which grows: bars set so far, from chance to the last student,
+# with their intervals over seeds, and the lesson's own in blue. Today there is one bar, and it has
+# no skill.
 
 # %% tags=["core"]
 scoreboard(study.results(), upto="00", known={"chance": share}, data=dataset)

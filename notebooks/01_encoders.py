@@ -58,9 +58,9 @@ words = stage.classes.words
 # %% [markdown] tags=["core"]
 # ## 1. One space for pictures and words
 #
-# A detector that learns from a few hundred weak labels cannot also learn what fire looks like. So
-# it starts from networks that learned it elsewhere, and does not change them: they are **frozen**.
-# A network that turns an input into a vector is an **encoder**, its vector a **feature** or an
+# A detector that learns from a thousand weak labels cannot also learn what fire looks like. So it
+# starts from networks that learned it elsewhere, and does not change them: they are **frozen**. A
+# network that turns an input into a vector is an **encoder**, its vector a **feature** or an
 # **embedding**.
 #
 # **CLIP** consists of two encoders, one for pictures and one for text, trained on hundreds of
@@ -92,7 +92,7 @@ for temperature in (1.0, 0.07):
 
 # %% [markdown] tags=["core"]
 # Every picture is closest to its own caption, which stands on the diagonal. Softmax makes a guess
-# out of each row. Cosines differ by 2 at the very most, so a softmax of them is nearly flat;
+# out of each row. Cosines differ by 2 at the very most, so a softmax of them is rather flat;
 # dividing by a small **temperature** $\tau$ first sharpens it. (CLIP learned its temperature; the
 # detector that we are going to build uses 0.07.) The loss asks for the right caption of each
 # picture and, down the columns, for the right picture of each caption: the mean of $-\log p$ on the
@@ -148,20 +148,20 @@ print(inspect.getsource(alignment_map))
 # tiny **trio** ships, made in the same way:
 #
 # - The **image** and the **text encoder** are a small CLIP, trained contrastively as above. The
-#   text encoder is a Transformer that reads a start mark, the words and an end mark; its attention
-#   is *causal* (a position sees only what stands before it), and the vector that comes out at the
-#   end mark is the feature.
+#   text encoder, or *tower*, is a Transformer that reads a start mark, the words and an end mark;
+#   its attention is *causal* (a position sees only what stands before it), and the vector that
+#   comes out at the end mark is the feature.
 # - The **audio encoder** was trained afterwards, from the image encoder alone: given a frame and
 #   the sound of the same moment, it learned to put the sound where the frozen image encoder had put
 #   the frame. Learning to imitate another network is called **distillation**, and so was
 #   **Wav2CLIP** made from CLIP. Note what is missing: it never saw a caption.
 #
-# Features lie in a **feature store**: the encoders, applied once to every snippet's middle frame
-# and sound. `stage.video(row)` gives the pictures of a video (T, D), `stage.audio(row)` its sound,
-# or `None` where there is no audio track. Cosines ignore the length of a feature; a linear layer
-# does not. So the trio's pictures and sounds are scaled to a root mean square (RMS) of 1, which is
-# what fresh layers expect. (CLIP's and Wav2CLIP's stay raw, as the published detectors were
-# trained on raw ones.)
+# A **feature store** holds what the encoders made, once, of every snippet's middle frame and sound.
+# `stage.video(row)` gives the picture features of a video (T, D), D numbers a snippet,
+# `stage.audio(row)` those of its sound, or `None` where there is no audio track. Cosines ignore the
+# length of a feature; a linear layer does not. So the trio's pictures and sounds are scaled to a
+# root mean square (RMS) of 1, which is what fresh layers expect. (CLIP's and Wav2CLIP's stay raw,
+# as the published detectors were trained on raw ones.)
 
 # %% tags=["nbval-ignore-output", "core"]
 encoders = load_encoders("soundstage")
@@ -283,7 +283,8 @@ print(f"correlation of the two halves: {alike:.2f}")
 
 # %% [markdown] tags=["core"]
 # The halves are alike: words taught the image encoder, the image encoder taught the ear, and so all
-# three share the space. The other two questions are better counted than looked at. Beside footage
+# three share the space. (Your guess: among pictures *explosion* does point at explosions, among
+# sounds at thunder.) The other two questions are better counted than looked at. Beside footage
 # stands the same count on held-out stock, which the trio's makers left in its file.
 
 # %% tags=["nbval-ignore-output", "core"]
@@ -378,9 +379,9 @@ print(f"chance {100 * share:.1f}")
 # %% [markdown] tags=["core"]
 # On Soundstage the honest reading is short: **class words alone do not find anomalies.** Every row
 # stands about where a random order would, and no filter can bring out what is not there. (It is not
-# only a small encoder's fault. For the real CLIP, asked with two sentences, a table in the
-# literature has 17.8 % on XD-Violence, where chance is 23.1 %: the same sign.) From now on two bars
-# stand on the scoreboard, the row *mean*, raw and with the median of five. They were chosen before
+# only a small encoder's fault. For a real CLIP (ViT-B/32), asked with two sentences, others
+# measured 17.8 % on XD-Violence, where chance is 23.1 %: the same sign.) Two bars stand on this
+# scoreboard and the next, the row *mean*, raw and with the median of five. They were chosen before
 # anyone looked at the table. Taking the best of twelve numbers would be a small cheat in favour of
 # words.
 #
@@ -405,7 +406,7 @@ for name, mine in {"events": event, "distractors": lures, "the rest": ~event & ~
 
 # %% [markdown] tags=["core"]
 # Two thirds of the top tenth are look-alikes, thunder and fireworks first, and events are rarer
-# there than anywhere else. So words do find something: what their captions called by that word.
+# there than overall. So words do find something: what captions called by them.
 #
 # Here are the three videos to follow, after the median of five; the truth is shaded. Look for a
 # line that rises inside the shade and nowhere else.
@@ -480,14 +481,14 @@ for name, score in found.items():
     print(f"your words, {name:28} AP {100 * average_precision(score, event, ~event):.1f} %")
 
 # %% [markdown]
-# With the folded solution, words come most of the way to the probe, and both halves of the change
-# count about as much. With two senses and a median filter they even come to where trained detectors
-# begin (02's scoreboard has some); remember that when those are praised. So it *can* be said in
-# words. But look what that took: somebody who knows how the captions of this very encoder speak,
-# and who saw the AP while choosing. Phrasings that sound equally sensible lie tens of points apart
-# (try *a street* for *normal*), and which is better only the truth of the test videos tells. Words
-# chosen in that way are trained on the test set, with you as the optimiser, so they are no bar.
-# They are the case for *learned* words, chosen by weak labels (04).
+# With the folded solution, words come most of the way to the probe. (For your guess, put the bare
+# words back for one half.) With two senses and a median filter they even come to where trained
+# detectors begin (02's table has some); remember that when those are praised. So it *can* be said
+# in words. But look what that took: somebody who knows how the captions of this very encoder speak,
+# and who saw the AP while choosing. Phrasings that sound equally sensible may lie far apart (try *a
+# street* for *normal*), and which is better only the truth of the test videos tells. Words chosen
+# in that way are trained on the test set, with you as the optimiser, so they are no bar. They are
+# the case for *learned* words, chosen by weak labels (04).
 #
 # ## 6. The real ones
 #

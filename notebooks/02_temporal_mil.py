@@ -144,10 +144,10 @@ print("and longer videos higher still. A pooling must not count.")
 #
 # $$p = \frac1K \sum_{i \,\in\, \mathrm{top}\ K} a_i, \qquad K = \lfloor T/16 \rfloor + 1$$
 #
-# The 16 is a choice of the authors' released code. Each of the K chosen snippets gets
-# $-\frac1p \cdot \frac1K \cdot a_i(1-a_i)$ in an anomalous bag, with $+\frac1{1-p}$ for the first
-# factor in a normal one; all others get exactly nothing. Videos of a batch differ in length, so
-# padding must never be chosen, and K differs from row to row. Here is how the package does that:
+# The 16 is a choice of the authors' released code, not the stride. Each of the K chosen snippets
+# gets $-\frac1p \cdot \frac1K \cdot a_i(1-a_i)$ in an anomalous bag, with $+\frac1{1-p}$ for the
+# first factor in a normal one; all others get exactly nothing. Videos of a batch differ in length,
+# so padding must never be chosen, and K differs from row to row. Here is how the package does that:
 
 # %% tags=["core"]
 print(inspect.getsource(losses.topk_mean))
@@ -327,9 +327,9 @@ print("distance adjacency, 0, 1, 2, ... snippets away:", near)
 # Look at the first row. Snippets 0 and 2 have nothing in common, their edge was cut, and still it
 # weighs something: the cut sets the *cosine* to 0, and softmax turns 0 into $e^0 = 1$, where the
 # best edge has $e^1$. (The paper does not mention it; the authors' code does it.) So this graph is
-# part look-alikes, part mean of the whole video. Here are the three on a real video, one of our
-# running examples; row $i$ shows where snippet $i$ looks, darker is more, and the marks along both
-# axes are snippets of true events. Do the events form blocks?
+# part look-alikes, part mean of the whole video. Here are the three on *many labels*; row $i$ shows
+# where snippet $i$ looks, darker is more, and the marks along both axes are snippets of true
+# events. Do the events form blocks?
 
 # %% tags=["main-figure", "core"]
 # What each snippet of a video sees: its window, its look-alikes, its neighbours in time.
@@ -364,7 +364,8 @@ print(f"{edges.float().mean():.0%}, event with event {edges[marks][:, marks].flo
 # computes it from what its Transformer made of them, where likeness is partly learned.)
 #
 # The whole encoder is these three, in this order: the windowed Transformer, then two graph layers
-# on each adjacency, side by side. Its output is $x_v$, from which every later notebook starts.
+# on each adjacency, side by side, and a linear layer that joins them. Its output is $x_v$, from
+# which every later notebook starts.
 
 # %% tags=["core"]
 print(inspect.getsource(temporal.VideoEncoder.forward))
@@ -375,7 +376,7 @@ print(inspect.getsource(temporal.VideoEncoder.forward))
 # *8 minutes, medium.* The word `masked` in it is worth an experiment. A batch is padded with zeros
 # to its longest video. After position embedding and layer norm a row of zeros is a feature like any
 # other; the authors' code lets it take part (`padding="leaking"`). Measure what that does to a
-# video: encode it alone and followed by zeros, and return by which share of its length each
+# video: encode it alone and followed by zeros, and return by what share of its length each
 # snippet's vector has changed. Guess first: which snippets change at all?
 
 
@@ -409,8 +410,8 @@ print(", ".join(f"{k}: {far[-k]:.0%}" for k in (1, 2, 3, 10)))
 # Now everything together, on pictures alone (sound comes in 03). A detector of this package is a
 # class with two methods, what it computes and what it minimises. This one is AVadCLIP's head, a
 # small feed-forward network with one logit a snippet, either on bare snippets or on top of the
-# video encoder; the loss is the Top-K loss of section 2, and nothing else. Which epoch is kept, the
-# *weak* labels of a tenth of the training videos decide, which were held out.
+# video encoder; the loss is the Top-K loss of section 2, and nothing else. The *weak* labels of a
+# held-out tenth of the training videos decide which epoch is kept.
 
 
 # %% tags=["nbval-ignore-output", "core"]
@@ -453,7 +454,7 @@ for name, context in CONTEXTS.items():
 # as all of this. And every rule on single snippets is shown a second time, followed by the median
 # of five snippets, which is context too, and free. Besides the AP of all frames there are two
 # columns. One is the AP within the anomalous videos, where only *when* counts and not *which*. The
-# other asks section 1's question: of the K snippets with the highest confidence in an anomalous
+# other asks section 4's question: of the K snippets with the highest confidence in an anomalous
 # video, those that Top-K would choose, how many lie in an event?
 
 # %% tags=["core"]
@@ -508,7 +509,7 @@ for name in CONTEXTS:
     record("frame_ap", table[name]["frame AP"] / 100, **about)
 
 # %% [markdown] tags=["core"]
-# One training each, but many test videos: draw them anew, with repetition, and see how much the
+# One training each, but many test videos: draw them anew, with replacement, and see how much the
 # differences depend on which ones were drawn. (How much they depend on the *seed* takes many
 # trainings, and 08.)
 
@@ -549,7 +550,7 @@ for name in CONTEXTS:
     print(f"{name:18} {told}; beside / inside {ratio:.2f}")
 
 # %% [markdown] tags=["core"]
-# The last number says which part of an event's confidence its surroundings get. Training hardly
+# The last number says what part of an event's confidence its surroundings get. Training hardly
 # minds. In an anomalous bag it is enough that K snippets are high, and nobody ever said where an
 # event ends; in a normal one only the K highest are pushed down.
 #
@@ -580,17 +581,17 @@ fig.legend(*axes[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="ou
 plt.show()
 
 # %% [markdown] tags=["core"]
-# Look for three things. *Sound saves*: from 5.0 to 7.5 s an editor cuts away from the first crash.
-# Single snippets cannot know that it goes on; does the line in context? *Sound lies*, a normal
-# video: which bumps of the single snippets are gone in context? And in both videos with events:
-# does the line in context come down between them, or does it know the video and not the moment? The
-# columns beside AP have told.
+# Look for three things. *Sound saves*: from about 5.3 to 7.3 s an editor cuts away from the first
+# crash. Single snippets cannot know that it goes on; does the line in context? *Sound lies*, a
+# normal video: which bumps of the single snippets are gone in context? And in both videos with
+# events: does the line in context come down between them, or does it know the video and not the
+# moment? The columns beside AP have told.
 #
 # ## 7. The scoreboard
 #
 # This lesson's bars are detectors of one sense and DeepMIL, each the mean over its seeds with an
-# interval, as far as the study's file holds them for this data. (*Vision only* there is section 6's
-# last row and the parts of 04 and 05 besides; *audio only* is the same on sounds.)
+# interval, as far as the file of the study (08) holds them for this data. (*Vision only* there is
+# section 6's last row and the parts of 04 and 05 besides; *audio only* is the same on sounds.)
 
 # %% tags=["nbval-ignore-output", "core"]
 board = study.results()

@@ -12,7 +12,7 @@
 # - compare kinds of fusion seed by seed, and claim no more than the seeds show
 #
 # **Prerequisites:** [01](01_encoders.ipynb) (features of sound and picture),
-# [02](02_temporal_mil.ipynb) (the video encoder, Top-K, AP)
+# [02](02_temporal_mil.ipynb) (the video encoder, Top-K), [00](00_orientation.ipynb) (AP)
 #
 # **Minutes:** 25 to read, 30 hands-on; 1 on two CPU cores
 #
@@ -60,11 +60,11 @@ where = find_device(device)
 # ## 1. Three snippets, two senses
 #
 # From 02 every snippet has a vector of what is *seen* in its context, $x_v$. Here it gets a second
-# one, of what is *heard*: $x_a$. Both live in one space (01: the audio encoder learned to imitate
-# the picture encoder), so they can be put together into a single vector $x_{av}$, from which the
-# detector reads its answers. This is called **fusion**. It is not obvious that there is a *how* to
-# it. So take the smallest case in which it matters: three snippets of three numbers each, which we
-# name *street*, *danger* and *party*.
+# one, of what is *heard*, from a temporal convolution (06): $x_a$. Both live in one space (01: the
+# audio encoder learned to imitate the picture encoder), so they can be put together into a single
+# vector $x_{av}$, from which the detector reads its answers. This is called **fusion**. It is not
+# obvious that there is a *how* to it. So take the smallest case in which it matters: three snippets
+# of three numbers each, which we name *street*, *danger* and *party*.
 #
 # | snippet | the picture shows | the microphone hears | should be |
 # |---|---|---|---|
@@ -179,7 +179,8 @@ print(inspect.getsource(AdaptiveFusion))
 # Three things to see in it:
 #
 # - **The picture is never touched.** $x_v$ enters with weight one, and whatever sound does is added
-#   on top. With concatenation the layer has to *learn* to leave the picture alone.
+#   on top. A mixture $(1-w) \odot x_v + w \odot r$ would pay for sound with sight, and with
+#   concatenation the layer has to *learn* to leave the picture alone.
 # - **There are many gates:** one for each snippet and each of the $D$ channels.
 # - **Without sound, $x_v$ remains.** `audio_mask` says which snippets have sound; `zero_padding`
 #   writes zeros where it says no, so nothing is added there.
@@ -228,10 +229,10 @@ print("Exercise 2 is solved.")
 # ## 3. Watching a trained gate
 #
 # Now to a detector that has learned. One ships, so that nothing has to be trained here: the whole
-# detector of 00, in the paper's form. Of the study's ten trainings, which differ only in their
-# **seed** (it decides the random weights at the start and the order of the videos), it is one of
-# the two in the middle. (For other data none ships, and one is trained now; what the text says of
-# numbers is about the one that ships.)
+# detector of 00, in the paper's form (the released code differs). Of the study's ten trainings,
+# which differ only in their **seed** (it decides the random weights at the start and the order of
+# the videos), it is one of the two in the middle. (For other data none ships, and one is trained
+# now; what the text says of numbers is about the one that ships.)
 #
 # The gate is *there* to decide when to listen, and it can be looked at. For our three videos, from
 # top to bottom:
@@ -282,7 +283,7 @@ def length(x):
 
 # %% tags=["main-figure", "nbval-ignore-output", "core"]
 # When does it listen? Confidence, gate and added sound over the shaded truth: four crashes of which
-# one is heard and not seen, sounds that lie, and a video of several classes.
+# one is heard, also where it is not seen, sounds that lie, and a video of several classes.
 fig, axes = plt.subplots(3, 3, figsize=(plots.WIDTH * 1.1, 5.2), sharex="col", sharey="row")
 rows = {}
 for column, (role, row) in enumerate(running.items()):
@@ -316,14 +317,15 @@ print(pd.DataFrame(rows).T.dropna().to_string(float_format="{:.2f}".format))
 
 # %% [markdown] tags=["core"]
 # Begin with the middle row. **The mean of the gate hardly moves.** In all three videos it stays
-# between 0.5 and 0.7, inside events and outside, and so does the band around it. Nothing there
-# looks like listening and then not listening. Nor does the bottom row: what is added is never close
-# to zero, in places three or four times as long as the picture's own vector, and on average no
-# longer in the events than elsewhere.
+# between 0.5 and 0.7, inside events and outside, and the band around it marks no event. Nothing
+# there looks like listening and then not listening. Nor does the bottom row: what is added is never
+# close to zero, in places three or four times as long as the picture's own vector, and on average
+# no longer in the events than elsewhere.
 #
 # And yet the top row changes. Compare the first two columns of the table: sound takes confidence
-# away, and more of it *elsewhere* than in the events. So this detector does hear. It seems to
-# listen all the time.
+# away, and more of it *elsewhere* than in the events. (In *sound saves* it raises the first crash,
+# the only one that is heard, and lowers the others.) So this detector does hear. It seems to listen
+# all the time.
 
 # %% [markdown]
 # ## 4. Counting
@@ -402,7 +404,8 @@ plt.show()
 # its place, and see whether anyone notices. Take the trained detector as it is, but for the gate:
 # constants, which look at nothing. Each channel at the mean that it had on *training* videos; one
 # number for all channels; open; shut. And a control in the other direction, in which the gate stays
-# and is lied to: every video gets another video's sound.
+# and is lied to: every video gets another video's sound. (The alignment branch's score is one minus
+# its probability of *normal*, as in 01.)
 
 
 # %% tags=["core"]
@@ -474,8 +477,8 @@ for name, both in ap.items():
 # *15 minutes, hard.* **Open.** When *should* it listen? Write a gate of your own for the trained
 # detector. It gets $x_v$, $x_a$ and the trained gate $w$, each (B, T, D), and returns what takes
 # the place of $w$. Sharpen it, smooth it over time, open it only where the ear is sure, let one
-# sense overrule the other. Try on every second test video; the others are held back, and only the
-# last line counts. Otherwise you tune on the very videos that judge you.
+# sense overrule the other. Try on every second test video; the others are held back, and only their
+# AP counts. Otherwise you tune on the very videos that judge you.
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
@@ -507,12 +510,12 @@ print("Exercise 3 is open; this is what your gate does.")
 # - **cross attention**: each snippet of the video asks (*query*), all snippets of the sound answer
 #   (*key*, *value*), so that a picture may listen to a sound heard some seconds earlier. The most
 #   general of the four, and the largest;
-# - **late fusion**: two detectors, one a sense, and the mean of their confidences. No features
+# - **late fusion**: two detectors, one per sense, and the mean of their confidences. No features
 #   meet, so it needs neither this lesson nor the paper, and is the bar to beat;
 # - one sense alone.
 #
-# Each row is mean and standard deviation over seeds. Below it, in a table *of its own*, the paper's
-# numbers. They are of another data set: signs may be compared, levels not.
+# Each row gives mean and standard deviation over seeds. Below it, in a table *of its own*, the
+# paper's numbers. They are of another data set: signs may be compared, levels not.
 
 # %% tags=["nbval-ignore-output", "core"]
 MEASURES = {
@@ -597,7 +600,7 @@ plt.show()
 # - test the gate by putting a constant in its place: here a constant does as well to a few
 #   tenths of a point, which says nothing about a detector trained without a gate.
 # - compare kinds of fusion seed by seed, and claim no more than the seeds show: subtract within a
-#   seed, look whether the interval holds zero, and compare signs, not levels, with the paper.
+#   seed, see whether the interval holds zero, and compare signs, not levels, with the paper.
 #
 # Fusion decides what the detector perceives. The next lesson asks what it compares that with:
 # [04](04_prompts.ipynb) is about the words.

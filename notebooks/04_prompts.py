@@ -12,8 +12,8 @@
 # - measure how much of a video its class embeddings hold, and whether it matters whose
 #
 # **Prerequisites:** [01](01_encoders.ipynb) (cosines, prompts, the text tower),
-# [02](02_temporal_mil.ipynb) (confidence, AP); [03](03_adaptive_fusion.ipynb) (the fused features
-# $x_{av}$) is only called
+# [02](02_temporal_mil.ipynb) (confidence), [00](00_orientation.ipynb) (AP);
+# [03](03_adaptive_fusion.ipynb) (the fused features $x_{av}$) is only called
 #
 # **Minutes:** 25 to read, 25 hands-on; 1 on two CPU cores
 #
@@ -67,11 +67,11 @@ where = find_device(device)
 # its own vector. Notebook 01 made class embeddings from words that somebody wrote, and nobody knows
 # in advance which phrase is best for "riot".
 #
-# So let training choose. At the text tower's door each token of a prompt is looked up in a table.
-# What the tower then processes are *vectors*, and nothing says that these have to come from the
-# table. A **learnable textual prompt** keeps the vectors of the class word and puts learned ones
-# around it, **context vectors**: words that no dictionary has. All classes share them, and the
-# tower itself stays frozen.
+# So let training choose. At the text tower's door each token of a prompt (a word or a piece of one)
+# is looked up in a table. What the tower then processes are *vectors*, and nothing says that these
+# have to come from the table. A **learnable textual prompt** keeps the vectors of the class word
+# and puts learned ones around it, **context vectors**: words that no dictionary has. All classes
+# share them, and the tower itself stays frozen.
 #
 # What can such a shared word do? A toy in the plane: two class words, a tower that does nothing but
 # add the context to the word, and one snippet, a bang heard faintly.
@@ -146,7 +146,7 @@ print(f"{sum(p.numel() for p in tower.parameters()):,} numbers")
 # There is one subtlety. The learned table has a row for every *position*, as in the authors' code,
 # and a prompt takes the rows of the positions that are free. So where the second half of *car
 # accident* stands, all other classes have a learned vector. In the package's code `tokens` are the
-# vectors of marks and words, looked up once.
+# vectors of marks and words, looked up once; L counts positions, W the numbers of each vector.
 
 # %% tags=["core"]
 print(inspect.getsource(TextualPrompt.embed))
@@ -158,7 +158,7 @@ print("enters the tower (C, L, W): {}; comes out (C, D): {}".format(*shapes))
 # %% [markdown]
 # Which positions count? Ask the gradient: differentiate a class embedding with respect to the
 # vector at each position. The tower has room for more positions than a prompt needs; those behind
-# the end mark get noise. In the figure a class is a row, and a number says how strongly its
+# the end mark get noise. In the figure a class is a row, and the colour says how strongly its
 # embedding reacts to a position, as a share of the row. The learned vectors are the trained
 # detector's own. Where does each row end, and why?
 
@@ -264,9 +264,9 @@ plt.show()
 #
 # So far a class embedding is the same for every video. But riots differ: one is a dark street with
 # shouting, another a sunlit square with smoke. The paper's idea is to let each video adjust the
-# class words to itself. First the video is put into one vector, mostly made of the snippets that
-# look anomalous; then every class takes some of it. With confidence $a\;(T)$, fused features
-# $x_{av}\;(T, D)$, class embeddings $x_c\;(C, D)$:
+# class words to itself. First the video is put into one vector of length 1, mostly made of the
+# snippets that look anomalous; then every class takes some of it. With confidence $a\;(T)$, fused
+# features $x_{av}\;(T, D)$, class embeddings $x_c\;(C, D)$:
 #
 # $$\begin{aligned}
 # x_p &= \mathrm{Norm}(a^\top x_{av}) && \text{the video in one vector} && (4)\\
@@ -391,8 +391,9 @@ print(f"the class that takes most is one of the video's: {right:.0%} of the vide
 
 # %% [markdown] tags=["core"]
 # The choice itself is sound: in about seven of ten videos the class that takes most is one of the
-# video's. But it hardly takes more than the others. Cosines that lie half a unit apart cannot do
-# better at a temperature of one; to *pick*, the softmax needs a tenth or less.
+# video's (always *normal* would be right in 133 of 300). But it hardly takes more than the others.
+# Cosines that lie half a unit apart cannot do better at a temperature of one; to *pick*, the
+# softmax needs a tenth or less.
 #
 # The paper gives no temperature, and equation 5 read to the letter does not normalise $x_c$ either.
 # A dot product with a class embedding of length ten is a cosine at a temperature of a tenth. One
@@ -400,9 +401,9 @@ print(f"the class that takes most is one of the video's: {right:.0%} of the vide
 #
 # ## 5. The sign
 #
-# The release departs in a second place: it weighs snippets with raw logits. A confidence is never
-# negative; a logit is, wherever the detector thinks *normal*. Three snippets with a common part, as
-# the features of one video have, and three sets of logits:
+# The release, that is, the authors' code, departs in a second place: it weighs snippets with raw
+# logits. A confidence is never negative; a logit is, wherever the detector thinks *normal*. Three
+# snippets with a common part, as the features of one video have, and three sets of logits:
 
 # %% tags=["core"]
 x_av = torch.tensor([[1.0, 0.2], [1.0, -0.1], [1.0, 0.1]])  # (T, D)
@@ -596,7 +597,7 @@ plt.show()
 # - say what the frozen text tower receives, position by position, and which positions count: a
 #   start mark, learned vectors, the class word, learned vectors, an end mark; nothing behind it.
 # - tell by an exchange what learned words are worth to a trained detector: fresh or no context
-#   costs its alignment branch a few points of AP, and naming events next to nothing.
+#   costs its alignment branch two or three points of AP, and naming events next to nothing.
 # - read the audio-visual prompt equation by equation, and say along which axis its softmax runs:
 #   over the classes; over equal copies, as released, all weights are equal and nothing is chosen.
 # - say what becomes of a video's global vector when raw logits weigh it: it points away from a

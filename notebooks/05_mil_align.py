@@ -11,8 +11,9 @@
 # - turn a map into proposals, and compute their average precision by hand
 # - say what an mAP hides
 #
-# **Prerequisites:** [02](02_temporal_mil.ipynb) (bags, Top-K, average precision),
-# [04](04_prompts.ipynb) (class embeddings); the trained detector is only called, 06 is about it
+# **Prerequisites:** [00](00_orientation.ipynb) (average precision), [02](02_temporal_mil.ipynb)
+# (bags, Top-K), [04](04_prompts.ipynb) (class embeddings); the trained detector is only called, 06
+# is about it
 #
 # **Minutes:** 25 to read, 30 hands-on; 1 on two CPU cores
 #
@@ -104,7 +105,7 @@ assert_close(alignment_map(x_av[None], x_cp[None])[0], cosine / 0.07)
 # pooling decides who learns. **MIL-Align** does it class by class. Each *column* of the map picks
 # its own $K$ largest entries, $K = \lfloor T/16 \rfloor + 1$, and their mean is the video's score
 # $z_c$ for that class. Fight and shot may pick different snippets, and that is how a *set* of
-# classes can become an *order*.
+# classes can become an *order* in time.
 #
 # Five snippets by hand, with a divisor of 4 in place of 16, so that $K = 2$:
 
@@ -197,11 +198,11 @@ print(pd.DataFrame(columns).to_string(index_names=False))
 #
 # ## 3. The loss of a video
 #
-# Videos with an easy answer, most of them normal, are many, and their small gradients add up. The
-# **focal loss** multiplies the cross-entropy of a video by $\alpha\,(1 - p_t)^\gamma$, where
-# $p_t = \sum_c y_c p_c$ is what the prediction gives to the truth: the closer to right, the less it
-# counts. Alone, with $\gamma = 2$, it would all but silence the easy videos. But the paper averages
-# it with the plain cross-entropy (equation 8) and takes $\alpha = 0.25$, so that inside the mean it
+# Videos with an easy answer are many, and their small gradients add up. The **focal loss**
+# multiplies the cross-entropy of a video by $\alpha\,(1 - p_t)^\gamma$, where
+# $p_t = \sum_c y_c p_c$ (*t* for truth, not a snippet) is what the prediction gives it: the closer
+# to right, the less it counts. Alone, with $\gamma = 2$, it would all but silence the easy videos.
+# But the paper averages it with the plain cross-entropy (equation 8); at our $\alpha = 0.25$ it
 # raises the weight of a hard video by less than a third. And the mean *halves* the cross-entropy:
 # whoever switches the focal loss off also doubles the alignment branch against the classification
 # branch. Section 7 keeps the two apart.
@@ -225,9 +226,9 @@ assert_close(torch.stack(package), torch.stack([cross_entropy, focal]))
 # (A perfect answer to two labels still costs $\ln 2$, because the label itself is undecided. That
 # is a floor and no force: the gradient $p - y$ is zero there.)
 #
-# Who learns on real videos? We take the teacher that ships with Soundstage (06 trains it; by its AP
-# it is one of the two in the middle of ten seeds) and the same detector with fresh weights. Of the
-# $K$ snippets that a true class chooses, which share lies inside its own event, whose times no
+# Who learns on whole videos? We take the teacher that ships with Soundstage (06 trains it; by its
+# AP it is one of the two in the middle of ten seeds) and the same detector with fresh weights. Of
+# the $K$ snippets that a true class chooses, what share lies inside its own event, whose times no
 # training is told? A blind pick would get the class's share of all snippets.
 
 
@@ -294,9 +295,9 @@ print(f"{'a blind pick':14} {np.mean(blind):4.0%}")
 #
 # Now the map itself, of *many labels*, one of the three videos that go through all notebooks: above
 # the cosines, below the softmax. Outlined is the truth. Triangles mark the $K$ snippets that each
-# class would choose, were it a training video: blue ones would be pushed up, amber ones down. Look
-# for three things. Does each outlined row light up inside its outline? Is it alone there? And what
-# does the row *normal* do before, between and after the events?
+# class would choose, were it a training video: blue ones may be pushed up, amber ones only down.
+# Look for three things. Does each outlined row light up inside its outline? Is it alone there? And
+# what does the row *normal* do before, between and after the events?
 
 # %% tags=["main-figure", "nbval-ignore-output", "core"]
 # The alignment map of one video: cosines of snippet and class, and the softmax over classes that
@@ -328,7 +329,12 @@ for c in np.flatnonzero(true.any(axis=0)):
     print(f"{words[c]:14} during its event {here:.2f}, elsewhere {there:.2f}")
 
 # %% [markdown] tags=["core"]
+# *Car accident* lights up far beyond its outlines, *explosion* hardly, and *normal* takes only part
+# of the rest.
+#
 # ## 5. From a curve to proposals
+#
+#
 #
 # At test time the map is asked for *events*: a class, a beginning, an end. One column of the
 # softmaxed map is a curve over time. The release cuts it like this, and so do we:
@@ -340,8 +346,8 @@ for c in np.flatnonzero(true.any(axis=0)):
 #    same for all proposals of a video: how sure the video is of the class at all.
 #
 # And when is a proposal right? **Intersection over union** (IoU) divides the frames that proposal
-# and truth share by the frames that either covers. It counts if the IoU reaches a threshold, from
-# 0.1 (it touches) to 0.5 (most of it fits).
+# and truth share by the frames that either covers. A proposal counts if its IoU reaches a
+# threshold, from 0.1 (it touches) to 0.5 (most of it fits).
 
 
 # %% tags=["core"]
@@ -372,12 +378,12 @@ for score, *span in proposals(np.repeat(levels, 8)):
 # above it. A class that the video is sure not to contain, with a curve between 0.001 and 0.002, is
 # cut just the same; only its tiny score keeps the proposal at the bottom of the ranking.
 #
-# Now **average precision of proposals**, for one class and one IoU threshold. Take those of *all*
-# videos, the highest score first. Each takes the free true segment of its own video with the
-# highest IoU, if that reaches the threshold, and is then a hit. At each hit note the precision so
-# far. AP is the sum of the notes divided by the number of *true segments*; one that nobody proposed
-# is a note of zero. The toy gets a second video, a normal one with a false alarm whose score lies
-# between the two. Do it in your head first: hit, miss, hit, and two segments.
+# Now **average precision of proposals** (00's was of frames), for one class and one IoU threshold.
+# Take those of *all* videos, the highest score first. Each takes the free true segment of its own
+# video with the highest IoU, if that reaches the threshold, and is then a hit. At each hit note the
+# precision so far. AP is the sum of the notes divided by the number of *true segments*; one that
+# nobody proposed is a note of zero. The toy gets a second video, a normal one with a false alarm
+# whose score lies between the two. Do it in your head first: hit, miss, hit, and two segments.
 
 
 # %% tags=["core"]
@@ -516,7 +522,8 @@ for name, one in rivals.items():
 #   (In an anomalous video *normal* is proposed between the events, rightly, and each time counts as
 #   a false alarm: only normal videos have segments of that class.) This is what is missing by
 #   frames.
-# - *Short events.* One that fills less than half of every snippet it touches is not on the map.
+# - *Short events.* One that fills less than half of every snippet it touches is not on the map, and
+#   borders rounded to snippets cost IoU.
 # - *Neighbours.* Two events of a class in snippets that touch become one proposal, which can take
 #   one of them only.
 #
@@ -534,7 +541,8 @@ for name, (_, values) in series.items():
 # %% [markdown]
 # The lowest two lines know nothing of *when*. What lies between them is bought by naming whole
 # videos alone: **an mAP measures localisation and naming together**, and the lower it is, the more
-# of it may be naming. The teacher's place is between *classes told* and *truth, by snippets*.
+# of it may be naming. Frame AP asks for no names, so the two can disagree: 04's bare words cost AP,
+# not mAP. The teacher's place is between *classes told* and *truth, by snippets*.
 
 # %% [markdown]
 # ### Exercise 2
@@ -577,7 +585,8 @@ print("Exercise 2 is solved: a rule, and what it is worth.")
 # The study that ships trains every variant over several seeds (08 explains it, and the interval).
 # Two of its rows take the loss of this lesson apart: *no focal loss* is the cross-entropy alone at
 # full weight; *half the cross-entropy* takes the focal part away and keeps the mean, so that the
-# balance of the branches stays. Differences to the whole teacher, seed by seed, in points:
+# balance of the branches stays. Differences from the whole teacher (*adaptive* in the file), seed
+# by seed, in points:
 
 # %% tags=["nbval-ignore-output", "core"]
 frame = study.results("main")
@@ -594,8 +603,8 @@ for row in ("no focal loss", "no focal loss, half the cross-entropy"):
 # Where an interval holds zero, nothing was shown. A claim "focal loss helps" would need the second
 # row beside the first, or the gain may belong to the balance of the branches.
 #
-# The scoreboard closes the lesson. The map sets no bar of its own in it: its frames are scored by
-# the classification branch, and names are what the map is for.
+# The scoreboard closes the lesson. The map sets no bar of its own: the board scores frames by the
+# classification branch, and names are what the map is for.
 
 # %% tags=["core", "nbval-ignore-output"]
 scoreboard(study.results(), upto="05", data=source)

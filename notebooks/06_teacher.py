@@ -385,7 +385,7 @@ def influence(module, snippet=20, T=41):
 teacher.cpu()
 print("ear, audio branch: ", influence(teacher.audio_encoder))
 print("eye, video encoder:", influence(teacher.encoder))
-teacher.to(where)
+teacher = teacher.to(where)
 
 # %% [markdown] tags=["core"]
 # So the suspect could have done it: it listens up to fourteen snippets back, and never ahead. But

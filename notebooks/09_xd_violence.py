@@ -207,7 +207,9 @@ median = order[(len(order) - 1) // 2]  # the seed in the middle, by rule
 every = [column for pair in COLUMNS.values() for column in pair]
 many = 100 * runs.set_index("seed")[every]
 width = many.groupby("seed").apply(lambda own: np.ptp(own.to_numpy()))
-print(many.assign(of=runs["protocol"].array).loc[[median]].round(1).T.to_string(header=False))
+own = many.loc[[median]].round(1).T
+own.columns = runs.loc[runs["seed"] == median, "protocol"].array
+print(own.to_string())
 print(f"seed {median}: {width[median]:.1f} points from its lowest number to its highest")
 print(f"all seeds: {width.min():.1f} to {width.max():.1f} points, mean {width.mean():.1f}")
 by = 100 * runs.pivot(index="seed", columns="protocol", values=every)
@@ -426,7 +428,7 @@ print(f"300 snippets of video, 301 of audio, resampled apart: up to {apart:.1f} 
 # %% tags=["main-figure", "core"]
 # What the released form, and its weight for distillation, change: paired differences in AP of the
 # alignment branch over the seeds of the study, with 95 % intervals.
-PAIRS = {  # row as released, row as published
+PAIRS = {  # a row, and what it is held against
     "teacher, released form": ("released", "adaptive"),
     "vision student, released form": ("released, vision only", "vision only, UKD"),
     "vision student, UKD x 1e-8": ("vision only, placebo", "vision only"),
@@ -499,7 +501,7 @@ for few in (510, 511, 512, 600):
     by_hand = sum(256 * (k * few // 256) != 256 * (k * (few + 1) // 256) for k in range(256))
     assert misaligned(few, few + 1) == misaligned(few + 1, few) == by_hand, f"{few} and {few + 1}"
     print(f"{few} and {few + 1} snippets: {by_hand} bins of 256 begin apart")
-print("Exercise 2 is solved: one snippet more is nothing or everything.")
+print("Exercise 2 is solved: one snippet more moves nothing, half of the bins, or all.")
 
 # %% [markdown] tags=["core"]
 # ## 6. The rest: three commands

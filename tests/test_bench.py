@@ -29,7 +29,9 @@ def test_videos_have_the_lengths_of_xd_violence_and_share_audio_between_crops(
     assert (lengths == 256).mean() == pytest.approx(0.2, abs=0.03)  # XD-Violence's lists: a fifth
     assert np.median(lengths) == pytest.approx(bench.MEDIAN_LENGTH, rel=0.1)
     assert len(set(store.film_ids)) == 300  # hold-out is by film, so films matter
-    bags = TrainingSet(store, store.indices("train"), make_config(dim=8, fusion_heads=1))
+    bags = TrainingSet(
+        store, store.indices("train"), make_config(dim=8, fusion_heads=1, max_snippets=256)
+    )
     batch = bags.batch(torch.tensor([0, 1]))
     assert torch.equal(batch.audio[0], batch.audio[1]) and torch.equal(*batch.labels)
     assert not torch.equal(batch.video[0], batch.video[1])

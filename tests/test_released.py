@@ -210,14 +210,14 @@ def test_files_that_are_no_state_dict_are_refused_by_name(tmp_path):
 
 def test_what_the_release_does_not_have_cannot_be_written_in_its_format():
     def write(**choices):
-        model = detector(**choices)
+        model = detector(**{"max_snippets": 256, **choices})
         return to_release_state(model, model.textual_prompt.tower.state_dict())
 
     with pytest.raises(ValueError, match="detector has the unknown key fusion.project"):
         write(fusion="concat")
     with pytest.raises(ValueError, match="this detector lacks fe_net.conv.1.conv.0.bias"):
         write(role="vision")
-    model = detector(form="released")
+    model = detector(form="released", max_snippets=256)
     with pytest.raises(ValueError, match="text_projection is missing or not the one"):
         foreign = model.textual_prompt.tower.state_dict()
         to_release_state(model, foreign | {"text_projection": torch.zeros(8, 16)})

@@ -63,7 +63,7 @@ def test_operations_are_counted(speed) -> None:
 
 
 def test_operations_of_large_steps_follow_from_small_ones(speed) -> None:
-    settings = make_config(device="cpu")
+    settings = make_config(device="cpu", max_snippets=256)
     torch.manual_seed(0)
     detector = build(settings, *load_text("soundstage", XD_CLASSES.words))
     run = TrainingRun(settings, detector.train(), torch.device("cpu"))

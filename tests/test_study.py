@@ -481,7 +481,9 @@ def test_results_of_other_data_are_refused(store, tmp_path) -> None:
 
 
 def test_bad_input_is_refused(store, tmp_path) -> None:
-    with pytest.raises(ValueError, match="unknown study 'part'; there are main, field, parts"):
+    with pytest.raises(
+        ValueError, match="unknown study 'part'; there are main, primary, field, parts"
+    ):
         run(store, tmp_path / "s.csv", studies=["part"])
     (tmp_path / "foreign.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="no result file of a study, .* choose another file"):

@@ -24,8 +24,8 @@ FPS = 24.0  # frames a second, of Soundstage and of XD-Violence
 # Three test videos of Soundstage, followed through all notebooks.
 EXAMPLES = {
     "sound saves": "soundstage_1126_label_B6-0-0",  # four crashes, of which one is heard
-    "sound lies": "soundstage_1036_label_A",  # fireworks, three times; nothing else happens
-    "many labels": "soundstage_1135_label_B6-G-0",  # crashes and explosions, all seen, two heard
+    "sound lies": "soundstage_1036_label_A",  # fireworks, three times; harmless all through
+    "many labels": "soundstage_1135_label_B6-G-0",  # crashes and explosions, the last of each heard
 }
 
 
