@@ -53,6 +53,7 @@ CLASS_TOKENS: dict[str, tuple[int, ...]] = {
 
 CLIP_MODEL = "ViT-B-16-quickgelu"  # OpenAI trained with the quick GELU
 CLIP_TEXT_HEADS = 8
+CLIP_TEXT = {"width": 512, "heads": CLIP_TEXT_HEADS, "layers": 12, "positions": 77}
 CLIP_FILE, WAV2CLIP_FILE = "ViT-B-16-openai.safetensors", "Wav2CLIP.pt"
 CLIP_URL = (
     "https://huggingface.co/timm/vit_base_patch16_clip_224.openai/"
@@ -131,7 +132,9 @@ class TextTower(nn.Module):
         super().__init__()
         self.width, self.positions, self.dim = width, positions, dim
         self.name: str | None = None  # what ``load_text`` knows it by
-        known = torch.as_tensor(vocabulary).long()
+        known = torch.as_tensor(vocabulary, device="cpu").long()
+        if not bool((known.diff() > 0).all()):
+            raise ValueError("the vocabulary must list the token ids of its rows in rising order")
         self.register_buffer("vocabulary", known, persistent=False)
         self.token_embedding = nn.Embedding(len(known), width)
         self.positional_embedding = nn.Parameter(torch.empty(positions, width).normal_(std=0.01))
@@ -236,9 +239,8 @@ def load_text(
     if which == "random":
         warnings.warn("the text tower has random weights: class words mean nothing", stacklevel=3)
         used = sorted({START_TOKEN, END_TOKEN, *chain(*prompts.ids)})
-        size = {"width": 512, "heads": CLIP_TEXT_HEADS, "layers": 12, "positions": 77}
         torch.manual_seed(0)
-        tower = TextTower(vocabulary=used, dim=dim or CLIP_DIM, **size)
+        tower = TextTower(vocabulary=used, dim=dim or CLIP_DIM, **CLIP_TEXT)
     elif which in _TEXT:
         state = _read_tensors(_weight_file(which, weights))
         tower = TextTower.from_state_dict(state, **_TEXT[which])

@@ -232,6 +232,8 @@ def temporal_map(
         raise ValueError(f"{have}, but the lengths and the classes of {classes.name} need {need}")
     if len(segments) != len(lengths):
         raise ValueError(f"truth for {len(segments)} videos, but lengths of {len(lengths)}")
+    if len(lengths) and lengths.min() < 1:
+        raise ValueError(f"video {int(lengths.argmin())} has {lengths.min()} snippets")
     truths: list[dict[int, list]] = [defaultdict(list) for _ in classes.codes]  # by class and video
     proposals: list[list] = [[] for _ in classes.codes]
     for v, own in enumerate(np.split(probs, np.cumsum(lengths)[:-1])):
@@ -376,8 +378,10 @@ def predict_store(
 ) -> Predictions:
     """``predict_videos`` of V rows of a store, in this order. A model that resamples each modality
     alone, as the release, sees the video's own length, else the length shared with its audio.
-    Raises ``ValueError`` for another feature width."""
+    Raises ``ValueError`` for no rows or another feature width."""
     dim = model.settings.model.dim
+    if not len(rows):
+        raise ValueError(f"{store.path}: no rows to score; choose a split that has videos")
     if dim != store.dim:
         theirs = f"those in {store.path} are {store.dim} wide"
         raise ValueError(f"the detector takes features {dim} wide, {theirs}")

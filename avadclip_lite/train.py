@@ -117,6 +117,8 @@ def _text(
     if not registered(settings.detector).needs_text:
         return None, None
     if isinstance(text, TextTower):
+        if prompts is None:
+            raise ValueError("a text tower was passed without prompts; load_text gives both")
         return text, prompts
     return load_text(text or store.encoder, store.classes.words, dim=settings.model.dim)
 

@@ -153,6 +153,8 @@ def test_tower_refuses_what_it_does_not_know():
         tower(torch.zeros(1, 78, 512), torch.tensor([77]))
     with pytest.raises(ValueError, match="got 'clap'"):
         enc.load_text("clap", ["normal"])
+    with pytest.raises(ValueError, match="rising order"):
+        enc.TextTower(width=8, heads=2, layers=1, positions=4, dim=4, vocabulary=[5, 3])
 
 
 # ---- images --------------------------------------------------------------------------------------

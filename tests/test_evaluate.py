@@ -242,6 +242,8 @@ def test_shapes_and_codes_that_do_not_fit_are_refused() -> None:
         temporal_map(probs, np.array([2, 2]), [[]], CCTV_CLASSES, 16)
     with pytest.raises(ValueError, match="unknown label code 'Z9'"):
         temporal_map(probs, np.array([4]), [[("Z9", 0, 5)]], CCTV_CLASSES, 16)
+    with pytest.raises(ValueError, match="video 1 has 0 snippets"):
+        temporal_map(probs, np.array([4, 0]), [[], []], CCTV_CLASSES, 16)
 
 
 # --- the release's own results --------------------------------------------------------------------
@@ -394,6 +396,8 @@ def test_predict_restores_the_mode_after_an_error() -> None:
 def test_predict_refuses_what_it_cannot_do() -> None:
     with pytest.raises(ValueError, match="'fp8'"):
         predict_store(FakeModel(), FakeStore([3]), [0], precision="fp8")
+    with pytest.raises(ValueError, match="no rows to score"):
+        evaluate(FakeModel(), FakeStore([3]), split="train")
 
 
 def test_evaluate_reports_flat_documented_names() -> None:

@@ -361,6 +361,8 @@ def test_float32_does_not_slip_into_a_float16_store(tmp_path):
     with writer_at(tmp_path / "s", dtype="float16") as writer:
         with pytest.raises(StoreError, match="float32 and the store is float16"):
             add(writer)
+    with pytest.raises(StoreError, match="float16 or float32, got 'int8'"):
+        writer_at(tmp_path / "t", dtype="int8")
 
 
 def test_nothing_to_finish(tmp_path):
@@ -576,6 +578,14 @@ def test_a_missing_part_ends_what_is_kept(tmp_path, whole):
         fill(writer)
         writer.finish()
     assert contents(tmp_path / "s") == whole
+
+
+def test_a_partial_store_of_an_earlier_version_is_refused(tmp_path):
+    (tmp_path / "s.partial").mkdir()
+    (tmp_path / "s.partial" / "journal.jsonl").write_text("{}")
+    with pytest.raises(StoreError, match="s.partial is an earlier version's; delete it to start"):
+        writer_at(tmp_path / "s")
+    assert (tmp_path / "s.partial" / "journal.jsonl").exists()
 
 
 def test_the_content_of_a_store_is_that_of_earlier_versions(whole):

@@ -23,10 +23,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from avadclip_lite import encoders, train
-from avadclip_lite.config import XD_CLASSES, make_config
+from avadclip_lite.config import CLIP_DIM, XD_CLASSES, make_config
 from avadclip_lite.model import AVadCLIP, build
 
 CLIP_PREFIX = "clipmodel."
+_UNUSED_CLIP = re.compile(r"visual\..+|logit_scale")
 SIGMA = "disAdj.sigma"  # saved by the release, used nowhere
 
 _NAMES = Path(__file__).with_name("release_names.toml")
@@ -53,11 +54,16 @@ def load_student(source: str | Path | Mapping[str, Tensor]) -> AVadCLIP:
 
 def _load(state: dict[str, Tensor], where: str, role: str) -> AVadCLIP:
     own = {k: v for k, v in state.items() if not k.startswith(CLIP_PREFIX)}
+    clip = {k.removeprefix(CLIP_PREFIX): v for k, v in state.items() if k not in own}
+    text = {k: v for k, v in clip.items() if not _UNUSED_CLIP.fullmatch(k)}
+    end, heads = encoders.END_TOKEN, encoders.CLIP_TEXT_HEADS
     words = tuple(map(encoders.token_ids, XD_CLASSES.words))
-    prompts = encoders.WordPrompts(words, encoders.START_TOKEN, encoders.END_TOKEN)
-    how = {"prefix": CLIP_PREFIX, "heads": encoders.CLIP_TEXT_HEADS}
+    prompts = encoders.WordPrompts(words, encoders.START_TOKEN, end)
+    with torch.device("meta"):  # shapes alone
+        whole = encoders.TextTower(vocabulary=range(end + 1), dim=CLIP_DIM, **encoders.CLIP_TEXT)
+    encoders.check_weights(text, whole.state_dict(), f"{where}, {CLIP_PREFIX}*,")
     with torch.random.fork_rng(devices=[]):  # the global generator stays as it is
-        tower = encoders.TextTower.from_state_dict(state, **how)
+        tower = encoders.TextTower.from_state_dict(text, heads=heads)
         detector = build(make_config(form="released", scale="xd", role=role), tower, prompts)
     ours = {key: release_key(key) for key in detector.trainable_state()}
     needed = {ours[key]: value for key, value in detector.trainable_state().items()}
@@ -81,8 +87,13 @@ def _read(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
     if not isinstance(source, Mapping) or not all(isinstance(v, Tensor) for v in source.values()):
         raise ValueError(f"{where} is not a bare state dict (names to tensors) as released")
     # the audio branch's convolutions have second names, those of the nn.Sequential around them
-    first = {k: k.replace(".net.0.", ".conv1.").replace(".net.4.", ".conv2.") for k in source}
-    return {first[key]: value for key, value in source.items()}, where
+    folded: dict[str, Tensor] = {}
+    for key, value in source.items():
+        first = key.replace(".net.0.", ".conv1.").replace(".net.4.", ".conv2.")
+        if not torch.equal(folded.setdefault(first, value), value):
+            told = f"{where}: {key} and {first} are two names of one tensor"
+            raise ValueError(f"{told} but hold different values; keep one of them")
+    return folded, where
 
 
 # --- as a run -------------------------------------------------------------------------------------

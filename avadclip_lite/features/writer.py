@@ -62,6 +62,10 @@ class StoreWriter(AbstractContextManager):
             raise StoreError(f"{self.path} is already a feature store; delete it or choose another")
         if self.path.is_file():
             raise StoreError(f"{self.path} is a file; a store is a folder: choose another")
+        if dtype not in ("float16", "float32"):
+            raise StoreError(f"dtype must be float16 or float32, got {dtype!r}")
+        if (self.partial / "journal.jsonl").exists():
+            raise StoreError(f"{self.partial} is an earlier version's; delete it to start over")
         self.classes, self.dim, self.stride = classes, dim, stride
         self._kind = {"format": dataset.FORMAT, "classes": asdict(classes), "dim": dim}
         self._kind |= {"stride": stride, "encoder": encoder}
