@@ -445,17 +445,18 @@ def both(row, against):
 fig, ax = plt.subplots(figsize=(plots.WIDTH * 0.8, 2.4))
 for place, (name, pair) in enumerate(PAIRS.items()):
     if not both(*pair):
-        print(f"{name:30} not in the file yet")
+        ax.text(0.02, place, "not in the file yet", transform=ax.get_yaxis_transform(), va="center")
         continue
     gap = study.paired(main, *pair, printed)
     colour = "#8C8C8C" if gap.verdict == "not distinguishable" else plots.MODEL
     ax.plot([gap.low, gap.high], [place] * 2, color=colour, lw=4)
     ax.plot(gap.mean, place, "o", color=colour, ms=7, mec="white")
     print(f"{name:30} {gap.mean:+6.1f} [{gap.low:+.1f}, {gap.high:+.1f}] {gap.verdict}")
+if not ax.lines:
+    ax.set(xlim=(-1, 1))
 ax.axvline(0, color=plots.INK, lw=1)
 ax.set_yticks(range(len(PAIRS)), PAIRS, fontsize="x-small")
-ax.set(xlabel=f"points of AP, difference, {dataset}")
-ax.invert_yaxis()
+ax.set(xlabel=f"points of AP, difference, {dataset}", ylim=(len(PAIRS) - 0.5, -0.5))
 plt.show()
 
 # %% [markdown]
