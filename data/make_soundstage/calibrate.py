@@ -187,7 +187,7 @@ def probes(train: Split, test: Split) -> tuple[dict[str, float], dict[str, dict[
             )
             scores, truth = model.decision_function(z), test.flag("anomalous")
             out[f"{sense}, {name}"] = 100 * float(average_precision_score(truth, scores))
-        found = scores > np.quantile(scores[truth], 1 - RECALL)
+        found = scores > np.quantile(scores[truth], 1 - RECALL)  # of the last view, the window
         words = dict(zip(XD_CLASSES.codes, XD_CLASSES.words, strict=True))
         recall[sense] = {
             words[code]: float(found[test.code == code].mean())
