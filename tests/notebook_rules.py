@@ -336,9 +336,10 @@ def no_absolute_paths(page: Page) -> Iterator[str]:
 @rule
 def only_our_metadata(page: Page) -> Iterator[str]:
     """Nothing of the author's machine or editor: the kernel is `python3`, cells carry what both
-    halves can say."""
+    halves can say. JupyterLab's own notes when it saves a notebook are no harm."""
     notebook = read_notebook(page.path)
-    if set(notebook["metadata"]) != {"kernelspec"}:
+    odd = set(notebook["metadata"]) - {"kernelspec", "language_info", "jupytext"}
+    if odd or "kernelspec" not in notebook["metadata"]:
         yield f"notebook metadata holds {', '.join(sorted(notebook['metadata']))}"
     elif notebook["metadata"]["kernelspec"]["name"] != "python3":
         yield f"the kernel is {notebook['metadata']['kernelspec']['name']!r}, not 'python3'"

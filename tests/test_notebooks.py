@@ -209,9 +209,12 @@ def test_rule_fires(copy: Path, name: str, complaint: str, change: Callable[[Cel
 
 def test_rules_on_the_whole_notebook_fire(copy: Path) -> None:
     notebook = json.loads(copy.read_text())
-    notebook["metadata"]["language_info"] = {"version": "3.11.7"}
+    notebook["metadata"] |= {"language_info": {"version": "3.11.7"}}  # saved in JupyterLab
     copy.write_text(json.dumps(notebook))
-    assert "language_info" in next(RULES["only_our_metadata"](Page(copy)))
+    assert not list(RULES["only_our_metadata"](Page(copy)))
+    notebook["metadata"]["papermill"] = {"duration": 3.0}
+    copy.write_text(json.dumps(notebook))
+    assert "papermill" in next(RULES["only_our_metadata"](Page(copy)))
     notebook["metadata"] = {"kernelspec": {"name": "my-env"}}
     copy.write_text(json.dumps(notebook))
     assert "my-env" in next(RULES["only_our_metadata"](Page(copy)))

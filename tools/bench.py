@@ -10,6 +10,8 @@ median near 128 snippets, cut at 256. Two things are measured:
 - *fit*: what a user waits for, from an open store to the best weights on the disk: packing the
   store into bags, steps, judging the epochs on the held-out videos, checkpoints. On a CPU a small
   share of the videos for one epoch, and beside it what follows for all of them.
+
+``--release CHECKOUT`` times the authors' own step beside ours of form ``released``.
 """
 
 from __future__ import annotations
@@ -42,11 +44,12 @@ from avadclip_lite.config import (
     find_device,
     make_config,
 )
-from avadclip_lite.dataset import FeatureStore, TrainingSet
+from avadclip_lite.dataset import FeatureStore, TrainingSet, shuffled_batches
 from avadclip_lite.encoders import SOUNDSTAGE_DIM, TextTower, WordPrompts, load_text
 from avadclip_lite.features.writer import StoreWriter
 from avadclip_lite.model import Detector, build
 from avadclip_lite.train import TrainingRun, fit
+from tools.bench_release import measure_release
 
 __all__ = [
     "FitTiming",
@@ -337,6 +340,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", nargs="*", default=[], help="kinds to time, by part of their name"
     )
+    told = "the authors' checkout: their step beside ours, form released"
+    parser.add_argument("--release", type=Path, help=told)
     parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
 
 
@@ -358,7 +363,7 @@ def main(args: argparse.Namespace) -> int:
     }
     where = torch.cuda.get_device_name(device) if cuda else "CPU"
     print(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    steps, fits = [], []
+    steps, fits, theirs = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         store = None
         if settings:
@@ -376,6 +381,21 @@ def main(args: argparse.Namespace) -> int:
                 bags = TrainingSet(store, rows, config).to(device)
                 steps.append(measure_steps(name, config, bags, steps=args.steps))
                 print(steps[-1].line(), flush=True)
+                if args.release and config.form == "released":
+                    order = shuffled_batches(
+                        bags, config.train.batch_size, torch.Generator().manual_seed(0)
+                    )
+                    queue = order[: args.steps + 1]
+                    theirs.append(
+                        measure_release(args.release, config.model.role, store, bags, queue)
+                    )
+                    step, loading = theirs[-1].step_ms, theirs[-1].loading_ms
+                    ratio = step / steps[-1].step_ms
+                    print(
+                        f"{'  the authors, ' + ROLES[config.model.role]:26s}{step:9.1f}  "
+                        f"{ratio:.1f} times ours, and {loading:.1f} ms to load a batch",
+                        flush=True,
+                    )
         if epochs and store is not None:
             heads = "".join(f"{part:>12s}" for part in PARTS)
             print(
@@ -394,6 +414,7 @@ def main(args: argparse.Namespace) -> int:
             "device": where,
             "torch": torch.__version__,
             "steps": [asdict(row) for row in steps],
+            "release": [asdict(row) for row in theirs],
             "fits": [asdict(row) for row in fits],
         }
         args.json.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
