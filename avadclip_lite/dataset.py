@@ -344,35 +344,32 @@ class TrainingSet:
         self.labels = torch.from_numpy(store.labels(rows))  # (R, C)
         separate, most = settings.data.resample == "separate", self.max_snippets
         bags = [store.uncut(i) if separate else (store.video(i), store.audio(i)) for i in rows]
-        spans = np.zeros((4, len(bags)), np.int64)  # video start, length, audio start, length
-        spans[1] = [min(len(video), most) for video, _ in bags]
-        spans[0, 1:] = np.cumsum(spans[1, :-1])
-        tracks: dict[tuple[int, int], int] = {}  # by track and length (crops may cut it): its bag
-        used = 0
-        for k, (i, (_, audio)) in enumerate(zip(rows, bags, strict=True)):
-            if audio is not None:
-                first = tracks.setdefault((store.videos[i].track, len(audio)), k)
-                spans[2:, k] = (used, min(len(audio), most)) if first == k else spans[2:, first]
-                used += int(spans[3, k]) if first == k else 0
-        self._video = torch.zeros(int(spans[1].sum()) + 1, store.dim)
-        self._audio = torch.zeros(used + 1, store.dim)
-        self._sounds = torch.zeros(used + 1, dtype=torch.bool)  # this snippet has sound
+        bags = [(video, video[:0] if audio is None else audio) for video, audio in bags]
+        lengths = np.minimum([len(video) for video, _ in bags], most)
+        # crops share a track, but may cut it
+        pairs = zip(rows, bags, strict=True)
+        tracks = pd.Series([(store.videos[i].track, len(audio)) for i, (_, audio) in pairs])
+        track, different = pd.factorize(tracks)
+        heard = np.minimum([length for _, length in different], most)
+        starts, sound_starts = np.cumsum(lengths) - lengths, np.cumsum(heard) - heard
+        spans = np.stack([starts, lengths, sound_starts[track], heard[track]])
+        self._video = torch.zeros(int(lengths.sum()) + 1, store.dim)
+        self._audio = torch.zeros(int(heard.sum()) + 1, store.dim)
+        self._sounds = torch.zeros(len(self._audio), dtype=torch.bool)  # this snippet has sound
+        again = tracks.duplicated()  # another bag packs this one's track
 
-        def pack_video(k: int) -> None:
-            own = slice(spans[0, k], spans[:2, k].sum())
-            self._video[own] = torch.from_numpy(resample(bags[k][0], most))
-
-        def pack_audio(k: int) -> None:
-            own, audio = slice(spans[2, k], spans[2:, k].sum()), bags[k][1]
-            keep = np.ones(len(audio), bool)
-            mask = store.audio_mask(rows[k])[: len(audio)]
-            keep[: len(mask)] = mask
-            self._audio[own] = torch.from_numpy(resample(audio, most, keep))
-            self._sounds[own] = torch.from_numpy(resample(keep[:, None], most)[:, 0] > 0)
+        def pack(k: int) -> None:
+            (video, audio), (start, length, sound_start, sound_length) = bags[k], spans[:, k]
+            self._video[start : start + length] = torch.from_numpy(resample(video, most))
+            if not again[k]:
+                mask = store.audio_mask(rows[k])[: len(audio)]
+                keep = np.pad(mask, (0, len(audio) - len(mask)), constant_values=True)
+                own = slice(sound_start, sound_start + sound_length)
+                self._audio[own] = torch.from_numpy(resample(audio, most, keep))
+                self._sounds[own] = torch.from_numpy(resample(keep[:, None], most)[:, 0] > 0)
 
         with ThreadPoolExecutor() as pool:  # every bag has a place of its own
-            for pack, numbers in ((pack_video, range(len(bags))), (pack_audio, tracks.values())):
-                list(pool.map(pack, numbers))
+            list(pool.map(pack, range(len(bags))))
         self._spans = torch.from_numpy(spans)
         self.lengths = self._host_lengths = self._spans[1]
 

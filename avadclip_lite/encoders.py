@@ -52,8 +52,7 @@ CLASS_TOKENS: dict[str, tuple[int, ...]] = {
 }
 
 CLIP_MODEL = "ViT-B-16-quickgelu"  # OpenAI trained with the quick GELU
-CLIP_TEXT_HEADS = 8
-CLIP_TEXT = {"width": 512, "heads": CLIP_TEXT_HEADS, "layers": 12, "positions": 77}
+CLIP_TEXT = {"width": 512, "heads": 8, "layers": 12, "positions": 77}
 CLIP_FILE, WAV2CLIP_FILE = "ViT-B-16-openai.safetensors", "Wav2CLIP.pt"
 CLIP_URL = (
     "https://huggingface.co/timm/vit_base_patch16_clip_224.openai/"
@@ -68,20 +67,12 @@ SOUNDSTAGE_DIM = 64
 MIN_SAMPLES = 512  # one analysis window of both audio towers; Wav2CLIP fails at 256 and fewer
 # Of the text towers: the size that the weights do not tell, and what precedes their names.
 _TEXT: dict[str, dict[str, Any]] = {
-    "clip": {"heads": CLIP_TEXT_HEADS, "prefix": ""},
+    "clip": {"heads": CLIP_TEXT["heads"], "prefix": ""},
     "soundstage": {"heads": 4, "prefix": "text."},
 }
 _USE: dict[str, dict[str, Any]] = {
     "clip": {"image_size": 224, "normalise": False, "batch_size": 32},
     "soundstage": {"image_size": 64, "normalise": True, "batch_size": 128},
-}
-# The tiny CLIP, in open_clip's own configuration format. 32 positions hold a caption, and the
-# 24 of a class word between ten learned context vectors on each side.
-SOUNDSTAGE_CLIP: dict[str, Any] = {
-    "embed_dim": SOUNDSTAGE_DIM,
-    "quick_gelu": True,
-    "vision_cfg": {"layers": (1, 1, 1, 1), "width": 16, "image_size": 64, "head_width": 64},
-    "text_cfg": {"context_length": 32, "width": 64, "heads": 4, "layers": 2},
 }
 
 
@@ -409,48 +400,49 @@ def load_encoders(
         torch.manual_seed(0)
         if which == "clip":  # without create_model's warning that no weights were loaded
             clip, audio = open_clip.CLIP(**open_clip.get_model_config(CLIP_MODEL)), _Wav2ClipTower()
-            sound = {"encoder": audio.extractor.encoder, "transform": audio.extractor.transform}
-            parts = {"clip": {"visual.": clip.visual}}  # by file, and by prefix in it
-            parts["wav2clip"] = {f"audio_{name}.": part for name, part in sound.items()}
             known: Any = range(END_TOKEN + 1)
+            both = {"encoder": audio.extractor.encoder, "transform": audio.extractor.transform}
+            sound = {f"audio_{name}": part for name, part in both.items()}
+            files = {"clip": {"visual": clip.visual}, "wav2clip": sound}  # with its names of parts
         else:
             known = sorted({START_TOKEN, END_TOKEN, *chain(*CLASS_TOKENS.values())})
             clip, audio = soundstage_clip(len(known)), AudioTower()
-            parts = {"soundstage": {"visual.": clip.visual, "audio.": audio}}
-        words = clip.state_dict() | {"vocabulary": torch.tensor(known)}
-        state = {_TEXT[which]["prefix"] + key: value for key, value in words.items()}
-        if weights != "random":
-            state, paths = {}, {name: _weight_file(name, weights) for name in parts}
+            files = {"soundstage": {"visual": clip.visual, "audio": audio}}
+        if weights == "random":
+            words = clip.state_dict() | {"vocabulary": torch.tensor(known)}
+            text = TextTower.from_state_dict(words, heads=_TEXT[which]["heads"])
+        else:
+            paths = {name: _weight_file(name, weights) for name in files}
             for name, path in paths.items():
-                state |= (held := _read_tensors(path))
-                for prefix, part in parts[name].items():
-                    needed = part.state_dict()
-                    own = {key: held[prefix + key] for key in needed if prefix + key in held}
-                    check_weights(own, needed, f"{path}, {prefix}*,")
-                    part.load_state_dict(own)
-        text = TextTower.from_state_dict(state, **_TEXT[which])
+                held, parts = _read_tensors(path), nn.ModuleDict(files[name])
+                own = {key: held[key] for key in held.keys() & parts.state_dict().keys()}
+                check_weights(own, parts.state_dict(), str(path))
+                parts.load_state_dict(own)
+            text = TextTower.from_state_dict(_read_tensors(paths[which]), **_TEXT[which])
     towers = {"image": clip.visual, "audio": audio, "text": text}
     return Encoders(name=which, device=torch.device(device), **towers, **_USE[which])
 
 
 def soundstage_clip(rows: int) -> nn.Module:
     """The tiny CLIP as an ``open_clip`` model, for so many token rows, in rising order of their
-    ids, so that the end mark is the last, as open_clip expects."""
+    ids, so that the end mark is the last, as open_clip expects. 32 positions hold a caption, and
+    the 24 of a class word between ten learned context vectors on each side."""
     import open_clip
 
-    text = SOUNDSTAGE_CLIP["text_cfg"] | {"vocab_size": rows}
-    return open_clip.CLIP(**SOUNDSTAGE_CLIP | {"text_cfg": text})
+    vision = {"layers": (1, 1, 1, 1), "width": 16, "image_size": 64, "head_width": 64}
+    text = {"context_length": 32, "width": 64, "layers": 2, "vocab_size": rows}
+    text["heads"] = _TEXT["soundstage"]["heads"]
+    return open_clip.CLIP(SOUNDSTAGE_DIM, vision, text, quick_gelu=True)
 
 
 # ---- weight files --------------------------------------------------------------------------------
 
 _FETCH = "fetch {} and save it as {}, or set AVADCLIP_WEIGHTS to the folder that holds it"
-_RESTORE = "they ship with the repository, so restore the file from it, or build it again with: "
-_REBUILD = "python -m data.make_soundstage.build"
+_RESTORE = "restore the file from the repository, or: python -m data.make_soundstage.build"
 _FILES = {  # name, what it holds, where to fetch it, what to do if it is not there
     "clip": (CLIP_FILE, "CLIP's weights (ViT-B/16, OpenAI)", CLIP_URL, _FETCH),
     "wav2clip": (WAV2CLIP_FILE, "Wav2CLIP's weights", WAV2CLIP_URL, _FETCH),
-    "soundstage": (SOUNDSTAGE_FILE, "the tiny encoders", None, _RESTORE + _REBUILD),
+    "soundstage": (SOUNDSTAGE_FILE, "the tiny encoders", None, _RESTORE),
 }
 
 

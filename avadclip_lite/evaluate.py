@@ -93,16 +93,6 @@ class MapResult:
         silent = (self.proposals == 0).any()
         return np.array([0.0 if silent else np.mean(row) for row in np.nan_to_num(self.table)])
 
-    @property
-    def anomaly_average(self) -> float:
-        """Mean of ``anomaly`` over the IoU thresholds."""
-        return float(np.mean(self.anomaly))
-
-    @property
-    def with_normal_average(self) -> float:
-        """Mean of ``with_normal`` over the IoU thresholds."""
-        return float(np.mean(self.with_normal))
-
     def metrics(self) -> dict[str, float]:
         """Flat names: ``map_anomaly``, ``map_with_normal@0.1``, ``map_B1``, ``map_B1@0.1``, ..."""
         columns = {"anomaly": self.anomaly, "with_normal": self.with_normal}

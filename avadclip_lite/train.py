@@ -5,10 +5,11 @@ seeded share of the *training films* that is never trained on, the later one of 
 "test", the release's protocol, the best by *test* AP of the alignment branch: optimistic, because
 the test set chose it, so never compare such a number with an honest one.
 
-A run's folder (``out``) holds ``config.json`` (settings, data, teacher), ``weights.safetensors``
-(the best epoch so far, without frozen weights) and ``state.safetensors`` (all that going on needs).
-Each is replaced in one step, and the state, written first, says which weights count: an interrupted
-run gives the same weights as an uninterrupted one (bit for bit on a CPU).
+A run's folder (``out``) holds ``config.json`` (settings, data, teacher), ``state.safetensors``
+(the best epoch's weights, without frozen ones, and all that going on needs), and a copy of these
+weights that can do without it, ``weights.safetensors``. Each is replaced in one step, the state
+last, and where there is one it alone counts: an interrupted run gives the same weights as an
+uninterrupted one (bit for bit on a CPU).
 """
 
 from __future__ import annotations
@@ -265,9 +266,8 @@ class TrainingRun:
         return [o.state[p] for o in self.optimizers for g in o.param_groups for p in g["params"]]
 
     def save(self, folder: Path) -> None:
-        """Checkpoint: how to go on (state), then what to use (weights). The state holds both, so
-        that a kill between the two writes loses nothing: ``_chosen`` takes what it says. Copied to
-        the host here, written while training goes on; ``close`` waits for it, as the next does."""
+        """Checkpoint: weights, then state. Copied to the host here, written while training goes on;
+        ``close`` waits for it, as the next does."""
         tensors = {f"best.{k}": v for k, v in self.best.items()}
         if not self.finished:
             tensors |= {f"model.{k}": v for k, v in self.model.trainable_state().items()}
@@ -278,15 +278,15 @@ class TrainingRun:
             tensors["random.shuffling"] = self.shuffling.get_state()
             if self.device.type == "cuda":
                 tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        tensors = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+        rows = {"copy": True, "memory_format": torch.contiguous_format}  # as they are written
+        tensors = {name: value.detach().to("cpu", **rows) for name, value in tensors.items()}
         scalars = json.dumps({name: getattr(self, name) for name in SCALARS})
-        best = self.best.keys() if self.chosen_epoch == self.epoch else None
+        is_best = self.chosen_epoch == self.epoch
 
-        def write(epoch: int = self.epoch) -> None:
-            _write(folder / STATE, _packed(tensors, scalars=scalars))
-            if best is not None:
-                weights = {name: tensors[f"best.{name}"] for name in best}
-                _write(folder / WEIGHTS, _packed(weights, epoch=str(epoch)))
+        def write() -> None:
+            if is_best:
+                _write(folder / WEIGHTS, save(_under("best.", tensors)))
+            _write(folder / STATE, save(tensors, {"scalars": scalars}))
 
         self.close()
         self.writing = self.writer.submit(write)
@@ -302,29 +302,25 @@ class TrainingRun:
         path = folder / STATE
         if not path.is_file():
             return
-
-        def under(prefix: str) -> dict[str, Tensor]:
-            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            return {name: value.to(self.device) for name, value in own.items()}
-
         try:
-            tensors, scalars = load_file(path), json.loads(_header(path)["scalars"])
+            with safe_open(path, framework="pt") as file:
+                scalars = json.loads(file.metadata()["scalars"])
+            held = load_file(path)
+            random = _under("random.", held)  # stays on the host
+            tensors = {k: v.to(self.device) for k, v in held.items()}
             for name in SCALARS:
                 setattr(self, name, scalars[name])
-            self.best = under("best.")
-            if _header(folder / WEIGHTS).get("epoch") != str(self.chosen_epoch):
-                # a kill came before they were written
-                _write(folder / WEIGHTS, _packed(self.best, epoch=str(self.chosen_epoch)))
+            self.best = _under("best.", tensors)
             if self.finished:
                 return
-            self.model.load_trainable_state(under("model."))
-            self.model.load_training_state(under("hooks."))
+            self.model.load_trainable_state(_under("model.", tensors))
+            self.model.load_training_state(_under("hooks.", tensors))
             for i, moments in enumerate(self._moments()):
-                moments |= under(f"optimizer.{i}.")
-            self.shuffling.set_state(tensors["random.shuffling"])
-            torch.set_rng_state(tensors["random.torch"])
-            if self.device.type == "cuda" and "random.cuda" in tensors:
-                torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+                moments |= _under(f"optimizer.{i}.", tensors)
+            self.shuffling.set_state(random["shuffling"])
+            torch.set_rng_state(random["torch"])
+            if self.device.type == "cuda" and "cuda" in random:
+                torch.cuda.set_rng_state(random["cuda"], self.device)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             remedy = f"delete {folder} to train again"
             raise ValueError(f"checkpoint {path} is damaged ({error}); {remedy}") from None
@@ -408,12 +404,14 @@ def load_run(
             raise ValueError(f"{folder} was trained with {what}; restore them, or train again")
     with torch.random.fork_rng(devices=[]):
         model = build(settings, text, prompts, classes=classes)
+    path = folder / (STATE if (folder / STATE).is_file() else WEIGHTS)
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no {WEIGHTS}: no epoch of this run has ended yet")
     try:
-        model.load_trainable_state(_chosen(folder))
+        held = load_file(path)
+        model.load_trainable_state(_under("best.", held) if path.name == STATE else held)
     except (SafetensorError, ValueError) as error:
-        raise ValueError(
-            f"{folder / WEIGHTS} is damaged or foreign ({error}); train again"
-        ) from None
+        raise ValueError(f"{path} is damaged or foreign ({error}); train again") from None
     return LoadedRun(detector=model.to(device).eval(), classes=classes, encoder=encoder)
 
 
@@ -446,30 +444,9 @@ def _digest(state: Mapping[str, Tensor], also: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def _chosen(folder: Path) -> dict[str, Tensor]:
-    """The chosen epoch's weights: of the weights file, unless the state, written first, has chosen
-    another epoch."""
-    weights, state = folder / WEIGHTS, folder / STATE
-    told = json.loads(_header(state).get("scalars", "{}")).get("chosen_epoch")
-    if told is not None and _header(weights).get("epoch") != str(told):
-        best = {k: v for k, v in load_file(state).items() if k.startswith("best.")}
-        return {name.removeprefix("best."): value for name, value in best.items()}
-    if not weights.is_file():
-        raise FileNotFoundError(f"{folder} holds no {WEIGHTS}: no epoch of this run has ended yet")
-    return load_file(weights)
-
-
-def _header(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself; nothing where there is none."""
-    if not path.is_file():
-        return {}
-    with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
-
-
-def _packed(tensors: Mapping[str, Tensor], **metadata: str) -> bytes:
-    """A safetensors file."""
-    return save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata=metadata)
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names start with the prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _open_folder(folder: Path, identity: Mapping[str, Any]) -> None:

@@ -475,10 +475,10 @@ table = pd.DataFrame(100 * result.table.T, index=words, columns=IOU_THRESHOLDS)
 table.insert(0, "proposals", result.proposals)
 table.insert(0, "segments", result.truths)
 print(table.to_string(float_format="{:.1f}".format))
-six, seven = 100 * result.anomaly_average, 100 * result.with_normal_average
+six, seven = 100 * result.anomaly.mean(), 100 * result.with_normal.mean()
 print(f"mean: six classes {six:.1f} %, seven classes {seven:.1f} %")
 about = dict(dataset=dataset, detector="teacher", branch="alignment", split="test")
-record("map_anomaly", result.anomaly_average, **about, seed=teacher.settings.train.seed)
+record("map_anomaly", result.anomaly.mean(), **about, seed=teacher.settings.train.seed)
 
 # %% [markdown] tags=["core"]
 # Every class loses towards the right, where borders have to fit. But the first row is odd. *Normal*
@@ -510,7 +510,7 @@ rivals = {
     "dice": score_of(dice),
 }
 for name, one in rivals.items():
-    six, seven = 100 * one.anomaly_average, 100 * one.with_normal_average
+    six, seven = 100 * one.anomaly.mean(), 100 * one.with_normal.mean()
     print(f"{name:18} six classes {six:5.1f} %, seven {seven:5.1f} %", end="")
     print(f"; normal alone {100 * one.table[:, 0].mean():.1f} %")
 

@@ -79,7 +79,7 @@ probs[2:4, 1:] = 0.9  # each anomaly where it happens; normal is flat
 events = [(code, 32, 64) for code in XD_CLASSES.codes[1:]]
 found = temporal_map(probs, [8], [events], XD_CLASSES, 16)
 print("proposals by class:", dict(zip(XD_CLASSES.codes, found.proposals.tolist(), strict=True)))
-six, seven = 100 * found.anomaly_average, 100 * found.with_normal_average
+six, seven = 100 * found.anomaly.mean(), 100 * found.with_normal.mean()
 print(f"mean over six classes {six:.0f} %; over seven, as released, {seven:.0f} %")
 
 # %% [markdown] tags=["core"]

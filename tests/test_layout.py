@@ -34,7 +34,7 @@ MAX_TOP_FILES = 13
 # Lines: what the plan wants, and what is allowed until it is reached. The second column only ever
 # goes down; where it has reached the first, it goes.
 MAX_LINES = {
-    TOP: (3_200, 3_449),
+    TOP: (3_200, 3_405),
     "features": (750, 826),
     "video": (2_150, 2_150),
     "experiments": (1_350, 1_776),
@@ -42,7 +42,7 @@ MAX_LINES = {
     "viz": (650, 650),
     "baselines": (1_400, 1_448),
 }
-MAX_PACKAGE = (8_400, 9_089)  # without baselines
+MAX_PACKAGE = (8_400, 9_045)  # without baselines
 MAX_FILE = {"viz/lesson.py": 150} | {
     f"baselines/{path.name}": 150 for path in PACKAGE.glob("baselines/*.py")
 }

@@ -56,7 +56,7 @@ def _load(state: dict[str, Tensor], where: str, role: str) -> AVadCLIP:
     own = {k: v for k, v in state.items() if not k.startswith(CLIP_PREFIX)}
     clip = {k.removeprefix(CLIP_PREFIX): v for k, v in state.items() if k not in own}
     text = {k: v for k, v in clip.items() if not _UNUSED_CLIP.fullmatch(k)}
-    end, heads = encoders.END_TOKEN, encoders.CLIP_TEXT_HEADS
+    end, heads = encoders.END_TOKEN, encoders.CLIP_TEXT["heads"]
     words = tuple(map(encoders.token_ids, XD_CLASSES.words))
     prompts = encoders.WordPrompts(words, encoders.START_TOKEN, end)
     with torch.device("meta"):  # shapes alone
