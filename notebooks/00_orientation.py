@@ -15,7 +15,7 @@
 # **Prerequisites:** Python and a little NumPy; PyTorch comes in with notebook
 # [01](01_encoders.ipynb)
 #
-# **Minutes:** 24 to read, 15 hands-on; 1 on two CPU cores
+# **Minutes:** 22 to read, 11 hands-on; 1 on two CPU cores
 #
 # **Reads:** the **feature store**, a folder that holds what the **encoders**, networks that turn
 # pictures and sounds into numbers ([01](01_encoders.ipynb)), made of every video (Soundstage
@@ -56,20 +56,20 @@ dataset = "Soundstage" if store.encoder == "soundstage" else store.classes.name
 # ## 1. The task
 #
 # Cameras record far more than anyone can watch. Somewhere in those hours there is a fight, a crash,
-# an explosion; the rest is people walking by. An **anomaly detector** watches in their place. For
-# every moment of a video it is to answer two questions:
+# an explosion; the rest is people walking by. An **anomaly detector** watches in our place. For
+# every moment it answers two questions:
 #
-# - **How anomalous is this?** One number between 0 and 1, the **confidence**. This is the coarse
-#   answer: enough to wake a guard.
-# - **What is it?** One class out of a fixed list, *normal* among them. This is the fine answer:
-#   enough to call the right help.
+# - **How anomalous is this?** One number between 0 and 1, the **confidence**. This coarse answer is
+#   enough to wake a guard.
+# - **What is it?** One class out of a fixed list, *normal* among them. This fine one is enough to
+#   call the right help.
 #
 # Learning this the usual way takes videos in which someone has marked where every event begins and
-# ends. That is slow, dull and distressing work. Saying "there is a shooting somewhere in this
-# half hour" takes a moment. So that is all we are given: for each training video, the *set of
-# classes* that occur somewhere in it. Such a label is **weak**: it is true of the video and silent
-# about every single moment of it. Training videos are **untrimmed** too, that is, nobody cut away
-# the uneventful minutes around the event.
+# ends. That is slow and distressing work. Saying "there is a shooting somewhere in this half hour"
+# takes a moment. So that is all we are given: for each training video, the *set of classes* that
+# occur somewhere in it. Such a label is **weak**: it is true of the video and silent about every
+# single moment of it. The videos are **untrimmed**: nobody cut away the uneventful minutes around
+# the event.
 #
 # The task is called **weakly supervised video anomaly detection**. The method that these notebooks
 # rebuild is [AVadCLIP](https://arxiv.org/abs/2504.04495), whose idea is in its first two letters:
@@ -79,14 +79,13 @@ dataset = "Soundstage" if store.encoder == "soundstage" else store.classes.name
 # ## 2. A video is a bag of snippets
 #
 # A video runs at 24 frames a second. No detector needs all of them, so the video is cut into
-# **snippets** of 16 frames; 16 is called the **stride**. A snippet becomes one feature vector for
-# its picture and one for its sound, and from then on the snippet is the unit: the detector gives
-# one answer for each. A video with $T$ snippets has $N = 16\,T$ frames.
+# **snippets** of 16 frames, the **stride**. A snippet becomes one feature vector for its picture
+# and one for its sound, and the detector gives one answer for each. A video with $T$ snippets has
+# $N = 16\,T$ frames.
 #
-# Let us do the sums once by hand, for a toy video of thirty snippets in which somebody is beaten
-# from frame 200 to frame 330. An event is written as a first frame and an end. The end is
-# **exclusive**: it is the first frame that no longer belongs to the event, so that the length is
-# the difference. (The same holds in XD-Violence, the paper's data set.)
+# The sums once by hand, for a toy video of thirty snippets in which somebody is beaten from frame
+# 200 to frame 330. The end of an event is **exclusive**, the first frame that no longer belongs to
+# it, so that the length is the difference. (So it is in XD-Violence, the paper's data set.)
 
 # %% tags=["core"]
 stride, fps = 16, 24
@@ -108,41 +107,40 @@ print(f"positive share:  {end - start} / {N} = {(end - start) / N:.1%} of the fr
 # %% [markdown] tags=["core"]
 # ### Exercise 1
 #
-# *8 minutes, easy.* A line of an annotation file reads `NAME CODE start end CODE start end ...` (a
-# CODE names a class), in frames, with exclusive ends. Which snippets hold at least one anomalous
-# frame? Return their numbers, sorted, each once. Beware of an event that ends where a snippet ends.
+# *6 minutes, easy.* The truth of a video is a list of events `(code, start, end)`: the code of a
+# class, then frames, the end exclusive. Which snippets hold at least one anomalous frame? Return
+# their numbers, sorted, each once. Beware of an event that ends where a snippet ends.
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution", "core"]
-def snippets_of(line, stride=16):
-    """Numbers of the snippets that an annotation line touches, a sorted list."""
+def snippets_of(events, stride=16):
+    """Numbers of the snippets that events (code, start, end) touch, a sorted list."""
     # BEGIN SOLUTION
     # Stumbles: an event that ends at frame 48 does not touch snippet 3, because the end is
     # exclusive, and two events may touch the same snippet.
-    numbers = line.split()[1:]
     found = set()
-    for start, end in zip(numbers[1::3], numbers[2::3], strict=True):
-        found |= set(range(int(start) // stride, (int(end) - 1) // stride + 1))
+    for _, start, end in events:
+        found |= set(range(start // stride, (end - 1) // stride + 1))
     return sorted(found)
     # END SOLUTION
 
 
 # %% tags=["check", "core"]
-assert snippets_of("v B5 40 50") == [2, 3], "frames 40 to 49 lie in snippets 2 and 3"
-assert snippets_of("v B5 32 48") == [2], "the end is exclusive: frame 48 is no longer anomalous"
-assert snippets_of("v B2 0 20 G 16 40") == [0, 1, 2], "each snippet once"
+assert snippets_of([("B5", 40, 50)]) == [2, 3], "frames 40 to 49 lie in snippets 2 and 3"
+assert snippets_of([("B5", 32, 48)]) == [2], "exclusive: frame 48 is no longer anomalous"
+assert snippets_of([("B2", 0, 20), ("G", 16, 40)]) == [0, 1, 2], "each snippet once"
 for i in test:
-    line = " ".join(["v", *(f"{code} {a} {b}" for code, a, b in store.segments(i))])
-    touched = {frame // store.stride for _, a, b in store.segments(i) for frame in range(a, b)}
-    assert snippets_of(line, store.stride) == sorted(touched), line
+    events = store.segments(i)
+    touched = {frame // store.stride for _, a, b in events for frame in range(a, b)}
+    assert snippets_of(events, store.stride) == sorted(touched), events
 print("Exercise 1 is solved.")
 
 # %% [markdown] tags=["core"]
-# Here is the truth as an array, made in three lines, and held against what the package says for
-# *every* test video. And with it the opposite direction: all that training is told about a video is
-# the set of its classes. It is written at the end of the video's name (`label_B2-G-0`: shooting and
-# explosion, with a zero for padding) and becomes a row of zeros and ones, one column a class.
-# Column 0 stands for *normal*, and is 1 only if nothing else is.
+# Here is the truth as an array, held against what the package says for *every* test video. And the
+# opposite direction: all that training is told about a video is the set of its classes. It is
+# written at the end of the video's name (`label_B2-G-0`: shooting and explosion, with a zero for
+# padding) and becomes a row of zeros and ones, one column a class. Column 0 stands for *normal*,
+# and is 1 only if nothing else is.
 
 
 # %% tags=["core"]
@@ -173,24 +171,24 @@ for row in running.values():
 # ## 3. The stage
 #
 # The paper works on **XD-Violence**: some two hundred hours of films, sports, street cameras and
-# home videos. We cannot ship any of that, nor features computed from it, nor the published weights.
-# And two hundred hours are no good for learning a method in an afternoon.
+# home videos. We cannot ship any of that, nor its features, nor the published weights, and two
+# hundred hours are too many for an afternoon.
 #
 # What ships instead is **Soundstage**: a small world that is *drawn and synthesised by a program*.
 # **Nothing on it is footage.** No camera filmed it, no microphone recorded it, nobody in it is
-# real. It has the classes of XD-Violence, the same form of labels and annotations, and the same
-# troubles: events that are heard but not seen, seen but not heard, sounds and pictures that lie.
+# real. It has the classes of XD-Violence, labels and annotations of the same form, and the same
+# troubles: events that are only heard or only seen, sounds and pictures that lie.
 #
-# Be aware of what that means. In a world that somebody made up, difficulty is somebody's choice:
-# how rare anomalies are, how much is lost without sound, how much room is left below a perfect
-# score. How the world was set, what was looked at while setting it, and what was not, stands in
-# `data/README.md`. A score on Soundstage says whether a *mechanism* works; it says nothing about
-# real streets. Hence a rule for the whole course: beside a number of the paper **signs may be
-# compared** (which of two detectors is ahead), **levels not**.
+# In a world that somebody made up, difficulty is somebody's choice: how rare anomalies are, how
+# much is lost without sound, how much room is left below a perfect score. How it was set, what was
+# looked at while setting it, and what was not, stands in `data/README.md`. A score on Soundstage
+# says whether a *mechanism* works; it says nothing about real streets. Hence a rule for the whole
+# course: beside a number of the paper **signs may be compared** (which of two detectors is ahead),
+# **levels not**.
 #
-# These are the classes, with the codes that stand for them in the names of videos. Below each
-# anomaly stands a **distractor**, something harmless that was made to look or sound like one. A
-# video may be full of distractors and still be normal.
+# These are the classes, with their codes in the names of videos. Below each anomaly stands a
+# **distractor**, something harmless made to look or sound like one. A video may be full of
+# distractors and still be normal.
 
 # %% tags=["core"]
 PAIRS = {
@@ -224,9 +222,11 @@ plt.show()
 
 # %% [markdown] tags=["core"]
 # A detector gets such pictures 64 pixels wide. Some pairs are alike to the eye, some only to the
-# ear; which of them fool whom has to be measured, and 01 does so. Guess first: listen to three of
-# the pairs and say what tells left from right. (A page that shows notebooks without running them,
-# such as GitHub's, may leave out the players; they work in JupyterLab and in `make run`'s report.)
+# ear; which of them fool whom has to be measured, and 01 does so.
+
+# %% [markdown]
+# Guess first: listen to three of the pairs and say what tells left from right. (Where a page leaves
+# out the players, JupyterLab and `make run`'s report have them.)
 
 # %% tags=["nbval-ignore-output"]
 heard = {name: wave[SAMPLE_RATE : 4 * SAMPLE_RATE].clip(-1, 1) for name, (_, wave) in names.items()}
@@ -241,9 +241,9 @@ for side, some in {"anomalies": PAIRS, "harmless": PAIRS.values()}.items():
     print(f"loudness of the {side:9}: {min(decibels):.0f} to {max(decibels):.0f} dB")
 
 # %% [markdown]
-# Compare the two lines on loudness: as far as their ranges overlap, being loud is no sign of an
-# anomaly, and a detector has to hear *what* is loud.
-#
+# As far as the two ranges of loudness overlap, a detector has to hear *what* is loud.
+
+# %% [markdown] tags=["core"]
 # ## 4. Three videos to follow
 #
 # Three test videos go through all the notebooks. Each of them is an argument:
@@ -253,13 +253,14 @@ for side, some in {"anomalies": PAIRS, "harmless": PAIRS.values()}.items():
 # - **sound lies:** a normal video full of distractors. A detector that is startled by every bang
 #   must fail.
 # - **many labels:** several classes in one video. Saying *that* something happens is not enough.
-#
+
+# %% [markdown]
 # The first two are shown as pictures above and a **spectrogram** below, which is sound as a
-# picture: time from left to right, pitch from bottom to top, brightness for energy. A bang is a
-# bright vertical line, because it has every pitch at once; a voice is a stack of wavy horizontal
-# lines; a crowd is a cloud; even blocks, where there are any, are static, because sensors fail as
-# well. Pictures from inside an event have a frame around them, and the event is outlined in the
-# spectrogram. Try to find it by eye before you look for the outline.
+# picture: time from left to right, pitch from bottom to top, brightness for energy. A bang, which
+# has every pitch at once, is a bright vertical line; a voice is a stack of wavy lines; a crowd is a
+# cloud; even blocks are static, because sensors fail as well. Pictures from inside an event have a
+# frame around them, and the event is outlined in the spectrogram. Try to find it by eye before you
+# look for the outline.
 
 # %%
 for role in ("sound saves", "sound lies"):
@@ -320,9 +321,8 @@ print(f"{snippets} snippets;", "; ".join(f"{name}: {int(on.sum())}" for name, on
 
 # %% [markdown]
 # How much of this is there? The next cell counts the whole set, and asks of every event whether it
-# can be told by a sense: seen, or heard, in at least half of its snippets. Note two numbers: the
-# **positive share**, that is, the part of all frames that is anomalous, and the part of the events
-# that reach one sense only.
+# is seen, and heard, in at least half of its snippets. Note two numbers: the **positive share**,
+# the part of all frames that is anomalous, and the part of the events that reach one sense only.
 
 # %%
 for split in ("train", "test"):
@@ -352,14 +352,14 @@ if {"visible", "audible"} <= set(store.flag_names):
         np.array(sum((sensed(i, name) for i in range(len(store))), []))
         for name in ("visible", "audible")
     )
-    counts = {"both": seen & ear, "heard only": ear & ~seen, "seen only": seen & ~ear}
+    counts = {"both": seen & ear, "only heard": ear & ~seen, "only seen": seen & ~ear}
     for name, hits in (counts | {"neither": ~seen & ~ear}).items():
         print(f"events that can be told by {name:11} {hits.sum():5} {hits.mean():6.0%}")
 
 # %% [markdown] tags=["core"]
-# A detector without ears can hardly find what is *heard only*, one without eyes what is *seen
-# only*. Events that *neither* sense can tell stay in the truth; what happens in them can only be
-# guessed from their neighbours, so a detector needs a sense of time as well.
+# A detector without ears can hardly find what is *only heard*, one without eyes what is *only
+# seen*. Events that *neither* can tell stay in the truth, and can only be guessed from what is
+# around them, so a detector needs a sense of time as well.
 #
 # ## 5. How good is good?
 #
@@ -380,15 +380,15 @@ for name, scores in toys.items():
     assert np.isclose(by_hand[name], package)
 
 # %% [markdown] tags=["core"]
-# Anyone who reads a score must know what *no skill at all* would get. Think before you go on: what
-# is the precision anywhere in a shuffled list?
+# What would *no skill at all* get? Think before you go on: what is the precision anywhere in a
+# shuffled list?
 
 # %% [markdown] tags=["core"]
 # ### Exercise 2
 #
-# *7 minutes, easy.* What does chance score? Given the events of some videos, one list of
+# *5 minutes, easy.* What does chance score? Given the events of some videos, one list of
 # `(code, start, end)` a video, and the videos' lengths in frames, compute the AP that a random
-# detector has on average. Two events may overlap, and a frame is anomalous only once.
+# detector has on average. Two events may overlap; `my_truth` of section 2 counts a frame once.
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution", "core"]
@@ -410,12 +410,11 @@ assert np.isclose(chance([overlap], [100]), 0.4), "frames 20 to 29 belong to two
 print("Exercise 2 is solved: chance is the share of anomalous frames.")
 
 # %% [markdown] tags=["core"]
-# Now three detectors without any skill in finding *when*, or with all of it. One shuffles. One
-# **knows the weak label** of each test video, and gives 1 to all frames of an anomalous video and 0
-# to all others. And one is **perfect, by snippets**: it gives each snippet the share of its frames
-# that is anomalous. The second measure, **AUC**, is the probability that an anomalous frame
-# outscores a normal one, both drawn at random. (`snippet_truth` counts the positive and the
-# negative frames of each snippet.)
+# Now three detectors. One shuffles. One **knows the weak label** of each test video, and gives 1 to
+# all frames of an anomalous video and 0 to all others. One is **perfect, by snippets**: it gives
+# each snippet the share of its frames that is anomalous. The second measure, **AUC**, is the
+# probability that an anomalous frame outscores a normal one, both drawn at random. (`snippet_truth`
+# counts the positive and the negative frames of each snippet.)
 
 # %% tags=["core"]
 lengths = store.snippets[test]
@@ -438,14 +437,13 @@ assert np.isclose(inside, results["knows the video's label"][0])
 assert abs(results["random order"][0] - share) < 0.02
 
 # %% [markdown] tags=["core"]
-# **A random detector's AP is the positive share.** Wherever you stop in a shuffled list, that part
-# of the frames so far is anomalous. So an AP means nothing without the share that belongs to it.
+# **A random detector's AP is the positive share:** wherever you stop in a shuffled list, that part
+# of the frames so far is anomalous. An AP means nothing without it.
 #
 # **Knowing the right videos is not finding the event.** All frames of all anomalous videos are one
-# tied block, so the AP of the second is *exactly* the positive share inside anomalous videos: all
-# of it comes from leaving out the normal videos. This is the very gap that weakly supervised
-# learning has to close: from *which* to *when*. The last row is the ceiling: edges of events lie
-# inside snippets.
+# tied block, so the AP of the second is *exactly* the positive share inside them. This is the gap
+# that weakly supervised learning has to close: from *which* to *when*. The last row is the ceiling:
+# edges of events lie inside snippets.
 #
 # The second's AUC looks kinder than its AP. Is it? Take one detector of fixed skill, which scores
 # normal frames around 0 and anomalous ones around 1.5 (with a spread of 1), and let only the
@@ -461,9 +459,9 @@ for rare in (0.5, 0.2, 0.05, 0.01):
     print(f"{rare:14.0%} {auc:7.0%} {ap:7.0%}   {1 - hits[alarms].mean():.0%}")
 
 # %% [markdown] tags=["core"]
-# **AUC flatters.** It hardly moves, while at the bottom of the table most alarms are false. A
-# guard who is woken by nothing most nights would side with AP, and so does the field: frame-level
-# AP is the number that the paper reports on XD-Violence and the one we report here.
+# **AUC flatters.** It hardly moves, while at the bottom of the table most alarms are false. A guard
+# who is woken for nothing would side with AP, and so does the field: frame-level AP is what the
+# paper reports on XD-Violence, and what we report here.
 #
 # ## 6. What you will build
 #
@@ -474,18 +472,18 @@ for rare in (0.5, 0.2, 0.05, 0.01):
 #   trained here. (On Soundstage two small stand-ins take their place.)
 # - **Time.** A snippet alone says little. The video part lets snippets look at their neighbours and
 #   at their look-alikes; the audio part is a temporal convolution.
-# - **Fusion.** Vision comes first, and sound is added through a gate that can close. This is meant
-#   to be where the detector learns when to listen; 03 tests that.
+# - **Fusion.** Vision comes first, and sound is added through a gate that can close. Here the
+#   detector is meant to learn when to listen; 03 tests that.
 # - **Two branches.** The **classification branch** gives the confidence. The **alignment branch**
 #   compares each snippet with an embedding of each class word, and gives the **alignment map**: one
 #   column a class. The embeddings come from learned words around the class word (a **prompt**) and
 #   are bent towards the video at hand by the audio-visual prompt.
-# - **A student.** Cameras without microphones exist. A second detector that sees only video learns
-#   to imitate the fused features of the first, its **teacher**, and to say where that cannot be
-#   done (UKD, 07).
+# - **A student.** Cameras without microphones exist. A second detector, which only sees, learns to
+#   imitate the fused features of the first, its **teacher**, and to say where that cannot be done
+#   (UKD, 07).
 #
-# The small numbers are the notebooks in which each part is built; the symbols at the arrows are
-# names that you will meet there.
+# The small numbers are the notebooks in which each part is built, the symbols at the arrows its
+# names there.
 
 # %% tags=["main-figure", "core"]
 # The whole detector: what is frozen, what is learned, and the notebook that builds each part.
@@ -501,9 +499,8 @@ plt.show()
 #
 # ## 7. The scoreboard
 #
-# A lesson ends with this figure, which grows: bars set so far, from chance to the last student,
-# with their intervals over seeds, and the lesson's own in blue. Today there is one bar, and it has
-# no skill.
+# A lesson ends with this figure, which grows: the bars set so far, with their intervals over seeds,
+# the lesson's own in blue. Today there is one, and it has no skill.
 
 # %% tags=["core"]
 scoreboard(study.results(), upto="00", known={"chance": share}, data=dataset)
@@ -514,14 +511,14 @@ plt.show()
 #
 # - say what training is given, what is asked for afterwards, and why the label is called weak: the
 #   set of classes of a whole video; a confidence and a class for every frame; the label holds for
-#   the bag and says nothing about any instance in it.
+#   the bag and for no instance in it.
 # - turn seconds into frames and snippets, and a video's truth into its weak label: 24 frames a
 #   second, 16 frames a snippet, exclusive ends; then forget the times and keep the set of codes.
 # - name the classes, what pretends to be one of them, and which sense can tell: door slams for
 #   shots, thunder for explosions, cheering for a riot; events that only one sense can tell, and
 #   some that neither can. All of it is synthetic.
-# - say what a random detector scores, and why AUC flatters: AP equals the positive share; AUC
-#   hardly moves however rare anomalies become and however many alarms are false.
+# - say what a random detector scores, and why AUC flatters: the positive share, as AP; AUC hardly
+#   moves however rare anomalies become and however many alarms are false.
 # - point at each part of the detector and say what it is for: frozen encoders for sight, sound
 #   and words; context in time; a gate meant for listening; one branch for *how anomalous*, one
 #   for *what*; a student for cameras without ears.

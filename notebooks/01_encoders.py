@@ -13,7 +13,7 @@
 #
 # **Prerequisites:** [00](00_orientation.ipynb) (the data, snippets, average precision)
 #
-# **Minutes:** 22 to read, 19 hands-on; 1 on two CPU cores
+# **Minutes:** 21 to read, 19 hands-on; 1 on two CPU cores
 #
 # **Reads:** the tiny encoders and a clip that ship, Soundstage's store, and for section 5 the store
 # you name
@@ -59,20 +59,19 @@ words = stage.classes.words
 # ## 1. One space for pictures and words
 #
 # A detector that learns from a thousand weak labels cannot also learn what fire looks like. So it
-# starts from networks that learned it elsewhere, and does not change them: they are **frozen**. A
-# network that turns an input into a vector is an **encoder**, its vector a **feature** or an
-# **embedding**.
+# starts from networks that learned it elsewhere and stay **frozen**. A network that turns an input
+# into a vector is an **encoder**, its vector a **feature** or an **embedding**.
 #
 # **CLIP** consists of two encoders, one for pictures and one for text, trained on hundreds of
 # millions of pictures from the web with the captions found beside them. It never saw a list of
-# classes. Its only task was: here are thousands of pictures and their captions, shuffled; which
-# belong together? To solve it, both encoders must put a picture and a sentence about it at the
-# same place of one space. That is **contrastive** learning: what belongs together is pulled
-# together, everything else in the batch is pushed apart.
+# classes. Its only task was to tell which of thousands of shuffled pictures and captions belong
+# together. To solve it, both encoders must put a picture and a sentence about it at the same place
+# of one space. That is **contrastive** learning: what belongs together is pulled together,
+# everything else in the batch is pushed apart.
 #
 # "The same place" is measured by direction. The **cosine** of two vectors is their dot product
-# after each has been divided by its length: 1 for the same direction, 0 for a right angle. How long
-# the vectors are does not matter. Three pictures, three captions, two dimensions:
+# after each has been divided by its length: 1 for the same direction, 0 for a right angle. Three
+# pictures, three captions, two dimensions:
 
 # %% tags=["core"]
 pictures = torch.tensor([[3.0, 0.0], [0.0, 2.0], [-1.0, 1.0]])
@@ -92,11 +91,10 @@ for temperature in (1.0, 0.07):
 
 # %% [markdown] tags=["core"]
 # Every picture is closest to its own caption, which stands on the diagonal. Softmax makes a guess
-# out of each row. Cosines differ by 2 at the very most, so a softmax of them is rather flat;
-# dividing by a small **temperature** $\tau$ first sharpens it. (CLIP learned its temperature; the
-# detector that we are going to build uses 0.07.) The loss asks for the right caption of each
-# picture and, down the columns, for the right picture of each caption: the mean of $-\log p$ on the
-# diagonal, in both directions. That is all of CLIP's objective.
+# out of each row. Cosines differ by 2 at most, so it is rather flat; dividing by a small
+# **temperature** $\tau$ first sharpens it. (CLIP learned its own; our detector uses 0.07.) The loss
+# asks for the right caption of each picture and, down the columns, for the right picture of each
+# caption: the mean of $-\log p$ on the diagonal, both ways. That is all of CLIP's objective.
 #
 # Now the step on which this notebook rests. If a picture lies near the words that describe it, the
 # words *are* a classifier. Write a text for each class (a **prompt**), embed it, and take
@@ -144,8 +142,8 @@ print(inspect.getsource(alignment_map))
 # %% [markdown] tags=["core"]
 # ## 2. Three small encoders that ship
 #
-# CLIP's weights are too large to ship and not ours to give away. So that everything runs offline, a
-# tiny **trio** ships, made in the same way:
+# CLIP's weights are too large to ship and not ours to give away. A tiny **trio** ships instead,
+# made in the same way:
 #
 # - The **image** and the **text encoder** are a small CLIP, trained contrastively as above. The
 #   text encoder, or *tower*, is a Transformer that reads a start mark, the words and an end mark;
@@ -154,14 +152,14 @@ print(inspect.getsource(alignment_map))
 # - The **audio encoder** was trained afterwards, from the image encoder alone: given a frame and
 #   the sound of the same moment, it learned to put the sound where the frozen image encoder had put
 #   the frame. Learning to imitate another network is called **distillation**, and so was
-#   **Wav2CLIP** made from CLIP. Note what is missing: it never saw a caption.
+#   **Wav2CLIP** made from CLIP. The ear never saw a caption.
 #
 # A **feature store** holds what the encoders made, once, of every snippet's middle frame and sound.
 # `stage.video(row)` gives the picture features of a video (T, D), D numbers a snippet,
 # `stage.audio(row)` those of its sound, or `None` where there is no audio track. Cosines ignore the
 # length of a feature; a linear layer does not. So the trio's pictures and sounds are scaled to a
-# root mean square (RMS) of 1, which is what fresh layers expect. (CLIP's and Wav2CLIP's stay raw,
-# as the published detectors were trained on raw ones.)
+# root mean square (RMS) of 1, which fresh layers expect. (CLIP's and Wav2CLIP's stay raw, as they
+# were for the published detectors.)
 
 # %% tags=["nbval-ignore-output", "core"]
 encoders = load_encoders("soundstage")
@@ -194,8 +192,8 @@ for name, x in {**features, "class words": class_text}.items():
 # %% [markdown] tags=["core"]
 # ## 3. What a caption calls things
 #
-# CLIP's captions come from the web, and there people write what they find worth writing. A picture
-# of a fire is captioned *fire*, seldom *explosion*; and *a riot of colours* is no riot. The trio's
+# CLIP's captions come from the web, where people write what they find worth writing. A picture of a
+# fire is captioned *fire*, seldom *explosion*; and *a riot of colours* is no riot. The trio's
 # captions are like that on purpose. It learned from **stock** pictures (close, clean, bright, one
 # subject each), with captions such as these:
 #
@@ -223,9 +221,11 @@ print(f"captions of an event that say what happens:       {world['event_told']:5
 #
 # And there is a second gap, between pictures and pictures. The encoders learned from stock and are
 # applied to **footage**: small figures, an unsteady hand, any light, and an editor who cuts to
-# something else. Here is a clip that ships, from file to features: fourteen of its pictures in
-# order, each with the nearest of the seven class words. A frame around a picture marks a true
-# event.
+# something else.
+
+# %% [markdown]
+# Here is a clip that ships, from file to features: fourteen of its pictures in order, each with the
+# nearest of the seven class words. A frame around a picture marks a true event.
 
 # %% tags=["main-figure", "nbval-ignore-output"]
 # Pictures of one clip in order, each with the nearest class word; true events are framed.
@@ -246,18 +246,18 @@ plt.show()
 # %% [markdown]
 # A fireball fills the picture, and the nearest word is *normal*; lightning strikes, and it is
 # *explosion*. One clip proves nothing, so we count.
-#
+
+# %% [markdown] tags=["core"]
 # ## 4. What the features know
 #
 # All test snippets now (of videos with a sound track). The rows of the next figure are what
-# happens: the seven classes, and below the line the **distractors**, harmless things that resemble
-# them. The columns are the class words, compared with pictures on the left and with sounds on the
-# right; a number is a mean cosine. An event counts on the left where it is seen, on the right where
-# it is heard.
+# happens: the seven classes, and below the line the distractors. The columns are the class words,
+# compared with pictures on the left and with sounds on the right; a number is a mean cosine. An
+# event counts on the left where it is seen, on the right where it is heard.
 #
-# Look for three things. Is the right half like the left one, although no sound was ever paired with
-# a word? Down a column: does the word prefer its own class? Along a row: is the nearest word the
-# right one, the class's own above the line and *normal* below it?
+# Is the right half like the left one, although no sound was ever paired with a word? Down a column:
+# does the word prefer its own class? Along a row: is the nearest word the right one, the class's
+# own above the line and *normal* below it?
 
 # %% tags=["main-figure", "nbval-ignore-output", "core"]
 # Mean cosine of pictures (left) and sounds (right) to the class words; distractors below.
@@ -284,8 +284,8 @@ print(f"correlation of the two halves: {alike:.2f}")
 # %% [markdown] tags=["core"]
 # The halves are alike: words taught the image encoder, the image encoder taught the ear, and so all
 # three share the space. (Your guess: among pictures *explosion* does point at explosions, among
-# sounds at thunder.) The other two questions are better counted than looked at. Beside footage
-# stands the same count on held-out stock, which the trio's makers left in its file.
+# sounds at thunder.) The other two questions are better counted. Beside footage stands the same
+# count on held-out stock, which the trio's makers left in its file.
 
 # %% tags=["nbval-ignore-output", "core"]
 for (sense, cosines), half in zip(near.items(), halves, strict=True):
@@ -307,13 +307,13 @@ for (sense, cosines), half in zip(near.items(), halves, strict=True):
 # Both gaps show. On stock, where pictures are clean, the words are already ambiguous: nearly every
 # look-alike is taken for an anomaly. On footage what was right becomes rarer as well, and the
 # look-alikes are joined by much that resembles nothing. The lines on *normal* show a third trouble:
-# normal is not a place. The word says nothing about a picture, so it is near to everything, and to
-# events no less than to the rest.
+# the word says nothing about a picture, so it is near to everything, and to events no less than to
+# the rest.
 #
-# Is it the features that know no better, or the words? Ask the features without any words. A
-# **linear probe** is a logistic regression on frozen features that is *told the truth* of every
-# training snippet. Nobody has that truth in practice, so it is no detector; it says what is there
-# to be found by a plane. Beside it the words: one minus the probability of *normal*.
+# Is it the features that know no better, or the words? A **linear probe** is a logistic regression
+# on frozen features that is *told the truth* of every training snippet. Nobody has that truth in
+# practice, so it is no detector; it says what is there to be found by a plane. Beside it the words:
+# one minus the probability of *normal*.
 
 # %% tags=["nbval-ignore-output", "core"]
 known, known_truth, _ = gather(stage.indices("train"))
@@ -341,9 +341,9 @@ for sense, x in features.items():
 #
 # Now frame by frame, for whatever store you name. Two senses can be put together in two ways: the
 # *mean* of their cosines, or the *larger* of their scores. Where a video has no sound, its pictures
-# decide. And because single snippets are noisy, each score is also followed by a **median filter**:
-# the median of the five, or fifteen, snippets around it. That is a rule without a single weight,
-# which anyone would try first.
+# decide. And because single snippets are noisy, each score is also followed by a **median filter**,
+# the median of the five, or fifteen, snippets around it: a rule without a single weight, which
+# anyone would try first.
 
 # %% tags=["core"]
 store = open_stage(data)
@@ -378,36 +378,13 @@ print(f"chance {100 * share:.1f}")
 
 # %% [markdown] tags=["core"]
 # On Soundstage the honest reading is short: **class words alone do not find anomalies.** Every row
-# stands about where a random order would, and no filter can bring out what is not there. (It is not
+# stands about where a random order would, and no filter brings out what is not there. (It is not
 # only a small encoder's fault. For a real CLIP (ViT-B/32), asked with two sentences, others
 # measured 17.8 % on XD-Violence, where chance is 23.1 %: the same sign.) Two bars stand on this
 # scoreboard and the next, the row *mean*, raw and with the median of five. They were chosen before
-# anyone looked at the table. Taking the best of twelve numbers would be a small cheat in favour of
-# words.
-#
-# Who, then, gets the high scores? For every kind of snippet, the share of it that stands in the
-# top tenth by the mean of both senses. If words found anomalies, the red bars would be at the top.
-
-# %% tags=["nbval-ignore-output"]
-score = suspicion(torch.from_numpy(near["pictures"] + near["sounds"]) / 2 / 0.07)
-high = score >= np.quantile(score, 0.9)
-several = kinds | {"nothing special": ~event & ~lures}
-shares = {name: 100 * high[mine].mean() for name, mine in several.items() if name != "normal"}
-order = sorted(shares, key=shares.get, reverse=True)
-fig, ax = plt.subplots(figsize=(plots.WIDTH * 0.75, 4.2))
-colours = [plots.TRUTH if name in words else "#BBBBBB" for name in order]
-ax.barh(order, [shares[name] for name in order], color=colours)
-ax.axvline(10, color=plots.INK, ls=":")
-ax.annotate(" chance", (10, len(order) - 0.5), fontsize="x-small", va="center")
-ax.set(xlabel="% of the kind that is in the top tenth (red: anomalies)", ylim=(len(order), -0.8))
-plt.show()
-for name, mine in {"events": event, "distractors": lures, "the rest": ~event & ~lures}.items():
-    print(f"{name:11} are {mine.mean():4.0%} of all snippets, {mine[high].mean():4.0%} of the top")
+# anyone looked at the table; the best of twelve numbers would be a small cheat in favour of words.
 
 # %% [markdown] tags=["core"]
-# Two thirds of the top tenth are look-alikes, thunder and fireworks first, and events are rarer
-# there than overall. So words do find something: what captions called by them.
-#
 # Here are the three videos to follow, after the median of five; the truth is shaded. Look for a
 # line that rises inside the shade and nowhere else.
 
@@ -436,7 +413,7 @@ axes[-1].set_xlabel("time (s)")
 fig.legend(*axes[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside upper right")
 plt.show()
 
-# %% [markdown]
+# %% [markdown] tags=["core"]
 # There is none. (*Sound lies* is normal from end to end, and its sounds score highest of all.)
 
 # %% [markdown]
@@ -444,9 +421,8 @@ plt.show()
 #
 # *12 minutes, hard.* **Open.** Find better words. Return seven lists of phrases, *normal* first, in
 # the order of `words`; a class's cosine is the largest over its phrases. Guess first: what wins
-# more, other phrases for the anomalies, or other phrases for *normal*? The table in section 3
-# shows how captions speak, and a word that none of them holds is refused by its name. The check
-# measures, and knows no best answer.
+# more, other phrases for the anomalies, or other phrases for *normal*? The table in section 3 shows
+# how captions speak, and a word that none of them holds is refused by its name.
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
@@ -483,29 +459,28 @@ for name, score in found.items():
 # %% [markdown]
 # With the folded solution, words come most of the way to the probe. (For your guess, put the bare
 # words back for one half.) With two senses and a median filter they even come to where trained
-# detectors begin (02's table has some); remember that when those are praised. So it *can* be said
-# in words. But look what that took: somebody who knows how the captions of this very encoder speak,
-# and who saw the AP while choosing. Phrasings that sound equally sensible may lie far apart (try *a
-# street* for *normal*), and which is better only the truth of the test videos tells. Words chosen
-# in that way are trained on the test set, with you as the optimiser, so they are no bar. They are
-# the case for *learned* words, chosen by weak labels (04).
+# detectors begin (02's table has some); remember that when those are praised. But look what that
+# took: somebody who knows how the captions of this very encoder speak, and who saw the AP while
+# choosing. Phrasings that sound equally sensible may lie far apart (try *a street* for *normal*),
+# and only the truth of the test videos tells which is better. Such words are trained on the test
+# set, with you as the optimiser, so they are no bar. They are the case for *learned* words, chosen
+# by weak labels (04).
 #
 # ## 6. The real ones
 #
 # With real footage the encoders are **CLIP ViT-B/16** with OpenAI's weights and **Wav2CLIP**, with
-# D = 512: `load_encoders("clip")`, the same calls and the same code. `python -m avadclip_lite
-# doctor` says which two files to fetch and where to put them.
+# D = 512: `load_encoders("clip")`, and the same calls. `python -m avadclip_lite doctor` says which
+# two files to fetch and where to put them.
 #
 # One trap is worth knowing. A feature must depend on its own snippet and on nothing else.
 # Wav2CLIP's package standardises the spectrogram with the mean and the spread *of the whole call*,
-# so that a quiet snippet is one thing alone and another beside a loud one, and a video encoded in
-# batches of 32 gives other features than in batches of 64. We take the package's network and
-# weights and standardise every snippet by itself.
+# so that a video encoded in batches of 32 gives other features than in batches of 64. We take the
+# package's network and weights and standardise every snippet by itself.
 
 # %% [markdown] tags=["core"]
 # ## 7. The scoreboard
 #
-# Chance, and the two new bars. Everything that is trained from here on has to stand above them.
+# Chance, and two new bars, above which everything trained has to stand.
 
 # %% tags=["nbval-ignore-output", "core"]
 board = study.results()

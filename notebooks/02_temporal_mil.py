@@ -14,7 +14,7 @@
 # **Prerequisites:** [00](00_orientation.ipynb) (the data), [01](01_encoders.ipynb) (features of
 # snippets); PyTorch, and what attention is
 #
-# **Minutes:** 25 to read, 22 hands-on; 1 on two CPU cores
+# **Minutes:** 24 to read, 14 hands-on; 1 on two CPU cores
 #
 # **Reads:** the feature store (Soundstage unless you say otherwise)
 #
@@ -67,20 +67,19 @@ dataset = "Soundstage" if store.encoder == "soundstage" else store.classes.name
 # %% [markdown] tags=["core"]
 # ## 1. A video is a bag
 #
-# Recall: a video is cut into snippets, each snippet has become a feature (01), and a **weak label**
-# says which classes occur somewhere in the video, not when. We want one number for each snippet,
-# the **confidence** $a$ that it shows an anomaly. For that we use only column 0 of the label,
-# *nothing happens* or *something does*. The classes return in 05.
+# Each snippet of a video has become a feature (01), and a weak label says which classes occur
+# somewhere in the video, not when. We want each snippet's **confidence** $a$ that it shows an
+# anomaly. For that we use only column 0 of the label, *nothing happens* or *something does*; the
+# classes return in 05.
 #
 # Learning from such labels is **multiple-instance learning** (MIL). The video is a **bag**, its
 # snippets are the **instances**. A bag is anomalous if at least one of its instances is, and nobody
 # says which.
 #
-# A loss needs one number a bag, so the confidences must be pooled into one. The choice matters more
-# than it seems, because **the pooling decides which instances learn**. Take a bag of four snippets,
-# and three ways to pool. For an anomalous bag the loss is $-\ln p$ of the pooled confidence $p$,
-# for a normal one $-\ln(1-p)$; each confidence is the sigmoid of a **logit** $s$. Where does the
-# gradient go?
+# A loss needs one number a bag, so the confidences are pooled into one, and **the pooling decides
+# which instances learn**. Take a bag of four snippets and three ways to pool. For an anomalous bag
+# the loss is $-\ln p$ of the pooled confidence $p$, for a normal one $-\ln(1-p)$; each confidence
+# is the sigmoid of a **logit** $s$. Where does the gradient go?
 
 # %% tags=["core"]
 confidence = torch.tensor([0.2, 0.7, 0.6, 0.1])  # four instances of one bag
@@ -102,7 +101,7 @@ print("\ngradient of the loss by each logit\n" + table.round(2).to_string())
 # A negative gradient means that a step pushes the logit *up*.
 #
 # - **The maximum is blind.** One instance learns, the others are mute. If the highest confidence is
-#   a fluke, the fluke is reinforced, and next time it is higher still.
+#   a fluke, next time it is higher still.
 # - **The mean breaks.** Every instance is pushed up, the normal ones too; and the bag scores high
 #   only when *most* of its snippets do, while a fight may fill a small part of a long video.
 # - **Top-K** lies between: a few instances share the gradient, so that one fluke cannot carry the
@@ -147,7 +146,7 @@ print("and longer videos higher still. A pooling must not count.")
 # The 16 is a choice of the authors' released code, not the stride. Each of the K chosen snippets
 # gets $-\frac1p \cdot \frac1K \cdot a_i(1-a_i)$ in an anomalous bag, with $+\frac1{1-p}$ for the
 # first factor in a normal one; all others get exactly nothing. Videos of a batch differ in length,
-# so padding must never be chosen, and K differs from row to row. Here is how the package does that:
+# so padding must never be chosen, and K differs from row to row. The package does it like this:
 
 # %% tags=["core"]
 print(inspect.getsource(losses.topk_mean))
@@ -162,10 +161,11 @@ assert_close(loss, torch.tensor(by_hand))
 
 # %% [markdown] tags=["core"]
 # In the second bag the two highest numbers are padding, a trap, and nothing reaches them.
-#
+
+# %% [markdown]
 # What if the events of a video fill fewer snippets than K? Then some of the chosen are normal for
 # certain, and are pushed up all the same. If they fill many more, most of the event learns nothing
-# from this video. The test videos, whose truth we know, tell how often:
+# from this video. The test videos tell how often:
 
 # %%
 eventful = [i for i in test if store.frame_truth([i]).any()]
@@ -192,9 +192,9 @@ print(f"more than four times K in {np.mean(filled > 4 * K):.0%}")
 # %% [markdown] tags=["core"]
 # ### Exercise 2
 #
-# *7 minutes, easy.* Write it for pairs of bags, the mean over pairs; two lines will do. Guess
-# first: of the 16 snippets in the check, how many learn? And when does the hinge stop pushing, if
-# all confidences lie between 0 and 1?
+# *7 minutes, easy.* Write it for pairs of bags, the mean over pairs. Guess first: of the 16
+# snippets in the check, how many learn? And when does the hinge stop pushing, if all confidences
+# lie between 0 and 1?
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution", "core"]
@@ -221,19 +221,19 @@ print(f"Exercise 2 is solved: {int((gradient != 0).sum())} of {gradient.numel()}
 # With a margin as wide as the range it pushes until one side is 1 and the other 0, much as
 # cross-entropy does. The difference that matters is the maximum: one snippet a bag. DeepMIL makes
 # up for it by comparing every anomalous bag with every normal one, and by two penalties: anomalies
-# shall be rare, and confidences smooth. The package has it as `ranking_hinge`; 11 trains it.
+# shall be rare, and confidences smooth. Lesson 11 trains it.
 #
 # ## 4. Do labels of bags find the right snippets?
 #
-# So far nothing says that the chosen instances are the *right* ones. Why should they be? Because
-# of the normal bags. Whatever scores high there is pushed down, so features that occur everywhere
-# cannot stay high. What is left to make anomalous bags high is what occurs only there.
+# Why should the chosen instances be the *right* ones? Because of the normal bags. Whatever scores
+# high there is pushed down, so features that occur everywhere cannot stay high. What is left to
+# make anomalous bags high is what occurs only there.
 #
 # Try it where the answer is known. The bags below hold snippets of random numbers. In half of them
 # a short run of snippets has its *first* number raised: that is all an anomaly is. And any snippet
 # of any bag may be a glitch, with large numbers everywhere, which mean nothing. The scorer is one
-# linear layer and learns from bag labels alone. One more scorer is told the truth of every snippet,
-# to show what could be reached.
+# linear layer and learns from bag labels alone. One more is told the truth of every snippet, to
+# show what could be reached.
 
 # %% tags=["core"]
 WIDTH, LENGTH = 16, 32  # numbers a snippet, snippets a bag
@@ -286,27 +286,27 @@ print(f"chance: {100 * make_bags(seed)[2].mean():.0f}")
 
 # %% [markdown] tags=["core"]
 # From one label a bag, Top-K mostly comes close to the scorer that was told everything. The maximum
-# loses much of that, and its seeds lie far apart: one snippet a bag teaches, and whether it is the
-# right one is partly luck. The mean has to raise *all* snippets of a bag, so it learns whatever
-# happens to tell these eighty bags apart. Top-K is not immune either: what is chosen learns, and
-# what learns is chosen again. But K snippets have to be wrong together.
+# loses much of that, and its seeds lie far apart: whether the one snippet that teaches is the right
+# one is partly luck. The mean has to raise *all* snippets of a bag, so it learns whatever happens
+# to tell these eighty bags apart. Top-K is not immune either: what is chosen learns, and what
+# learns is chosen again. But K snippets have to be wrong together.
 #
-# One caution stays with us through all notebooks: MIL learns *what occurs in anomalous bags only*.
-# If fights were always filmed at night, darkness would make a fine anomaly.
+# One caution for all notebooks: MIL learns *what occurs in anomalous bags only*. If fights were
+# always filmed at night, darkness would make a fine anomaly.
 #
 # ## 5. One snippet is not enough
 #
-# That scorer saw one snippet at a time. Let a video be one number a snippet, how bright it is:
-# 0 0 0 1 0 0 0 is a camera flash, 0 0 1 1 1 0 0 a fire. The middle snippets are the same number;
-# one neighbour on each side tells them apart. And many snippets inside events do not show them at
-# all: the camera turns away, an editor cuts to something else. For those only the neighbours speak.
+# Let a video be one number a snippet, how bright it is: `0 0 0 1 0 0 0` is a camera flash,
+# `0 0 1 1 1 0 0` a fire. The middle snippets are the same number; only the neighbours tell them
+# apart. And many snippets inside events do not show them at all: the camera turns away, an editor
+# cuts to something else.
 #
 # AVadCLIP's **video encoder** gives each snippet three kinds of context.
 #
 # **Windows.** A Transformer's attention lets a snippet look at others. With few videos and weak
-# labels, looking everywhere is a lot of freedom to learn coincidences, so the video is cut into
-# **windows** of $W$ snippets that do not overlap, and attention stays inside:
-# $i$ may look at $j$ if $\lfloor i/W \rfloor = \lfloor j/W \rfloor$.
+# labels, looking everywhere is much freedom to learn coincidences, so attention stays inside
+# **windows** of $W$ snippets that do not overlap: $i$ may look at $j$ if
+# $\lfloor i/W \rfloor = \lfloor j/W \rfloor$.
 #
 # **Look-alikes.** A **graph convolution** replaces each snippet by a weighted sum over others; a
 # matrix of weights $(T, T)$, the **adjacency**, says who counts how much. The first graph starts
@@ -324,12 +324,12 @@ near = temporal.distance_adjacency(8)[0].numpy().round(2)
 print("distance adjacency, 0, 1, 2, ... snippets away:", near)
 
 # %% [markdown] tags=["core"]
-# Look at the first row. Snippets 0 and 2 have nothing in common, their edge was cut, and still it
-# weighs something: the cut sets the *cosine* to 0, and softmax turns 0 into $e^0 = 1$, where the
-# best edge has $e^1$. (The paper does not mention it; the authors' code does it.) So this graph is
-# part look-alikes, part mean of the whole video. Here are the three on *many labels*; row $i$ shows
-# where snippet $i$ looks, darker is more, and the marks along both axes are snippets of true
-# events. Do the events form blocks?
+# Snippets 0 and 2 have nothing in common, their edge was cut, and still it weighs something: the
+# cut sets the *cosine* to 0, and softmax turns 0 into $e^0 = 1$, where the best edge has $e^1$.
+# (The paper does not mention it; the authors' code does it.) So this graph is part look-alikes,
+# part mean of the whole video. Here are the three on *many labels*; row $i$ shows where snippet $i$
+# looks, darker is more, and the marks along both axes are snippets of true events. Do the events
+# form blocks?
 
 # %% tags=["main-figure", "core"]
 # What each snippet of a video sees: its window, its look-alikes, its neighbours in time.
@@ -359,59 +359,26 @@ print(f"{snippets} snippets; pairs that are edges of the similarity graph: all",
 print(f"{edges.float().mean():.0%}, event with event {edges[marks][:, marks].float().mean():.0%}")
 
 # %% [markdown] tags=["core"]
-# Do not expect much of the middle panel. It is drawn from *raw* features, and on these most pairs
-# are edges: pictures of one video resemble each other, whatever happens in them. (The encoder
-# computes it from what its Transformer made of them, where likeness is partly learned.)
+# Do not expect much of the middle panel. It is drawn from *raw* features, on which most pairs are
+# edges: pictures of one video resemble each other, whatever happens in them. (The encoder draws it
+# from what its Transformer made of them, where likeness is partly learned.)
 #
-# The whole encoder is these three, in this order: the windowed Transformer, then two graph layers
-# on each adjacency, side by side, and a linear layer that joins them. Its output is $x_v$, from
-# which every later notebook starts.
+# The whole encoder is the windowed Transformer, then two graph layers on each adjacency, side by
+# side, and a linear layer that joins them. Its output is $x_v$, from which every later notebook
+# starts. (`masked` in the code below: zeros that only fill up a batch take no part. In the authors'
+# code, `padding="leaking"`, they do.)
 
 # %% tags=["core"]
 print(inspect.getsource(temporal.VideoEncoder.forward))
-
-# %% [markdown]
-# ### Exercise 3
-#
-# *8 minutes, medium.* The word `masked` in it is worth an experiment. A batch is padded with zeros
-# to its longest video. After position embedding and layer norm a row of zeros is a feature like any
-# other; the authors' code lets it take part (`padding="leaking"`). Measure what that does to a
-# video: encode it alone and followed by zeros, and return by what share of its length each
-# snippet's vector has changed. Guess first: which snippets change at all?
-
-
-# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
-@torch.no_grad()
-def changed(encoder, x_TD, extra=60):
-    """(T,) relative change of each snippet when ``extra`` rows of padding follow."""
-    # BEGIN SOLUTION
-    # Stumbles: the mask must be False on the padding, and the padding's own rows are no answer.
-    padded = F.pad(x_TD, (0, 0, 0, extra))[None]
-    mask = temporal.length_mask(torch.tensor([len(x_TD)]), padded.shape[1])
-    alone = encoder(x_TD[None], mask[:, : len(x_TD)])[0]
-    return (encoder(padded, mask)[0, : len(x_TD)] - alone).norm(dim=1) / alone.norm(dim=1)
-    # END SOLUTION
-
-
-# %% tags=["check"]
-torch.manual_seed(seed)
-masked = temporal.VideoEncoder(store.dim)
-leaking = temporal.VideoEncoder(store.dim, padding="leaking")
-leaking.load_state_dict(masked.state_dict())
-assert changed(masked, video_TD).max() < 1e-4, "masked: padding must not matter"
-assert (far := changed(leaking, video_TD)).shape == (len(video_TD),), "one number a snippet"
-assert far[-1] > 0.05 > far[0], "leaking: the end changes, the beginning does not"
-print("Exercise 3 is solved; leaking, counted from the end: ", end="")
-print(", ".join(f"{k}: {far[-k]:.0%}" for k in (1, 2, 3, 10)))
 
 # %% [markdown] tags=["core"]
 # ## 6. What does context buy?
 #
 # Now everything together, on pictures alone (sound comes in 03). A detector of this package is a
 # class with two methods, what it computes and what it minimises. This one is AVadCLIP's head, a
-# small feed-forward network with one logit a snippet, either on bare snippets or on top of the
-# video encoder; the loss is the Top-K loss of section 2, and nothing else. The *weak* labels of a
-# held-out tenth of the training videos decide which epoch is kept.
+# small feed-forward network with one logit a snippet, on bare snippets or on the video encoder; the
+# loss is the Top-K loss, and nothing else. The *weak* labels of a held-out tenth of the training
+# videos decide which epoch is kept.
 
 
 # %% tags=["nbval-ignore-output", "core"]
@@ -450,12 +417,11 @@ for name, context in CONTEXTS.items():
     print(f"{name:18} {size:9,} parameters, epoch {result.chosen_epoch} of {epochs} kept")
 
 # %% [markdown] tags=["core"]
-# Beside them stands what needs no training: the bare class words of notebook 01, on pictures alone
-# as all of this. And every rule on single snippets is shown a second time, followed by the median
-# of five snippets, which is context too, and free. Besides the AP of all frames there are two
-# columns. One is the AP within the anomalous videos, where only *when* counts and not *which*. The
-# other asks section 4's question: of the K snippets with the highest confidence in an anomalous
-# video, those that Top-K would choose, how many lie in an event?
+# Beside them stand the bare class words of 01, on pictures alone. Every rule on single snippets is
+# shown a second time, followed by the median of five snippets, which is context too, and free.
+# Besides the AP of all frames there are two columns: the AP within the anomalous videos, where only
+# *when* counts and not *which*; and section 4's question, of the K snippets that Top-K would choose
+# in an anomalous video, how many lie in an event?
 
 # %% tags=["core"]
 lengths = store.snippets[test]
@@ -509,9 +475,9 @@ for name in CONTEXTS:
     record("frame_ap", table[name]["frame AP"] / 100, **about)
 
 # %% [markdown] tags=["core"]
-# One training each, but many test videos: draw them anew, with replacement, and see how much the
-# differences depend on which ones were drawn. (How much they depend on the *seed* takes many
-# trainings, and 08.)
+# One training each, but many test videos: draw them anew, with replacement, to see how much the
+# differences depend on which were drawn. (How much they depend on the *seed* takes many trainings,
+# and 08.)
 
 # %% tags=["nbval-ignore-output", "core"]
 generator = np.random.default_rng(seed)
@@ -525,17 +491,16 @@ for name, values in drawn.items():
         print(f"windows and graphs - {name:29} {gap.mean():+5.1f} points [{low:+.1f}, {high:+.1f}]")
 
 # %% [markdown] tags=["core"]
-# Read it in three steps. The rows of words say once more what 01 found. The next two say that the
-# labels of videos did teach snippets: compare them with *no idea*. And what context buys is the
-# last row against the one above it, for a median is the context that anyone gets for nothing; where
-# an interval holds zero, nothing was shown.
+# The two rows below the words say that the labels of videos did teach snippets: compare them with
+# *no idea*. And what context buys is the last row against the one above it, for a median is the
+# context that anyone gets for nothing; where an interval holds zero, nothing was shown.
 #
-# Then the other two columns. Does the last row lead there by as much? Where it does not, context
-# tells better *which* video is anomalous rather than *when*. A similarity graph whose cut edges
-# keep their weight hands every snippet a part of the whole video. AP pools all frames of all videos
-# and pays for either skill.
+# Does the last row lead by as much in the other two columns? Where it does not, context tells
+# *which* video is anomalous rather than *when*. A similarity graph whose cut edges keep their
+# weight hands every snippet a part of the whole video. AP pools all frames of all videos and pays
+# for either skill.
 #
-# Context has a price, too. It fills the gaps inside events, and it smears what it found over their
+# Context has a price, too: it fills the gaps inside events, and smears what it found over their
 # borders. Here is the mean confidence inside events, in the four snippets next to one, and in
 # normal videos, where all of it is a false alarm:
 
@@ -554,8 +519,7 @@ for name in CONTEXTS:
 # minds. In an anomalous bag it is enough that K snippets are high, and nobody ever said where an
 # event ends; in a normal one only the K highest are pushed down.
 #
-# And the same on the three videos that go through all notebooks; truth is shaded, and neither
-# detector has seen it.
+# The same on our three videos; truth is shaded, and neither detector has seen it.
 
 # %% tags=["main-figure", "nbval-ignore-output", "core"]
 # Confidence over time on three test videos, one snippet at a time and in context; truth shaded.
@@ -581,17 +545,16 @@ fig.legend(*axes[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="ou
 plt.show()
 
 # %% [markdown] tags=["core"]
-# Look for three things. *Sound saves*: from about 5.3 to 7.3 s an editor cuts away from the first
-# crash. Single snippets cannot know that it goes on; does the line in context? *Sound lies*, a
-# normal video: which bumps of the single snippets are gone in context? And in both videos with
-# events: does the line in context come down between them, or does it know the video and not the
-# moment? The columns beside AP have told.
+# *Sound saves*: from about 5.3 to 7.3 s an editor cuts away from the first crash. Single snippets
+# cannot know that it goes on; does the line in context? *Sound lies*, a normal video: which bumps
+# of the single snippets are gone in context? And in both videos with events: does the line in
+# context come down between them, or does it know the video and not the moment?
 #
 # ## 7. The scoreboard
 #
-# This lesson's bars are detectors of one sense and DeepMIL, each the mean over its seeds with an
-# interval, as far as the file of the study (08) holds them for this data. (*Vision only* there is
-# section 6's last row and the parts of 04 and 05 besides; *audio only* is the same on sounds.)
+# New are detectors of one sense and DeepMIL, as far as the study's file (08) holds them for this
+# data. (*Vision only* is section 6's last row with the parts of 04 and 05; *audio only* is the same
+# on sounds.)
 
 # %% tags=["nbval-ignore-output", "core"]
 board = study.results()

@@ -15,7 +15,7 @@
 # [02](02_temporal_mil.ipynb) (confidence), [00](00_orientation.ipynb) (AP);
 # [03](03_adaptive_fusion.ipynb) (the fused features $x_{av}$) is only called
 #
-# **Minutes:** 25 to read, 25 hands-on; 1 on two CPU cores
+# **Minutes:** 23 to read, 15 hands-on; 1 on two CPU cores
 #
 # **Reads:** the feature store (Soundstage unless you say otherwise), the trained detector that
 # ships, the study's file
@@ -115,15 +115,13 @@ print("Exercise 1 is solved.")
 # %% [markdown] tags=["core"]
 # It can, because cosines compare directions: a common shift turns a vector the more, the less it
 # points that way already. A real tower bends far more than this one, and what a shared word does to
-# each class is anybody's guess. That is what training is for.
+# each class is for training to find.
 #
 # ## 2. What the tower receives
 #
-# Here is the real layout, read off a trained detector. It ships, so nothing has to be trained: the
-# whole detector of 00 in the paper's form; of the study's ten trainings, which differ in their seed
-# only, one of the two in the middle. (For other data none ships, and one is trained now; what the
-# text says of numbers is about the one that ships.) S and E are the marks of start and end, a dot
-# is a learned vector, # a token of the class word.
+# Here is the real layout, read off the trained detector that ships, the one of 03. (For other data
+# one is trained now, and numbers in the text do not hold.) S and E are the marks of start and end,
+# a dot is a learned vector, # a token of the class word.
 
 # %% tags=["nbval-ignore-output", "core"]
 teacher = shipped(store, "teacher")
@@ -143,10 +141,10 @@ print(f"\nlearned: {used} positions x {tower.width}; the frozen tower around the
 print(f"{sum(p.numel() for p in tower.parameters()):,} numbers")
 
 # %% [markdown] tags=["core"]
-# There is one subtlety. The learned table has a row for every *position*, as in the authors' code,
-# and a prompt takes the rows of the positions that are free. So where the second half of *car
-# accident* stands, all other classes have a learned vector. In the package's code `tokens` are the
-# vectors of marks and words, looked up once; L counts positions, W the numbers of each vector.
+# The learned table has a row for every *position*, as in the authors' code, and a prompt takes the
+# rows of the positions that are free. So where the second half of *car accident* stands, all other
+# classes have a learned vector. In the code `tokens` are the vectors of marks and words, looked up
+# once; L counts positions, W the numbers of each vector.
 
 # %% tags=["core"]
 print(inspect.getsource(TextualPrompt.embed))
@@ -159,8 +157,7 @@ print("enters the tower (C, L, W): {}; comes out (C, D): {}".format(*shapes))
 # Which positions count? Ask the gradient: differentiate a class embedding with respect to the
 # vector at each position. The tower has room for more positions than a prompt needs; those behind
 # the end mark get noise. In the figure a class is a row, and the colour says how strongly its
-# embedding reacts to a position, as a share of the row. The learned vectors are the trained
-# detector's own. Where does each row end, and why?
+# embedding reacts to a position, as a share of the row. Where does each row end, and why?
 
 # %% tags=["nbval-ignore-output"]
 L = min(32, tower.positions)
@@ -187,10 +184,10 @@ token = 1 - own - share[:, 0] - share.gather(1, ends[:, None])[:, 0]
 print(f"the learned vectors, all together: {own.mean():.0%}; the class word: {token.mean():.0%}")
 
 # %% [markdown]
-# Behind the end mark the reaction is not small but zero: attention is causal (01), the feature is
-# read at the end mark, and nothing behind it can reach it. So the package leaves those positions
-# out.
-#
+# Behind the end mark the reaction is not small but zero: attention is causal (01), and the feature
+# is read at the end mark. So the package leaves those positions out.
+
+# %% [markdown] tags=["core"]
 # ### What are the learned words worth?
 #
 # That an embedding *reacts* to a vector does not say that training made something of it. A test
@@ -229,11 +226,12 @@ print(pd.DataFrame(rows).T.to_string(float_format="{:.1f}".format))
 
 # %% [markdown] tags=["core"]
 # (Only the alignment branch uses class embeddings, so the classification branch must not move.)
-# *Mean mAP* asks for the right class at the right place; 05 takes it apart. Fresh context costs
-# less than two points of AP, bare words less than three, and naming events in time hardly notices
-# either. So the learned words are worth something to this detector, and not much. Even that is
-# generous: everything else in it was trained *around* these words.
-#
+# *Mean mAP*, of names and places, is explained in 05. Fresh context costs less than two points of
+# AP, bare words less than three, and naming events in time hardly notices either. So the learned
+# words are worth something to this detector, and not much. Even that is generous: everything else
+# in it was trained *around* these words.
+
+# %% [markdown]
 # What became of the seven words? The cosines between class embeddings, on the left for the bare
 # words, on the right in the trained detector. Compare the first rows, *normal*.
 
@@ -253,20 +251,19 @@ for ax, (name, embedding) in zip(axes, sets.items(), strict=True):
     print(f"cosine to the bare word {kept.min():.2f} to {kept.max():.2f}")
 plt.show()
 
+# %% [markdown]
+# Not much: every class embedding has kept a cosine above 0.9 to its bare word. *Normal* has moved a
+# little away from *fighting* and *riot*, *car accident* and *explosion* have moved together. The
+# *features* are learned as well, and can come to the words.
+
 # %% [markdown] tags=["core"]
-# Not much: every class embedding has kept a cosine above 0.9 to its bare word. On Soundstage the
-# bare words are poor on purpose (captions use them for harmless things, too, and four of them lie
-# close together). *Normal* has moved a little away from *fighting* and *riot*, *car accident* and
-# *explosion* have moved together. There is no need for more: the *features* are learned as well,
-# and they can come to the words.
-#
 # ## 3. The audio-visual prompt
 #
 # So far a class embedding is the same for every video. But riots differ: one is a dark street with
-# shouting, another a sunlit square with smoke. The paper's idea is to let each video adjust the
-# class words to itself. First the video is put into one vector of length 1, mostly made of the
-# snippets that look anomalous; then every class takes some of it. With confidence $a\;(T)$, fused
-# features $x_{av}\;(T, D)$, class embeddings $x_c\;(C, D)$:
+# shouting, another a sunlit square with smoke. In the paper each video adjusts the class words to
+# itself. First the video is put into one vector of length 1, mostly made of the snippets that look
+# anomalous; then every class takes some of it. With confidence $a\;(T)$, fused features
+# $x_{av}\;(T, D)$, class embeddings $x_c\;(C, D)$:
 #
 # $$\begin{aligned}
 # x_p &= \mathrm{Norm}(a^\top x_{av}) && \text{the video in one vector} && (4)\\
@@ -275,9 +272,9 @@ plt.show()
 # x_{cp} &= \mathrm{FFN}(x_{mp} + x_c) + x_c && \text{class embeddings that know the video} && (7)
 # \end{aligned}$$
 #
-# By pencil: three snippets of two numbers, two classes. Something bangs in the second snippet, and
-# the classification branch noticed. The feed-forward network is left out. Class embeddings come
-# from the tower with whatever length they have, so we try two.
+# By pencil, without the feed-forward network: three snippets of two numbers, two classes. Something
+# bangs in the second snippet, and the classification branch noticed. The tower's class embeddings
+# may have any length, so we try two.
 
 # %% tags=["core"]
 x_av = torch.tensor([[1.0, 0.0], [0.2, 0.98], [1.0, 0.0]])  # (T, D)
@@ -295,9 +292,9 @@ for size in (1.0, 10.0):
 # The global vector lies close to the second snippet, the one that bangs, though two of three
 # snippets are quiet. *Bang* takes the larger share, but not by much, because a softmax of two
 # cosines is rather flat. And the same video turns long class embeddings far less than short ones.
-# Keep both in mind. Below is the package's class; its switches `uniform` and `sum` are the authors'
-# code, of which more below. (The paper does not say whether $x_c$ is normalised in equation 5; this
-# package takes cosines, at a temperature of one.)
+# Keep both in mind. In the package's class, below, the switches `uniform` and `sum` are the
+# authors' code. (The paper does not say whether $x_c$ is normalised in equation 5; this package
+# takes cosines, at a temperature of one.)
 
 # %% tags=["core"]
 print(inspect.getsource(AudioVisualPrompt))
@@ -314,10 +311,10 @@ print(torch.allclose(x_cp, output.prompted_embeddings, atol=1e-3, rtol=1e-3))
 # %% [markdown] tags=["core"]
 # ## 4. Along which axis?
 #
-# Equation 5 writes "softmax" and leaves the axis to the reader. It makes all the difference. The
-# paper's words ask for shares *of the classes*: each video divides its one vector among C classes.
-# The authors' code first copies the global vector C times, computes a C x C table of similarities,
-# and takes the softmax over the *copies*.
+# Equation 5 writes "softmax" and leaves the axis to the reader. The paper's words ask for shares
+# *of the classes*: each video divides its one vector among C classes. The authors' code first
+# copies the global vector C times, computes a C x C table of similarities, and takes the softmax
+# over the *copies*.
 
 # %% [markdown]
 # ### Exercise 2
@@ -348,15 +345,15 @@ assert table.shape == (7, 7) and torch.allclose(table, torch.full((7, 7), 1 / 7)
 print("Exercise 2 is solved: over equal copies every weight is one seventh.")
 
 # %% [markdown] tags=["core"]
-# A softmax over equal numbers is flat, whatever the video and whatever the class. The C copies, a
-# C-th each, add up to the whole vector, so every class gets the same imprint (in our configuration
+# A softmax over equal numbers is flat, whatever the video and the class. The C copies, a C-th each,
+# add up to the whole vector, so every class gets the same imprint (in our configuration
 # `av_prompt="uniform"`), and such weights cannot learn, as they depend on nothing.
 #
 # Does the paper's softmax do better on the right axis? Put every test video of the trained detector
 # into its vector and look at the shares: at the largest, at the **effective number of classes**,
 # $e^{H}$ with $H$ the entropy of the shares (C if all are equal, 1 if one class takes everything),
-# and whether the class that takes most is one of the video's. A temperature is ours to choose, so
-# try colder ones, too.
+# and whether the class that takes most is one of the video's. The temperature is ours to choose, so
+# colder ones are tried, too.
 
 
 # %% tags=["nbval-ignore-output", "core"]
@@ -395,15 +392,15 @@ print(f"the class that takes most is one of the video's: {right:.0%} of the vide
 # Cosines that lie half a unit apart cannot do better at a temperature of one; to *pick*, the
 # softmax needs a tenth or less.
 #
-# The paper gives no temperature, and equation 5 read to the letter does not normalise $x_c$ either.
-# A dot product with a class embedding of length ten is a cosine at a temperature of a tenth. One
-# missing word in a paper, a factor of ten.
+# The paper gives no temperature, and equation 5 read to the letter is a dot product: with a class
+# embedding of length ten, that is a cosine at a temperature of a tenth. One missing word in a
+# paper, a factor of ten.
 #
 # ## 5. The sign
 #
-# The release, that is, the authors' code, departs in a second place: it weighs snippets with raw
-# logits. A confidence is never negative; a logit is, wherever the detector thinks *normal*. Three
-# snippets with a common part, as the features of one video have, and three sets of logits:
+# The authors' code departs in a second place: it weighs snippets with raw logits. A confidence is
+# never negative; a logit is, wherever the detector thinks *normal*. Three snippets with a common
+# part, as the features of one video have, and three sets of logits:
 
 # %% tags=["core"]
 x_av = torch.tensor([[1.0, 0.2], [1.0, -0.1], [1.0, 0.1]])  # (T, D)
@@ -452,14 +449,13 @@ plt.show()
 # %% [markdown] tags=["core"]
 # Nearly every normal video is turned around, and about a third of the anomalous ones. So the flip
 # is no noise. It says in one bit whether the classification branch finds the video normal: a
-# judgement that confidences lose, because equation 4 normalises away how large they are. An honest
-# audit notes that too.
+# judgement that confidences lose, because equation 4 normalises away how large they are.
 #
 # ## 6. Whose imprint?
 #
-# The equations are clear. Whether they *do* anything can be measured. First lengths: a share of a
-# *unit* vector is added to a class embedding of whatever length the tower gives. Then the class
-# embeddings that are finally used: how much do they differ between videos?
+# Whether the equations *do* anything can be measured. First lengths: a share of a *unit* vector is
+# added to a class embedding of whatever length the tower gives. Then the class embeddings that are
+# finally used: how much do they differ between videos?
 
 # %% tags=["nbval-ignore-output", "core"]
 with torch.no_grad():
@@ -481,11 +477,10 @@ print(f"on average, {apart.max():.1f} at most")
 print(f"x_cp and x_c: {moved.min():.0f} to {moved.max():.0f} degrees apart, by class")
 
 # %% [markdown] tags=["core"]
-# Here is the surprise of this lesson. The class embeddings "that know the video" are practically
-# the same for every video. The imprint is there, and it even leans the right way, but it is a
-# whisper: compare its length with that of what it is added to. The module does turn the class
-# embeddings, but alike for all videos: what it comes down to is a feed-forward network on the class
-# words.
+# Here is the surprise: the class embeddings "that know the video" are practically the same for
+# every video. The imprint even leans the right way, but it is a whisper: compare its length with
+# that of what it is added to. The module does turn the class embeddings, but alike for all videos:
+# it comes down to a feed-forward network on the class words.
 #
 # Now a test that can fail. If the imprint carries something of the video, it must matter *whose*
 # imprint a video gets. Give each video its own global vector, then another video's, its own turned
@@ -520,39 +515,13 @@ for name, value in whose["AP, alignment"].items():
 # tower, on synthetic data. How long the class embeddings are is a property of the tower, and
 # nothing in the equations looks at it.
 
-# %% [markdown]
-# ### Exercise 3
-#
-# *10 minutes, medium.* "How much of the video is in it" deserves one number. For each class take
-# the unit vectors of its $x_{cp}$ over all videos. The squared length of their *mean* is 1 if they
-# all agree; one minus it is the share of the class embedding that belongs to the single video.
-
-
-# %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
-def share_of_the_video(x_cp):
-    """(C,) of class embeddings (V, C, D): what part of each varies from video to video."""
-    # BEGIN SOLUTION
-    # Stumbles: which axis holds the videos, and normalising before the mean rather than after.
-    return 1 - F.normalize(x_cp, dim=-1).mean(dim=0).square().sum(dim=-1)
-    # END SOLUTION
-
-
-# %% tags=["check", "nbval-ignore-output"]
-agreeing, opposed = torch.tensor([[[1.0, 0.0]], [[2.0, 0.0]]]), torch.tensor([[[1.0]], [[-3.0]]])
-assert torch.allclose(share_of_the_video(agreeing), torch.zeros(1)), "equal directions: no share"
-assert torch.allclose(share_of_the_video(opposed), torch.ones(1)), "opposite: all of it"
-for name, value in zip(words, share_of_the_video(x_cp).tolist(), strict=True):
-    print(f"{name:13} {value:.4%}")
-print("Exercise 3 is solved.")
-
 # %% [markdown] tags=["core"]
 # ## 7. What it buys
 #
 # An exchange in a finished detector does not say what one would be that had been *trained* without
-# the module. The study trains both, with and without, seed by seed; its file is read here, for as
-# many seeds as it holds (03 explains the interval). The paper adds the prompt before the focal loss
-# of 05, so that comparison stands beside the one with all parts. Of the paper's numbers only the
-# sign can be compared.
+# the module. The study trains both, for as many seeds as its file holds (03 explains the interval).
+# The paper adds the prompt before the focal loss of 05, so that comparison stands beside the one
+# with all parts; only signs can be compared with the paper's.
 
 # %% tags=["nbval-ignore-output", "core"]
 STEPS = {
@@ -578,11 +547,11 @@ after, before = (paper.ABLATION[row] for row in ("+ audio-visual prompt", "+ fus
 print(f"the paper: AP {after.ap - before.ap:+.2f}, mean mAP {after.map - before.map:+.2f}")
 
 # %% [markdown] tags=["core"]
-# Where an interval holds zero, these seeds cannot tell the two apart, and that is all they say.
-# Where one does not, mind what is missing without the module: the feed-forward network on the class
-# words as well. Section 6 says how much of a difference, up or down, can be the video's.
+# Where an interval holds zero, these seeds cannot tell the two apart. Where one does not, mind what
+# else is missing without the module: the feed-forward network on the class words. Section 6 says
+# how much of a difference, up or down, can be the video's.
 #
-# The scoreboard closes the lesson. It has no new bar: a prompt alone is no detector.
+# The scoreboard has not grown since 03: a prompt alone is no detector.
 
 # %% tags=["nbval-ignore-output", "core"]
 share = store.frame_truth(bags.rows).mean()

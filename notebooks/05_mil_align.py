@@ -12,10 +12,9 @@
 # - say what an mAP hides
 #
 # **Prerequisites:** [00](00_orientation.ipynb) (average precision), [02](02_temporal_mil.ipynb)
-# (bags, Top-K), [04](04_prompts.ipynb) (class embeddings); the trained detector is only called, 06
-# is about it
+# (bags, Top-K), [04](04_prompts.ipynb) (class embeddings); the trained detector (06) is only called
 #
-# **Minutes:** 25 to read, 30 hands-on; 1 on two CPU cores
+# **Minutes:** 24 to read, 23 hands-on; 1 on two CPU cores
 #
 # **Reads:** the feature store (Soundstage unless you say otherwise), the teacher that ships with
 # it, the results of the study
@@ -62,10 +61,10 @@ dataset = store.path.name if data else "Soundstage"
 # %% [markdown] tags=["core"]
 # ## 1. A number for every snippet and class
 #
-# Two things are ready. Notebooks 02 and 03 made a vector of every snippet, $x_{av}\;(T, D)$: what
-# is seen and heard there, in its context. Notebook 04 made a vector of every class,
-# $x_{cp}\;(C, D)$, for this video. Both live in one space, so they can be compared. The
-# **alignment map** holds the cosine of every pair, divided by a temperature of 0.07:
+# 02 and 03 made a vector of every snippet, $x_{av}\;(T, D)$: what is seen and heard there, in its
+# context. 04 made a vector of every class, $x_{cp}\;(C, D)$, for this video. Both live in one
+# space, and the **alignment map** (01) holds the cosine of every pair, divided by a temperature of
+# 0.07:
 #
 # $$m_{t,c} = \frac{\cos(x_{av,t},\; x_{cp,c})}{0.07}$$
 #
@@ -85,14 +84,13 @@ shown = {
 for name, values in shown.items():
     table = pd.DataFrame(values.numpy(), columns=toy_words, index=["snippet 0", "1", "2"])
     print(f"{name}\n{table.round(2).to_string()}\n")
-print(inspect.getsource(alignment_map))
 assert_close(alignment_map(x_av[None], x_cp[None])[0], cosine / 0.07)
 
 # %% [markdown] tags=["core"]
-# Cosines lie between -1 and 1, and a softmax of such numbers can hardly prefer one class: even the
-# first snippet, which lies nearly on *normal*, leaves more than a third of its probability
-# elsewhere. Divided by 0.07 the same cosines decide; only the third snippet, which resembles two
-# classes, stays divided. Two consequences to keep in mind:
+# A softmax of bare cosines can hardly prefer one class: even the first snippet, which lies nearly
+# on *normal*, leaves more than a third of its probability elsewhere. Divided by 0.07 the same
+# cosines decide; only the third snippet, which resembles two classes, stays divided. Two
+# consequences:
 #
 # - A softmax **compares classes within one snippet**. It always names somebody, *normal* included:
 #   a snippet that resembles nothing much goes to whatever it resembles least badly.
@@ -101,11 +99,11 @@ assert_close(alignment_map(x_av[None], x_cp[None])[0], cosine / 0.07)
 #
 # ## 2. From a map to a label
 #
-# The map has $T \times C$ numbers, the label has $C$. As in 02, time must be pooled away, and the
-# pooling decides who learns. **MIL-Align** does it class by class. Each *column* of the map picks
-# its own $K$ largest entries, $K = \lfloor T/16 \rfloor + 1$, and their mean is the video's score
-# $z_c$ for that class. Fight and shot may pick different snippets, and that is how a *set* of
-# classes can become an *order* in time.
+# The map has $T \times C$ numbers, the label has $C$: as in 02, time must be pooled away.
+# **MIL-Align** does it class by class. Each *column* of the map picks its own $K$ largest entries,
+# $K = \lfloor T/16 \rfloor + 1$, and their mean is the video's score $z_c$ for that class. Fight
+# and shot may pick different snippets, and that is how a *set* of classes can become an *order* in
+# time.
 #
 # Five snippets by hand, with a divisor of 4 in place of 16, so that $K = 2$:
 
@@ -117,14 +115,12 @@ z = torch.tensor([(4 + 3) / 2, (4 + 3) / 2, (5 + 1) / 2])
 print(pd.DataFrame(toy_map.numpy(), columns=toy_words).to_string())
 print("z      ", dict(zip(toy_words, z.tolist(), strict=True)))
 print("softmax", dict(zip(toy_words, (f"{p:.2f}" for p in z.softmax(dim=0)), strict=True)))
-print(inspect.getsource(losses.topk_mean))
 assert_close(losses.topk_mean(toy_map[None], torch.tensor([5]), divisor=4)[0], z)
 
 # %% [markdown] tags=["core"]
 # The softmax over $z$ is the prediction for the *video*, and its cross-entropy with the label is
-# the loss. Note the place of this softmax: **training takes one softmax a video, after pooling; at
-# test time there is one softmax a snippet.** No snippet is ever asked to choose among classes in
-# training.
+# the loss. So **training takes one softmax a video, after pooling; at test time there is one
+# softmax a snippet.** No snippet is ever asked to choose among classes in training.
 
 # %% [markdown] tags=["core"]
 # ### Exercise 1
@@ -167,8 +163,7 @@ print(f"Exercise 1 is solved: of a map of 96 snippets, {part:.0%} learn in a ste
 # \text{if } t \text{ is among the } K \text{ chosen of class } c,\qquad 0\ \text{otherwise}$$
 #
 # Suppose the toy video is labelled *fight and shot*. Here are the gradients for three values of
-# $K$: the maximum, the two largest, and the mean of all. Negative means that a step pushes the
-# entry up.
+# $K$; negative means that a step pushes the entry up.
 
 # %% tags=["core"]
 y = torch.tensor([0.0, 0.5, 0.5])
@@ -184,12 +179,10 @@ for name, K in {"K = 1, max": 1, "K = 2": 2, "K = 5, mean": 5}.items():
 print(pd.DataFrame(columns).to_string(index_names=False))
 
 # %% [markdown] tags=["core"]
-# - **Max**: a single entry a class learns. If *fight* picked a hug, the hug is reinforced, and
-#   tomorrow it wins by more. (*Shot* is pushed *down* here, because the prediction gives it more
-#   than its half.)
-# - **Mean**: every snippet is pushed towards *fight*, the quiet ones too. The video gets its label,
-#   and nothing is localised.
-# - **Top-K**: a few a class, each class its own.
+# As in 02 the maximum trusts one entry: if *fight* picked a hug, tomorrow the hug wins by more.
+# (*Shot* is pushed *down* there, because the prediction gives it more than its half.) The mean
+# pushes every snippet towards *fight*, the quiet ones too, and localises nothing. Top-K moves a few
+# a class, each class its own.
 #
 # Now look at the column *normal*. The label does not contain it, so $y_0 = 0$, and the $K$ most
 # normal-looking snippets are pushed *away* from normal, although the first two of the toy are
@@ -202,10 +195,9 @@ print(pd.DataFrame(columns).to_string(index_names=False))
 # multiplies the cross-entropy of a video by $\alpha\,(1 - p_t)^\gamma$, where
 # $p_t = \sum_c y_c p_c$ (*t* for truth, not a snippet) is what the prediction gives it: the closer
 # to right, the less it counts. Alone, with $\gamma = 2$, it would all but silence the easy videos.
-# But the paper averages it with the plain cross-entropy (equation 8); at our $\alpha = 0.25$ it
-# raises the weight of a hard video by less than a third. And the mean *halves* the cross-entropy:
-# whoever switches the focal loss off also doubles the alignment branch against the classification
-# branch. Section 7 keeps the two apart.
+# But the paper averages it with the plain cross-entropy (equation 8); at $\alpha = 0.25$ it adds
+# less than a third to the weight of a hard video. And the mean *halves* the cross-entropy: whoever
+# switches the focal loss off also doubles the alignment branch against the classification branch.
 #
 # By hand, for the toy's label and $K = 2$, and with the package:
 
@@ -223,13 +215,10 @@ package = losses.mil_align(toy_map[None], 2 * y[None], torch.tensor([5]), diviso
 assert_close(torch.stack(package), torch.stack([cross_entropy, focal]))
 
 # %% [markdown] tags=["core"]
-# (A perfect answer to two labels still costs $\ln 2$, because the label itself is undecided. That
-# is a floor and no force: the gradient $p - y$ is zero there.)
-#
-# Who learns on whole videos? We take the teacher that ships with Soundstage (06 trains it; by its
-# AP it is one of the two in the middle of ten seeds) and the same detector with fresh weights. Of
-# the $K$ snippets that a true class chooses, what share lies inside its own event, whose times no
-# training is told? A blind pick would get the class's share of all snippets.
+# Who learns on whole videos? We take the teacher that ships, the detector of 03 and 04, and the
+# same detector with fresh weights. Of the $K$ snippets that a true class chooses, what share lies
+# inside its own event, whose times no training is told? A blind pick would get the class's share of
+# all snippets.
 
 
 # %% tags=["core", "nbval-ignore-output"]
@@ -289,15 +278,14 @@ print(f"{'a blind pick':14} {np.mean(blind):4.0%}")
 # %% [markdown] tags=["core"]
 # With fresh weights a class chooses blindly. What training adds comes from videos whose labels have
 # no times: only what occurs in videos labelled *shooting*, and not in the others, can raise
-# *shooting* without raising it elsewhere. That is the whole of MIL, once for every class.
+# *shooting* without raising it elsewhere. That is MIL, once for every class.
 #
 # ## 4. The map, read
 #
-# Now the map itself, of *many labels*, one of the three videos that go through all notebooks: above
-# the cosines, below the softmax. Outlined is the truth. Triangles mark the $K$ snippets that each
-# class would choose, were it a training video: blue ones may be pushed up, amber ones only down.
-# Look for three things. Does each outlined row light up inside its outline? Is it alone there? And
-# what does the row *normal* do before, between and after the events?
+# Now the map itself, of *many labels*: above the cosines, below the softmax. Outlined is the truth.
+# Triangles mark the $K$ snippets that each class would choose, were it a training video: blue ones
+# may be pushed up, amber ones only down. Does each outlined row light up inside its outline? Is it
+# alone there? And what does the row *normal* do before, between and after the events?
 
 # %% tags=["main-figure", "nbval-ignore-output", "core"]
 # The alignment map of one video: cosines of snippet and class, and the softmax over classes that
@@ -334,16 +322,14 @@ for c in np.flatnonzero(true.any(axis=0)):
 #
 # ## 5. From a curve to proposals
 #
-#
-#
 # At test time the map is asked for *events*: a class, a beginning, an end. One column of the
 # softmaxed map is a curve over time. The release cuts it like this, and so do we:
 #
 # 1. **Threshold**, for each video and class its own: max - 0.6 (max - min) of the curve.
 # 2. Each run of at least two frames above it is a **proposal**.
 # 3. Its **score**, by which the proposals of all videos are ranked: the run's maximum + 0.7 x the
-#    mean of the class's $\lfloor N/16 \rfloor$ highest frames in the video. The second part is the
-#    same for all proposals of a video: how sure the video is of the class at all.
+#    mean of the class's $\lfloor N/16 \rfloor$ highest frames in the video. The second part says
+#    how sure the video is of the class at all.
 #
 # And when is a proposal right? **Intersection over union** (IoU) divides the frames that proposal
 # and truth share by the frames that either covers. A proposal counts if its IoU reaches a
@@ -374,9 +360,9 @@ for score, *span in proposals(np.repeat(levels, 8)):
     print(f"frames {span[0]} to {span[1]}, score {score:.2f}, IoU with the two events {fits}")
 
 # %% [markdown] tags=["core"]
-# The threshold is *relative*, and that has a price: every curve that is not constant has something
-# above it. A class that the video is sure not to contain, with a curve between 0.001 and 0.002, is
-# cut just the same; only its tiny score keeps the proposal at the bottom of the ranking.
+# The threshold is *relative*, so every curve that is not constant has something above it. A class
+# that the video is sure not to contain, with a curve between 0.001 and 0.002, is cut just the same;
+# only its tiny score keeps the proposal at the bottom of the ranking.
 #
 # Now **average precision of proposals** (00's was of frames), for one class and one IoU threshold.
 # Take those of *all* videos, the highest score first. Each takes the free true segment of its own
@@ -444,8 +430,8 @@ plt.show()
 # ## 6. On the test set, and what an mAP hides
 #
 # The AP of each class, averaged over classes, is the **mean average precision** (mAP) at a
-# threshold; its mean over five thresholds is the one number that papers print last. Here it is for
-# the teacher, with our own loop; the package's `temporal_map` must agree.
+# threshold; its mean over five thresholds is what papers print last. Here it is for the teacher;
+# the package's `temporal_map` must agree with our loop.
 
 
 # %% tags=["nbval-ignore-output", "core"]
@@ -481,15 +467,14 @@ about = dict(dataset=dataset, detector="teacher", branch="alignment", split="tes
 record("map_anomaly", result.anomaly.mean(), **about, seed=teacher.settings.train.seed)
 
 # %% [markdown] tags=["core"]
-# Every class loses towards the right, where borders have to fit. But the first row is odd. *Normal*
-# has segments, because the release gives every normal video one true segment of the class *normal*,
-# from its first frame to its last, and takes the mean over **seven** classes. The field, and most
-# readers, expect the six anomaly classes.
+# Every class loses towards the right, where borders have to fit. But the first row is odd. The
+# release gives every normal video one true segment of the class *normal*, from its first frame to
+# its last, and takes the mean over **seven** classes. The field expects the six anomaly classes.
 #
 # How good can a map be at all? Score a detector that cannot be improved: the truth itself, written
-# as a map, once with a row a frame and once with a row a snippet. Guess both means before you run
-# the cell. Beside it stand two detectors with no eye for time. Both roll dice that change slowly,
-# the mean of five neighbours; one of them has been told which classes each video holds.
+# as a map, once with a row a frame and once with a row a snippet. Guess both means. Beside the
+# truth stand two detectors with no eye for time. Both roll dice that change slowly, the mean of
+# five neighbours; one has been told which classes each video holds.
 
 
 # %% tags=["core"]
@@ -519,9 +504,7 @@ for name, one in rivals.items():
 #
 # - *Constant curves.* Nothing of one lies above the threshold, so what fills its whole video is
 #   never proposed: a riot from the first frame to the last, and *normal* in every normal video.
-#   (In an anomalous video *normal* is proposed between the events, rightly, and each time counts as
-#   a false alarm: only normal videos have segments of that class.) This is what is missing by
-#   frames.
+#   This is what is missing by frames.
 # - *Short events.* One that fills less than half of every snippet it touches is not on the map, and
 #   borders rounded to snippets cost IoU.
 # - *Neighbours.* Two events of a class in snippets that touch become one proposal, which can take
@@ -542,17 +525,16 @@ for name, (_, values) in series.items():
 # The lowest two lines know nothing of *when*. What lies between them is bought by naming whole
 # videos alone: **an mAP measures localisation and naming together**, and the lower it is, the more
 # of it may be naming. Frame AP asks for no names, so the two can disagree: 04's bare words cost AP,
-# not mAP. The teacher's place is between *classes told* and *truth, by snippets*.
+# not mAP.
 
 # %% [markdown]
 # ### Exercise 2
 #
-# *20 minutes, hard.* **Open.** Beat the released rule. A relative threshold cuts even a curve that
-# never leaves the ground, proposes nothing of a constant one, and never joins two runs that one bad
-# snippet separates. Write a rule of your own, from a curve over frames to proposals `(score, first
-# frame, end frame)`. Choose it on the training videos, whose times Soundstage happens to know; the
-# check measures it there and on the test videos. Before you run it: which of the two can your rule
-# improve, naming or localising?
+# *15 minutes, hard.* **Open.** Beat the released rule. It cuts even a curve that never leaves the
+# ground, proposes nothing of a constant one, and never joins two runs that one bad snippet
+# separates. Start from `proposals` and change *one* thing. Choose it on the training videos, whose
+# times Soundstage happens to know; the check measures it there and on the test videos. Guess first:
+# which can your rule improve, naming or localising?
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
@@ -582,11 +564,10 @@ print("Exercise 2 is solved: a rule, and what it is worth.")
 # %% [markdown] tags=["core"]
 # ## 7. What the loss is worth
 #
-# The study that ships trains every variant over several seeds (08 explains it, and the interval).
-# Two of its rows take the loss of this lesson apart: *no focal loss* is the cross-entropy alone at
-# full weight; *half the cross-entropy* takes the focal part away and keeps the mean, so that the
-# balance of the branches stays. Differences from the whole teacher (*adaptive* in the file), seed
-# by seed, in points:
+# Two rows of the study (08 explains it) take the loss of this lesson apart: *no focal loss* is the
+# cross-entropy alone at full weight; *half the cross-entropy* takes the focal part away and keeps
+# the mean, so that the balance of the branches stays. Differences from the whole teacher
+# (*adaptive* in the file), seed by seed, in points:
 
 # %% tags=["nbval-ignore-output", "core"]
 frame = study.results("main")
@@ -603,8 +584,8 @@ for row in ("no focal loss", "no focal loss, half the cross-entropy"):
 # Where an interval holds zero, nothing was shown. A claim "focal loss helps" would need the second
 # row beside the first, or the gain may belong to the balance of the branches.
 #
-# The scoreboard closes the lesson. The map sets no bar of its own: the board scores frames by the
-# classification branch, and names are what the map is for.
+# The scoreboard has not grown since 03: it scores frames by the classification branch, and names
+# are what the map is for.
 
 # %% tags=["core", "nbval-ignore-output"]
 scoreboard(study.results(), upto="05", data=source)
