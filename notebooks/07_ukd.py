@@ -16,7 +16,7 @@
 # **Prerequisites:** [06](06_teacher.ipynb) (the teacher), [02](02_temporal_mil.ipynb) (the video
 # encoder); Gaussian density, logarithm, derivative
 #
-# **Minutes:** 25 to read, 17 hands-on; 2 on two CPU cores
+# **Minutes:** 24 to read, 17 hands-on; 2 on two CPU cores
 #
 # **Reads:** the feature store (Soundstage unless you say otherwise), the teacher and the student
 # that ship, the study's results

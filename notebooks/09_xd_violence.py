@@ -14,7 +14,7 @@
 #
 # **Prerequisites:** [06](06_teacher.ipynb), [07](07_ukd.ipynb), [08](08_ablations.ipynb)
 #
-# **Minutes:** 25 to read, 16 hands-on; 1 on two CPU cores
+# **Minutes:** 24 to read, 16 hands-on; 1 on two CPU cores
 #
 # **Reads:** recorded outputs of the authors' code, the committed results of the study, a store and
 # checkpoints if you name them

@@ -15,7 +15,7 @@
 # **Prerequisites:** [01](01_encoders.ipynb) (encoders), [06](06_teacher.ipynb) (the teacher),
 # [07](07_ukd.ipynb) (the student that needs no sound)
 #
-# **Minutes:** 22 to read, 14 hands-on; 1 on two CPU cores
+# **Minutes:** 21 to read, 14 hands-on; 1 on two CPU cores
 #
 # **Reads:** the Soundstage store, its clips, the two detectors that ship, and a video of your own
 # if you name one
