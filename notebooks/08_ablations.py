@@ -144,8 +144,8 @@ def seeds_for(points, s):
     # so that the equation is not solved but searched.
     while stats.t.ppf(0.975, n - 1) * s / np.sqrt(n) > points:
         n += 1
-    # END SOLUTION
     return n
+    # END SOLUTION
 
 
 # %% tags=["check", "core"]
