@@ -457,27 +457,27 @@ plt.show()
 #
 # *8 minutes, medium.* Apart by how much? In training a video longer than 256 snippets becomes 256
 # bins with edges at `linspace(0, T, 257)`, cut to whole numbers; a shorter one keeps its snippets.
-# Write at which snippets the bins of a stream of `n` begin. Where sight and sound are resampled
-# each on its own, the function counts the bins in which the two begin at different snippets. Guess
-# first, for two streams that differ by a single snippet, 512 and 513, then 511 and 512: in how many
-# of the 256?
+# Write at which snippets the bins of a stream of `n` begin. The check counts the bins in which
+# sight and sound, resampled each on its own, begin at different snippets. Guess first, for two
+# streams that differ by a single snippet, 512 and 513, then 511 and 512: in how many of the 256?
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
-def misaligned(video, audio, bins=256):
-    """Number of bins that begin at different snippets in the two modalities."""
-
-    def starts(n):
-        # BEGIN SOLUTION
-        # Stumbles: the last edge is an end, not a start; and one modality may be resampled while
-        # the other is just short enough not to be.
-        return np.linspace(0, n, bins + 1).astype(int)[:-1] if n > bins else np.arange(bins)
-        # END SOLUTION
-
-    return int((starts(video) != starts(audio)).sum())
+def bin_starts(n, bins=256):
+    """(bins,) snippets at which the bins of a stream of ``n`` snippets begin."""
+    # BEGIN SOLUTION
+    # Stumbles: the last edge is an end, not a start; and a stream may be just short enough not to
+    # be resampled.
+    return np.linspace(0, n, bins + 1).astype(int)[:-1] if n > bins else np.arange(bins)
+    # END SOLUTION
 
 
 # %% tags=["check"]
+def misaligned(video, audio):
+    """Number of bins that begin at different snippets in the two streams."""
+    return int((bin_starts(video) != bin_starts(audio)).sum())
+
+
 assert misaligned(300, 300) == 0 and misaligned(200, 201) == 0, "equal lengths, or no resampling"
 for few in (510, 511, 512, 600):
     by_hand = sum(256 * (k * few // 256) != 256 * (k * (few + 1) // 256) for k in range(256))
