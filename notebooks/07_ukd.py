@@ -16,7 +16,7 @@
 # **Prerequisites:** [06](06_teacher.ipynb) (the teacher), [02](02_temporal_mil.ipynb) (the video
 # encoder); Gaussian density, logarithm, derivative
 #
-# **Minutes:** 27 to read, 20 hands-on; 2 on two CPU cores
+# **Minutes:** 24 to read, 17 hands-on; 2 on two CPU cores
 #
 # **Reads:** the feature store (Soundstage unless you say otherwise), the teacher and the student
 # that ship, the study's results
@@ -45,7 +45,7 @@ from avadclip_lite import losses
 from avadclip_lite.config import find_device, make_config
 from avadclip_lite.dataset import TrainingSet
 from avadclip_lite.encoders import load_text
-from avadclip_lite.evaluate import average_precision, evaluate, roc_auc, snippet_truth
+from avadclip_lite.evaluate import evaluate, roc_auc, snippet_truth
 from avadclip_lite.experiments import study
 from avadclip_lite.experiments.cache import train_or_load
 from avadclip_lite.experiments.metrics import record
@@ -111,10 +111,9 @@ for name, values in terms.items():
     print(f"{name:11} smallest at {theta[best]:4.1f}  {edge.get(best, '')}".rstrip())
 
 # %% [markdown] tags=["core"]
-# Without the log term the student would declare itself infinitely unsure of everything and be
-# forgiven everything: the log term keeps $\sigma$ from becoming too **large**. What keeps it from
-# becoming too small is the error. The sentence has it the wrong way round; the paper's equation
-# does not.
+# Without the log term the student would declare itself infinitely unsure and be forgiven
+# everything: the log term keeps $\sigma$ from becoming too **large**. What keeps it from becoming
+# too small is the error. The sentence has it the wrong way round; the paper's equation does not.
 
 # %% [markdown] tags=["core"]
 # ### Exercise 1
@@ -149,9 +148,9 @@ print("Exercise 1 is solved.")
 #
 # ## 2. The loss
 #
-# Nobody has to invent the two terms. Suppose that the teacher's number is the student's plus noise
-# of a size that the student predicts, $x_{av} = x_{vs} + \epsilon\,\sigma$, with $\epsilon$ from a
-# standard normal distribution (equation 9). Then
+# Suppose that the teacher's number is the student's plus noise of a size that the student predicts,
+# $x_{av} = x_{vs} + \epsilon\,\sigma$, with $\epsilon$ from a standard normal distribution
+# (equation 9). Then
 #
 # $$p(x_{av}) = \frac{1}{\sqrt{2 \pi \sigma^2}}\,
 # \exp\left(-\frac{(x_{av} - x_{vs})^2}{2 \sigma^2}\right).$$
@@ -185,10 +184,9 @@ for t, value in enumerate(each):
 # The third snippet is six times as wrong as the second and is pulled six times *less*, because the
 # student had said so. (The difference is the dropped constant, 0.92.)
 #
-# When is that good? When some targets are bad and all of them share few weights, so that the bad
-# ones spoil the fit of the good ones. Let nine snippets share a single number. Six of the targets
-# lie close to the truth, which is 1; three are nearly worthless. There is one $\theta$ for the
-# quiet six and one for the loud three.
+# That is good when some targets are bad and, as all share few weights, spoil the fit of the others.
+# Let nine snippets share a single number. Six of the targets lie close to the truth, which is 1;
+# three are nearly worthless. There is one $\theta$ for the quiet six and one for the loud three.
 
 # %% tags=["core"]
 targets = torch.tensor([0.9, 1.1, 1.0, 0.95, 1.05, 1.0, 4.5, -1.0, 4.0]).view(1, 9, 1)
@@ -205,10 +203,10 @@ print(f"plain squares: {targets.mean():.2f}; with uncertainty: {answer.item():.2
 print(f"a quiet target weighs {'over' if weight[0] > 500 * weight[1] else 'under'} 500 loud ones")
 
 # %% [markdown] tags=["core"]
-# Nobody told it which targets were bad. But keep the condition in mind: in this toy a *large error*
-# and a *bad target* are the same thing. The loss cannot tell them apart. It takes weight from
-# whatever it predicts badly, for whatever reason. In the student $\theta$ is predicted, for every
-# snippet and channel, by a **head** of three convolutions over time on what the encoder sees.
+# Nobody told it which targets were bad. But in this toy a *large error* and a *bad target* are the
+# same thing. The loss cannot tell them apart: it takes weight from whatever it predicts badly, for
+# whatever reason. In the student $\theta$ is predicted, for every snippet and channel, by a
+# **head** of three convolutions over time on what the encoder sees.
 #
 # ## 3. The two of them
 #
@@ -240,13 +238,13 @@ print(any(p.requires_grad for p in frozen.parameters()))
 # %% [markdown] tags=["core"]
 # The student: a video encoder; an **enhancement**, one convolution over three snippets with a skip
 # connection, whose output is $x_{vs}$; then the same branches and prompts. It is trained by the
-# losses of 06 plus UKD, with weight 1. A rival needs no training: the teacher itself, **muted**
-# (06: *deaf*). Where there is no sound its fusion adds nothing (03), and everything behind it goes
-# on. The three on the test videos:
+# losses of 06 plus UKD, with weight 1. A rival needs no training: the teacher itself, **deaf**
+# (06). Where there is no sound its fusion adds nothing (03), and everything behind it goes on. The
+# three on the test videos:
 
 
 # %% tags=["nbval-ignore-output", "core"]
-class Muted:
+class Deaf:
     """A store without its sound."""
 
     def __init__(self, store):
@@ -261,7 +259,7 @@ class Muted:
 
 reports = {
     "teacher": evaluate(teacher, store),
-    "teacher, muted": evaluate(teacher, Muted(store)),
+    "teacher, deaf": evaluate(teacher, Deaf(store)),
     "student": evaluate(student, store),
 }
 MEASURES = {"AP, classification": "frame_ap_classification", "mean mAP": "map_anomaly"}
@@ -273,14 +271,14 @@ for name, report in reports.items():
 # %% [markdown] tags=["core"]
 # From the first row to the second is what sound is worth to this teacher: little in AP, a third of
 # its mAP. The student, which never heard anything, has about half of that third back. These are two
-# trained networks and not two methods; section 7 has more of them.
+# networks, not two methods; section 7 has more seeds.
 #
 # ## 4. Beside its teacher
 #
 # What does the student follow? Above, confidences in the three running examples; below, per snippet
 # and as a mean over channels, the squared error that the student **makes** and the $\sigma^2$ that
-# it had **announced**. Guess first: in *sound saves* the first crash goes on being heard
-# while the film shows something else. Will the error rise there? Will the announcement?
+# it had **announced**. Guess first: in *sound saves* the first crash goes on being heard while the
+# film shows something else. Will the error rise there? Will the announcement?
 
 
 # %% tags=["nbval-ignore-output", "core"]
@@ -325,44 +323,19 @@ plt.show()
 # does not move: wrong without a warning, as wherever amber lies under blue. In *many labels* the
 # teacher comes down between events and the student stays up.
 #
-# Three videos are anecdotes. Where the data tell which sense could have noticed an event, all test
-# videos can be asked: AP with the snippets of one kind of event as the only positives, against all
-# snippets without an event. *Guessing* is the share of positives.
+# Three videos are anecdotes, but 06 has asked all test videos (its section 4). On events that are
+# *only heard* the teacher is far ahead, and the student not much better than the deaf teacher: it
+# has pictures only, and what it gets there comes from what surrounds an event. On those *only
+# seen*, both that do not listen are ahead of the teacher.
 
-# %% tags=["nbval-ignore-output", "core"]
-positive, negative = snippet_truth(store.frame_truth(test), store.snippets[test], store.stride)
-flags = [store.flags(row) for row in test]
-kinds = {}
-if {"anomalous", "visible", "audible"} <= set(store.flag_names):
-    event, seen, heard = (
-        np.concatenate([one[name] for one in flags]) for name in ("anomalous", "visible", "audible")
-    )
-    kinds = {"seen only": event & seen & ~heard, "seen and heard": event & seen & heard}
-    kinds["heard only"] = event & heard & ~seen
-    rows = {"guessing": {}}
-    for kind, here in kinds.items():
-        only = np.where(here, positive, 0)
-        rows["guessing"][kind] = 100 * only.sum() / (only.sum() + negative.sum())
-        for name, report in reports.items():
-            logits = report.predictions.anomaly_logits
-            rows.setdefault(name, {})[kind] = 100 * average_precision(logits, only, negative)
-    print("AP in percent, classification branch, events that are\n")
-    print(pd.DataFrame(rows).T.to_string(float_format="{:.1f}".format))
-else:
-    print("This store does not tell which sense could have noticed an event.")
-
-# %% [markdown] tags=["core"]
-# Two columns tell a story each. *Heard only*: the teacher is far ahead, and the student not much
-# better than the muted one. It has pictures only; what it gets there comes from what surrounds an
-# event. *Seen only*: both that do not listen are ahead of the teacher.
-#
+# %% [markdown]
 # ## 5. What sigma knows
 #
 # UKD was meant for features that "noisy audio or occluded visual content" has distorted: those
 # should pull less. Has the student's $\sigma$ learned that? Two questions. First, is it an honest
-# size of error? Sort all features of all snippets of test videos, which the student has never seen,
-# into ten groups by predicted variance; compare each group's mean with the squared error that is
-# really made there. An honest one lies on the diagonal.
+# size of error? Sort all features of all snippets of test videos into ten groups by predicted
+# variance; compare each group's mean with the squared error that is really made there. An honest
+# one lies on the diagonal.
 
 # %% tags=["nbval-ignore-output"]
 looked = test[store.snippets[test] <= student.max_snippets][:400]  # whole, in one pass
@@ -390,9 +363,18 @@ print("made     ", " ".join(f"{value:6.2f}" for value in made))
 # over all snippets.
 
 # %% tags=["nbval-ignore-output"]
+positive, _ = snippet_truth(store.frame_truth(test), store.snippets[test], store.stride)
+kinds = {"an event": positive >= store.stride / 2}
+if {"anomalous", "visible", "audible"} <= set(store.flag_names):
+    flags = [store.flags(row) for row in test]
+    event, seen, heard = (
+        np.concatenate([one[name] for one in flags]) for name in ("anomalous", "visible", "audible")
+    )
+    kinds |= {"only seen": event & seen & ~heard, "seen and heard": event & seen & heard}
+    kinds["only heard"] = event & heard & ~seen
 unsure, wrong = np.log(variance).mean(axis=1), square.mean(axis=1)
 pull, rows = (1 / variance).mean(axis=1), {}
-for name, here in ({"an event": positive >= store.stride / 2} | kinds).items():
+for name, here in kinds.items():
     yes = here[inside].astype(int)
     aucs = [roc_auc(x, yes, 1 - yes) for x in (unsure, wrong)]
     rows[name] = dict(zip(("AUC of sigma", "AUC of the error"), aucs, strict=True))
@@ -400,12 +382,13 @@ for name, here in ({"an event": positive >= store.stride / 2} | kinds).items():
 print(pd.DataFrame(rows).T.astype({"snippets": int}).to_string(float_format="{:.2f}".format))
 
 # %% [markdown]
-# The idea asks for a high AUC at *heard only*, where pictures cannot tell. But $\sigma$ is computed
+# The idea asks for a high AUC at *only heard*, where pictures cannot tell. But $\sigma$ is computed
 # from pictures: who cannot see something cannot see either *that* there is something to be missed.
 # There its AUC is near 0.5 (the error's own is little more). And the pull at events is below 1:
 # training takes weight from the very snippets that this detector is for. In the toy of section 2 a
 # large error was a bad target; here it may be the interesting one.
-#
+
+# %% [markdown] tags=["core"]
 # ## 6. A placebo
 #
 # Suppose that a taught student is ahead of one that was left alone. Was it the *teaching*? It also
@@ -413,9 +396,9 @@ print(pd.DataFrame(rows).T.astype({"snippets": int}).to_string(float_format="{:.
 # what to do: give the other group a pill with everything but the substance.
 #
 # Here the pill is a weight. At $10^{-8}$ (the weight in the authors' code; the paper tells none)
-# the student has its head, its teacher and its loss, and the teaching is multiplied away. Or is
-# it? Adam divides each gradient by its own size, so a tiny gradient may make a full step. Guess
-# first, then look at one batch of 32 training videos and a fresh student:
+# the student has its head, its teacher and its loss, and the teaching is multiplied away. Or is it?
+# Adam divides each gradient by its own size, so a tiny gradient may make a full step. Guess first,
+# then look at one batch of 32 training videos and a fresh student:
 #
 # - **The trunk** (encoder and enhancement) gets two gradients: from the student's own losses, and
 #   from imitation. Only their ratio counts.
@@ -463,13 +446,13 @@ print(pd.DataFrame(rows).T.rename_axis(["", "weight"]).to_string())
 
 # %% [markdown] tags=["core"]
 # In the paper's form $10^{-8}$ is a placebo: the trunk does not feel the teacher, and of the head's
-# steps little is left. Mind the line above it: to the *head* a weight of $10^{-4}$ is as good as 1.
+# steps little is left.
 #
 # The last line is a warning. In the code's form the same weight is another dose, because there the
 # loss itself is huge. Its head says $\theta = -(y + \mathrm{ReLU}(\ldots))$ with the encoder's
 # output $y$, so $\theta \le -y$: where $y$ is large, $\sigma^2$ starts near zero, and errors are
-# divided by it. How much gets through depends on the size and the width of the features, so this
-# number is Soundstage's and nobody else's.
+# divided by it. How much gets through depends on the features, so this number is Soundstage's and
+# nobody else's.
 #
 # Gradients are a snapshot. So let twelve steps happen, on the same batch from the same start. How
 # far from where it gets *without* a teacher does the encoder arrive, as a share of the way?
@@ -494,15 +477,14 @@ for weight in (1.0, 1e-4, 1e-8):
 
 # %% [markdown] tags=["core"]
 # At $10^{-8}$ the encoder goes where it would go without a teacher. Such a student *is* the one
-# that was left alone, but for the random numbers at its start; and that was shown before any
-# training.
+# that was left alone, but for the random numbers at its start.
 #
 # ## 7. Is it the teaching?
 #
 # The study trains each student on several seeds, with a teacher of its own each: left alone, taught
-# by UKD, taught by plain squares (MSE), and with the placebo. Students of one seed share the
-# held-out videos and the order of batches, so they are compared seed by seed: the mean of the
-# differences and its 95 % interval. Each comparison answers another question:
+# by UKD, taught by plain squares (MSE), and with the placebo. They are compared seed by seed: the
+# mean of the differences and its 95 % interval (08 says why). Each comparison answers another
+# question:
 #
 # - UKD against **no teacher**: the paper's claim, and the only one of these in its table
 # - UKD against the **placebo**: is it the teaching?
@@ -531,6 +513,8 @@ for ax, (shown, measure) in zip(axes, MEASURES.items(), strict=True):
         seeds = int(rows.groupby("seed")["row"].nunique().eq(2).sum())
         if seeds < 2:
             print(f"  {label:40} {seeds} seeds in the file: no interval yet")
+            at = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": "x-small"}
+            ax.text(0.02, place, "not in the file yet", backgroundcolor="white", **at)
             continue
         gap = study.paired(rows, *pair, measure)
         colour = "#8C8C8C" if gap.verdict == "not distinguishable" else plots.MODEL
@@ -538,19 +522,16 @@ for ax, (shown, measure) in zip(axes, MEASURES.items(), strict=True):
         ax.plot(gap.mean, place, "o", color=colour, ms=7, mec="white")
         told = f"{gap.mean:+5.1f} [{gap.low:+.1f}, {gap.high:+.1f}] of {seeds} seeds"
         print(f"  {label:40} {told}: {gap.verdict}")
-    if len(ax.lines) == 1:
-        ax.text(0, 3.5, "no seeds in the file yet", ha="center", backgroundcolor="white")
     ax.set(xlabel=f"points of {shown}", ylim=(len(labels) - 0.4, -0.6))
 axes[0].set_yticks(range(len(labels)), labels, fontsize="x-small")
 plt.show()
 
 # %% [markdown] tags=["core"]
-# Blue intervals are clear of zero; grey ones say neither yes nor no, and a line without an interval
-# says that the file does not hold the seeds for it. Read the four lines of a student together. If
-# the first is blue and the second grey, a gain was shown and its cause was not. If the second is
-# blue, it is the teaching. If the third is grey, plain squares may do as well, and what was shown
-# is distillation, not uncertainty. (Of sixteen intervals at 95 % one may well miss by luck alone;
-# [08](08_ablations.ipynb) corrects for that, and adds what the choice of test videos leaves open.)
+# Blue intervals are clear of zero; grey ones say neither yes nor no. Read the four lines of a
+# student together. If the first is blue and the second grey, a gain was shown and its cause was
+# not. If the second is blue, it is the teaching. If the third is grey, plain squares may do as
+# well, and what was shown is distillation, not uncertainty. (Of sixteen intervals at 95 % one may
+# well miss by luck alone: 08 again.)
 #
 # And if it is the teaching, is it the teacher's *ears*? Left alone, a student learns from one label
 # a video; taught, it gets a vector for every snippet, from a network that has sorted them out
@@ -559,24 +540,24 @@ plt.show()
 # %% [markdown]
 # ### Exercise 2
 #
-# *15 minutes, hard.* **Open.** Is it the hearing? Design a control: make of the trained teacher
-# another one, from which a student can learn anything *but* what was heard. A student is trained
-# from it with the settings and the seed of the one above, and tested beside it. Before you run it,
-# write down which difference would convince you, of what, and how many seeds it would take. (The
-# fusion adds `gate * residual_out(...)` to what is seen. There are other ways.)
+# *12 minutes, hard.* **Open.** Is it the hearing? Design a control: change a copy of the trained
+# teacher into one from which a student can learn anything *but* what was heard. A student is
+# trained from it with the settings and the seed of the one above, and tested beside it. Before you
+# run it, write down which difference would convince you, of what, and how many seeds it would take.
+# (The fusion adds `gate * residual_out(...)` to what is seen. There are other ways.)
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
 def control(teacher):
     """A changed copy of the teacher, an audio-visual detector; the teacher stays as it is."""
+    other = copy.deepcopy(teacher)
     # BEGIN SOLUTION
-    # Stumbles: changing the teacher itself; and muting its audio encoder only, whose biases would
-    # still reach the fusion. Here its fusion adds nothing to what is seen, ever.
-    deaf = copy.deepcopy(teacher)
+    # Stumbles: deafening its audio encoder only, whose biases would still reach the fusion. Here
+    # the fusion adds nothing to what is seen, ever.
     with torch.no_grad():
-        deaf.fusion.residual_out.weight.zero_()
-        deaf.fusion.residual_out.bias.zero_()
-    return deaf
+        other.fusion.residual_out.weight.zero_()
+        other.fusion.residual_out.bias.zero_()
+    return other
     # END SOLUTION
 
 
@@ -614,8 +595,8 @@ plt.show()
 #   reach.
 # - test what a predicted sigma knows: the size of its errors, honestly; where they are, only as far
 #   as pictures tell.
-# - make a placebo, and show before any training that it is one: a weight of $10^{-8}$; in the
-#   paper's form the trunk goes where it would go without a teacher, and the head hardly moves.
+# - make a placebo, and show before any training that it is one: a weight of $10^{-8}$, in the
+#   paper's form; the trunk goes where it would go without a teacher.
 # - say for both students what distillation buys, and against what: no teacher, plain squares,
 #   placebo; only an interval clear of zero is an answer, and each of the three to another question.
 #

@@ -16,7 +16,7 @@
 # [03](03_adaptive_fusion.ipynb), [04](04_prompts.ipynb), [05](05_mil_align.ipynb) and
 # [07](07_ukd.ipynb)
 #
-# **Minutes:** 26 to read, 23 hands-on; 1 on two CPU cores
+# **Minutes:** 25 to read, 18 hands-on; 1 on two CPU cores
 #
 # **Reads:** the result file of the study and the files beside it, which grow seed by seed; the
 # feature store only to see whether they are about it
@@ -80,9 +80,9 @@ print(f"unpaired {d.mean():.1f} ± {apart:.1f}")
 # $$\operatorname{Var}(B - A) = \operatorname{Var}(A) + \operatorname{Var}(B)
 #   - 2\operatorname{Cov}(A, B)$$
 #
-# It costs nothing but discipline: the same seeds, held-out videos and batches for both. How much it
-# helps depends on the covariance, and the toy is generous. Different layers draw different weights
-# from one seed; if little is in common, pairing neither helps nor harms. (Section 4 prints it.)
+# It costs nothing but discipline: the same seeds, held-out videos and batches for both. The toy's
+# covariance is generous; where rows have little in common, pairing neither helps nor harms.
+# (Section 4 prints it.)
 #
 # The **95 % interval** $\bar d \pm t_{0.975,\,n-1}\, s/\sqrt n$ says which true differences are
 # compatible with what was seen ($t$ is Student's: 1.96 for many seeds). Its **p value** is the same
@@ -130,7 +130,7 @@ for n in (3, 10, 40):
 # %% [markdown] tags=["core"]
 # ### Exercise 1
 #
-# *8 minutes, easy.* How many seeds make an interval of plus and minus one point? Write the smallest
+# *6 minutes, easy.* How many seeds make an interval of plus and minus one point? Find the smallest
 # $n \ge 2$ whose half-width $t_{0.975,\,n-1}\, s/\sqrt n$ is at most `points`. Guess first, for the
 # scatter above without correlation ($s$ = 2.8): ten? twenty? And for half a point?
 
@@ -138,10 +138,10 @@ for n in (3, 10, 40):
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution", "core"]
 def seeds_for(points, s):
     """The smallest number of seeds whose 95 % interval is at most ± points."""
+    n = 2
     # BEGIN SOLUTION
     # Stumbles: (1.96 s / points)^2 is the answer for many seeds, too small for few; t depends on n,
     # so that the equation is not solved but searched.
-    n = 2
     while stats.t.ppf(0.975, n - 1) * s / np.sqrt(n) > points:
         n += 1
     return n
@@ -182,10 +182,10 @@ largest = np.abs(d.mean(axis=-1)).max(axis=1).mean()
 print(f"the largest of the eight nothings is {largest:.1f} points on average")
 
 # %% [markdown] tags=["core"]
-# More than one such study in four finds something. The repair is old and short. Sort the p values;
-# the smallest must beat 5 % divided by eight, the next 5 % divided by seven, and so on, and after
-# the first that fails none may pass. The package multiplies the p values instead, which is the
-# same, and is called **Holm's** correction:
+# More than one such study in four finds something. The repair: sort the p values; the smallest must
+# beat 5 % divided by eight, the next 5 % divided by seven, and so on, and after the first that
+# fails none may pass. The package multiplies the p values instead, which is the same, and is called
+# **Holm's** correction:
 
 # %% tags=["core"]
 print(getsource(comparisons.holm))
@@ -211,8 +211,10 @@ print("Holm", *(f"{one:.4f}" for one in comparisons.holm(toy)))
 # A toy: two detectors, equally good over all videos in the world; on any single video one is ahead,
 # typically by 12 points. Ten seeds of each are tested on the same hundred videos. To learn about
 # other test sets without having one, draw the hundred again *from themselves*, with replacement,
-# and see how the mean moves. This is the **bootstrap**. The package's function takes the seeds'
-# differences, and the same on videos drawn again:
+# and see how the mean moves. This is the **bootstrap**.
+
+# %% [markdown]
+# The package's function takes the seeds' differences, and the same on videos drawn again:
 
 # %%
 print(getsource(comparisons.intervals))
@@ -246,9 +248,9 @@ plt.show()
 
 # %% [markdown]
 # The interval over seeds misses often (coloured): it answers how *these test videos* would judge
-# other trainings, and is right about that. The one over videos forgets that the ten trainings were
-# luck too. Where variances add up, both are covered, at the price of width. A paper that prints "±
-# over five seeds" has answered the first question only.
+# other trainings. The one over videos forgets that the ten trainings were luck too. Where variances
+# add up, both are covered, at the price of width. A paper that prints "± over five seeds" has
+# answered the first question only.
 
 # %% [markdown] tags=["core"]
 # ## 4. The eight
@@ -256,7 +258,7 @@ plt.show()
 # Now the study. Its result file holds one line a training; it grows, and this page shows what it
 # holds today. Each detector has the learning rate that its own grid chose, where there is a grid
 # (section 6). Each training was tested on the test videos and on 200 test sets **drawn again** from
-# them, some videos twice and some never: that tells how much hangs on *these* videos.
+# them (section 3).
 
 
 # %% tags=["nbval-ignore-output", "core"]
@@ -371,18 +373,17 @@ if len(worlds) < 2:
     print("Only one of the two worlds is on file: 'shows here' is half of the rule.")
 
 # %% [markdown] tags=["core"]
-# Where the verdict is *open*, look at the ends of the interval before you say "useless": what lies
-# between them is still possible. Where blue is short and amber long, more seeds would be wasted;
-# only more test videos would tell. (With two or three seeds $t$ is so large that blue may outgrow
-# even the thin line. Hence the rule asks for both p values.)
+# Where the verdict is *open*, what lies between the ends of the interval is still possible. Where
+# blue is short and amber long, more seeds would be wasted; only more test videos would tell. (With
+# two or three seeds $t$ is so large that blue may outgrow even the thin line. Hence the rule asks
+# for both p values.)
 #
 # ### Beside the paper
 #
 # The paper has numbers for all eight. Their differences are quoted below: XD-Violence, one training
-# each, branch not told. Between data sets *signs may be compared, levels not* (00): three points
-# there and one here say nothing, because films, features and the room above the baseline differ.
-# *Not told* means that our claim is open. (The paper adds its prompt before the focal loss; we take
-# the prompt out of the finished detector.)
+# each, branch not told. Signs may be compared, levels not (00). *Not told* means that our claim is
+# open. (The paper adds its prompt before the focal loss; we take the prompt out of the finished
+# detector.)
 
 # %% tags=["nbval-ignore-output", "core"]
 table = paper.FUSION | paper.DISTILLATION | paper.ABLATION  # rows that are named as ours are,
@@ -401,13 +402,13 @@ for claim, line in judged.iterrows():
 
 # %% [markdown] tags=["core"]
 # One of the paper's differences is itself a minus: with the focal loss its AP falls and its mAP
-# rises. And nobody can put an interval on a number of that column; behind each stand two trainings.
+# rises. And nobody can put an interval on any number of that column.
 #
 # ## 5. All parts together
 #
 # Ablations report steps. A user asks something else: what does the *whole* method buy over the
-# plainest detector with both senses? Steps do not answer it. If all of them are open they may still
-# add up to something plain, and if some are fine they may cancel.
+# plainest detector with both senses? Steps do not tell: if all of them are open they may still add
+# up, and if some are fine they may cancel.
 #
 # The plain baseline is concatenation with one linear layer, no prompt, no focal loss; from it the
 # parts come in as in the paper's first table. (What its own baseline fuses, the paper does not
@@ -436,9 +437,8 @@ if len(lines) < 2:
 
 # %% [markdown] tags=["core"]
 # On the left each thin line is one seed, a complete experiment of the kind that fills a paper's
-# table, and the thick one their mean. Look at single lines first: which story would each have told?
-# On the right the steps and, where the ladder is whole, the total, in the colours of the forest
-# plot.
+# table, and the thick one their mean. Which story would each line have told? On the right the steps
+# and, where the ladder is whole, the total, in the colours of the forest plot.
 
 # %% tags=["nbval-ignore-output", "core"]
 # From the plain baseline to the whole method: AP of every seed, and what each step and all of them
@@ -465,10 +465,9 @@ print(f"the paper's total on XD-Violence, of which signs count: AP {ap:+.2f}, mA
 
 # %% [markdown] tags=["core"]
 # Read the total before the steps. Where its interval lies above zero, the whole method buys
-# something over plain concatenation, even if no single step can be told. Where it holds zero, all
-# of 03 to 05 together is, on this data and with this recipe, not told apart from one linear layer
-# and a cross-entropy, whatever a step did. Means of the steps add up to the total; intervals do
-# not.
+# something, even if no single step can be told. Where it holds zero, all of 03 to 05 together is
+# not told apart from one linear layer and a cross-entropy, whatever a step did. Means of the steps
+# add up to the total; intervals do not.
 #
 # ## 6. The part, or its learning rate?
 #
@@ -476,13 +475,12 @@ print(f"the paper's total on XD-Violence, of which signs count: AP {ap:+.2f}, mA
 # train B with it too, and A wins; at B's rate B might have.
 #
 # So each row went through the same small grid first: a third of the usual rate, the rate, three
-# times of it, on three tuning seeds that the study does not use. Nobody looked at the test split. A
-# quarter of the *training* videos was held out, and the judge is how well their weak labels are
-# predicted (the mean of two average precisions over whole videos: is anything anomalous, and what).
-# The grid stands beside the result file and says how far a comparison depends on the rate. Guess
-# first: of the comparisons that it holds, how many have a sign that turns with it?
+# times of it, on three tuning seeds that the study does not use. Nobody looked at the test split:
+# the judge is 06's criterion, on a quarter of the *training* videos, held out. The grid stands
+# beside the result file, and it can be asked how far a comparison depends on the rate. Guess first:
+# of the comparisons that it holds, how many have a sign that turns with it?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "core"]
 grid = study.read_lines(study.beside(results_path(), "tuning"))
 grid = grid.assign(judge=pd.to_numeric(grid.get("holdout")))  # by weak labels, held out
 tuned = grid.set_index(["variant", "protocol", "seed"])["judge"].sort_index()
@@ -507,12 +505,13 @@ print(f"The grid holds {len(moves)} of the {len(PAIRS)} comparisons.", end=" ")
 asked = {row: own[variant[row]] for row in study.STUDIES["primary"] if variant[row] in own}
 print("Chosen:", "; ".join(map(" ".join, asked.items())) or "no grid is whole yet")
 
-# %% [markdown]
-# A panel a comparison: dots are tuning seeds (those with all three rates), the line is their mean
-# at each of the three rates, and the diamond has each row at the rate that its own grid chose, as
-# in the study.
+# %% [markdown] tags=["core"]
+# A panel is a comparison, and above zero its first-named detector is ahead. From left to right both
+# are trained at a third of the usual rate, at it, and at three times of it: dots are tuning seeds,
+# the line is their mean. The diamond has each detector at the rate that its own grid chose, as in
+# the study. Look for lines that cross zero.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["main-figure", "nbval-ignore-output", "core"]
 # How each comparison depends on the learning rate: differences in the held-out measure at a third
 # of the usual rate, at it, at three times of it, and with each detector at its own.
 if moves:
@@ -529,6 +528,7 @@ if moves:
         ax.set_title("\nagainst ".join(claim.split(" (")[0].split(" against ")), fontsize="x-small")
         ax.set_xticks(range(4), ["/ 3", "x 1", "x 3", "own"], fontsize="x-small")
     fig.supylabel("difference, points (held out)", fontsize="small")
+    fig.supxlabel("learning rate of both detectors; own: each at its own", fontsize="small")
     plt.show()
     means = pd.DataFrame({claim: its.mean() for claim, its in moves.items()}).T[its.columns]
     turns = (means[protocols].min(axis=1) < 0) & (means[protocols].max(axis=1) > 0)
@@ -537,29 +537,30 @@ if moves:
 else:
     print("The grid beside the file does not hold both rows of any comparison yet: nothing to see.")
 
+# %% [markdown] tags=["core"]
+# Where a line keeps to one side of zero, the comparison does not hang on the rate. Where it
+# crosses, whoever fixes one rate for all decides the comparison by fixing it. The study's rule,
+# each row at its own, favours neither side and can be written down beforehand. (Three seeds and
+# another measure: no verdicts here. In the grid a student's teacher keeps the middle rate.)
+
 # %% [markdown]
-# Three seeds and another measure: no verdicts here. But where a line crosses zero, whoever fixes
-# one rate for all decides the comparison by fixing it. The study's rule, each row at its own,
-# favours neither side and can be written down beforehand. (In the grid,
-# a student's teacher keeps the middle rate.)
-#
 # ## 7. Your own comparison
 #
-# Questions are of two kinds. A **comparison** expects a difference. A **control** expects *none*:
-# something is changed that should not matter, and if it does, another explanation was overlooked.
-# The placebo of 07, a student that cannot feel its teacher, is one. To confirm "none", an interval
-# that holds zero is not enough; a hopelessly wide one holds zero too. It must lie *within* what
-# would matter to you.
+# A **comparison** expects a difference. A **control** expects *none*: something is changed that
+# should not matter, and if it does, another explanation was overlooked. The placebo of 07 is one.
+# To confirm "none", an interval that holds zero is not enough; a hopelessly wide one holds zero
+# too. It must lie *within* what would matter to you.
 
 # %% [markdown]
 # ### Exercise 2
 #
-# *15 minutes, hard.* **Open.** Design a comparison or a control from the rows of the study
-# (`list(study.STUDIES["main"])`; section 4 says which are trained). Return two rows that are not
-# one of the eight, the sign that you expect (`+1`, `-1`, or 0 for a control), and the smallest
-# difference in points that would matter to you, before you run the check. It measures: interval,
-# Holm's p with yours as the ninth, and what became of the prediction. Looking, and then changing
-# your mind, is a new study.
+# *12 minutes, medium.* **Open.** Design a comparison or a control from the rows of the study
+# (`list(study.STUDIES["main"])`; section 4 says which are trained). Start from a question: is it
+# the student's head? does it matter how late fusion joins? Return two rows that are not one of the
+# eight, the sign that you expect (`+1`, `-1`, or 0 for a control), and the smallest difference in
+# points that would matter to you, before you run the check. It measures: interval, Holm's p with
+# yours as the ninth, and what became of the prediction. Looking, and then changing your mind, is a
+# new study.
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
@@ -594,9 +595,9 @@ else:
     print("Fewer than two seeds of both rows today: your prediction waits, as it should.")
 
 # %% [markdown] tags=["core"]
-# The scoreboard closes the lesson. It has no new bar: nothing was trained here. Its intervals are
-# of single bars. Two that overlap may still differ plainly when they are paired (section 1), and
-# two that do not may change places on other test videos (section 3).
+# The scoreboard has no new bar: nothing was trained here. As for its intervals, two that overlap
+# may still differ plainly when they are paired (section 1), and two that do not may change places
+# on other test videos (section 3).
 
 # %% tags=["nbval-ignore-output", "core"]
 scoreboard(study.results(), upto="08", data=dataset)
@@ -606,16 +607,14 @@ plt.show()
 # ## Recap
 #
 # - put an interval on a paired difference, and say what ten seeds cannot tell: subtract within each
-#   seed, then mean ± t s / √n; a true point is mostly missed at a scatter of two, and what three
-#   seeds find is exaggerated.
+#   seed, then mean ± t s / √n; a true point is mostly missed at a scatter of two.
 # - read eight differences at once without being fooled by the largest: one of eight nothings shows
-#   in more than a quarter of studies; Holm's correction brings that to 5 %, if the eight were
-#   written down beforehand.
+#   in more than a quarter of studies, after Holm's correction in 5 %, if the eight were written
+#   down beforehand.
 # - tell other trainings from other test videos: an interval over seeds holds for these test videos
 #   only; the bootstrap draws videos again, and variances add up.
 # - say what each part buys, what all of them buy together, and which signs are the paper's: the
-#   forest plot, the ladder and a column of signs, as far as the study's file goes; what it cannot
-#   tell is called open.
+#   forest plot, the ladder and a column of signs; what the file cannot tell is called open.
 # - ask whether a difference belongs to the part or to its learning rate: compare at several rates,
 #   and each row at its own, judged on held-out training videos.
 # - design a comparison, or a control, before looking: two rows, a sign, what would matter; a

@@ -14,7 +14,7 @@
 #
 # **Prerequisites:** [06](06_teacher.ipynb), [07](07_ukd.ipynb), [08](08_ablations.ipynb)
 #
-# **Minutes:** 26 to read, 25 hands-on; 1 on two CPU cores
+# **Minutes:** 24 to read, 16 hands-on; 1 on two CPU cores
 #
 # **Reads:** recorded outputs of the authors' code, the committed results of the study, a store and
 # checkpoints if you name them
@@ -36,7 +36,6 @@ import pandas as pd
 import torch
 from matplotlib.lines import Line2D
 
-from avadclip_lite import losses
 from avadclip_lite.compare import paper
 from avadclip_lite.compare.features import check_features
 from avadclip_lite.compare.release import load_student, load_teacher
@@ -67,11 +66,10 @@ dataset = results_path().parent.name if real else "Soundstage"
 # same ones. Only what is left after that is a question of data, and section 6 has the commands that
 # answer it.
 #
-# We start with the measure, because nothing else can be compared before it is settled. The toy is a
-# single video of eight snippets and a detector without fault: six events of six classes all lie in
-# the third and fourth snippet, and there all six are found. The mAP of the anomaly classes must be
-# perfect. The release's code averages over *seven* classes, with normal as one more, whose "events"
-# are the whole normal videos.
+# The measure first. The toy is a single video of eight snippets and a detector without fault: six
+# events of six classes all lie in the third and fourth snippet, and there all six are found. The
+# mAP of the anomaly classes must be perfect. The release's code averages over *seven* classes, with
+# normal as one more, whose "events" are the whole normal videos.
 
 # %% tags=["core"]
 probs = np.full((8, len(XD_CLASSES)), 0.1, np.float32)  # (T, C), class 0 is normal
@@ -86,12 +84,12 @@ print(f"mean over six classes {six:.0f} %; over seven, as released, {seven:.0f} 
 # The same scores, the same events, and either everything or nothing. Normal is flat, so its curve
 # never rises above the threshold of notebook 05, nothing is proposed for it, and the release's
 # function answers zero as soon as one class has no proposal. A real detector is never this flat.
-# But the toy shows what to ask of every table: a mean over which classes?
+# But ask of every table: a mean over which classes?
 
 # %% [markdown] tags=["core"]
 # ### Exercise 1
 #
-# *10 minutes, medium.* Which mAP? `table` holds the AP of each class (I IoU thresholds, C classes,
+# *8 minutes, medium.* Which mAP? `table` holds the AP of each class (I IoU thresholds, C classes,
 # normal first), NaN where no video shows the class; `proposals` (C,) counts what was proposed.
 # Return two numbers, each a mean over classes and thresholds: over the anomaly classes that occur;
 # and as the release does it, over all classes, NaN counted as 0, and 0 altogether if any class has
@@ -101,11 +99,11 @@ print(f"mean over six classes {six:.0f} %; over seven, as released, {seven:.0f} 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution", "core"]
 def two_means(table, proposals):
     """(six, seven) of a table (I, C)."""
+    occurs = ~np.isnan(table).any(axis=0)  # (C,): does any video show the class?
     # BEGIN SOLUTION
     # Stumbles: a class that nobody shows is left out of six and counts as zero in seven; and one
     # class without a proposal touches seven only.
-    anomalies = table[:, 1:]
-    six = anomalies[:, ~np.isnan(anomalies).any(axis=0)].mean()
+    six = table[:, 1:][:, occurs[1:]].mean()
     seven = 0.0 if (proposals == 0).any() else np.nan_to_num(table).mean()
     return float(six), float(seven)
     # END SOLUTION
@@ -122,14 +120,13 @@ print("Exercise 1 is solved: six and seven classes, two numbers.")
 # ## 2. The measure, checked: the Random row
 #
 # Table 2 of the paper opens with a row *Random*: the mAP of a detector that knows nothing. To check
-# it nobody needs features, a GPU or the authors' goodwill. Truth and lengths are enough: draw a
-# score for every snippet and class, send it through the measure, repeat. If this row does not come
-# out, no other row of the table can be compared.
+# it, truth and lengths are enough: draw a score for every snippet and class, send it through the
+# measure, repeat. If this row does not come out, no other row of the table can be compared.
 #
 # One thing the paper leaves open. Are *normal* videos ranked too? Their proposals are all wrong, so
 # they can only cost precision. Guess before you run the cell: how much lower will the row be with
 # the normal videos in it? Both readings were computed from the data set's official annotations and
-# lengths. Those are not ours to ship either; what twenty draws gave on them is
+# lengths, which are not ours to ship either; what twenty draws gave is
 # (`data/studies/xd_random.json`, made by `tests/benchmarks/random_row.py`).
 
 # %% tags=["main-figure", "core"]
@@ -172,26 +169,25 @@ print(f"share of anomalous frames {100 * share:.2f} %; AP of random scores {gues
 other = 100 * study.results()["positive_share"].iloc[0]
 print(f"{dataset}, where the detectors below were tested: {other:.2f} %")
 
-# %% [markdown]
-# This is one reason for the rule of this course: between Soundstage and XD-Violence **signs may be
-# compared, levels not**. Already the chance level is another; so are the classes' difficulty and
-# the length of events.
+# %% [markdown] tags=["core"]
+# Already the chance level is another: one reason for the rule that between Soundstage and
+# XD-Violence **signs may be compared, levels not**.
 #
 # ## 3. One training, many numbers
 #
-# Now the next freedom. A training is over, the weights are on disk. What is *its* AP? Three choices
-# are still open, and papers of this field often print the result without them:
+# A training is over, the weights are on disk. What is *its* AP? Three choices are still open, and
+# papers of this field often print the result without them:
 #
-# - **the branch**: confidence of the classification branch, or one minus the share of normal in
-#   the alignment map. The paper does not say which one its tables print; the release selects by the
+# - **the branch**: confidence of the classification branch, or one minus the share of normal in the
+#   alignment map. The paper does not say which one its tables print; the release selects by the
 #   second.
 # - **the epoch**: chosen on held-out training videos (form `paper`, the package's reading of the
 #   text), the last, or the best on the test set (the release: it looks at the test set after every
 #   epoch, and loads the best back).
 # - **the videos**: all, or the anomalous only, as the Random row does.
 #
-# Twelve combinations, each with a name under which it would be an honest number. The result file
-# of notebook 08 holds them for each seed.
+# Twelve combinations, each with a name under which it would be an honest number. The result file of
+# notebook 08 holds them for each seed.
 
 # %% tags=["core"]
 runs = study.results("protocols", protocol="")
@@ -247,12 +243,11 @@ ax.set_xticks(range(len(order)), [f"seed {s}" for s in order], rotation=35, font
 ax.set(ylabel=f"frame AP, %, {dataset}", title="left: all videos, right: anomalous only")
 plt.show()
 
-# %% [markdown]
+# %% [markdown] tags=["core"]
 # Two of the three choices flatter: in the AP it was picked by, the best epoch on the test set is
 # never worse than the chosen one, and leaving out normal videos leaves out false alarms. The third,
-# the branch, may go either way, though here it mostly goes one; printing the better of the two is
-# the same mistake as picking the epoch. Look at the three lines above for what moves the number
-# most here.
+# the branch, may go either way; printing the better of the two is the same mistake as picking the
+# epoch. The last three printed lines say what moves the number most here.
 #
 # All of this happens *after* training: no seed, no luck, only a choice of what to print. When you
 # report a number, name the branch, the epoch's rule and the videos. When you read one that names
@@ -264,8 +259,8 @@ plt.show()
 # weights and the same inputs, are the outputs the same? For that the authors' code was run once, on
 # made-up features (37 and 5 snippets of noise) and made-up weights (each drawn from its own name),
 # and its outputs were recorded. Neither means anything as a detector. That is no weakness: an error
-# in a formula shows on noise as well as on films, and nothing about noise can hide behind a trained
-# model's robustness.
+# in a formula shows on noise as well as on films, and cannot hide behind a trained model's
+# robustness.
 #
 # `load_teacher` and `load_student` take such a state dict as the release saves it, rename, check
 # every shape, and load nothing that could run code.
@@ -291,7 +286,7 @@ for (who, model), total in zip(models.items(), (17_106_441, 13_163_017), strict=
     count += 1  # disAdj.sigma, a number that the release saves and uses nowhere
     print(f"{who}: {count:,} learned numbers; the release has {total:,}")
 
-# %% [markdown]
+# %% [markdown] tags=["core"]
 # Both totals are the release's to the last digit. Now the outputs, each compared relative to its
 # largest entry. A gap needs a scale: how large is it when something *is* different? So the same
 # weights are also run with one switch of the configuration turned, from what the code does to what
@@ -337,17 +332,13 @@ def turned(model, **switch):
 gaps = {
     f"{who}, {k}": v for who in models for k, v in largest_gap(outputs(models[who]), who).items()
 }
-SWITCHES = {
-    "padding": "masked",
-    "global_weight": "confidence",
-    "prompt_skip": "class",
-    "av_prompt": "softmax",
-}
+SWITCHES = {"padding": "masked", "global_weight": "confidence"}
+SWITCHES |= {"prompt_skip": "class", "av_prompt": "softmax"}
 for name, value in SWITCHES.items():
     other = largest_gap(outputs(turned(models["teacher"], **{name: value})), "teacher")
     gaps[f"{name} = {value}, map"] = other["alignment map"]
 
-# %% [markdown]
+# %% [markdown] tags=["core"]
 # The measure was recorded in the same way: scores of twelve videos with official truth, and what
 # the release's own evaluation said of them.
 
@@ -389,15 +380,14 @@ plt.show()
 # %% [markdown] tags=["core"]
 # Every output of both networks agrees to the rounding of float32, and the measure exactly. A single
 # switch moves the alignment map by orders of magnitude more: the test can tell. So form `released`,
-# after the code, *is* the authors' detector. Their checkpoints, loaded into it, compute what they
-# computed there. What this does not say is whether that function is the one that the paper
-# describes.
+# after the code, *is* the authors' detector. Whether it is the one that the paper describes is
+# another question.
 #
 # ## 5. Where the text and the code part ways
 #
-# Reading code beside a paper is a skill, and the way to report what you find is *with a
-# measurement*: not "this is wrong", but "this differs, and it does so much". Most places below are
-# switches of `make_config`: either side can be run. Three of them need nothing but arithmetic.
+# What one finds by reading code beside a paper is reported *with a measurement*: not "this is
+# wrong", but "this differs, and it does so much". Most places are switches of `make_config`: either
+# side can be run. Two need nothing but arithmetic.
 
 # %% tags=["core"]
 x_c, x_p = torch.randn(7, 4, generator=torch.Generator().manual_seed(0)), torch.ones(4) / 2
@@ -405,25 +395,16 @@ columns = (x_c @ x_p)[:, None].expand(7, 7)  # the release: one column of simila
 weights = columns.softmax(dim=1)  # ... and a softmax over these columns
 print(f"prompt: all weights lie between {weights.min():.4f} and {weights.max():.4f}; 1/7 is 0.1429")
 
-error, theta = torch.tensor(4.0), torch.linspace(-2, 4, 6_001)  # d^2, and ln sigma^2 to try
-for kind in ("paper", "released"):
-    one = [t.view(1, 1, 1) for t in (torch.zeros(1), error.sqrt(), theta[:1])]
-    tried = [losses.ukd(one[0], one[1], t.view(1, 1, 1), kind=kind) for t in theta]
-    optimum = theta[torch.stack(tried).argmin()].exp().item()
-    print(f"distillation, {kind}: for d^2 = 4 the loss is least at sigma^2 = {optimum:.1f}")
-
 ramps = [resample(np.arange(n, dtype=np.float32)[:, None], 256)[:, 0] for n in (300, 301)]
 apart = np.abs(ramps[0] - ramps[1]).max()
 print(f"300 snippets of video, 301 of audio, resampled apart: up to {apart:.1f} snippets apart")
 
 # %% [markdown] tags=["core"]
 # The first line says that the released audio-visual prompt gives every class the same vector,
-# whatever the video shows: a softmax over equal columns. The second, that the released loss
-# underestimates the variance by half, because only its first term carries the factor of one half.
-# The third, that pictures and sound of a long video may meet in the wrong bin. Whether any of it
-# *matters* is another question. The seeds of the result file answer it as far as its rows go: the
-# release's form as a whole, and its weight for distillation, which in the paper's form stops the
-# teaching (07).
+# whatever the video shows: a softmax over equal columns. The second, that pictures and sound of a
+# long video may meet in the wrong bin. Does any of it *matter*? The seeds of the result file answer
+# as far as its rows go: the release's form as a whole, and its weight for distillation, which in
+# the paper's form stops the teaching (07).
 
 # %% tags=["main-figure", "core"]
 # What the released form, and its weight for distillation, change: paired differences in AP of the
@@ -464,39 +445,39 @@ plt.show()
 # habit of a field (the epoch). And a slip can hide in a part that a paper names among its
 # contributions, as long as that part moves the result little. Nothing here says that the idea does
 # not work; an idea and its first implementation are two things, and 03 to 08 tested the idea. More
-# places, without a study of their own: padding takes part in attention and in the distance graph;
-# the focal weight is learned and only ever falls; a loss that spreads class words, weight decay and
-# steps of the rate stand in the code alone; Wav2CLIP's package normalises over whatever is in the
-# call, so that a sound's features depend on its neighbours; on CCTV-Fights, another data set, the
-# release trains with seven prompts and tests with two. 07 has the paper's own slip, about the log
-# term.
+# places, without a study of their own: the distillation loss halves only its first term, and so the
+# variance (07); padding takes part in attention and in the distance graph; the focal weight is
+# learned and only ever falls; a loss that spreads class words, weight decay and steps of the rate
+# stand in the code alone; Wav2CLIP's package normalises over whatever is in the call, so that a
+# sound's features depend on its neighbours; on CCTV-Fights, another data set, the release trains
+# with seven prompts and tests with two.
 
 # %% [markdown]
 # ### Exercise 2
 #
-# *15 minutes, hard.* Apart by how much? In training a video longer than 256 snippets (a test cuts
-# it into chunks of 256) becomes 256 bins with edges at `linspace(0, T, 257)`, cut to whole numbers.
-# If sight has `video` and sound `audio` snippets and each is resampled on its own, in how many of
-# the 256 bins do the two begin at different snippets? Up to 256 snippets nothing is resampled.
-# Guess first, for two streams that differ by a single snippet: 512 and 513, then 511 and 512. In
-# how many bins?
+# *8 minutes, medium.* Apart by how much? In training a video longer than 256 snippets becomes 256
+# bins with edges at `linspace(0, T, 257)`, cut to whole numbers; a shorter one keeps its snippets.
+# Write at which snippets the bins of a stream of `n` begin. The check counts the bins in which
+# sight and sound, resampled each on its own, begin at different snippets. Guess first, for two
+# streams that differ by a single snippet, 512 and 513, then 511 and 512: in how many of the 256?
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
-def misaligned(video, audio, bins=256):
-    """Number of bins that begin at different snippets in the two modalities."""
-
+def bin_starts(n, bins=256):
+    """(bins,) snippets at which the bins of a stream of ``n`` snippets begin."""
     # BEGIN SOLUTION
-    # Stumbles: the last edge is an end, not a start; and one modality may be resampled while the
-    # other is just short enough not to be.
-    def starts(n):
-        return np.linspace(0, n, bins + 1).astype(int)[:-1] if n > bins else np.arange(bins)
-
-    return int((starts(video) != starts(audio)).sum())
+    # Stumbles: the last edge is an end, not a start; and a stream may be just short enough not to
+    # be resampled.
+    return np.linspace(0, n, bins + 1).astype(int)[:-1] if n > bins else np.arange(bins)
     # END SOLUTION
 
 
 # %% tags=["check"]
+def misaligned(video, audio):
+    """Number of bins that begin at different snippets in the two streams."""
+    return int((bin_starts(video) != bin_starts(audio)).sum())
+
+
 assert misaligned(300, 300) == 0 and misaligned(200, 201) == 0, "equal lengths, or no resampling"
 for few in (510, 511, 512, 600):
     by_hand = sum(256 * (k * few // 256) != 256 * (k * (few + 1) // 256) for k in range(256))
@@ -542,9 +523,9 @@ if not real:
 # ## 7. The paper's steps, by sign
 #
 # The paper's ablations are differences: fusion added, prompt added, focal loss added, the student
-# taught. A sign can be compared across data sets where a level cannot. For each step of its tables
-# the cell prints the paper's difference and, from the result file, the interval over seeds. (08
-# shows how the intervals are made, and how many of them exclude zero by chance.)
+# taught. For each step of its tables the cell prints the paper's difference and, from the result
+# file, the interval over seeds, in AP (here of the alignment branch; 08: classification) and in
+# mAP.
 
 # %% tags=["core"]
 NEITHER = "neither prompt nor focal loss"
@@ -558,12 +539,6 @@ for other in ("addition", "concatenation", "cross attention"):
     STEPS[f"adaptive over {other}"] = "adaptive", other, F["adaptive"], F[other]
 for sense in ("vision only", "audio only"):
     STEPS[f"{sense}, distilled"] = f"{sense}, UKD", sense, D[f"{sense}, UKD"], D[sense]
-
-# %% [markdown] tags=["core"]
-# Now each step in both measures: frame AP, here of the alignment branch (08: classification), and
-# mAP.
-
-# %% tags=["core"]
 lines = []
 for name, (row, against, more, less) in STEPS.items():
     for k, column in enumerate((printed, "map_anomaly") if both(row, against) else ()):
@@ -581,9 +556,7 @@ if real:  # there levels stand beside the paper's, too
 
 # %% [markdown] tags=["core"]
 # Read the last column only. *Same* and *other* are what the seeds can tell, *not told* is an
-# interval that holds zero: there the seeds say neither yes nor no. A sign that differs says
-# something about this data and this recipe, and is a question to ask of XD-Violence, not an answer.
-# (*All parts* may also start from another baseline: the paper does not say what its own fuses.)
+# interval that holds zero. A sign that differs is a question to ask of XD-Violence, not an answer.
 #
 # And a sign that agrees is not yet a reason. The students' steps are measured against *no*
 # distillation. That the uncertainty did it, and not imitation as such, takes another comparison,
@@ -599,10 +572,9 @@ for sense in ("vision", "audio"):
 # Without a placebo a gain over plain squares is not dissected: the weighting may have done it, or
 # the head that came with it.
 #
-# The scoreboard closes the lesson. Its new bar, once the file has it, is the detector that was
-# shown above to be the authors' function, trained as the release trains, here on the data of the
-# result file. (The training's scale is the file's, so this is a statement about the schedule as
-# much as about the formulas.)
+# The scoreboard's new bar, once the file has it, is the detector that was shown above to be the
+# authors' function, trained as the release trains, at the file's scale: a statement about the
+# schedule as much as about the formulas.
 
 # %% tags=["nbval-ignore-output", "core"]
 scoreboard(study.results(), upto="09", data=dataset)

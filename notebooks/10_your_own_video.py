@@ -15,7 +15,7 @@
 # **Prerequisites:** [01](01_encoders.ipynb) (encoders), [06](06_teacher.ipynb) (the teacher),
 # [07](07_ukd.ipynb) (the student that needs no sound)
 #
-# **Minutes:** 25 to read, 22 hands-on; 1 on two CPU cores
+# **Minutes:** 21 to read, 14 hands-on; 1 on two CPU cores
 #
 # **Reads:** the Soundstage store, its clips, the two detectors that ship, and a video of your own
 # if you name one
@@ -101,20 +101,21 @@ for threshold in (0.85, 0.65, 0.55, 0.45):
 # %% [markdown] tags=["core"]
 # ### Exercise 1
 #
-# *12 minutes, medium.* Count both, for one video: `scores` (T,), a threshold on the same scale, and
-# the true events as pairs of first snippet and exclusive end. Guess first: in the toy, with one
-# true event in the snippets 5 to 8, how many false alarms are there at 0.45?
+# *8 minutes, medium.* Count both, for one video: `scores` (T,), a threshold on the same scale, and
+# the true events as pairs of first snippet and exclusive end. Where an alarm would be a false one
+# is written down already. Guess first: in the toy, with one true event in the snippets 5 to 8, how
+# many false alarms are there at 0.45?
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution", "core"]
 def count(scores, events, threshold):
     """(false alarms, events found)."""
-    # BEGIN SOLUTION
-    # Stumbles: forgiving a snippet must not join what lies left and right of an event; and the
-    # first snippet can begin a run as well.
-    quiet = np.ones(len(scores), bool)
+    quiet = np.ones(len(scores), bool)  # no event, nor a snippet beside one
     for first, end in events:
         quiet[max(first - 1, 0) : end + 1] = False
+    # BEGIN SOLUTION
+    # Stumbles: what lies left and right of an event must not be joined into one run; and the first
+    # snippet can begin a run as well.
     alarmed = quiet & (scores >= threshold)
     begins = alarmed & ~np.append(False, alarmed[:-1])
     found = sum(scores[first:end].max() >= threshold for first, end in events)
@@ -148,8 +149,7 @@ print("Exercise 1 is solved.")
 # sound that was heard *while these frames were shown*. It **encodes** both (01). It **chooses** a
 # detector: the audio-visual teacher where the file has sound, the vision-only student where it has
 # none. And it turns scores into **events** by the rules above. The two detectors are those that
-# ship; each lies in a folder, and a set of them is loaded with their thresholds (0.5 where none was
-# saved).
+# ship, with a threshold of 0.5, since none was saved.
 #
 # In the figure the line is the confidence, dotted the threshold, coloured areas are the events
 # found. The bars at the bottom of the first panel, in the same colours, are the truth, which a
@@ -178,7 +178,7 @@ for code, start, end in store.segments(row):
 # %% [markdown] tags=["core"]
 # Compare the two lists. The long events are found, within a second or so at their edges and with
 # the right names. The shortest is missed, and after the last true one the detector goes on telling
-# of crashes. A timeline sends somebody to look, so look, at the pictures of the strongest events:
+# of crashes. A timeline sends somebody to look, so look at the strongest events:
 
 # %% tags=["nbval-ignore-output"]
 set_matplotlib_formats("jpeg", pil_kwargs={"quality": 85})
@@ -187,12 +187,12 @@ plt.show()
 set_matplotlib_formats("png")
 
 # %% [markdown]
-# **What time is it?** One trap in this is worth knowing, for it is silent. The tempting time of a
-# frame is *its number / the frame rate*. It fails for phones, which take fewer pictures when it
-# gets dark, for streams that lost a second, for files whose sound starts late. A container stores
-# for every frame and every piece of sound *when to show it*, and the reader obeys that, as a player
-# does. Whoever counts frames gives a snippet the sound of another moment, and nothing complains.
-#
+# **What time is it?** One trap is silent. The tempting time of a frame is *its number / the frame
+# rate*. It fails for phones, which take fewer pictures when it gets dark, for streams that lost a
+# second, for files whose sound starts late. A container stores for every frame and every piece of
+# sound *when to show it*, and the reader obeys that, as a player does.
+
+# %% [markdown] tags=["core"]
 # ## 3. With the sound taken away
 #
 # Here are the three running examples, each as it is and once more without its sound track. In
@@ -253,11 +253,10 @@ for role, curve in curves.items():
         record("event_recall", share, split="test", protocol=protocol, **about)
 
 # %% [markdown] tags=["core"]
-# Is that little? In AP these two detectors are within a point of one another, near 90 %. But AP
-# counts *frames*, so long events decide it; here a crash of one second counts as much as a riot of
-# a minute. The figure shows all prices, from strict thresholds (left) to lenient ones. The gap
-# between the curves is what AP did not show: what the second sense may be worth to whoever answers
-# the alarms.
+# Is that little? In AP these two detectors are within a point of one another (06). But AP counts
+# *frames*, so long events decide it; here a crash of one second counts as much as a riot of a
+# minute. The figure shows all prices. The gap between the curves is what AP did not show: what the
+# second sense may be worth to whoever answers the alarms.
 
 # %% tags=["nbval-ignore-output", "core"]
 fig, ax = plt.subplots(figsize=(plots.WIDTH * 0.68, 3.2))
@@ -291,10 +290,13 @@ for own, other in (halves, halves[::-1]):
     print(f"{point.false_alarms_per_hour:4.1f} an hour, {point.recall:.0%} found; ", end="")
     print(f"used: {other.per_hour[place]:4.1f} an hour, {other.recall[place]:.0%} found")
 
-# %% [markdown] tags=["core"]
+# %% [markdown]
 # Both halves come from one world and a single number was picked, so what you see is mostly how much
-# an hour of video can scatter. Footage from *your* camera is another world, and there is only one
-# way to find out: annotate an hour or two of it, and count.
+# an hour of video can scatter.
+
+# %% [markdown] tags=["core"]
+# Footage from *your* camera is another world, and there is only one way to find out: annotate an
+# hour or two of it, and count.
 #
 # `save_threshold` writes what was picked beside the weights, where `score` looks for it. (The
 # folder that ships stays as it is; a copy gets the thresholds.)
@@ -336,15 +338,14 @@ ax.legend(frameon=False, fontsize="small")
 plt.show()
 
 # %% [markdown] tags=["core"]
-# Below the diagonal a detector is right less often than it says. The two ends fit best; it is the
-# upper middle that misleads, and the student's more than the teacher's. Nothing in training rewards
-# an honest 0.7: Top-K (02) asks that the *highest* few snippets of a video be at 1 or at 0.
+# Below the diagonal a detector is right less often than it says. The two ends fit best; the upper
+# middle misleads, the student's more than the teacher's. Nothing in training rewards an honest 0.7:
+# Top-K (02) asks that the *highest* few snippets of a video be at 1 or at 0.
 #
-# And even a calibrated score is calibrated to a world. How rare events are is a choice of whoever
-# made the data. In front of a real camera one snippet in ten thousand may be anomalous. Threshold
-# and detector stay, the **base rate** $r$ changes, and with it the meaning of an alarm. With $t$
-# the share of anomalous snippets that reach the threshold and $f$ that of normal ones, the share of
-# alarmed snippets that are right is
+# And even a calibrated score is calibrated to a world. In front of a real camera one snippet in ten
+# thousand may be anomalous. Threshold and detector stay, the **base rate** $r$ changes, and with it
+# the meaning of an alarm. With $t$ the share of anomalous snippets that reach the threshold and $f$
+# that of normal ones, the share of alarmed snippets that are right is
 #
 # $$\mathrm{precision} = \frac{r\,t}{r\,t + (1-r)\,f}.$$
 #
@@ -381,17 +382,16 @@ plt.show()
 # %% [markdown] tags=["core"]
 # ### Exercise 2
 #
-# *10 minutes, medium.* Turn the formula round. A detector passes the share `t` of anomalous
-# snippets and `f` of normal ones; what base rate must a world have for at least the share
-# `precision` of alarmed snippets to be right?
+# *6 minutes, easy.* Turn the formula round. A detector passes the share `t` of anomalous snippets
+# and `f` of normal ones; what base rate must a world have for at least the share `precision` of
+# alarmed snippets to be right? (Solve for the odds $r / (1 - r)$ first.)
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution", "core"]
 def least_base_rate(t, f, precision):
     """The smallest base rate r at which r t / (r t + (1 - r) f) reaches ``precision``."""
     # BEGIN SOLUTION
-    # Stumbles: solve for the odds r / (1 - r) first, which is one line; for r directly it is easy
-    # to lose a term.
+    # Stumbles: solving for r directly, where it is easy to lose a term.
     odds = precision * f / ((1 - precision) * t)
     return odds / (1 + odds)
     # END SOLUTION
@@ -450,7 +450,7 @@ print("\n(the highest confidence of twelve snippets, and the leading anomaly cla
 # Lasting noise is a riot, to both detectors and beyond doubt; no threshold helps against it. A calm
 # picture upside down or in wrong colours is nearly an event to the student, who only sees; the
 # teacher, who hears the calm sound too, stays calm. Which nonsense fools which detector differs
-# from training to training. That the score of nonsense may be anything does not.
+# from training to training.
 #
 # This is **domain shift**, and it decides what the detectors that ship are good for. **They know
 # drawn puppets and synthesised sounds, and nothing else.** Of your holiday video they will say
@@ -495,14 +495,11 @@ else:
     print("No video was named.")
 
 # %% [markdown] tags=["core"]
-# The scoreboard has no bar of this lesson's own: nothing was trained. Beside it keep section 4's
-# table.
+# The scoreboard has no new bar: nothing was trained here. Beside it keep section 4's table.
 
 # %% tags=["nbval-ignore-output", "core"]
-shipping = results_path().name == "soundstage.csv"
-scoreboard(
-    study.results(), upto="10", data="Soundstage" if shipping else results_path().parent.name
-)
+named = "Soundstage" if results_path().name == "soundstage.csv" else results_path().parent.name
+scoreboard(study.results(), upto="10", data=named)
 plt.show()
 
 # %% [markdown] tags=["core"]
@@ -516,12 +513,10 @@ plt.show()
 # - choose a threshold by false alarms an hour: read recall off at the price you can pay; what is
 #   picked on a set may flatter on that set.
 # - say what a confidence of 0.99 means, and what an alarm is worth where events are rare: a rank,
-#   and a chance only where the diagonal says so; precision falls with the base rate, whatever the
-#   detector.
+#   and a chance only where the diagonal says so; precision falls with the base rate.
 # - find out what a detector says of pictures that it has never seen: feed it some; it always
 #   answers, with a name.
-# - name what to change for footage of your own: encoders, training data, threshold, in this order;
-#   and an hour of annotation to learn what the alarms are worth there.
+# - name what to change for footage of your own: encoders, training data, threshold, in this order.
 #
 # What is left is yours: a camera, and an hour of annotation. What came before this detector is told
 # in [11](11_the_field.ipynb).

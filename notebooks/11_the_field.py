@@ -13,7 +13,7 @@
 #
 # **Prerequisites:** [02](02_temporal_mil.ipynb), [05](05_mil_align.ipynb), [08](08_ablations.ipynb)
 #
-# **Minutes:** 23 to read, 30 hands-on; 3 on two CPU cores
+# **Minutes:** 22 to read, 16 hands-on; 3 on two CPU cores
 #
 # **Reads:** the Soundstage store, the detectors that ship with it, the study's result file
 #
@@ -44,6 +44,7 @@ from avadclip_lite.experiments.cache import train_or_load
 from avadclip_lite.experiments.comparisons import resampled_ap
 from avadclip_lite.experiments.metrics import record
 from avadclip_lite.experiments.parameters import check_parameters
+from avadclip_lite.experiments.score_files import trapezoid_area
 from avadclip_lite.temporal import similarity_adjacency
 from avadclip_lite.viz import plots
 from avadclip_lite.viz.lesson import open_stage, scoreboard, shipped
@@ -60,9 +61,9 @@ random = torch.Generator().manual_seed(0)  # of the toys
 # %% [markdown] tags=["core"]
 # ## 1. Ranking a pair of bags
 #
-# The paper's tables list a dozen earlier detectors. Read as a list of systems they blur; read as a
-# list of *ideas* they make one argument, in which each idea answers a complaint about the one
-# before. So this lesson goes by ideas: one toy for each, a few lines long, and only then a table.
+# The paper's tables list a dozen earlier detectors. Read as a list of *ideas* they make one
+# argument, in which each answers a complaint about the one before. So this lesson goes by ideas:
+# one toy for each, and only then a table.
 #
 # The first idea is **DeepMIL** (2018). A video is a bag of snippets, one label a bag. Nobody knows
 # which snippet of an anomalous bag is the anomaly, but its *highest* score should exceed the
@@ -84,18 +85,18 @@ print("its gradient, normal bag:   ", normal.grad[0].tolist())
 # %% [markdown] tags=["core"]
 # ### Exercise 1
 #
-# *8 minutes, easy.* The equation ranks one anomalous bag above one normal bag. The released code
+# *6 minutes, easy.* The equation ranks one anomalous bag above one normal bag. The released code
 # ranks *every* anomalous bag above *every* normal one: it adds up the hinges of all B x B pairs and
-# divides by B. Write it for score rows (B, T) of either kind, without a loop.
+# divides by B. Write it for score rows (B, T) of either kind, without a loop; the maxima are there.
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution", "core"]
 def every_pair(abnormal, normal):
     """The hinge over all pairs of bags, divided by the number of anomalous bags."""
+    high, low = abnormal.amax(dim=1), normal.amax(dim=1)  # (B,) of either kind
     # BEGIN SOLUTION
-    # Stumbles: the maximum is over the snippets of a bag, axis 1; and B pairs in order are not
-    # B x B pairs: one of the two rows of maxima has to become a column.
-    high, low = abnormal.amax(dim=1), normal.amax(dim=1)
+    # Stumbles: B pairs in order are not B x B pairs: one of the two rows of maxima has to become a
+    # column.
     return torch.relu(1 - high[:, None] + low).sum() / len(high)
     # END SOLUTION
 
@@ -341,12 +342,11 @@ for step in range(151):
 #
 # A toy says what an idea *can* do. What it does is a question of data, and systems can be compared
 # only on the same features, the same held-out videos and the same measure, over several seeds, each
-# with the recipe that it was published with. The package's study `field` does that. What the result
-# file holds of it is read below. Two systems are trained in front of you, DeepMIL and CLIP-TSA
-# (2023: RTFM on CLIP features, behind a learned gate on snippets), and two detectors ship (the
-# teacher listens, the student only looks; on other data there are none). Of these there is one
-# training each, so their interval is over *test videos drawn again*, the other kind of chance (08
-# has both).
+# with the recipe that it was published with. The package's study `field` does that. Two systems are
+# trained in front of you, DeepMIL and CLIP-TSA (2023: RTFM on CLIP features, behind a learned gate
+# on snippets), and two detectors ship (the teacher listens, the student only looks; on other data
+# there are none). Of these there is one training each, so their interval is over *test videos drawn
+# again*, the other kind of chance (08 has both).
 
 # %% tags=["nbval-ignore-output", "core"]
 lines, ours = [], {}
@@ -433,34 +433,29 @@ print(f"(levels are not comparable with the table above, whose chance is {chance
 # One row you will find here and never above: **AVCL** (2025). Of it we know an abstract and the
 # numbers that AVadCLIP quotes; no code, no equation, no size is public. Others are
 # *reconstructions*, and called so in their modules: FVAI after a reader's notes, half of CUPL, and
-# three that carry "like" or "style" in their names because no number published for the original is
-# theirs to reproduce.
+# three with "like" or "style" in their names, which no published number is there to check.
 
 # %% [markdown] tags=["core"]
 # ### Exercise 2
 #
-# *14 minutes, medium.* **Open.** Which idea would you bet on? Choose a system of `SYSTEMS` that was
-# not trained here and that takes vision alone, write down whether it will be ahead of `deepmil`
-# (`bet`: True or False), train it with `configure(name, **given)` and `train_or_load`, and return
-# `name, bet, ap` with the test AP of `frame_ap_classification`. The check measures and does not
-# judge. (Cheap ones: `linear_svm`, which knows no MIL at all, and `cupl`.)
+# *10 minutes, medium.* **Open.** Which idea would you bet on? Choose a system of `SYSTEMS` that was
+# not trained here and that takes vision alone, and write down whether it will be ahead of `deepmil`
+# (`bet`: True or False). The check trains and measures it and does not judge. (Cheap ones:
+# `linear_svm`, which knows no MIL at all, and `cupl`.)
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution", "core"]
-def my_bet():
-    """The system's name, the bet that it is ahead of DeepMIL, and its AP, a fraction."""
-    # BEGIN SOLUTION
-    # Stumbles: the AP of the other branch, and a system that wants sound beside the pictures.
-    name, bet = "linear_svm", False  # every snippet inherits its video's label: noisy
-    model = train_or_load(configure(name, **given), store, progress=False).model
-    return name, bet, evaluate(model, store).metrics["frame_ap_classification"]
-    # END SOLUTION
-
+name, bet = None, None  # a system, and whether it will be ahead of DeepMIL
+# BEGIN SOLUTION
+# Stumbles: a system that wants sound beside the pictures.
+name, bet = "linear_svm", False  # every snippet inherits its video's label: noisy
+# END SOLUTION
 
 # %% tags=["check", "nbval-ignore-output", "core"]
-name, bet, ap = my_bet()
 assert name in SYSTEMS and name not in ("deepmil", "clip_tsa"), "one that was not trained here"
-assert isinstance(bet, bool) and 0 < ap < 1, "a bet is True or False, an AP a fraction"
+assert isinstance(bet, bool), "a bet is True or False"
+model = train_or_load(configure(name, **given), store, progress=False).model
+ap = evaluate(model, store).metrics["frame_ap_classification"]
 ahead = ap > ours["deepmil, vision"]
 print(f"{name}: {100 * ap:.1f} against {100 * ours['deepmil, vision']:.1f}; the bet is", end=" ")
 print("won" if ahead == bet else "lost", "(with one seed each: a hint, no finding)")
@@ -468,8 +463,8 @@ print("won" if ahead == bet else "lost", "(with one seed each: a hint, no findin
 # %% [markdown] tags=["core"]
 # ## 7. Three differences, and a measure
 #
-# Whoever rebuilds systems reads code beside papers. Three differences everybody should have seen
-# once; our modules are *as released*, and say so.
+# Everybody should once have seen three differences between a paper and its code. Our modules are
+# *as released*, and say so.
 #
 # **An equation and its code may share only a name.** RTFM's text has a hinge on the difference of
 # two lengths; its code squares $|100 - h| + q$, where $h$ and $q$ are the lengths of anomalous and
@@ -495,65 +490,37 @@ for name, (x, y) in {"as released": (v, a), "as described": (a, v)}.items():
     print(f"MACIL-SD, {name}: {float(sum(MACILSD.contrast(None, traces, every, violent))):.2f}")
 
 # %% [markdown] tags=["core"]
-# The margin of 100 was made for features that are long; at lengths around ten the code's loss sits
-# near one and is a constant pull, and beyond 100 it turns against its own purpose. The ends of
-# every video are dimmed. And on the toy, where sound and sight agree as well as they can, the
-# released contrast finds them far apart, since it looks for each at the other's time.
+# The margin of 100 was made for long features; at lengths around ten the code's loss is a constant
+# pull, and beyond 100 it turns against its own purpose. The ends of every video are dimmed. And on
+# the toy, where sound and sight agree as well as they can, the released contrast finds them far
+# apart, since it looks for each at the other's time.
 #
 # Last, the measure. Several releases report the area under the precision-recall curve by the
-# *trapezoid rule* and call it AP. Average precision is a sum of steps.
-
-# %% [markdown] tags=["core"]
-# ### Exercise 3
-#
-# *8 minutes, medium.* Write the trapezoid. Thresholds are the distinct scores, from the highest
-# down; at each, everything at or above it is an alarm, which gives a recall and a precision. The
-# curve starts at recall 0 with precision 1. What does a score that is the same everywhere get?
-
-
-# %% jupyter={"source_hidden": true} tags=["exercise", "solution", "core"]
-def trapezoid(scores, truth):
-    """Area under the precision-recall curve by the trapezoid rule; arrays (N,), truth 0 or 1."""
-    # BEGIN SOLUTION
-    # Stumbles: equal scores enter together, as one threshold; and the first point is (0, 1).
-    recall, precision = [0.0], [1.0]
-    for threshold in np.unique(scores)[::-1]:
-        alarms = scores >= threshold
-        recall.append(truth[alarms].sum() / truth.sum())
-        precision.append(truth[alarms].mean())
-    return float(np.trapezoid(precision, recall))
-    # END SOLUTION
-
-
-# %% tags=["check", "core"]
-third = np.array([1, 0, 0])
-assert np.isclose(trapezoid(np.ones(3), third), 2 / 3), "a constant: from (0, 1) to (1, 1/3)"
-assert np.isclose(trapezoid(np.array([0.9, 0.5, 0.1]), third), 1), "a perfect order"
-assert np.isclose(trapezoid(np.array([0.5, 0.9, 0.1]), third), 0.25), "(0, 1), (0, 0), (1, 1/2)"
-print("Exercise 3 is solved: between two points the trapezoid promises what nobody reached.")
-
-# %% [markdown] tags=["core"]
-# Where 23.3 % of the frames are anomalous, which is about XD-Violence's share (09: 23.1), a
-# detector that says the same thing everywhere gets:
+# *trapezoid rule* and call it AP. Average precision is a sum of steps; between two points the
+# trapezoid promises what nobody reached. Guess first: where 23.3 % of the frames are anomalous,
+# which is about XD-Violence's share (09), what does a detector that says the same thing everywhere
+# get by either rule? (Its curve has two points, recall 0 at precision 1 and recall 1 at precision
+# 0.233.)
 
 # %% tags=["core"]
 share = 0.233
-frames = (np.arange(100_000) < share * 100_000).astype(int)
-constant = average_precision(np.zeros(100_000), frames, 1 - frames)
-print(f"average precision {constant:.3f}, trapezoid (1 + {share}) / 2 = {(1 + share) / 2:.4f}")
+truth = np.arange(100_000) < share * 100_000
+constant = np.zeros(100_000), truth.astype(int), (~truth).astype(int)
+print(f"average precision {average_precision(*constant):.3f}", end="")
+print(f", trapezoid (1 + {share}) / 2 = {trapezoid_area(*constant):.4f}")
 
 # %% [markdown] tags=["core"]
-# With many distinct scores the two hardly differ; with ties the trapezoid is a gift.
-# (`python -m avadclip_lite evaluate --trapezoid` prints both.) So ask of a quoted AP: which
-# features, which epoch, which area?
+# With many distinct scores the two hardly differ; with ties the trapezoid is a gift. (`python -m
+# avadclip_lite evaluate --trapezoid` prints both.) So ask of a quoted AP: which features, which
+# epoch, which area?
 #
-# The scoreboard closes the lesson, and the course. DeepMIL, where its bar comes from this lesson's
-# single training, has no interval.
+# The scoreboard closes the course. A bar of this lesson's single trainings has no interval.
 
 # %% tags=["nbval-ignore-output", "core"]
 board = study.results()
 board = board[board["store"] == store.digest]  # numbers of this very store, or none
 known = {"chance": chance / 100, "DeepMIL": ours["deepmil, vision"]}
+known["CLIP-TSA"] = ours["clip_tsa, vision"]
 scoreboard(board, upto="11", known=known, data=dataset)
 plt.show()
 

@@ -8,8 +8,10 @@ held in two tables that only get shorter. Each rule is also shown a lesson with 
 from __future__ import annotations
 
 import ast
+import builtins
 import json
 import re
+import symtable
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -32,7 +34,7 @@ NOT_YET = {"minutes", "core", "exercise_early", "scoreboard"}
 OPEN = ("03", "05", "06", "07", "08")  # lessons in which at least one exercise is open
 PENDING = {  # rules that a lesson does not keep yet
     number: NOT_YET | ({"open_exercise"} if number in OPEN else set()) for number in ALLOWED
-}
+} | {"05": {"core_alone"}}  # it reads a teacher that a deepening cell makes
 MARK = "**Open.**"  # in the prompt of one: its check measures, it does not know the answer
 COURSE = {"words a lesson": (2_250, 2_387), "code lines a lesson": (290, 294), "hours": (8, 9.9)}
 
@@ -138,6 +140,31 @@ def core(page: Page) -> Iterator[str]:
             yield f"exercise at cell {number}: prompt, code and check are not on one path"
 
 
+def names_of(source: str) -> tuple[set[str], set[str]]:
+    """Of a cell: the names that it reads from outside its own functions, and those it binds."""
+    cell = symtable.symtable(source, "cell", "exec")
+    bound = {s.get_name() for s in cell.get_symbols() if s.is_assigned() or s.is_imported()}
+    read = {s.get_name() for s in cell.get_symbols() if s.is_referenced()}
+    inner = list(cell.get_children())
+    while inner:
+        scope = inner.pop()
+        read |= {s.get_name() for s in scope.get_symbols() if s.is_global() and s.is_referenced()}
+        inner += scope.get_children()
+    return read, bound
+
+
+@rule
+def core_alone(page: Page) -> Iterator[str]:
+    """The short path runs alone: whatever a core cell reads, this or an earlier core cell binds."""
+    known = set(dir(builtins))
+    for number, cell in page.code:
+        if "core" in cell_tags(cell):
+            read, bound = names_of(cell_source(cell))
+            if missing := read - bound - known:
+                yield f"cell {number} is core and needs {', '.join(sorted(missing))} of others"
+            known |= bound
+
+
 @rule
 def exercise_early(page: Page) -> Iterator[str]:
     """The first exercise follows the toy: in the first half, and nothing of it is used before."""
@@ -240,6 +267,12 @@ def code(text: str, outputs: int = 0) -> dict[str, Any]:
     return {"cell_type": "code", "source": text, "outputs": pictures, **about}
 
 
+def core_code(text: str) -> dict[str, Any]:
+    cell = code(text)
+    cell["metadata"]["tags"] = ["core"]
+    return cell
+
+
 def prose(text: str) -> dict[str, Any]:
     about = {"id": f"planted-{next(PLANTED)}", "metadata": {}}
     return {"cell_type": "markdown", "source": text, **about}
@@ -328,6 +361,9 @@ FAULTS: list[tuple[str, str, Callable[[Cells], object]]] = [
     ("core", "(parameters)", untagged(lambda cells: 1)),
     ("core", "(setup)", untagged(lambda cells: 2)),
     ("core", "not on one path", untagged(lambda cells: nth_exercise(cells) + 1)),
+    ("core_alone", "is core and needs XD_CLASSES, np", untagged(lambda cells: 2)),
+    ("core_alone", "needs x", lambda cells: cells.append(core_code("def f(y):\n    return x + y"))),
+    ("core_alone", "needs x", lambda cells: cells.append(core_code("print([x for y in (1, 2)])"))),
     ("exercise_early", "the first exercise is cell", exercises_last),
     ("exercise_early", "uses two_means", lambda cells: cells.insert(3, code("two_means(1, 2)"))),
     ("scoreboard", "draws no scoreboard", lambda cells: cells.pop(-2)),

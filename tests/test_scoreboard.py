@@ -71,6 +71,14 @@ def test_the_figure_shows_the_standings(rows: pd.DataFrame, capsys) -> None:
     plt.close("all")
 
 
+def test_a_lesson_that_sets_no_bar_gets_a_line_and_no_figure(rows: pd.DataFrame, capsys) -> None:
+    assert scoreboard(rows, "08") is None and plt.get_fignums() == []
+    assert capsys.readouterr().out == "no new bar; the highest of 4 is vision student, 65.0\n"
+    scoreboard(rows, "11", known={"CLIP-TSA": 0.5})
+    assert len(plt.get_fignums()) == 1, "what a lesson hands over itself counts as its own"
+    plt.close("all")
+
+
 def test_the_results_that_ship_fill_it() -> None:
     """Without the package's arithmetic: means of the raw file."""
     frame = study.results()

@@ -1,5 +1,4 @@
-"""What lessons share: the store they open, the videos that all of them follow, and the scoreboard
-that closes each."""
+"""What lessons share: the store, the videos that all of them follow, the scoreboard at the end."""
 
 from __future__ import annotations
 
@@ -66,13 +65,10 @@ def examples(store: FeatureStore) -> dict[str, int]:
         return {role: names.index(name) for role, name in EXAMPLES.items()}
     test = store.indices("test")
     labels = store.labels(test)
-    order = test[np.argsort(-store.snippets[test], kind="stable")]
+    order = test[np.argsort(-store.snippets[test], kind="stable")].tolist()  # the longest first
     count = dict(zip(test.tolist(), np.where(labels[:, 0] > 0, 0, labels.sum(1)), strict=True))
     roles = {"sound saves": 1, "sound lies": 0, "many labels": int(max(count.values()))}
-    found = {}
-    for role, wanted in roles.items():
-        found[role] = next((int(i) for i in order if count[int(i)] == wanted), int(order[0]))
-    return found
+    return {k: next((i for i in order if count[i] == n), order[0]) for k, n in roles.items()}
 
 
 # The scoreboard, in the order of the lessons: the lesson in which a bar is set, its label, and the
@@ -93,6 +89,7 @@ BOARD = (
     ("07", "vision student", ("vision, UKD x 1",)),
     ("07", "audio student", ("audio, UKD x 1",)),
     ("09", "teacher, as released", ("released",)),
+    ("11", "CLIP-TSA", ("clip_tsa, vision",)),
 )
 
 
@@ -132,14 +129,17 @@ def standings(rows: pd.DataFrame, upto: str, known: Mapping[str, float] | None =
 
 def scoreboard(
     rows: pd.DataFrame, upto: str, known: Mapping[str, float] | None = None, data: str = ""
-) -> Figure:
+) -> Figure | None:
     """The figure that closes a lesson: ``standings`` as bars (this lesson's in blue), and printed.
-    ``data`` names the data set."""
+    A lesson that sets no bar gets a line and no figure. ``data`` names the data set."""
     bars = standings(rows, upto, known)
+    if not any(bar.own for bar in bars):
+        top = max(bars, key=lambda bar: bar.mean)
+        print(f"no new bar; the highest of {len(bars)} is {top.label}, {top.mean:.1f}")
+        return None
     fig, ax = plt.subplots(figsize=(plots.WIDTH * 0.75, 0.9 + 0.3 * len(bars)))
     for place, bar in enumerate(bars):
-        colour = plots.MODEL if bar.own else "#BBBBBB"
-        ax.barh(place, bar.mean, color=colour, height=0.7)
+        ax.barh(place, bar.mean, color=plots.MODEL if bar.own else "#BBBBBB", height=0.7)
         ax.plot([bar.low, bar.high], [place] * 2, color=plots.INK, lw=1.5)
         ax.annotate(f" {bar.mean:.1f}", (bar.high, place), va="center", fontsize="x-small")
         seeds = f"[{bar.low:.1f}, {bar.high:.1f}] of {bar.seeds} seeds" if bar.seeds > 1 else ""
