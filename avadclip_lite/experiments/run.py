@@ -252,10 +252,9 @@ def _run_one(path: Path, parameters: Mapping[str, Any], key: str, out: Path) -> 
 
 
 def _finish(present: list[Path], out: Path, surroundings: tuple[str, ...]) -> Path | None:
-    """Write ``metrics.json`` and the report, if anything changed since they were written. Whatever
-    goes wrong is told, and must not hide why a notebook failed."""
-    report, target = out / "report.html", out / "metrics.json"
-    done, numbers = [], []
+    """Write ``metrics.json`` and the report. Whatever goes wrong is told, and must not hide why a
+    notebook failed."""
+    report, done, numbers = out / "report.html", [], []
     try:
         for path in present:
             if entry := dict(_made_of(out / path.name)):
@@ -264,13 +263,11 @@ def _finish(present: list[Path], out: Path, surroundings: tuple[str, ...]) -> Pa
                 numbers += entry.pop("numbers")
                 done.append({"notebook": path.stem, "current": current} | entry)
         metrics = {"notebooks": done, "metrics": gather_metrics(numbers)}
-        text = json.dumps(metrics, indent=1)
-        if not report.is_file() or not target.is_file() or target.read_text("utf-8") != text:
-            report.unlink(missing_ok=True)
-            write_atomically(target, text)
-            from avadclip_lite.experiments.report import write_report
+        report.unlink(missing_ok=True)
+        write_atomically(out / "metrics.json", json.dumps(metrics, indent=1))
+        from avadclip_lite.experiments.report import write_report
 
-            write_report(out, metrics)
+        write_report(out, metrics)
     except Exception as error:
         told = " ".join(str(error).split())
         print(f"no report: {type(error).__name__}: {told}", file=sys.stderr, flush=True)
