@@ -88,6 +88,7 @@ def settle_parameters(
     fields = {k: v for k, v in given.items() if k in ("form", "scale") or is_field(k)}
     settings = make_config(**fields)
     if place := given.get("data"):
+        given["data"] = str(Path(place).resolve())  # a notebook runs in a folder of its own
         width, scale, wanted = FeatureStore.open(place).dim, settings.scale, settings.model.dim
         if width != wanted:
             told = f"{width} wide, but --scale {scale} expects {wanted}; choose the other scale"
