@@ -495,35 +495,18 @@ def table(frame: pd.DataFrame, measures: Sequence[str], *, digits: int = 1) -> p
 
 class Paired(NamedTuple):
     """The difference of two rows of a study, ``differences (seeds,)`` in points (percent): its mean
-    with the interval from ``low`` to ``high`` (95 %, Student's t)."""
+    with the interval from ``low`` to ``high`` (95 %, Student's t), and the ``verdict``: "higher",
+    "lower", or "not distinguishable" where the interval holds zero. It prints as ``told``."""
 
-    row: str
-    against: str
     differences: np.ndarray
     mean: float
     low: float
     high: float
-    same_videos: bool  # a seed's two trainings saw the same videos in the same order
-
-    @property
-    def wins(self) -> int:
-        """Seeds on which ``row`` is higher."""
-        return int((self.differences > 0).sum())
-
-    @property
-    def verdict(self) -> str:
-        """ "higher", "lower", or "not distinguishable" where the interval holds zero."""
-        if self.low <= 0 <= self.high:
-            return "not distinguishable"
-        return "higher" if self.low > 0 else "lower"
+    verdict: str
+    told: str
 
     def __str__(self) -> str:
-        other = "" if self.same_videos else " (trained on other videos, in another order)"
-        return (
-            f"{self.row} - {self.against}: {self.mean:+.1f} points [{self.low:+.1f}, "
-            f"{self.high:+.1f}], higher on {self.wins} of {len(self.differences)} seeds: "
-            f"{self.verdict}{other}"
-        )
+        return self.told
 
 
 def paired(frame: pd.DataFrame, row: str, against: str, measure: str) -> Paired:
@@ -537,11 +520,15 @@ def paired(frame: pd.DataFrame, row: str, against: str, measure: str) -> Paired:
     wide = wide.reindex(columns=[row, against]).dropna()
     if len(wide) < 2:
         raise ValueError(f"{row!r} and {against!r} have fewer than two seeds in common")
-    low, high = ttest_rel(wide[row], wide[against]).confidence_interval(0.95)
     apart = (wide[row] - wide[against]).to_numpy()
+    mean, (low, high) = apart.mean(), ttest_rel(wide[row], wide[against]).confidence_interval(0.95)
+    verdict = "higher" if low > 0 else "lower" if high < 0 else "not distinguishable"
+    told = f"{row} - {against}: {mean:+.1f} points [{low:+.1f}, {high:+.1f}], "
+    told += f"higher on {(apart > 0).sum()} of {len(apart)} seeds: {verdict}"
     known = [VARIANTS[v] for v in both.get("variant", pd.Series()).unique() if v in VARIANTS]
-    seen = {_curriculum(variant.settings(scale="soundstage", seed=0)) for variant in known}
-    return Paired(row, against, apart, float(apart.mean()), float(low), float(high), len(seen) < 2)
+    if len({_curriculum(variant.settings(scale="soundstage", seed=0)) for variant in known}) > 1:
+        told += " (trained on other videos, in another order)"
+    return Paired(apart, float(mean), float(low), float(high), verdict, told)
 
 
 def _curriculum(settings: Config) -> tuple[Any, ...]:
