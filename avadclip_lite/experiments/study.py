@@ -48,17 +48,17 @@ from tqdm import tqdm
 from avadclip_lite.baselines import SYSTEMS, configure
 from avadclip_lite.config import Config, make_config, resolved, results_path, soundstage_path
 from avadclip_lite.dataset import FeatureStore
-from avadclip_lite.evaluate import evaluate
+from avadclip_lite.evaluate import Report, evaluate
 from avadclip_lite.experiments.cache import source_digest, train_or_load
-from avadclip_lite.experiments.comparisons import RESAMPLED, compare, judge, resampled_ap
+from avadclip_lite.experiments.comparisons import MEASURE, RESAMPLED, compare, judge, resampled_ap
 from avadclip_lite.experiments.files import write_atomically
 from avadclip_lite.experiments.train_command import add_field_argument, chosen_fields
 from avadclip_lite.features.parallel import add_worker_arguments, parallel_map
+from avadclip_lite.model import Detector
 from avadclip_lite.train import SHOWN, FitResult, fit
 
 PROTOCOLS = ("chosen", "last", "best on test")
 COSTS = ("parameters", "seconds")  # of a training; "seconds" of its epochs, all told
-_WATCHED = "test_of_epoch_"  # numbers of every epoch in a training's history
 # measures that go to the file: no counts, and of single classes the averages over IoU alone
 _KEPT = re.compile("frame_|positive_share|map_anomaly|map_with_normal|map_[^@]*$")
 
@@ -148,15 +148,12 @@ class Task:
 
 def trained(task: Task, store: FeatureStore, *, watched: bool = True) -> FitResult:
     """Train a task, after its teacher. ``watched``: variants that ask for it are tested on every
-    epoch, and so is a teacher, whom its student may be the first to train."""
-
-    def watch(model: Any) -> dict[str, float]:
-        found = evaluate(model, store, precision=model.settings.train.precision).metrics
-        return {_WATCHED + name: value for name, value in found.items()}
+    epoch, and so is a teacher, whom its student may be the first to train; the measures join the
+    history."""
 
     def options(name: str) -> dict[str, Any]:
         looks = watched and VARIANTS[name].every_epoch
-        return {"progress": False, "watch": watch if looks else None}
+        return {"progress": False, "watch": (lambda m: tested(m, store).metrics) if looks else None}
 
     settings, how = task.settings(), options(task.variant)
     if teacher := VARIANTS[task.variant].teacher:
@@ -165,9 +162,14 @@ def trained(task: Task, store: FeatureStore, *, watched: bool = True) -> FitResu
         how["teacher"] = kept.model
     if task.keep or task.variant in _TEACHERS:
         result = train_or_load(settings, store, cache=task.cache, **how)
-        if how["watch"] is None or all(map(_seen, result.history)):
+        if how["watch"] is None or all(MEASURE in entry for entry in result.history):
             return result  # else somebody trained some of it without looking
     return fit(settings, store, **how)
+
+
+def tested(model: Detector, store: FeatureStore) -> Report:
+    """A detector on the test split, in the precision that it was trained in."""
+    return evaluate(model, store, precision=model.settings.train.precision)
 
 
 def about(task: Task, store: FeatureStore, result: FitResult) -> dict[str, Any]:
@@ -186,28 +188,21 @@ def repeat(task: Task) -> list[dict[str, Any]]:
     rounding differs, which training amplifies."""
     store = FeatureStore.open(task.data)
     result = trained(task, store)
-    precision = result.model.settings.train.precision
-    report = evaluate(result.model, store, precision=precision)
-    chosen, again = report.metrics, resampled_ap(report.predictions, store)
-    found = {"chosen": (result.chosen_epoch, chosen)}
+    report = tested(result.model, store)
+    found = {"chosen": report.metrics | {"epoch": result.chosen_epoch}}
     if VARIANTS[task.variant].every_epoch:
-        epochs = [_seen(entry) for entry in result.history]
-        branch = "alignment" if "frame_ap_alignment" in chosen else "classification"
-        best = int(np.argmax([metrics[f"frame_ap_{branch}"] for metrics in epochs]))
-        found |= {"last": (len(epochs), epochs[-1]), "best on test": (best + 1, epochs[best])}
+        branch = "alignment" if "frame_ap_alignment" in report.metrics else "classification"
+        best = max(result.history, key=lambda epoch: epoch[f"frame_ap_{branch}"])
+        found |= {"last": result.history[-1], "best on test": best}
     line = about(task, store, result)
     lines = [
-        {**line, "protocol": protocol, "epoch": epoch}
+        {**line, "protocol": protocol, "epoch": int(metrics["epoch"])}
         | {name: round(value, 6) for name, value in metrics.items() if _KEPT.match(name)}
-        for protocol, (epoch, metrics) in found.items()
+        for protocol, metrics in found.items()
     ]
-    lines[0] |= dict(zip(RESAMPLED, again.round(4).tolist(), strict=True))
+    again = resampled_ap(report.predictions, store).round(4).tolist()
+    lines[0] |= dict(zip(RESAMPLED, again, strict=True))
     return lines
-
-
-def _seen(entry: Mapping[str, float]) -> dict[str, float]:
-    """What an epoch's test gave; nothing if nobody looked."""
-    return {k.removeprefix(_WATCHED): v for k, v in entry.items() if k.startswith(_WATCHED)}
 
 
 # --- the result file ------------------------------------------------------------------------------
