@@ -58,6 +58,14 @@ from avadclip_lite.model import Detector
 from avadclip_lite.train import SHOWN, FitResult, fit
 
 PROTOCOLS = ("chosen", "last", "best on test")
+# The protocols of tuning: factors of a variant's own learning rate, each also for LONGER. Judged on
+# training videos that are held out, by their weak labels alone (``train.video_level``, of the epoch
+# that is best by it), on seeds that no study uses; nobody looks at the test split. Students learn
+# from teachers at the middle rate.
+RATES = {"rate / 3": 1 / 3, "rate": 1.0, "rate x 3": 3.0}
+LONGER = ", twice the epochs"
+TUNING_SEEDS = (1001, 1002, 1003)
+HELD_OUT = {"holdout_share": 0.25, "selection": "holdout"}
 COSTS = ("parameters", "seconds")  # of a training; "seconds" of its epochs, all told
 # measures that go to the file: no counts, and of single classes the averages over IoU alone
 _KEPT = re.compile("frame_|positive_share|map_anomaly|map_with_normal|map_[^@]*$")
@@ -121,8 +129,7 @@ class Task:
     cache: str | None = None  # of trained models; None: the one of ``train_or_load``
     keep: bool = True  # the model goes to the cache; a teacher's always does, for its students
     rates: Mapping[str, float] = field(default_factory=dict)  # by variant: factor of its rate
-    longer: int = 1  # so many times the epochs, and the steps
-    protocol: str = PROTOCOLS[0]  # as which it is filed
+    protocol: str = PROTOCOLS[0]  # as which it is filed; one of tuning decides rate and length
 
     def settings(self, **other: Any) -> Config:
         """The configuration that is trained, or would be with another ``variant`` or ``seed``."""
@@ -130,20 +137,23 @@ class Task:
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in task.overrides.items()}
         settings = VARIANTS[task.variant].settings(scale=task.scale, seed=task.seed, **fields)
         train, options = settings.train, dict(settings.options)
+        longer = 2 if task.protocol.endswith(LONGER) else 1
+        factor = task.rates.get(task.variant, 1.0)
+        factor = RATES.get(task.protocol.removesuffix(LONGER), factor)
         if "steps" in options:
-            options["steps"] *= task.longer
-        longer = {
-            "epochs": train.epochs * task.longer,
-            "milestones": tuple(epoch * task.longer for epoch in train.milestones),
-            "max_steps": train.max_steps * task.longer,
+            options["steps"] *= longer
+        changed = {
+            "epochs": train.epochs * longer,
+            "milestones": tuple(epoch * longer for epoch in train.milestones),
+            "max_steps": train.max_steps * longer,
+            "learning_rate": train.learning_rate * factor,
         }
-        rate = train.learning_rate * task.rates.get(task.variant, 1.0)
-        return resolved(replace(settings, options=options).override(learning_rate=rate, **longer))
+        return resolved(replace(settings, options=options).override(**changed))
 
     @property
     def setup(self) -> str:
         """What all trainings of a result file share: the digest of the variant "paper", seed 0."""
-        return self.settings(variant="paper", seed=0, rates={}, longer=1).digest()
+        return self.settings(variant="paper", seed=0, rates={}, protocol=PROTOCOLS[0]).digest()
 
 
 def trained(task: Task, store: FeatureStore, *, watched: bool = True) -> FitResult:
@@ -157,7 +167,7 @@ def trained(task: Task, store: FeatureStore, *, watched: bool = True) -> FitResu
 
     settings, how = task.settings(), options(task.variant)
     if teacher := VARIANTS[task.variant].teacher:
-        theirs = task.settings(variant=teacher, longer=1)
+        theirs = task.settings(variant=teacher, protocol=PROTOCOLS[0])
         kept = train_or_load(theirs, store, cache=task.cache, **options(teacher))
         how["teacher"] = kept.model
     if task.keep or task.variant in _TEACHERS:
@@ -290,10 +300,8 @@ def run_study(
     seeds: Iterable[int] = range(10),
     overrides: Mapping[str, Any] | None = None,
     cache: str | Path | None = None,
-    progress: bool = True,
     jobs: int = 1,
-    work: Callable[[Task], list[dict[str, Any]]] | None = None,
-    modes: Callable[[str], Sequence[Mapping[str, Any]]] | None = None,
+    tuning: Callable[[str], Iterable[str]] | None = None,
 ) -> Path:
     """Train every variant of the named studies (default: all but "field") for every seed that
     ``out`` lacks: all rows of the first seed come first.
@@ -301,8 +309,8 @@ def run_study(
     ``overrides`` are fields of the configuration for all variants (``epochs``, ``max_steps``, ...);
     a variant's own fields win. Of the models only teachers are kept, in ``cache`` (that of
     ``train_or_load``). What earlier sources of the package made is kept, with a word about it.
-    ``jobs``: trainings at a time. ``work`` (``repeat``) gives a task's lines, ``modes`` the fields
-    of a variant's tasks (default: one, at the rate of the grid beside ``out``).
+    ``jobs``: trainings at a time. Each is at the rate of the grid beside ``out``, or ``tuning``
+    gives a variant's protocols.
 
     Raises ``ValueError`` for an unknown study, and for a file of other data or configurations.
     """
@@ -315,12 +323,13 @@ def run_study(
     same = {"data": str(store.path.resolve()), "scale": scale, "overrides": dict(overrides or {})}
     same["cache"] = None if cache is None else str(Path(cache).resolve())
     one = Task(variant="paper", seed=0, keep=False, **same)
-    usual = [{} if modes else {"rates": _rates(out, one, store, order)}]
+    if not tuning:
+        one = replace(one, rates=_rates(out, one, store, order))
     tasks = [
-        replace(one, variant=variant, seed=seed, **mode)
+        replace(one, variant=variant, seed=seed, protocol=protocol)
         for seed in seeds
         for variant in order
-        for mode in (modes(variant) if modes else usual)
+        for protocol in (tuning(variant) if tuning else PROTOCOLS[:1])
     ]
     lines, _ = (_own_lines(file, one, store) for file in (out, beside(out, "videos")))
     filed = {(x.variant, int(x.seed), x.protocol): x.config for x in lines.itertuples()}
@@ -332,24 +341,16 @@ def run_study(
         elif config != task.settings().digest():
             told = f"another configuration than asked for ({task.variant!r}, seed {task.seed})"
             raise ValueError(f"{out} holds results of {told}; {REMEDY}")
-    if progress and (old := set(lines["sources"]) - {source_digest()}):
+    if old := set(lines["sources"]) - {source_digest()}:
         told = f"that earlier sources of the package made ({', '.join(sorted(old))})"
         print(f"{out}: {len(lines)} lines are kept {told}", file=sys.stderr)
-    found = parallel_map(partial(_file, work or repeat, out), todo, jobs=jobs)
-    for _ in tqdm(found, total=len(todo), unit="training", disable=None if progress else True):
+    found = parallel_map(partial(_file, tune if tuning else repeat, out), todo, jobs=jobs)
+    for _ in tqdm(found, total=len(todo), unit="training", disable=None):  # in no terminal
         pass
     return out
 
 
 # --- learning rates, and whether trainings have arrived -------------------------------------------
-
-# Judged on training videos that are held out, by their weak labels alone (``train.video_level``, of
-# the epoch that is best by it), on seeds that no study uses; nobody looks at the test split.
-# Students learn from teachers at the middle rate.
-TUNING_SEEDS = (1001, 1002, 1003)
-HELD_OUT = {"holdout_share": 0.25, "selection": "holdout"}
-RATES = {"rate / 3": 1 / 3, "rate": 1.0, "rate x 3": 3.0}  # factors of a variant's own rate
-LONGER = ", twice the epochs"
 
 
 def tune(task: Task) -> list[dict[str, Any]]:
@@ -364,7 +365,7 @@ def tune(task: Task) -> list[dict[str, Any]]:
 def grid(out: str | Path, **given: Any) -> pd.DataFrame:
     """Train every row at its own rate, a third and three times of it; the factor that wins, by
     variant. Arguments as in ``run_study``."""
-    _train(out, lambda variant: [_mode(variant, rate) for rate in RATES], given)
+    _tune(out, lambda variant: RATES, given)
     return pd.DataFrame({"factor of the learning rate": chosen_rates(out)})
 
 
@@ -374,13 +375,18 @@ def arrival(out: str | Path, **given: Any) -> pd.DataFrame:
     standard errors. The level is not told. The best epoch of twice as many is never worse but by
     another shuffling, so that the change errs on the side of training more."""
     names = {factor: protocol for protocol, factor in RATES.items()}
-    rates = {variant: names[factor] for variant, factor in chosen_rates(out).items()}
-    _train(out, lambda v: [_mode(v, rates.get(v, "rate"), n) for n in (1, 2)], given)
+    chosen = {variant: names[factor] for variant, factor in chosen_rates(out).items()}
+
+    def both(variant: str) -> list[str]:
+        once = chosen.get(variant, "rate")
+        return [once, once + LONGER]
+
+    _tune(out, both, given)
     rows = {}
-    for variant, wide in _by_variant(out):
-        one = rates.get(variant, "rate")
-        if one + LONGER in wide:
-            change = 100 * (wide[one + LONGER] - wide[one]).dropna()
+    for variant, measured in _held_out(out):
+        once, twice = 100 * measured.reindex(columns=both(variant)).dropna().to_numpy().T
+        if len(once):
+            change = pd.Series(twice - once)
             mean, error = change.mean(), change.sem()
             rows[variant] = {"change": mean, "error": error, "arrived": mean <= 1 + 2 * error}
     return pd.DataFrame.from_dict(rows, orient="index").round(2)
@@ -391,28 +397,22 @@ def chosen_rates(out: str | Path) -> dict[str, float]:
     middle rate where its mean is within one standard error of the best, else of the best. Variants
     whose grid is not whole are left out."""
     found = {}
-    for variant, wide in _by_variant(out):
-        wide = wide.reindex(index=TUNING_SEEDS, columns=list(RATES))
-        if not wide.isna().any(axis=None):
-            mean, best = wide.mean(), wide.mean().idxmax()
-            near = mean["rate"] >= mean[best] - wide[best].sem()
+    for variant, measured in _held_out(out):
+        measured = measured.reindex(index=TUNING_SEEDS, columns=list(RATES))
+        if measured.notna().all(axis=None):
+            mean, best = measured.mean(), measured.mean().idxmax()
+            near = mean["rate"] >= mean[best] - measured[best].sem()
             found[variant] = 1.0 if near else RATES[best]
     return found
 
 
-def _train(out: str | Path, modes: Callable[[str], list], given: dict[str, Any]) -> None:
+def _tune(out: str | Path, protocols: Callable[[str], Iterable[str]], given: dict) -> None:
     overrides = {**(given.get("overrides") or {}), **HELD_OUT}
     given = given | {"seeds": TUNING_SEEDS, "overrides": overrides}
-    run_study(beside(out, "tuning"), work=tune, modes=modes, **given)
+    run_study(beside(out, "tuning"), tuning=protocols, **given)
 
 
-def _mode(variant: str, rate: str, longer: int = 1) -> dict[str, Any]:
-    """Fields of a task: a row at one of ``RATES``, for so many times the epochs."""
-    protocol = rate + LONGER * (longer > 1)
-    return {"rates": {variant: RATES[rate]}, "longer": longer, "protocol": protocol}
-
-
-def _by_variant(out: str | Path) -> Iterator[tuple[str, pd.DataFrame]]:
+def _held_out(out: str | Path) -> Iterator[tuple[str, pd.DataFrame]]:
     """Of each variant the held-out measure of every training so far, (seeds, protocols)."""
     lines = read_lines(beside(out, "tuning"))
     lines = lines.assign(**{k: pd.to_numeric(lines.get(k)) for k in ("seed", "holdout")})
