@@ -249,7 +249,7 @@ def small(
 ):
     """A study of a few rows of main."""
     monkeypatch.setitem(study.STUDIES, "main", {k: study.STUDIES["main"][k] for k in rows})
-    given = {"studies": ["main"], "data": store.path, "seeds": range(2), "progress": False}
+    given = {"studies": ["main"], "data": store.path, "seeds": range(2)}
     return study.run_study(out, overrides=SMALL, cache=out.parent / "cache", **given)
 
 

@@ -18,9 +18,9 @@ from avadclip_lite.experiments.metrics import gather_metrics, record
 
 @pytest.fixture
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("AVADCLIP_RECORDS", str(tmp_path / "deep" / "records.jsonl"))
+    monkeypatch.setenv("AVADCLIP_RECORDS", str(tmp_path / "records.jsonl"))
     monkeypatch.setenv("AVADCLIP_NOTEBOOK", "06_teacher")
-    return tmp_path / "deep" / "records.jsonl"
+    return tmp_path / "records.jsonl"
 
 
 def fits(*lines: dict) -> None:
@@ -118,24 +118,16 @@ def test_every_measure_of_a_report_is_a_word_or_of_one_class(records: Path) -> N
     fits(*lines)
 
 
-def test_record_without_a_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AVADCLIP_RECORDS", "AVADCLIP_NOTEBOOK"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("JPY_SESSION_NAME", "/somewhere/notebooks/02_temporal_mil.ipynb")
-    monkeypatch.setattr(metrics, "INTERACTIVE", tmp_path / "runs" / "metrics.jsonl")
-    record("frame_ap", 1.0, dataset="Soundstage", seed=0)
-    line = json.loads((tmp_path / "runs" / "metrics.jsonl").read_text())
-    assert line["notebook"] == "02_temporal_mil"
-
-
-def test_a_checkout_that_cannot_be_written_is_told_with_the_variable(
+def test_a_notebook_opened_by_hand_is_checked_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("AVADCLIP_RECORDS", raising=False)
-    (tmp_path / "runs").touch()  # no folder can be made below a file
-    monkeypatch.setattr(metrics, "INTERACTIVE", tmp_path / "runs" / "interactive" / "m.jsonl")
-    with pytest.raises(ValueError, match="cannot write .* environment variable AVADCLIP_RECORDS"):
-        record("frame_ap", 1.0, dataset="Soundstage")
+    for name in ("AVADCLIP_RECORDS", "AVADCLIP_NOTEBOOK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    record("frame_ap", 1.0, dataset="Soundstage", seed=0)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="frame_ap is a number from 0 to 1, got 81.3"):
+        record("frame_ap", 81.3, dataset="Soundstage", seed=0)
 
 
 def test_the_last_word_on_a_number_counts() -> None:

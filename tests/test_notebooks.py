@@ -49,8 +49,8 @@ def test_parameters_have_one_type_everywhere() -> None:
 
     types: dict[str, set[str]] = {}
     for script in SCRIPTS:
-        for name, parameter in read_parameters(script.with_suffix(".ipynb")).items():
-            types.setdefault(name, set()).add(parameter.type)
+        for name, kind in read_parameters(script.with_suffix(".ipynb")).items():
+            types.setdefault(name, set()).add(kind)
     assert {name: found for name, found in types.items() if len(found) > 1} == {}
 
 

@@ -57,7 +57,6 @@ def run(store, out, studies=("protocols",), seeds=range(1), **overrides):
         seeds=seeds,
         overrides=SMALL | overrides,
         cache=out.parent / "cache",
-        progress=False,
     )
 
 
@@ -208,7 +207,7 @@ def test_a_training_that_was_watched_in_part_is_no_dead_end(store, tmp_path, mon
         run(store, tmp_path / "s.csv")
     monkeypatch.setattr(train.TrainingRun, "save", real)
     result = train_or_load(make_config(**SMALL), store, cache=tmp_path / "cache", progress=False)
-    looked = [any(key.startswith("test_of_epoch") for key in entry) for entry in result.history]
+    looked = [any(key.startswith("frame_ap_") for key in entry) for entry in result.history]
     assert looked == [True, False]
     try:
         again = read(run(store, tmp_path / "s.csv"))
@@ -270,9 +269,7 @@ def test_other_sources_are_told_and_force_nothing(store, tmp_path, monkeypatch, 
     out = run(store, tmp_path / "s.csv", studies=["parts"])
     monkeypatch.setattr(study, "source_digest", lambda: "changed")
     monkeypatch.setattr(study, "repeat", lambda task: pytest.fail("trained again"))
-    study.run_study(
-        out, studies=["parts"], data=store.path, seeds=range(1), overrides=SMALL, progress=True
-    )
+    study.run_study(out, studies=["parts"], data=store.path, seeds=range(1), overrides=SMALL)
     assert "lines are kept that earlier sources" in capsys.readouterr().err
 
 
@@ -296,7 +293,7 @@ study.repeat = repeat
 if __name__ == "__main__":
     study.run_study({out!r}, studies={studies!r}, data={data!r}, seeds=range(2),
                     jobs={jobs},
-                    overrides=test_study.SMALL, cache={cache!r}, progress=False)
+                    overrides=test_study.SMALL, cache={cache!r})
 """
 
 
@@ -385,7 +382,7 @@ def test_every_system_is_a_row_of_the_field_beside_ours(store, tmp_path, capsys)
 
 def tuned(store, out, **overrides):
     given = {"studies": ["parts"], "data": store.path, "cache": out.parent / "cache"}
-    return given | {"overrides": SMALL | overrides, "progress": False}
+    return given | {"overrides": SMALL | overrides}
 
 
 def test_the_grid_holds_a_quarter_out_and_the_study_takes_its_rates(store, tmp_path, monkeypatch):
@@ -464,7 +461,7 @@ def test_arrival_trains_twice_as_long_and_tells_the_change_alone(store, tmp_path
     change = wide["rate, twice the epochs"] - wide["rate"]
     assert found.loc["fusion", "change"] == pytest.approx(100 * change.mean(), abs=0.006)
     task = study.Task(variant="hl_net, vision", seed=0, data="", scale="soundstage")
-    once, twice = task.settings(), task.settings(longer=2)
+    once, twice = task.settings(), task.settings(protocol="rate" + study.LONGER)
     assert twice.options["steps"] == 2 * once.options["steps"]
     assert twice.train.epochs == 2 * once.train.epochs
     assert twice.train.milestones == tuple(2 * epoch for epoch in once.train.milestones) != ()
@@ -513,7 +510,9 @@ def test_the_paired_interval_is_students_t_by_hand_and_scipys() -> None:
     assert (found.mean, found.low, found.high) == pytest.approx((2.0, 2 - half, 2 + half))
     theirs = ttest_rel(a, b).confidence_interval(0.95)
     assert (found.low / 100, found.high / 100) == pytest.approx((theirs.low, theirs.high))
-    assert found.wins == 3 and found.verdict == "not distinguishable"
+    assert found.verdict == "not distinguishable"
+    told = f"a - b: +2.0 points [{2 - half:+.1f}, +{2 + half:.1f}], higher on 3 of 3 seeds"
+    assert str(found) == f"{told}: not distinguishable"
 
 
 def test_what_two_trainings_have_in_common_is_told(store, tmp_path, monkeypatch) -> None:

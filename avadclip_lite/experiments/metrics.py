@@ -4,7 +4,8 @@
            split="test", seed=0, config=settings)
 
 The words, and the range of each, stand in ``metrics.schema.json``, which a run's ``metrics.json``
-fits. Shares are fractions; the report prints percent.
+fits. Shares are fractions; the report prints percent. In a notebook opened by hand a number is
+checked in the same way, and goes nowhere.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from typing import Any
 
 from avadclip_lite.config import Config
 
-# environment variables that name the file of a notebook's records, and the cache of trainings
+# environment variables of a run: the file of a notebook's records, and the cache of trainings
 RECORDS, CACHE_FOLDER = "AVADCLIP_RECORDS", "AVADCLIP_CACHE"
-INTERACTIVE = Path(__file__).resolve().parents[2] / "runs" / "interactive" / "metrics.jsonl"
 SCHEMA = json.loads(Path(__file__).with_name("metrics.schema.json").read_text(encoding="utf-8"))
 _DEFINED = SCHEMA["$defs"]
 _FIELDS = _DEFINED["record"]["properties"]
@@ -48,8 +48,7 @@ def record(
     flat name of ``evaluate.Report.metrics``, whose branch is taken out of it. ``detector``: by the
     name of a study's variant or a baseline's (``None``: a property of the data). ``config`` is
     stored as its digest; ``protocol`` is what no other field says. Raises ``ValueError`` for a
-    measure, branch or split that is not known, a number outside of its measure's range, and where
-    the file cannot be written."""
+    measure, branch or split that is not known, and a number outside of its measure's range."""
     word, named = split_name(measure)
     if named and branch not in (None, named):
         raise ValueError(f"record({measure!r}) was given another branch, {branch!r}")
@@ -66,19 +65,13 @@ def record(
         raise ValueError(f"{word} is a count, got {value!r}")
     if not dataset.strip() or detector == "":
         raise ValueError(f"record wants names, got {dataset=} and {detector=}")
-    session = Path(os.environ.get("JPY_SESSION_NAME", "interactive"))  # JupyterLab's notebook
-    line |= {"notebook": os.environ.get("AVADCLIP_NOTEBOOK") or session.stem, "value": number}
-    line |= {"dataset": dataset, "detector": detector, "seed": seed, "protocol": protocol}
-    line |= {"config": config.digest() if isinstance(config, Config) else config}
-    line |= {"device": str(device)}
-    path = Path(os.environ.get(RECORDS) or INTERACTIVE)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
+    if path := os.environ.get(RECORDS):
+        line |= {"notebook": os.environ.get("AVADCLIP_NOTEBOOK", ""), "value": number, "seed": seed}
+        line |= {"dataset": dataset, "detector": detector, "protocol": protocol}
+        line |= {"config": config.digest() if isinstance(config, Config) else config}
+        line |= {"device": str(device)}
+        with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-    except OSError as error:
-        remedy = f"name one that can in the environment variable {RECORDS}"
-        raise ValueError(f"record cannot write {path} ({error.strerror}); {remedy}") from None
 
 
 def split_name(name: str) -> tuple[str, str | None]:

@@ -72,20 +72,19 @@ def main_figures(notebook: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def results_table(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each quantity: records that differ only in what is ``VARYING`` become mean and
-    standard deviation (``None`` for a single seed), and ``shown``, fractions in percent."""
+    """One row for each quantity: of records that differ only in what is ``VARYING``, ``shown`` is
+    the mean and, of several, the standard deviation; fractions in percent."""
     rows, same = [], [name for name in (lines[0] if lines else ()) if name not in VARYING]
     groups = pd.DataFrame(lines).groupby(same, dropna=False, sort=False) if lines else ()
     for _, members in groups:
-        row = dict(lines[members.index[0]]) | {"mean": float(members["value"].mean())}
-        row["spread"] = float(members["value"].std()) if len(members) > 1 else None
-        configs = members["config"].dropna().unique()
+        first, configs = lines[members.index[0]], members["config"].dropna().unique()
+        share = MEASURES[first["measure"]] in ("fraction", "signed")
+        numbers = members["value"].agg(["mean", "std"]).dropna()
+        shown = " ± ".join(f"{100 * n:.2f}" if share else f"{n:,.4g}" for n in numbers)
+        row = {**first, "shown": shown + " %" * share}
         row["config"] = configs[0] if len(configs) == 1 else ""
         row["seeds"] = members["seed"].dropna().astype(int).tolist()
-        share = MEASURES[row["measure"]] in ("fraction", "signed")
-        numbers = [n for n in (row["mean"], row["spread"]) if n is not None]
-        shown = [f"{100 * n:.2f}" if share else f"{n:,.4g}" for n in numbers]
-        rows.append(row | {"shown": " ± ".join(shown) + " %" * share})
+        rows.append(row)
     return rows
 
 

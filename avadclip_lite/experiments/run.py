@@ -168,18 +168,16 @@ def run(
     *,
     out: Path,
     folder: Path | None = None,
-    form: str | None = None,
-    scale: str | None = None,
-    data: Path | None = None,
+    words: Sequence[tuple[str, str]] = (),
     only: Sequence[str] = (),
-    extra: Sequence[tuple[str, str]] = (),
     force: bool = False,
     seeds: int = 0,
     studies: Sequence[str] = (),
     jobs: int = 1,
 ) -> Path | None:
-    """Run the notebooks in ``folder`` (default: the repository's) into ``out``; returns the report,
-    or ``None`` if it could not be written. With ``seeds`` the ablation studies are trained first,
+    """Run the notebooks in ``folder`` (default: the repository's) into ``out``, with parameters in
+    ``words``, of those whose names begin with a word of ``only``; returns the report, or ``None``
+    if it could not be written. With ``seeds`` the ablation studies are trained first,
     on seeds 0 to ``seeds`` - 1 of this data, into ``out/study.csv``, ``jobs`` at a time; the
     notebooks then show those in place of the results that ship, and their own trainings take as
     many seeds. Raises ``ValueError`` or ``FileNotFoundError`` for bad input, before anything has
@@ -192,22 +190,20 @@ def run(
         raise ValueError(f"no notebook starts with {idle[0]!r}; there are {known}")
     if seeds == 1 or seeds < 0:  # 0: none were asked for
         raise ValueError(f"--seeds must be at least 2, got {seeds}: an interval needs two")
-    options = {"form": form, "scale": scale, "data": str(data.resolve()) if data else None}
-    data, out = data.resolve() if data else soundstage_path(), out.resolve()
     if seeds and any("seeds" in read_parameters(path) for path in chosen):
-        options["seeds"] = ",".join(map(str, range(seeds)))
-    words = [(name, word) for name, word in options.items() if word is not None]
-    given = settle_parameters(chosen, [*extra, *words])
+        words = [*words, ("seeds", ",".join(map(str, range(seeds))))]
+    given, out = settle_parameters(chosen, words), out.resolve()
+    settled = {name: value for values in given.values() for name, value in values.items()}
+    data = Path(settled.get("data") or soundstage_path())
     with _sole_run(out):
         results = results_path()
         if seeds:
             from avadclip_lite.experiments.study import run_study
 
-            fields = {k: v for values in given.values() for k, v in values.items() if is_field(k)}
-            fields.pop("seed", None)
+            fields = {k: v for k, v in settled.items() if is_field(k) and k != "seed"}
             # into the run's cache, where the notebooks find the teachers
             how = {"cache": out / CHECKPOINTS, "seeds": range(seeds), "jobs": jobs}
-            how |= {"studies": studies, "data": data, "scale": scale or "soundstage"}
+            how |= {"studies": studies, "data": data, "scale": settled.get("scale", "soundstage")}
             results = run_study(out / "study.csv", overrides=fields, **how)
         numbers = hashlib.sha256(results.read_bytes()).hexdigest() if results.is_file() else ""
         surroundings = (folder_digest(PACKAGE, SOURCES), folder_digest(data), numbers)
@@ -252,10 +248,9 @@ def _run_one(path: Path, parameters: Mapping[str, Any], key: str, out: Path) -> 
 
 
 def _finish(present: list[Path], out: Path, surroundings: tuple[str, ...]) -> Path | None:
-    """Write ``metrics.json`` and the report, if anything changed since they were written. Whatever
-    goes wrong is told, and must not hide why a notebook failed."""
-    report, target = out / "report.html", out / "metrics.json"
-    done, numbers = [], []
+    """Write ``metrics.json`` and the report. Whatever goes wrong is told, and must not hide why a
+    notebook failed."""
+    report, done, numbers = out / "report.html", [], []
     try:
         for path in present:
             if entry := dict(_made_of(out / path.name)):
@@ -264,13 +259,11 @@ def _finish(present: list[Path], out: Path, surroundings: tuple[str, ...]) -> Pa
                 numbers += entry.pop("numbers")
                 done.append({"notebook": path.stem, "current": current} | entry)
         metrics = {"notebooks": done, "metrics": gather_metrics(numbers)}
-        text = json.dumps(metrics, indent=1)
-        if not report.is_file() or not target.is_file() or target.read_text("utf-8") != text:
-            report.unlink(missing_ok=True)
-            write_atomically(target, text)
-            from avadclip_lite.experiments.report import write_report
+        report.unlink(missing_ok=True)
+        write_atomically(out / "metrics.json", json.dumps(metrics, indent=1))
+        from avadclip_lite.experiments.report import write_report
 
-            write_report(out, metrics)
+        write_report(out, metrics)
     except Exception as error:
         told = " ".join(str(error).split())
         print(f"no report: {type(error).__name__}: {told}", file=sys.stderr, flush=True)
@@ -304,8 +297,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run; 1 if a notebook failed or the report could not be written."""
     default = ROOT / "runs" / (args.data.resolve().name if args.data else "soundstage")
+    options = {name: getattr(args, name) for name in ("data", "form", "scale")}
+    words = [*args.extra, *((name, str(word)) for name, word in options.items() if word)]
+    how = {name: getattr(args, name) for name in ("only", "force", "seeds", "studies", "jobs")}
     try:
-        report = run(**dict(vars(args), out=args.out or default))
+        report = run(out=args.out or default, words=words, **how)
     except NotebookFailed as error:
         print(f"\n{error}\nMend it and run again: what is done stays done.", file=sys.stderr)
         return 1

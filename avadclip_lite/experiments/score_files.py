@@ -63,20 +63,22 @@ def read_scores(path: str | Path) -> dict[str, np.ndarray]:
         name = lists.video_name(place.removesuffix(".npy"))
         array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
         first, one = next(iter(found.items()), (name, array))
-        wrong = {
-            "is there twice; keep one": name in found,
-            f"holds {array.dtype}, expected floating point scores": array.dtype.kind != "f",
-            f"has shape {array.shape}, expected (T,) or (T, C)": array.ndim not in (1, 2)
-            or not len(array),
-            "holds NaN or infinity; score again": array.dtype.kind == "f"
-            and not np.isfinite(array).all(),
-            f"holds scores of shape {('T', *array.shape[1:])}, {first} {('T', *one.shape[1:])}; "
-            "they must be alike": one.shape[1:] != array.shape[1:],
-        }
-        if any(wrong.values()):
-            raise ValueError(f"{path}: {name} {next(k for k, v in wrong.items() if v)}")
-        # the release's arithmetic is in float32; narrower numbers would round on the way
-        found[name] = array.astype(np.promote_types(array.dtype, np.float32))
+        if name in found:
+            wrong = "is there twice; keep one"
+        elif array.dtype.kind != "f":
+            wrong = f"holds {array.dtype}, expected floating point scores"
+        elif array.ndim not in (1, 2) or not len(array):
+            wrong = f"has shape {array.shape}, expected (T,) or (T, C)"
+        elif not np.isfinite(array).all():
+            wrong = "holds NaN or infinity; score again"
+        elif one.shape[1:] != array.shape[1:]:
+            theirs = f"{('T', *array.shape[1:])}, {first} {('T', *one.shape[1:])}"
+            wrong = f"holds scores of shape {theirs}; they must be alike"
+        else:
+            # the release's arithmetic is in float32; narrower numbers would round on the way
+            found[name] = array.astype(np.promote_types(array.dtype, np.float32))
+            continue
+        raise ValueError(f"{path}: {name} {wrong}")
     return found
 
 
@@ -217,12 +219,10 @@ def main(args: argparse.Namespace) -> int:
         if args.trapezoid:
             truth = store.frame_truth(store.indices(args.split), seen.lengths * store.stride)
             counts = evaluate.snippet_truth(truth, seen.lengths, store.stride)
-            for branch, x in (
-                ("classification", seen.anomaly),
-                ("alignment", seen.alignment_anomaly),
-            ):
-                if x is not None:
-                    found.metrics[f"{TRAPEZOID}_{branch}"] = trapezoid_area(x, *counts)
+            branches = {"classification": seen.anomaly, "alignment": seen.alignment_anomaly}
+            for branch, own in branches.items():
+                if own is not None:
+                    found.metrics[f"{TRAPEZOID}_{branch}"] = trapezoid_area(own, *counts)
     else:
         how = {"stride": args.stride, "classes": config.CLASS_SETS[args.classes]}
         how |= {"trapezoid": args.trapezoid}

@@ -48,17 +48,25 @@ from tqdm import tqdm
 from avadclip_lite.baselines import SYSTEMS, configure
 from avadclip_lite.config import Config, make_config, resolved, results_path, soundstage_path
 from avadclip_lite.dataset import FeatureStore
-from avadclip_lite.evaluate import evaluate
+from avadclip_lite.evaluate import Report, evaluate
 from avadclip_lite.experiments.cache import source_digest, train_or_load
-from avadclip_lite.experiments.comparisons import RESAMPLED, compare, judge, resampled_ap
+from avadclip_lite.experiments.comparisons import MEASURE, RESAMPLED, compare, judge, resampled_ap
 from avadclip_lite.experiments.files import write_atomically
 from avadclip_lite.experiments.train_command import add_field_argument, chosen_fields
 from avadclip_lite.features.parallel import add_worker_arguments, parallel_map
+from avadclip_lite.model import Detector
 from avadclip_lite.train import SHOWN, FitResult, fit
 
 PROTOCOLS = ("chosen", "last", "best on test")
+# The protocols of tuning: factors of a variant's own learning rate, each also for LONGER. Judged on
+# training videos that are held out, by their weak labels alone (``train.video_level``, of the epoch
+# that is best by it), on seeds that no study uses; nobody looks at the test split. Students learn
+# from teachers at the middle rate.
+RATES = {"rate / 3": 1 / 3, "rate": 1.0, "rate x 3": 3.0}
+LONGER = ", twice the epochs"
+TUNING_SEEDS = (1001, 1002, 1003)
+HELD_OUT = {"holdout_share": 0.25, "selection": "holdout"}
 COSTS = ("parameters", "seconds")  # of a training; "seconds" of its epochs, all told
-_WATCHED = "test_of_epoch_"  # numbers of every epoch in a training's history
 # measures that go to the file: no counts, and of single classes the averages over IoU alone
 _KEPT = re.compile("frame_|positive_share|map_anomaly|map_with_normal|map_[^@]*$")
 
@@ -121,8 +129,7 @@ class Task:
     cache: str | None = None  # of trained models; None: the one of ``train_or_load``
     keep: bool = True  # the model goes to the cache; a teacher's always does, for its students
     rates: Mapping[str, float] = field(default_factory=dict)  # by variant: factor of its rate
-    longer: int = 1  # so many times the epochs, and the steps
-    protocol: str = PROTOCOLS[0]  # as which it is filed
+    protocol: str = PROTOCOLS[0]  # as which it is filed; one of tuning decides rate and length
 
     def settings(self, **other: Any) -> Config:
         """The configuration that is trained, or would be with another ``variant`` or ``seed``."""
@@ -130,44 +137,49 @@ class Task:
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in task.overrides.items()}
         settings = VARIANTS[task.variant].settings(scale=task.scale, seed=task.seed, **fields)
         train, options = settings.train, dict(settings.options)
+        longer = 2 if task.protocol.endswith(LONGER) else 1
+        factor = task.rates.get(task.variant, 1.0)
+        factor = RATES.get(task.protocol.removesuffix(LONGER), factor)
         if "steps" in options:
-            options["steps"] *= task.longer
-        longer = {
-            "epochs": train.epochs * task.longer,
-            "milestones": tuple(epoch * task.longer for epoch in train.milestones),
-            "max_steps": train.max_steps * task.longer,
+            options["steps"] *= longer
+        changed = {
+            "epochs": train.epochs * longer,
+            "milestones": tuple(epoch * longer for epoch in train.milestones),
+            "max_steps": train.max_steps * longer,
+            "learning_rate": train.learning_rate * factor,
         }
-        rate = train.learning_rate * task.rates.get(task.variant, 1.0)
-        return resolved(replace(settings, options=options).override(learning_rate=rate, **longer))
+        return resolved(replace(settings, options=options).override(**changed))
 
     @property
     def setup(self) -> str:
         """What all trainings of a result file share: the digest of the variant "paper", seed 0."""
-        return self.settings(variant="paper", seed=0, rates={}, longer=1).digest()
+        return self.settings(variant="paper", seed=0, rates={}, protocol=PROTOCOLS[0]).digest()
 
 
 def trained(task: Task, store: FeatureStore, *, watched: bool = True) -> FitResult:
     """Train a task, after its teacher. ``watched``: variants that ask for it are tested on every
-    epoch, and so is a teacher, whom its student may be the first to train."""
-
-    def watch(model: Any) -> dict[str, float]:
-        found = evaluate(model, store, precision=model.settings.train.precision).metrics
-        return {_WATCHED + name: value for name, value in found.items()}
+    epoch, and so is a teacher, whom its student may be the first to train; the measures join the
+    history."""
 
     def options(name: str) -> dict[str, Any]:
         looks = watched and VARIANTS[name].every_epoch
-        return {"progress": False, "watch": watch if looks else None}
+        return {"progress": False, "watch": (lambda m: tested(m, store).metrics) if looks else None}
 
     settings, how = task.settings(), options(task.variant)
     if teacher := VARIANTS[task.variant].teacher:
-        theirs = task.settings(variant=teacher, longer=1)
+        theirs = task.settings(variant=teacher, protocol=PROTOCOLS[0])
         kept = train_or_load(theirs, store, cache=task.cache, **options(teacher))
         how["teacher"] = kept.model
     if task.keep or task.variant in _TEACHERS:
         result = train_or_load(settings, store, cache=task.cache, **how)
-        if how["watch"] is None or all(map(_seen, result.history)):
+        if how["watch"] is None or all(MEASURE in entry for entry in result.history):
             return result  # else somebody trained some of it without looking
     return fit(settings, store, **how)
+
+
+def tested(model: Detector, store: FeatureStore) -> Report:
+    """A detector on the test split, in the precision that it was trained in."""
+    return evaluate(model, store, precision=model.settings.train.precision)
 
 
 def about(task: Task, store: FeatureStore, result: FitResult) -> dict[str, Any]:
@@ -186,28 +198,21 @@ def repeat(task: Task) -> list[dict[str, Any]]:
     rounding differs, which training amplifies."""
     store = FeatureStore.open(task.data)
     result = trained(task, store)
-    precision = result.model.settings.train.precision
-    report = evaluate(result.model, store, precision=precision)
-    chosen, again = report.metrics, resampled_ap(report.predictions, store)
-    found = {"chosen": (result.chosen_epoch, chosen)}
+    report = tested(result.model, store)
+    found = {"chosen": report.metrics | {"epoch": result.chosen_epoch}}
     if VARIANTS[task.variant].every_epoch:
-        epochs = [_seen(entry) for entry in result.history]
-        branch = "alignment" if "frame_ap_alignment" in chosen else "classification"
-        best = int(np.argmax([metrics[f"frame_ap_{branch}"] for metrics in epochs]))
-        found |= {"last": (len(epochs), epochs[-1]), "best on test": (best + 1, epochs[best])}
+        branch = "alignment" if "frame_ap_alignment" in report.metrics else "classification"
+        best = max(result.history, key=lambda epoch: epoch[f"frame_ap_{branch}"])
+        found |= {"last": result.history[-1], "best on test": best}
     line = about(task, store, result)
     lines = [
-        {**line, "protocol": protocol, "epoch": epoch}
+        {**line, "protocol": protocol, "epoch": int(metrics["epoch"])}
         | {name: round(value, 6) for name, value in metrics.items() if _KEPT.match(name)}
-        for protocol, (epoch, metrics) in found.items()
+        for protocol, metrics in found.items()
     ]
-    lines[0] |= dict(zip(RESAMPLED, again.round(4).tolist(), strict=True))
+    again = resampled_ap(report.predictions, store).round(4).tolist()
+    lines[0] |= dict(zip(RESAMPLED, again, strict=True))
     return lines
-
-
-def _seen(entry: Mapping[str, float]) -> dict[str, float]:
-    """What an epoch's test gave; nothing if nobody looked."""
-    return {k.removeprefix(_WATCHED): v for k, v in entry.items() if k.startswith(_WATCHED)}
 
 
 # --- the result file ------------------------------------------------------------------------------
@@ -295,10 +300,8 @@ def run_study(
     seeds: Iterable[int] = range(10),
     overrides: Mapping[str, Any] | None = None,
     cache: str | Path | None = None,
-    progress: bool = True,
     jobs: int = 1,
-    work: Callable[[Task], list[dict[str, Any]]] | None = None,
-    modes: Callable[[str], Sequence[Mapping[str, Any]]] | None = None,
+    tuning: Callable[[str], Iterable[str]] | None = None,
 ) -> Path:
     """Train every variant of the named studies (default: all but "field") for every seed that
     ``out`` lacks: all rows of the first seed come first.
@@ -306,8 +309,8 @@ def run_study(
     ``overrides`` are fields of the configuration for all variants (``epochs``, ``max_steps``, ...);
     a variant's own fields win. Of the models only teachers are kept, in ``cache`` (that of
     ``train_or_load``). What earlier sources of the package made is kept, with a word about it.
-    ``jobs``: trainings at a time. ``work`` (``repeat``) gives a task's lines, ``modes`` the fields
-    of a variant's tasks (default: one, at the rate of the grid beside ``out``).
+    ``jobs``: trainings at a time. Each is at the rate of the grid beside ``out``, or ``tuning``
+    gives a variant's protocols.
 
     Raises ``ValueError`` for an unknown study, and for a file of other data or configurations.
     """
@@ -320,12 +323,13 @@ def run_study(
     same = {"data": str(store.path.resolve()), "scale": scale, "overrides": dict(overrides or {})}
     same["cache"] = None if cache is None else str(Path(cache).resolve())
     one = Task(variant="paper", seed=0, keep=False, **same)
-    usual = [{} if modes else {"rates": _rates(out, one, store, order)}]
+    if not tuning:
+        one = replace(one, rates=_rates(out, one, store, order))
     tasks = [
-        replace(one, variant=variant, seed=seed, **mode)
+        replace(one, variant=variant, seed=seed, protocol=protocol)
         for seed in seeds
         for variant in order
-        for mode in (modes(variant) if modes else usual)
+        for protocol in (tuning(variant) if tuning else PROTOCOLS[:1])
     ]
     lines, _ = (_own_lines(file, one, store) for file in (out, beside(out, "videos")))
     filed = {(x.variant, int(x.seed), x.protocol): x.config for x in lines.itertuples()}
@@ -337,24 +341,16 @@ def run_study(
         elif config != task.settings().digest():
             told = f"another configuration than asked for ({task.variant!r}, seed {task.seed})"
             raise ValueError(f"{out} holds results of {told}; {REMEDY}")
-    if progress and (old := set(lines["sources"]) - {source_digest()}):
+    if old := set(lines["sources"]) - {source_digest()}:
         told = f"that earlier sources of the package made ({', '.join(sorted(old))})"
         print(f"{out}: {len(lines)} lines are kept {told}", file=sys.stderr)
-    found = parallel_map(partial(_file, work or repeat, out), todo, jobs=jobs)
-    for _ in tqdm(found, total=len(todo), unit="training", disable=None if progress else True):
+    found = parallel_map(partial(_file, tune if tuning else repeat, out), todo, jobs=jobs)
+    for _ in tqdm(found, total=len(todo), unit="training", disable=None):  # in no terminal
         pass
     return out
 
 
 # --- learning rates, and whether trainings have arrived -------------------------------------------
-
-# Judged on training videos that are held out, by their weak labels alone (``train.video_level``, of
-# the epoch that is best by it), on seeds that no study uses; nobody looks at the test split.
-# Students learn from teachers at the middle rate.
-TUNING_SEEDS = (1001, 1002, 1003)
-HELD_OUT = {"holdout_share": 0.25, "selection": "holdout"}
-RATES = {"rate / 3": 1 / 3, "rate": 1.0, "rate x 3": 3.0}  # factors of a variant's own rate
-LONGER = ", twice the epochs"
 
 
 def tune(task: Task) -> list[dict[str, Any]]:
@@ -369,7 +365,7 @@ def tune(task: Task) -> list[dict[str, Any]]:
 def grid(out: str | Path, **given: Any) -> pd.DataFrame:
     """Train every row at its own rate, a third and three times of it; the factor that wins, by
     variant. Arguments as in ``run_study``."""
-    _train(out, lambda variant: [_mode(variant, rate) for rate in RATES], given)
+    _tune(out, lambda variant: RATES, given)
     return pd.DataFrame({"factor of the learning rate": chosen_rates(out)})
 
 
@@ -379,13 +375,18 @@ def arrival(out: str | Path, **given: Any) -> pd.DataFrame:
     standard errors. The level is not told. The best epoch of twice as many is never worse but by
     another shuffling, so that the change errs on the side of training more."""
     names = {factor: protocol for protocol, factor in RATES.items()}
-    rates = {variant: names[factor] for variant, factor in chosen_rates(out).items()}
-    _train(out, lambda v: [_mode(v, rates.get(v, "rate"), n) for n in (1, 2)], given)
+    chosen = {variant: names[factor] for variant, factor in chosen_rates(out).items()}
+
+    def both(variant: str) -> list[str]:
+        once = chosen.get(variant, "rate")
+        return [once, once + LONGER]
+
+    _tune(out, both, given)
     rows = {}
-    for variant, wide in _by_variant(out):
-        one = rates.get(variant, "rate")
-        if one + LONGER in wide:
-            change = 100 * (wide[one + LONGER] - wide[one]).dropna()
+    for variant, measured in _held_out(out):
+        once, twice = 100 * measured.reindex(columns=both(variant)).dropna().to_numpy().T
+        if len(once):
+            change = pd.Series(twice - once)
             mean, error = change.mean(), change.sem()
             rows[variant] = {"change": mean, "error": error, "arrived": mean <= 1 + 2 * error}
     return pd.DataFrame.from_dict(rows, orient="index").round(2)
@@ -396,28 +397,22 @@ def chosen_rates(out: str | Path) -> dict[str, float]:
     middle rate where its mean is within one standard error of the best, else of the best. Variants
     whose grid is not whole are left out."""
     found = {}
-    for variant, wide in _by_variant(out):
-        wide = wide.reindex(index=TUNING_SEEDS, columns=list(RATES))
-        if not wide.isna().any(axis=None):
-            mean, best = wide.mean(), wide.mean().idxmax()
-            near = mean["rate"] >= mean[best] - wide[best].sem()
+    for variant, measured in _held_out(out):
+        measured = measured.reindex(index=TUNING_SEEDS, columns=list(RATES))
+        if measured.notna().all(axis=None):
+            mean, best = measured.mean(), measured.mean().idxmax()
+            near = mean["rate"] >= mean[best] - measured[best].sem()
             found[variant] = 1.0 if near else RATES[best]
     return found
 
 
-def _train(out: str | Path, modes: Callable[[str], list], given: dict[str, Any]) -> None:
+def _tune(out: str | Path, protocols: Callable[[str], Iterable[str]], given: dict) -> None:
     overrides = {**(given.get("overrides") or {}), **HELD_OUT}
     given = given | {"seeds": TUNING_SEEDS, "overrides": overrides}
-    run_study(beside(out, "tuning"), work=tune, modes=modes, **given)
+    run_study(beside(out, "tuning"), tuning=protocols, **given)
 
 
-def _mode(variant: str, rate: str, longer: int = 1) -> dict[str, Any]:
-    """Fields of a task: a row at one of ``RATES``, for so many times the epochs."""
-    protocol = rate + LONGER * (longer > 1)
-    return {"rates": {variant: RATES[rate]}, "longer": longer, "protocol": protocol}
-
-
-def _by_variant(out: str | Path) -> Iterator[tuple[str, pd.DataFrame]]:
+def _held_out(out: str | Path) -> Iterator[tuple[str, pd.DataFrame]]:
     """Of each variant the held-out measure of every training so far, (seeds, protocols)."""
     lines = read_lines(beside(out, "tuning"))
     lines = lines.assign(**{k: pd.to_numeric(lines.get(k)) for k in ("seed", "holdout")})
@@ -495,35 +490,18 @@ def table(frame: pd.DataFrame, measures: Sequence[str], *, digits: int = 1) -> p
 
 class Paired(NamedTuple):
     """The difference of two rows of a study, ``differences (seeds,)`` in points (percent): its mean
-    with the interval from ``low`` to ``high`` (95 %, Student's t)."""
+    with the interval from ``low`` to ``high`` (95 %, Student's t), and the ``verdict``: "higher",
+    "lower", or "not distinguishable" where the interval holds zero. It prints as ``told``."""
 
-    row: str
-    against: str
     differences: np.ndarray
     mean: float
     low: float
     high: float
-    same_videos: bool  # a seed's two trainings saw the same videos in the same order
-
-    @property
-    def wins(self) -> int:
-        """Seeds on which ``row`` is higher."""
-        return int((self.differences > 0).sum())
-
-    @property
-    def verdict(self) -> str:
-        """ "higher", "lower", or "not distinguishable" where the interval holds zero."""
-        if self.low <= 0 <= self.high:
-            return "not distinguishable"
-        return "higher" if self.low > 0 else "lower"
+    verdict: str
+    told: str
 
     def __str__(self) -> str:
-        other = "" if self.same_videos else " (trained on other videos, in another order)"
-        return (
-            f"{self.row} - {self.against}: {self.mean:+.1f} points [{self.low:+.1f}, "
-            f"{self.high:+.1f}], higher on {self.wins} of {len(self.differences)} seeds: "
-            f"{self.verdict}{other}"
-        )
+        return self.told
 
 
 def paired(frame: pd.DataFrame, row: str, against: str, measure: str) -> Paired:
@@ -537,11 +515,15 @@ def paired(frame: pd.DataFrame, row: str, against: str, measure: str) -> Paired:
     wide = wide.reindex(columns=[row, against]).dropna()
     if len(wide) < 2:
         raise ValueError(f"{row!r} and {against!r} have fewer than two seeds in common")
-    low, high = ttest_rel(wide[row], wide[against]).confidence_interval(0.95)
     apart = (wide[row] - wide[against]).to_numpy()
+    mean, (low, high) = apart.mean(), ttest_rel(wide[row], wide[against]).confidence_interval(0.95)
+    verdict = "higher" if low > 0 else "lower" if high < 0 else "not distinguishable"
+    told = f"{row} - {against}: {mean:+.1f} points [{low:+.1f}, {high:+.1f}], "
+    told += f"higher on {(apart > 0).sum()} of {len(apart)} seeds: {verdict}"
     known = [VARIANTS[v] for v in both.get("variant", pd.Series()).unique() if v in VARIANTS]
-    seen = {_curriculum(variant.settings(scale="soundstage", seed=0)) for variant in known}
-    return Paired(row, against, apart, float(apart.mean()), float(low), float(high), len(seen) < 2)
+    if len({_curriculum(variant.settings(scale="soundstage", seed=0)) for variant in known}) > 1:
+        told += " (trained on other videos, in another order)"
+    return Paired(apart, float(mean), float(low), float(high), verdict, told)
 
 
 def _curriculum(settings: Config) -> tuple[Any, ...]:

@@ -450,9 +450,9 @@ def _tiny_lesson(folder: Path) -> Path:
 
 def _lesson(at: Setting, script: Path) -> tuple[Row, str]:
     name, out = script.stem, at.folder / "lessons" / script.stem
-    asked = {"folder": str(script.parent), "out": str(out), "only": [name[:2]], "extra": []}
+    asked = {"folder": str(script.parent), "out": str(out), "only": [name[:2]], "words": []}
     if re.search(r"^device:", script.read_text(encoding="utf-8"), re.M):
-        asked["extra"] = [("device", str(at.device))]
+        asked["words"] = [("device", str(at.device))]
     call = (
         "import json, pathlib, sys; from avadclip_lite.experiments.run import run; "
         "asked = json.loads(sys.argv[1]); "
