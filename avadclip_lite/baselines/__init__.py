@@ -7,23 +7,12 @@ Importing this package registers them. AVCL (Meng et al., IEEE TMM 2025) is miss
 equation or size of it is public, so it cannot be rebuilt honestly; its numbers are only quoted.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple  # noqa: I001  (the systems stand in few lines)
 
 from avadclip_lite.baselines import (  # noqa: F401  (importing registers)
-    avvd_style,
-    clip_tsa,
-    cupl,
-    deepmil,
-    fvai,
-    hl_net,
-    ju_like,
-    macil_sd,
-    rtfm,
-    simple,
-    tpwng_like,
-    ur_dmu,
-    vadclip,
-)
+    avvd_style, clip_tsa, cupl, deepmil, fvai, hl_net, ju_like, macil_sd, rtfm, simple, tpwng_like,
+    ur_dmu, vadclip,
+)  # fmt: skip
 from avadclip_lite.config import Config, Scale, make_config
 
 
