@@ -2,7 +2,7 @@
 download can be tried without the download.
 
     made = build_standin(folder)
-    import_xd(made.features, made.train_list, made.test_list, made.annotations, store,
+    import_layout("xd", made.features, made.train_list, made.test_list, made.annotations, store,
               dim=made.width, encoder=made.encoder)
 
 The release keeps one array (T, D) a file: CLIP features ``NAME__CROP.npy``, ten crops of a training

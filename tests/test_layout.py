@@ -35,14 +35,14 @@ MAX_TOP_FILES = 13
 # goes down; where it has reached the first, it goes.
 MAX_LINES = {
     TOP: (3_200, 3_405),
-    "features": (750, 826),
+    "features": (750, 750),
     "video": (2_150, 2_150),
-    "experiments": (1_350, 1_776),
-    "compare": (250, 261),
+    "experiments": (1_350, 1_738),
+    "compare": (250, 250),
     "viz": (650, 650),
-    "baselines": (1_400, 1_448),
+    "baselines": (1_400, 1_400),
 }
-MAX_PACKAGE = (8_400, 9_045)  # without baselines
+MAX_PACKAGE = (8_400, 8_913)  # without baselines
 MAX_FILE = {"viz/lesson.py": 150} | {
     f"baselines/{path.name}": 150 for path in PACKAGE.glob("baselines/*.py")
 }

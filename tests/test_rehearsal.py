@@ -19,7 +19,7 @@ from reference_fill import filled, release_shapes
 from avadclip_lite.config import CLIP_DIM, XD_CLASSES
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.experiments.parameters import settle_parameters
-from avadclip_lite.features.import_release import import_xd
+from avadclip_lite.features.import_release import import_layout
 from avadclip_lite.features.writer import StoreWriter
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "09_xd_violence.py"
@@ -59,7 +59,8 @@ def lists(tmp_path) -> Path:
 
 
 def imported(folder: Path, out: Path) -> FeatureStore:
-    report = import_xd(
+    report = import_layout(
+        "xd",
         folder / "features",
         folder / "xd_train.csv",
         folder / "xd_test.csv",
@@ -148,7 +149,9 @@ def wide(tmp_path_factory) -> FeatureStore:
     )
     lists = (made.train_list, made.test_list)
     options = {"encoder": made.encoder, "progress": False}
-    report = import_xd(made.features, *lists, made.annotations, folder / "store", **options)
+    report = import_layout(
+        "xd", made.features, *lists, made.annotations, folder / "store", **options
+    )
     return FeatureStore.open(report.path)
 
 

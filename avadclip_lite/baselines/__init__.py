@@ -7,24 +7,14 @@ Importing this package registers them. AVCL (Meng et al., IEEE TMM 2025) is miss
 equation or size of it is public, so it cannot be rebuilt honestly; its numbers are only quoted.
 """
 
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, NamedTuple
 
-from avadclip_lite.baselines import (  # noqa: F401  (importing registers)
-    avvd_style,
-    clip_tsa,
-    cupl,
-    deepmil,
-    fvai,
-    hl_net,
-    ju_like,
-    macil_sd,
-    rtfm,
-    simple,
-    tpwng_like,
-    ur_dmu,
-    vadclip,
-)
 from avadclip_lite.config import Config, Scale, make_config
+
+for _file in iter_modules(__path__):  # a file registers its detector when it is imported
+    import_module(f"{__name__}.{_file.name}")
 
 
 class System(NamedTuple):

@@ -39,9 +39,7 @@ class CLIPTSA(rtfm.RTFM):
     """See the module. Training sees bags of 32 means; the output is then (B, 32)."""
 
     head = (128, 32)
-
-    class Options(rtfm.RTFM.Options):
-        draws: int = 100
+    Options = common.options(rtfm.RTFM.Options, draws=100)
 
     def build(self, dim: int, context: common.Context) -> None:
         self.scorer = nn.Sequential(nn.Linear(self.width, 256), nn.ReLU(), nn.Linear(256, 1))

@@ -4,8 +4,8 @@ B videos, T snippets, J bins, D width (twice the store's with sound concatenated
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +21,21 @@ from avadclip_lite.temporal import length_mask, zero_padding
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Section):
-    """Hyperparameters of a system, checked when made; a subclass is a dataclass by itself."""
+    """Hyperparameters that every system has, checked when made."""
 
     modality: Literal["vision", "audio_visual"] = "vision"  # sound is concatenated, or native
     steps: int = 0  # optimiser steps of the whole training; 0: one pass over the rows an epoch
 
-    def __init_subclass__(cls) -> None:
-        dataclass(frozen=True, kw_only=True)(cls)
+
+def options(base: type[Options] = Options, /, **more: Any) -> type[Options]:
+    """``base`` with more hyperparameters: each a default, or its choices, of which the first is."""
+    kinds = []
+    for name, value in more.items():
+        if isinstance(value, tuple):
+            kinds.append((name, Literal[value], value[0]))
+        else:
+            kinds.append((name, type(value), value))
+    return make_dataclass("Options", kinds, bases=(base,), frozen=True, kw_only=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +46,7 @@ class Traced(Output):
 
 
 class Baseline(Detector):
-    """A system of the field: a subclass adds ``Options``, and ``build(dim, context)``: modules."""
+    """A system of the field: a subclass has ``Options``, and ``build(dim, context)``: modules."""
 
     Options: ClassVar[type[Options]] = Options
     paired: ClassVar[bool] = True  # batches are half normal, half anomalous, in this order

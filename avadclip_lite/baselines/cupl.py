@@ -30,8 +30,7 @@ def context_pairs(x: Tensor, window: int = 5) -> Tensor:
 class CUPL(common.Baseline):
     """See the module. Training sees bags of 32 means; the output is then (B, 32)."""
 
-    class Options(common.Options):
-        passes: int = 20  # with dropout on, to see which labels are stable
+    Options = common.options(passes=20)  # with dropout on, to see which labels are stable
 
     def build(self, dim: int, context: common.Context) -> None:
         self.heads = nn.ModuleList(ranking_mlp(self.width, 0.6) for _ in range(2))

@@ -10,8 +10,6 @@ A RECONSTRUCTION: no code was published; the equations are a reader's notes of t
 weights, schedule and the softmaxes' axes are ours. Left out: nothing that is known.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,10 +19,9 @@ from avadclip_lite.losses import topk_mean
 from avadclip_lite.temporal import zero_padding
 
 
-def _over(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax (B, T, T) along each row over the snippets that exist."""
-    least = torch.finfo(scores.dtype).min
-    return scores.masked_fill(~mask[:, None, :], least).softmax(dim=-1)
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """softmax(q k^T) v over the snippets that exist: (B, T, W) each, mask (B, T)."""
+    return F.scaled_dot_product_attention(query, key, value, mask[:, None, :], scale=1.0)
 
 
 class SelfAttention(nn.Module):
@@ -36,8 +33,7 @@ class SelfAttention(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        weights = _over(self.query(x) @ self.key(x).mT, mask)
-        return x + self.alpha * (weights @ self.value(x))
+        return x + self.alpha * attend(self.query(x), self.key(x), self.value(x), mask)
 
 
 class CoAttention(nn.Module):
@@ -49,9 +45,8 @@ class CoAttention(nn.Module):
         self.alpha_v, self.alpha_a = (nn.Parameter(torch.zeros(())) for _ in range(2))
 
     def forward(self, v: Tensor, a: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        dependency = self.w1(v) @ self.w2(a).mT  # (B, T of v, T of a)
-        from_a = _over(dependency, mask) @ self.w4(a)
-        from_v = _over(dependency.mT, mask) @ self.w3(v)
+        from_a = attend(self.w1(v), self.w2(a), self.w4(a), mask)
+        from_v = attend(self.w2(a), self.w1(v), self.w3(v), mask)
         return v + self.alpha_a * from_a, a + self.alpha_v * from_v
 
 
@@ -60,10 +55,7 @@ class FVAI(common.Baseline):
     """See the module."""
 
     paired = False
-
-    class Options(common.Options):
-        modality: Literal["audio_visual"] = "audio_visual"
-        width: int = 128
+    Options = common.options(modality=("audio_visual",), width=128)
 
     def build(self, dim: int, context: common.Context) -> None:
         width = self.options.width

@@ -11,7 +11,6 @@ weights that the release saves and never uses; crops.
 """
 
 from dataclasses import replace
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,10 +41,7 @@ class HLNet(common.Baseline):
 
     paired, names_classes = False, False  # the latter: by more outputs of the classifier
     rates = {"online": 0.5}
-
-    class Options(common.Options):
-        modality: Literal["vision", "audio_visual"] = "audio_visual"
-        width: int = 128
+    Options = common.options(modality=("audio_visual", "vision"), width=128)
 
     def build(self, dim: int, context: common.Context) -> None:
         width, dropout = self.options.width, 0.6
@@ -75,13 +71,13 @@ class HLNet(common.Baseline):
 
     def relations(self, x: Tensor, online: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """The three graphs (B, T, T): features' cosines, distance in time, agreement of scores."""
-        score, valid = online.sigmoid(), mask[:, None, :] * mask[:, :, None]
+        similarity = similarity_adjacency(x, mask, 0.7)  # cut at or below, before the softmax
+        distance = distance_adjacency(x.shape[1], device=x.device, dtype=x.dtype)
+        score = online.sigmoid()
         agreement = 1 - (score[:, :, None] - score[:, None, :]).abs()
         agreement = torch.sigmoid((agreement - 0.5) / 0.1)
-        agreement = agreement.masked_fill(~mask[:, None, :], torch.finfo(agreement.dtype).min)
-        distance = distance_adjacency(x.shape[1], device=x.device, dtype=x.dtype)
-        similarity = similarity_adjacency(x, mask, 0.7)  # cut at or below, before the softmax
-        score = agreement.softmax(dim=-1) * valid
+        agreement = agreement.masked_fill(~mask[:, None, :], -torch.inf).softmax(dim=-1)
+        score = agreement * mask[:, :, None]
         return {"similarity": similarity, "distance": distance, "score": score}
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:

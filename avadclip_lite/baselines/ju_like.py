@@ -10,8 +10,6 @@ compared with the words; exact). How it was trained on bags for the tables was n
 difference between the two is the lesson of MIL. Left out: random clips.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,12 +30,7 @@ class JuLike(common.Baseline):
 
     optimizer = torch.optim.AdamW
     paired, needs_text, frozen = False, True, ("words.tower.",)
-
-    class Options(common.Options):
-        modality: Literal["vision"] = "vision"
-        readout: Literal["mil", "mean"] = "mil"
-        layers: int = 2
-        heads: int = 8
+    Options = common.options(modality=("vision",), readout=("mil", "mean"), layers=2, heads=8)
 
     def build(self, dim: int, context: common.Context) -> None:
         self.max_snippets = self.settings.model.max_snippets
@@ -59,6 +52,5 @@ class JuLike(common.Baseline):
         logits, lengths = output.alignment_logits, output.mask.sum(dim=1)
         total = losses.mil_align(logits, batch.labels, lengths).cross_entropy
         if self.options.readout == "mean":
-            shares = losses.label_distribution(batch.labels)
-            total = F.cross_entropy(output.traces["clip"], shares)
+            total = F.cross_entropy(output.traces["clip"], losses.label_distribution(batch.labels))
         return {"alignment": total, "total": total}

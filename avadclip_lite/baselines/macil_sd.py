@@ -9,7 +9,6 @@ Left out: weights that are never used. ``modality="vision"`` is the vision-only 
 """
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -48,10 +47,7 @@ class MACILSD(common.Baseline):
     """See the module. The snippet logit is the sum of both streams' logits."""
 
     paired = False
-
-    class Options(common.Options):
-        modality: Literal["vision", "audio_visual"] = "audio_visual"
-        width: int = 128
+    Options = common.options(modality=("audio_visual", "vision"), width=128)
 
     def build(self, dim: int, context: common.Context) -> None:
         self.progress = 0.0  # share of the epochs; 50 were published
@@ -109,10 +105,9 @@ class MACILSD(common.Baseline):
     @torch.no_grad()
     def end_epoch(self, epoch: int) -> None:
         """The vision-only weights are averaged into their namesakes, less and less."""
-        kept, mine = self.kept_share() ** (50 / self.settings.train.epochs), self.audio_visual
-        other = dict(self.vision.named_parameters()) if mine else {}
-        for name in other:
-            mine.get_parameter(name).lerp_(other[name], 1 - kept)
+        kept = self.kept_share() ** (50 / self.settings.train.epochs)
+        for name, weight in self.vision.named_parameters() if self.audio_visual else ():
+            self.audio_visual.get_parameter(name).lerp_(weight, 1 - kept)
 
 
 def _groups(rows: Tensor, scores: Tensor, mask: Tensor, violent: Tensor) -> tuple[Tensor, ...]:

@@ -51,11 +51,7 @@ class RTFM(common.Baseline):
     """See the module. Training sees bags of 32 means; the output is then (B, 32)."""
 
     head = (512, 128)  # widths of the classifier
-
-    class Options(common.Options):
-        top: int = 3
-        branch_width: int = 0  # of a scale; 0: a quarter of the input's
-        dropout: float = 0.7
+    Options = common.options(top=3, branch_width=0, dropout=0.7)  # width 0: a quarter of the input
 
     def build(self, dim: int, context: common.Context) -> None:
         dim, (wide, narrow) = self.width, self.head

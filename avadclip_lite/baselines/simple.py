@@ -1,15 +1,13 @@
 """Four baselines without a paper: what the features and the labels are worth by themselves.
 
 The ideas: ``zero_shot`` compares each snippet with the class words; nothing is learned.
-``linear_svm`` lets snippets inherit their video's label: what it loses against MIL is the price of
-label noise. ``one_class_svm`` knows normal snippets alone: "unlike the training data" is a poor
+``linear_svm`` lets snippets inherit their video's label, right or wrong, where MIL only asks that
+some deserve it. ``one_class_svm`` knows normal snippets alone: "unlike the training data" is a poor
 proxy of an anomaly. ``late_fusion`` lets two detectors, one a sense, judge apart.
 
 The machines are scikit-learn's, fitted before the first epoch on unit-length snippets drawn at
 random; where nothing has a gradient, the loss only reports how well bags are judged.
 """
-
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -54,8 +52,7 @@ class ZeroShot(Fixed):
 class SVM(Fixed):
     """``kernel(x, support) dual + offset``: linear, or Gaussian on up to 2,000 normal snippets."""
 
-    class Options(common.Options):
-        snippets: int = 20_000  # at most so many are looked at
+    Options = common.options(snippets=20_000)  # at most so many are looked at
 
     def build(self, dim: int, context: common.Context) -> None:
         self.linear = self.settings.detector == "linear_svm"
@@ -112,10 +109,7 @@ class LateFusion(common.Baseline):
     optimizer = torch.optim.AdamW
     paired, needs_text = False, True
     frozen = ("senses.0.textual_prompt.tower.", "senses.1.textual_prompt.tower.")
-
-    class Options(common.Options):
-        modality: Literal["audio_visual"] = "audio_visual"
-        rule: Literal["mean", "maximum"] = "mean"
+    Options = common.options(modality=("audio_visual",), rule=("mean", "maximum"))
 
     def build(self, dim: int, context: common.Context) -> None:
         self.max_snippets = self.settings.model.max_snippets

@@ -9,8 +9,6 @@ A RECONSTRUCTION in that spirit, for no code exists and the readings of the form
 other: labels are made anew in every step. Left out: the normality visual prompt.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,11 +22,7 @@ class TPWNGLike(common.Baseline):
     """See the module. Only ``layers``, ``spans`` and ``classifier`` are used at test."""
 
     needs_text, frozen = True, ("words.tower.",)
-
-    class Options(common.Options):
-        modality: Literal["vision"] = "vision"
-        layers: int = 4
-        heads: int = 4
+    Options = common.options(modality=("vision",), layers=4, heads=4)
 
     def build(self, dim: int, context: common.Context) -> None:
         o, self.max_snippets = self.options, self.settings.model.max_snippets
@@ -36,10 +30,9 @@ class TPWNGLike(common.Baseline):
         tower = self.words.tower  # our own copy: its last projection is learned
         self.projection = nn.Parameter(tower.text_projection.detach().clone())
         tower.text_projection.data = torch.eye(tower.width)
-        more = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
-        layers = (
-            nn.TransformerEncoderLayer(dim, o.heads, 4 * dim, **more) for _ in range(o.layers)
-        )
+        more = {"dim_feedforward": 4 * dim, "dropout": 0.0, "activation": "gelu"}
+        more |= {"batch_first": True, "norm_first": True}
+        layers = (nn.TransformerEncoderLayer(dim, o.heads, **more) for _ in range(o.layers))
         self.layers = nn.ModuleList(layers)
         self.spans = nn.ModuleList(nn.Linear(dim, o.heads) for _ in self.layers)
         self.classifier = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 1))
@@ -66,8 +59,7 @@ class TPWNGLike(common.Baseline):
     def label(self, own: Tensor, normal: Tensor, mask: Tensor) -> Tensor:
         """Labels (B, T), 0 or 1, from the similarities to the video's own class and, a fifth, from
         how little it looks "normal". The threshold is XD-Violence's (UCF-Crime: 0.55)."""
-        looks = 1 - stretched(normal, mask)
-        abnormality = 0.8 * stretched(own, mask) + 0.2 * looks
+        abnormality = 0.8 * stretched(own, mask) + 0.2 * (1 - stretched(normal, mask))
         return ((stretched(abnormality, mask) > 0.35) & mask).float()
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:

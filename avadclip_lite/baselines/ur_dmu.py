@@ -66,10 +66,7 @@ class Memory(nn.Module):
 class URDMU(common.Baseline):
     """See the module. Training sees bags of ``bins`` means; the output is then (B, J)."""
 
-    class Options(common.Options):
-        bins: int = 200
-        width: int = 512
-        blocks: int = 2
+    Options = common.options(bins=200, width=512, blocks=2)
 
     def build(self, dim: int, context: common.Context) -> None:
         width = self.options.width

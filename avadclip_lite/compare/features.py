@@ -36,15 +36,13 @@ def check_features(store: FeatureStore, checkpoints: str | Path = "") -> pd.Data
     add("classes", "-".join(store.classes.codes), "-".join(XD_CLASSES.codes))
     add("frames a snippet", store.stride, XD_STRIDE)
     add("width of both senses", store.dim, CLIP_DIM)
-    rows = {s: [i for i, row in enumerate(store.videos) if row.split == s] for s in VIDEOS}
+    table = pd.DataFrame(store.videos)
+    rows = {split: table.index[table.split == split] for split in VIDEOS}
     for split, (count, crops) in VIDEOS.items():
-        held: dict[str, list[int]] = {}
-        for i in rows[split]:
-            held.setdefault(store.videos[i].name, []).append(store.videos[i].crop)
+        held = [sorted(own) for _, own in table.loc[rows[split]].groupby("name").crop]
         add(f"{split} videos", len(held), count)
         span = "-".join(map(str, dict.fromkeys((crops[0], crops[-1]))))
-        odd = sum(sorted(its) != crops for its in held.values())
-        add(f"{split} videos whose crops are not {span}", odd, 0)
+        add(f"{split} videos whose crops are not {span}", sum(its != crops for its in held), 0)
     looked = [i for its in rows.values() for i in its[:: max(len(its) // LOOKED_AT, 1)]]
     for sense, get in (("CLIP", store.video), ("Wav2CLIP", store.audio)):
         found = [np.linalg.norm(x, axis=1) for x in map(get, looked) if x is not None]
@@ -58,20 +56,17 @@ def check_features(store: FeatureStore, checkpoints: str | Path = "") -> pd.Data
     add("videos without sound", len(set(store.video_ids[~store.has_audio])), 0)
     apart = [len(v) - len(a) for v, a in map(store.uncut, np.flatnonzero(store.has_audio))]
     add("rows with sight and sound over one snippet apart", int((np.abs(apart) > 1).sum()), 0)
-    test = np.array(rows["test"], int)
-    frames = store.frames[test]
-    add("test frames", int(frames.sum()), FRAMES)
-    add("anomalous test frames", int(store.frame_truth(test).sum()), ANOMALOUS)
-    longer = [
-        store.frame_truth([i], np.array([n + XD_STRIDE])) for i, n in zip(test, frames, strict=True)
-    ]
-    past = sum(int(truth[n:].any()) for truth, n in zip(longer, frames, strict=True))
+    add("test frames", int(store.frames[rows["test"]].sum()), FRAMES)
+    add("anomalous test frames", int(store.frame_truth(rows["test"]).sum()), ANOMALOUS)
+    longer = (store.frame_truth([i], store.frames[[i]] + XD_STRIDE) for i in rows["test"])
+    past = sum(int(truth[-XD_STRIDE:].any()) for truth in longer)
     add("videos annotated past their end", past, PAST)
     if checkpoints:
         paths = [path for path in map(Path(checkpoints).joinpath, MODELS) if path.is_file()]
         if not paths:
             raise FileNotFoundError(f"{checkpoints} holds neither of {', '.join(MODELS)}")
-        for load, name, path in ((*MODELS[path.name], path) for path in paths):
+        for path in paths:
+            load, name = MODELS[path.name]
             metrics = evaluate(load(path), store).metrics
             aps = {b: 100 * metrics[f"frame_ap_{b}"] for b in ("classification", "alignment")}
             # the paper does not say which branch it prints: one is enough

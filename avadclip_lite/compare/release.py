@@ -27,7 +27,7 @@ from avadclip_lite.config import CLIP_DIM, XD_CLASSES, make_config
 from avadclip_lite.model import AVadCLIP, build
 
 CLIP_PREFIX = "clipmodel."
-_UNUSED_CLIP = re.compile(r"visual\..+|logit_scale")
+_TEXT = re.compile(r"clipmodel\.(?!visual\.|logit_scale$)")  # all of CLIP but its image side
 SIGMA = "disAdj.sigma"  # saved by the release, used nowhere
 
 _NAMES = Path(__file__).with_name("release_names.toml")
@@ -54,22 +54,20 @@ def load_student(source: str | Path | Mapping[str, Tensor]) -> AVadCLIP:
 
 def _load(state: dict[str, Tensor], where: str, role: str) -> AVadCLIP:
     own = {k: v for k, v in state.items() if not k.startswith(CLIP_PREFIX)}
-    clip = {k.removeprefix(CLIP_PREFIX): v for k, v in state.items() if k not in own}
-    text = {k: v for k, v in clip.items() if not _UNUSED_CLIP.fullmatch(k)}
-    end, heads = encoders.END_TOKEN, encoders.CLIP_TEXT["heads"]
+    text = {k.removeprefix(CLIP_PREFIX): v for k, v in state.items() if _TEXT.match(k)}
     words = tuple(map(encoders.token_ids, XD_CLASSES.words))
-    prompts = encoders.WordPrompts(words, encoders.START_TOKEN, end)
+    prompts = encoders.WordPrompts(words, encoders.START_TOKEN, encoders.END_TOKEN)
     with torch.device("meta"):  # shapes alone
-        whole = encoders.TextTower(vocabulary=range(end + 1), dim=CLIP_DIM, **encoders.CLIP_TEXT)
+        rows = range(prompts.end + 1)
+        whole = encoders.TextTower(vocabulary=rows, dim=CLIP_DIM, **encoders.CLIP_TEXT)
     encoders.check_weights(text, whole.state_dict(), f"{where}, {CLIP_PREFIX}*,")
     with torch.random.fork_rng(devices=[]):  # the global generator stays as it is
-        tower = encoders.TextTower.from_state_dict(text, heads=heads)
-        detector = build(make_config(form="released", scale="xd", role=role), tower, prompts)
-    ours = {key: release_key(key) for key in detector.trainable_state()}
-    needed = {ours[key]: value for key, value in detector.trainable_state().items()}
+        tower = encoders.TextTower.from_state_dict(text, heads=encoders.CLIP_TEXT["heads"])
+        model = build(make_config(form="released", scale="xd", role=role), tower, prompts)
+    needed = {release_key(k): v for k, v in model.trainable_state().items()}
     encoders.check_weights(own, needed | {SIGMA: torch.empty(1)}, where)
-    detector.load_trainable_state({key: own[name].float() for key, name in ours.items()})
-    return detector.eval()
+    model.load_trainable_state({k: own[release_key(k)].float() for k in model.trainable_state()})
+    return model.eval()
 
 
 def _read(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
@@ -82,8 +80,7 @@ def _read(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
         try:
             source = torch.load(source, map_location="cpu", weights_only=True)
         except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-            remedy = "download it again"
-            raise ValueError(f"{where} is no checkpoint to be read safely; {remedy}") from error
+            raise ValueError(f"{where} is no checkpoint to be read safely; get it again") from error
     if not isinstance(source, Mapping) or not all(isinstance(v, Tensor) for v in source.values()):
         raise ValueError(f"{where} is not a bare state dict (names to tensors) as released")
     # the audio branch's convolutions have second names, those of the nn.Sequential around them
@@ -94,9 +91,6 @@ def _read(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
             told = f"{where}: {key} and {first} are two names of one tensor"
             raise ValueError(f"{told} but hold different values; keep one of them")
     return folded, where
-
-
-# --- as a run -------------------------------------------------------------------------------------
 
 
 def import_checkpoint(source: str | Path, out: str | Path) -> AVadCLIP:

@@ -34,7 +34,6 @@ from avadclip_lite.config import RESULTS, results_path, soundstage_path
 from avadclip_lite.experiments.files import cell_tags, read_notebook, write_atomically
 from avadclip_lite.experiments.metrics import CACHE_FOLDER, RECORDS, gather_metrics
 from avadclip_lite.experiments.parameters import is_field, read_parameters, settle_parameters
-from avadclip_lite.features.parallel import add_worker_arguments
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent  # of the clone
@@ -291,7 +290,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--force", action="store_true", help="run also what is up to date")
     add("--seeds", type=int, default=0, help="first train the ablation studies over so many seeds")
     add("--studies", nargs="*", default=[], help="only these studies")
-    add_worker_arguments(parser, "trainings of the studies")
+    add("--jobs", type=int, default=1, help="trainings of the studies at a time (%(default)s)")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -42,6 +42,7 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
+from joblib import Parallel, delayed
 from scipy.stats import ttest_rel
 from tqdm import tqdm
 
@@ -53,7 +54,6 @@ from avadclip_lite.experiments.cache import source_digest, train_or_load
 from avadclip_lite.experiments.comparisons import MEASURE, RESAMPLED, compare, judge, resampled_ap
 from avadclip_lite.experiments.files import write_atomically
 from avadclip_lite.experiments.train_command import add_field_argument, chosen_fields
-from avadclip_lite.features.parallel import add_worker_arguments, parallel_map
 from avadclip_lite.model import Detector
 from avadclip_lite.train import SHOWN, FitResult, fit
 
@@ -344,7 +344,8 @@ def run_study(
     if old := set(lines["sources"]) - {source_digest()}:
         told = f"that earlier sources of the package made ({', '.join(sorted(old))})"
         print(f"{out}: {len(lines)} lines are kept {told}", file=sys.stderr)
-    found = parallel_map(partial(_file, tune if tuning else repeat, out), todo, jobs=jobs)
+    each = delayed(partial(_file, tune if tuning else repeat, out))
+    found = Parallel(jobs, batch_size=1, return_as="generator")(map(each, todo))
     for _ in tqdm(found, total=len(todo), unit="training", disable=None):  # in no terminal
         pass
     return out
@@ -555,7 +556,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     either.add_argument("--compare", action="store_true", help=told)
     told = "compare in this result file of another world as well, where signs must be the same"
     add("--and", type=Path, action="append", default=[], dest="others", metavar="FILE", help=told)
-    add_worker_arguments(parser, "trainings")
+    add("--jobs", type=int, default=1, help="trainings at a time (%(default)s)")
     add_field_argument(parser)
 
 

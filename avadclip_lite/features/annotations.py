@@ -36,9 +36,6 @@ _NAME = re.compile(rf"(.*{LABEL_MARK})?[^\s,;]+")
 _EVENT = re.compile(r"(?:([A-Za-z]\w*)[\s,;]+)?(\d+)[\s,;]+(\d+)(?:[\s,;]+|$)", re.ASCII)
 
 
-# ---------------------------------------------------------------------------- names
-
-
 def video_name(name: str) -> str:
     """A video's name as it is compared: ``/`` between folders, composed Unicode (macOS writes é as
     two characters), no blanks around it, without the suffix of a video file."""
@@ -87,9 +84,6 @@ def some(names: Sequence[str], what: str = "video", shown: int = 3) -> str:
     """``"5 videos: a, b, c and 2 more"``, for messages."""
     more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
     return f"{len(names):,} {what}{'s' * (len(names) != 1)}: {', '.join(names[:shown])}{more}"
-
-
-# ---------------------------------------------------------------------------- text
 
 
 def read_text(path: str | Path, remarks: list[str] | None = None) -> str:
@@ -142,9 +136,6 @@ def read_table(
     return lines
 
 
-# ---------------------------------------------------------------------------- annotations
-
-
 def read_annotations(
     paths: str | Path | Iterable[str | Path], classes: ClassSet, remarks: list[str] | None = None
 ) -> dict[str, list[Segment]]:
@@ -174,14 +165,11 @@ def _parse_line(line: str, classes: ClassSet) -> tuple[str, list[Segment]]:
     name, rest = video_name(found[0].strip('"')), line[found.end() :].strip(" \t,;")
     groups = _EVENT.findall(rest)
     if not groups or _EVENT.sub("", rest) or len({bool(code) for code, _, _ in groups}) > 1:
-        raise ValueError(
-            f"video {name!r} needs groups of 'start end' or of 'CODE start end' in whole frames, "
-            f"got {rest!r}"
-        )
+        form = "needs groups of 'start end' or of 'CODE start end' in whole frames"
+        raise ValueError(f"video {name!r} {form}, got {rest!r}")
     for code, start, end in groups:
         if code and classes.index(code) == 0:
             raise ValueError(f"video {name!r} annotates the normal class {code} as an event")
         if int(end) <= int(start):
-            text = f"has an event that ends before it starts, {start} {end}"
-            raise ValueError(f"video {name!r} {text}")
+            raise ValueError(f"video {name!r}: an event ends before it starts, {start} {end}")
     return name, [(code or None, int(start), int(end)) for code, start, end in groups]

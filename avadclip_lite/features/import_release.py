@@ -17,9 +17,10 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,15 +38,6 @@ Events = dict[str, list[Segment]]  # by video
 Odd = dict[str, list[str]]  # what is odd but can be read: names by what is odd about them
 
 
-class ImportReport(SimpleNamespace):
-    """What an import found and did, see the end of ``import_layout``; ``str()`` is printed."""
-
-    def __str__(self) -> str:
-        facts = {name.replace("_", " "): value for name, value in vars(self).items()}
-        warnings = [f"warning: {text}" for text in facts.pop("warnings")]
-        return "\n".join([*(f"{name}: {value}" for name, value in facts.items()), *warnings])
-
-
 def import_layout(
     kind: str,
     features: str | Path,
@@ -59,13 +51,14 @@ def import_layout(
     allow_missing_audio: bool = False,
     overwrite: bool = False,
     progress: bool = True,
-) -> ImportReport:
+) -> SimpleNamespace:
     """Make the feature store ``out`` from a folder in the release's layout: ``kind`` "xd"
     (XD-Violence, stride 16, seven classes) or "cctv" (CCTV-Fights, stride 4, two). One of the lists
     may be None; a test list needs ``annotations``, a file, or one of each form. An empty
     ``audio_path`` says that a video has no sound; with ``allow_missing_audio`` so does a listed
-    file that is not there. Raises ``FileNotFoundError`` for files that are missing and
-    ``ValueError`` for one that is wrong, which it names. Until then nothing readable exists."""
+    file that is not there. Returns what was found and done, by name (see the end). Raises
+    ``FileNotFoundError`` for files that are missing and ``ValueError`` for one that is wrong, which
+    it names; nothing readable exists then."""
     if train is None and test is None:
         raise StoreError("nothing to import: give a training list, a test list, or both")
     if test is not None and not annotations:
@@ -75,7 +68,8 @@ def import_layout(
     events = lists.read_annotations(annotations or (), classes, remarks)
     root = Path(features)
     given = {split: path for split, path in (("train", train), ("test", test)) if path is not None}
-    rows = _read_lists(given, root, classes, allow_missing_audio, odd, remarks)
+    rows = _read_lists(given, root, allow_missing_audio, odd, remarks)
+    rows["label"] = [_label(row, classes, odd) for row in rows.itertuples()]
     _check_rows(rows, odd)
     dtype = _read_headers(rows, dim, quiet)
     segments = _match_events(rows, events, classes, odd)
@@ -84,23 +78,18 @@ def import_layout(
         if row.audio:
             check_lengths(row.snippets, row.audio_snippets, f"{row.video}, {row.audio}")
     told = rows[["name", "crop", "split", "label", "snippets", "audio_snippets"]].to_csv()
-    kind_of_store = {"classes": classes, "dim": dim, "stride": stride, "encoder": encoder}
-    kind_of_store |= {"inputs": hashlib.sha256(f"{told}{segments}".encode()).hexdigest()}
+    about = {"classes": classes, "dim": dim, "stride": stride, "encoder": encoder, "dtype": dtype}
+    about["inputs"] = hashlib.sha256(f"{told}{segments}".encode()).hexdigest()
     track = lru_cache(maxsize=1)(np.load)  # crops of a video follow one another
-    with StoreWriter(out, **kind_of_store, dtype=dtype, overwrite=overwrite) as writer:
+    with StoreWriter(out, **about, overwrite=overwrite) as writer:
         for row in tqdm(rows.itertuples(), "importing", len(rows), disable=quiet):
             if (row.name, row.crop) not in writer:
+                own = {"name": row.name, "label": row.label, "split": row.split, "crop": row.crop}
+                own["source"] = Path(row.video).relative_to(root).as_posix()
+                own["segments"] = segments.get(row.name, ())
+                own["audio"] = track(row.audio) if row.audio else None
                 try:
-                    writer.add(
-                        name=row.name,
-                        label=row.label,
-                        split=row.split,
-                        crop=row.crop,
-                        video=np.load(row.video),
-                        audio=track(row.audio) if row.audio else None,
-                        segments=segments.get(row.name, ()),
-                        source=Path(row.video).relative_to(root).as_posix(),
-                    )
+                    writer.add(video=np.load(row.video), **own)
                 except StoreError as error:
                     raise StoreError(f"{row.video}, {row.audio or 'no sound'}: {error}") from None
         store = FeatureStore.open(writer.finish())
@@ -109,7 +98,7 @@ def import_layout(
     ends = {name: max(end for _, _, end in truth_events(own)) for name, own in segments.items()}
     clipped = {row.name for row in store.videos if ends.get(row.name, 0) > row.frames}
     by_split, silent = rows.groupby("split", sort=False), rows.audio == ""
-    return ImportReport(
+    return SimpleNamespace(
         path=store.path,
         rows=by_split.size().to_dict(),
         videos=by_split.name.nunique().to_dict(),
@@ -122,13 +111,6 @@ def import_layout(
         resumed_rows=writer.resumed,  # already there from an interrupted import
         warnings=remarks + [f"{what} {lists.some(sorted(n))}" for what, n in odd.items() if n],
     )
-
-
-import_xd = partial(import_layout, "xd")
-import_cctv = partial(import_layout, "cctv")
-
-
-# ---------------------------------------------------------------------------- lists and files
 
 
 def _index(root: Path) -> dict[str, list[str]]:
@@ -148,18 +130,13 @@ def _index(root: Path) -> dict[str, list[str]]:
 
 
 def _read_lists(
-    given: Mapping[str, str | Path],
-    root: Path,
-    classes: ClassSet,
-    allow_missing_audio: bool,
-    odd: Odd,
-    remarks: list[str],
+    given: Mapping[str, str | Path], root: Path, silent_too: bool, odd: Odd, remarks: list[str]
 ) -> pd.DataFrame:
     """A row for each line of the lists, with the files under ``root`` that it names, "" for no
-    audio: columns where, split, name, crop, label, video, audio."""
+    audio: columns where, split, name, crop, listed (its label), video, audio."""
     layout = "a list needs the columns path,audio_path,label"
     columns = {"path": layout}
-    if not allow_missing_audio:
+    if not silent_too:
         columns["audio_path"] = f"{layout}, or --allow-missing-audio to do without sound"
     files, rows, missing = _index(root), [], {}
     for split, path in given.items():
@@ -175,36 +152,34 @@ def _read_lists(
             if (match := _VIDEO_FILE.fullmatch(file)) is None:
                 raise StoreError(f"{where}: {file!r} is no feature file of the form NAME__CROP.npy")
             row = {"where": where, "split": split, "name": lists.video_name(match["name"])}
-            row |= {"crop": int(match["crop"])}
-            row["label"] = _label(row["name"], line.get("label", ""), classes, where, odd)
+            row |= {"crop": int(match["crop"]), "listed": line.get("label", "")}
             for kind, name in (("video", file), ("audio", track)):
                 found = sorted(files.get(name, [""]))
                 if len(found) > 1:
                     both = " and ".join(found[:2])
                     raise StoreError(f"{where}: {name} is there twice, {both}; remove one")
                 row[kind] = found[0]
-                if not found[0] and (kind == "video" or (name and not allow_missing_audio)):
+                if not found[0] and (kind == "video" or (name and not silent_too)):
                     missing.setdefault(name, where)
             rows.append(row)
     if missing:
-        remedy = "add what is missing, or take the lines out (--allow-missing-audio: go without it)"
         what = f"{next(iter(missing.values()))}: {lists.some(list(missing), 'listed file')}"
-        remedies = "; ".join([remedy, *remarks])
-        raise FileNotFoundError(f"{what} nowhere under {root}; {remedies}")
+        remedy = "add what is missing, or take the lines out (--allow-missing-audio: go without it)"
+        raise FileNotFoundError("; ".join([f"{what} nowhere under {root}", remedy, *remarks]))
     return pd.DataFrame(rows)
 
 
-def _label(name: str, label: str, classes: ClassSet, where: str, odd: Odd) -> str:
-    """The weak label of a line; where name and label column contradict, the name decides."""
+def _label(row: Any, classes: ClassSet, odd: Odd) -> str:
+    """The weak label of a row; where name and label column contradict, the name decides."""
     try:
-        listed = dataset.parse_codes(label, classes) if label else None
-        codes = dataset.parse_label(name, classes) if dataset.has_label(name) else listed
+        listed = dataset.parse_codes(row.listed, classes) if row.listed else None
+        codes = dataset.parse_label(row.name, classes) if dataset.has_label(row.name) else listed
+        if codes is None:
+            raise ValueError(f"video {row.name!r} has a label neither in its name nor in the list")
     except ValueError as error:
-        raise StoreError(f"{where}: {error}") from None
-    if codes is None:
-        raise StoreError(f"{where}: video {name!r} has a label neither in its name nor in the list")
+        raise StoreError(f"{row.where}: {error}") from None
     if listed not in (None, codes):
-        odd["the label column contradicts the name, which was taken, of"].append(name)
+        odd["the label column contradicts the name, which was taken, of"].append(row.name)
     return "-".join(codes)
 
 
@@ -228,8 +203,8 @@ def _check_rows(rows: pd.DataFrame, odd: Odd) -> None:
 
 def _read_headers(rows: pd.DataFrame, dim: int, quiet: bool | None) -> str:
     """Check every array's header and size, note lengths; the store's dtype is the widest found."""
-    lengths, dtypes = {}, set()
-    files = pd.unique(pd.concat([rows.video, rows.audio[rows.audio != ""]]))
+    lengths, dtypes = {"": 0}, set()
+    files = sorted({*rows.video, *rows.audio} - {""})
     for path in tqdm(files, desc="checking", unit="file", disable=quiet):
         try:
             array = np.load(path, mmap_mode="r")  # checks the size as well
@@ -239,12 +214,8 @@ def _read_headers(rows: pd.DataFrame, dim: int, quiet: bool | None) -> str:
         check_features(array, dim, f"{path}: features", content=False)
         lengths[path] = len(array)
         dtypes.add(array.dtype)
-    for kind, column in (("video", "snippets"), ("audio", "audio_snippets")):
-        rows[column] = rows[kind].map(lengths).fillna(0).astype(int)
+    rows["snippets"], rows["audio_snippets"] = rows.video.map(lengths), rows.audio.map(lengths)
     return "float16" if dtypes == {np.dtype("float16")} else "float32"
-
-
-# ---------------------------------------------------------------------------- annotations
 
 
 def _match_events(rows: pd.DataFrame, events: Events, classes: ClassSet, odd: Odd) -> Events:
@@ -268,13 +239,9 @@ def _match_events(rows: pd.DataFrame, events: Events, classes: ClassSet, odd: Od
         elif not found:
             matched[name] = [(*anomalies, start, end) for _, start, end in own]
     odd["annotated but not listed, left out:"] += unlisted
-    odd["anomalous test videos without annotation, taken as normal throughout:"] += [
-        name for name in tests - matched.keys() if labels[name] != classes.codes[0]
-    ]
+    calm = {name for name in tests - matched.keys() if labels[name] != classes.codes[0]}
+    odd["anomalous test videos without annotation, taken as normal throughout:"] += calm
     return matched
-
-
-# ---------------------------------------------------------------------------- command line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -295,6 +262,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run an import and print its report; raises what ``import_layout`` raises."""
-    print(import_layout(**vars(args)))
+    """Import and print what was found and done; raises what ``import_layout`` raises."""
+    report = vars(import_layout(**vars(args)))
+    warnings = [f"warning: {text}" for text in report.pop("warnings")]
+    facts = (f"{name.replace('_', ' ')}: {value}" for name, value in report.items())
+    print(*facts, *warnings, sep="\n")
     return 0

@@ -9,6 +9,7 @@ complete: the parts that follow one another from 0 on are the first rows of the 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -70,11 +71,10 @@ class StoreWriter(AbstractContextManager):
         self._kind = {"format": dataset.FORMAT, "classes": asdict(classes), "dim": dim}
         self._kind |= {"stride": stride, "encoder": encoder}
         self._dtype = np.dtype(dtype).newbyteorder("<")
-        self._head = json.dumps([self._kind, inputs, dtype])
+        self._head = json.dumps({"kind": self._kind, "inputs": inputs, "dtype": dtype})
         self._flag_names: list[str] = []  # decided by the first row
         self._rows: dict[tuple[str, int], dict[str, Any]] = {}
         self._first_of: dict[str, dict[str, Any]] = {}  # of each video
-        self._used = {"video": 0, "audio": 0}  # snippets
         self._parts = self.partial / "parts"
         self._parts.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self._parts / "lock")
@@ -89,19 +89,16 @@ class StoreWriter(AbstractContextManager):
         self.resumed = len(self._rows)  # rows that an earlier run had completed
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        """Let go; a partial store that holds rows can be continued."""
+        if not self._rows:
+            shutil.rmtree(self.partial, ignore_errors=True)
+        self._lock.release()
 
     def __contains__(self, key: tuple[str, int]) -> bool:
         return key in self._rows
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    def close(self) -> None:
-        """Let go; a partial store that holds rows can be continued."""
-        if not self._rows:
-            shutil.rmtree(self.partial, ignore_errors=True)
-        self._lock.release()
 
     def add(
         self,
@@ -126,7 +123,7 @@ class StoreWriter(AbstractContextManager):
             raise StoreError(f"{where} is already in {self.partial}")
         first = self._first_of.get(name)
         codes = parse_label(name, self.classes) if label is None else None
-        segments = [tuple(event) for event in segments] or (first["segments"] if first else [])
+        segments = [list(event) for event in segments] or (first["segments"] if first else [])
         label = "-".join(codes or parse_codes(label, self.classes))
         row: dict[str, Any] = {"name": name, "label": label, "split": split, "crop": int(crop)}
         row |= {"source": source, "segments": segments}
@@ -151,7 +148,7 @@ class StoreWriter(AbstractContextManager):
                 if row[key] != first[key]:
                     what = f"{key.partition('_')[0]} differs from another crop's of this video"
                     raise StoreError(f"{where}: its {what}, {row[key]!r} and {first[key]!r}")
-        told = json.dumps({"head": self._head, "flags": names, "rows": [row]}).encode()
+        told = json.dumps({"head": self._head, "flags": names, "row": row}).encode()
         with open(self._parts / "new", "wb") as file:
             np.savez(file, told=np.frombuffer(told, np.uint8), **arrays)
         os.replace(self._parts / "new", self._parts / f"{len(self):06d}.npz")
@@ -177,31 +174,19 @@ class StoreWriter(AbstractContextManager):
         return array
 
     def _enter(self, row: dict[str, Any]) -> None:
-        """Take up a row, and give it its place in the arrays."""
-        first = self._first_of.setdefault(row["name"], row)
-        row |= {"video_start": self._used["video"], "audio_start": self._used["audio"]}
-        self._used["video"] += row["video_rows"]
-        if first is not row or not row["audio_rows"]:
-            row["audio_start"] = first["audio_start"] if row["audio_rows"] else -1
-        else:
-            self._used["audio"] += row["audio_rows"]
+        self._first_of.setdefault(row["name"], row)
         self._rows[row["name"], row["crop"]] = row
-
-    # -- part files
 
     def _read_parts(self) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
         """What the parts tell, and their arrays, up to one that is missing, or harmed (by a power
         cut, a bad disk), as its checksums tell."""
-        first = 0
-        while (path := self._parts / f"{first:06d}.npz").is_file():
+        for number in itertools.count():
             try:
-                with np.load(path) as part:
+                with np.load(self._parts / f"{number:06d}.npz") as part:
                     arrays = dict(part)
-            except (ValueError, EOFError, zipfile.BadZipFile):
+            except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
                 return
-            told = json.loads(arrays.pop("told").tobytes())
-            yield told, arrays
-            first += len(told["rows"])
+            yield json.loads(arrays.pop("told").tobytes()), arrays
 
     def _resume(self) -> None:
         """Take up the rows of the part files, and remove what follows them."""
@@ -210,17 +195,15 @@ class StoreWriter(AbstractContextManager):
                 how = "with other inputs or settings; delete it to start over"
                 raise StoreError(f"{self.partial} was begun {how}")
             self._flag_names = told["flags"]
-            for row in told["rows"]:
-                self._enter(row | {"segments": [tuple(event) for event in row["segments"]]})
+            self._enter(told["row"])
         for file in self._parts.glob("*.npz"):
             if int(file.stem) >= len(self):
                 file.unlink()
 
-    # -- the end
-
     def _join(self) -> None:
         """Copy the parts, one after another, into the store's arrays."""
-        snippets, tracks = self._used.values()
+        snippets = sum(row["video_rows"] for row in self._rows.values())
+        tracks = sum(row["audio_rows"] for row in self._first_of.values())
         joined, at = {}, dict.fromkeys(_ARRAYS, 0)
         for kind, dtype, shape in (
             ("video", self._dtype, (snippets, self.dim)),
@@ -240,31 +223,34 @@ class StoreWriter(AbstractContextManager):
             array.flush()
 
     def _write_tables(self) -> None:
-        rows = list(self._rows.values())
-        table, options = pd.DataFrame(rows), {"index": False, "lineterminator": "\r\n"}
-        table["snippets"] = table.video_rows.clip(upper=table.audio_rows.replace(0, np.inf))
-        table["snippets"] = table.snippets.astype(int)
-        table["frames"], table["stride"] = table.snippets * self.stride, self.stride
-        columns = list(dataset.TEXT_COLUMNS + dataset.NUMBER_COLUMNS)
+        table = pd.DataFrame(self._rows.values())
+        table["video_start"] = table.video_rows.cumsum() - table.video_rows
+        own = table.audio_rows.where(~table.name.duplicated(), 0)  # crops share the first one's
+        start = (own.cumsum() - own).groupby(table.name).transform("first")
+        table["audio_start"] = start.where(table.audio_rows > 0, -1)
+        # the digest: over every row but its source, the checksums of its features included
+        content = [self._kind, self._dtype.name, self._flag_names]
+        content += table.drop(columns="source").to_dict("records")
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        meta = self._kind | {"dtype": self._dtype.name, "rows": len(table)}
+        meta |= {"video_snippets": int(table.video_rows.sum()), "audio_snippets": int(own.sum())}
+        text = json.dumps(meta | {"flags": self._flag_names, "digest": digest[:12]}, indent=1)
+        (self.partial / dataset.META).write_text(f"{text}\n", encoding="utf-8")
+        shared = table.video_rows.clip(upper=table.audio_rows.replace(0, np.inf)).astype(int)
+        table["snippets"], table["frames"] = shared, shared * self.stride
+        table["stride"] = self.stride
+        options = {"index": False, "lineterminator": "\r\n"}
+        columns = [*dataset.TEXT_COLUMNS, *dataset.NUMBER_COLUMNS]
         table.to_csv(self.partial / dataset.MANIFEST, columns=columns, **options)
         events = [(name, *e) for name, row in self._first_of.items() for e in row["segments"]]
         table = pd.DataFrame(events, columns=["name", "code", "start", "end"])
         table.to_csv(self.partial / dataset.ANNOTATIONS, **options)
-        # the digest: over every row but its source, the checksums of its features included
-        content = [self._kind, self._dtype.name, self._flag_names]
-        content += [{key: row[key] for key in row if key != "source"} for row in rows]
-        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        meta = self._kind | {"dtype": self._dtype.name, "rows": len(rows)}
-        meta |= {f"{kind}_snippets": count for kind, count in self._used.items()}
-        text = json.dumps(meta | {"flags": self._flag_names, "digest": digest[:12]}, indent=1)
-        (self.partial / dataset.META).write_text(f"{text}\n", encoding="utf-8")
 
     def _publish(self) -> None:
         """Give the partial store its name; what makes it readable, meta.json, comes last. What else
         lies in ``NAME.partial`` (its maker's log) comes along."""
-        arrays = [f"{kind}.npy" for kind in _ARRAYS]
         self.path.mkdir(exist_ok=True)
-        for name in (dataset.META, *arrays):
+        for name in (dataset.META, *(f"{kind}.npy" for kind in _ARRAYS)):
             (self.path / name).unlink(missing_ok=True)
         for file in sorted(self.partial.iterdir(), key=lambda file: file.name == dataset.META):
             if file.is_file():
@@ -273,7 +259,6 @@ class StoreWriter(AbstractContextManager):
                 os.replace(file, self.path / file.name)
         (self._parts / f"{0:06d}.npz").unlink()  # what is left is no partial store any more
         shutil.rmtree(self.partial, ignore_errors=True)
-        self.close()
 
 
 def check_features(array: np.ndarray, dim: int, what: str, *, content: bool = True) -> None:
@@ -308,7 +293,5 @@ def check_events(
         if not 0 <= start < end:
             raise StoreError(f"{where}: event {start} to {end} is not a span of frames")
         if end >= frames + stride:
-            much = f"annotated up to frame {end}, a stride of {stride} or more beyond them"
-            raise StoreError(
-                f"{where} has {frames} frames and is {much}: these are not its annotations"
-            )
+            much = f"{where} has {frames} frames and is annotated up to frame {end}, a stride of"
+            raise StoreError(f"{much} {stride} or more beyond them: these are not its annotations")

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from avadclip_lite.config import CLASS_SETS, XD_STRIDE, ClassSet, add_device_argument, find_device
@@ -43,7 +44,6 @@ from avadclip_lite.dataset import (
 )
 from avadclip_lite.encoders import Encoders, load_encoders
 from avadclip_lite.features import annotations as lists
-from avadclip_lite.features.parallel import add_worker_arguments, parallel_map
 from avadclip_lite.features.writer import StoreWriter
 from avadclip_lite.video.extract import (
     BATCH,
@@ -214,8 +214,8 @@ def extract_folder(
         todo = log.start(writer, head)
         choices |= {"batch": batch, "threads": max(1, (os.cpu_count() or 1) // jobs)}
         tasks = [str(files[name].resolve()) for name in todo]
-        call = partial(_extract, encoder=load, **choices)
-        results = parallel_map(call, tasks, jobs=jobs)
+        call = delayed(partial(_extract, encoder=load, **choices))
+        results = Parallel(jobs, batch_size=1, return_as="generator")(map(call, tasks))
         shown = tqdm(todo, unit=" videos", disable=not progress)
         for name, result in zip(shown, results, strict=True):
             log.add(name, result)
@@ -362,7 +362,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--annotations", type=Path, help="annotation file, for frame truth")
     add("--classes", choices=CLASS_SETS, default="xd", help="(%(default)s)")
     add("--split", default="train", help="of labelled videos (%(default)s)")
-    add_worker_arguments(parser, "videos")
+    add("--jobs", type=int, default=1, help="videos at a time (%(default)s)")
 
 
 def add_encoder_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
