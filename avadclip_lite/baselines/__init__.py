@@ -11,6 +11,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, NamedTuple
 
+from avadclip_lite.baselines import vadclip
 from avadclip_lite.config import Config, Scale, make_config
 
 for _file in iter_modules(__path__):  # a file registers its detector when it is imported
