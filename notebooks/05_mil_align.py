@@ -222,6 +222,11 @@ assert_close(torch.stack(package), torch.stack([cross_entropy, focal]))
 
 
 # %% tags=["core", "nbval-ignore-output"]
+where = find_device(device)
+fallback = make_config(scale=scale, dim=store.dim, seed=seed, epochs=epochs, device=device)
+teacher = shipped(store, "teacher") or train_or_load(fallback, store, progress=False).model
+
+
 def events_of(row):
     """(code, first frame, end frame) of each event, or None where a class is unknown."""
     known = parse_codes(store.videos[row].label, store.classes)
@@ -254,12 +259,9 @@ def chosen_by(map_TC):
 
 
 # %% [markdown] tags=["core"]
-# With these four, the detectors and their choices:
+# With these four, the choices of the teacher and of a detector with fresh weights:
 
 # %% tags=["core", "nbval-ignore-output"]
-where = find_device(device)
-fallback = make_config(scale=scale, dim=store.dim, seed=seed, epochs=epochs, device=device)
-teacher = shipped(store, "teacher") or train_or_load(fallback, store, progress=False).model
 torch.manual_seed(seed)
 text = load_text(store.encoder, words, dim=store.dim)
 fresh = build(teacher.settings, *text, classes=store.classes)

@@ -27,16 +27,9 @@ MODEL_LESSON = "09_xd_violence.ipynb"  # it breaks nothing; faults are planted i
 
 MOST = {"words": 2_500, "code lines": 320, "sections": 8, "longest cell": 40, "figures": 6}
 LEAST = {"figures": 3}
-# What is allowed beyond MOST (short of LEAST) until a lesson is rewritten. Numbers here only go
-# down (figures: towards the limit), and an entry that is not needed any more goes.
-ALLOWED = {}
-NOT_YET = {"minutes", "core", "exercise_early", "scoreboard"}
 OPEN = ("03", "05", "06", "07", "08")  # lessons in which at least one exercise is open
-PENDING = {  # rules that a lesson does not keep yet
-    number: NOT_YET | ({"open_exercise"} if number in OPEN else set()) for number in ALLOWED
-} | {"05": {"core_alone"}}  # it reads a teacher that a deepening cell makes
 MARK = "**Open.**"  # in the prompt of one: its check measures, it does not know the answer
-COURSE = {"words a lesson": (2_250, 2_387), "code lines a lesson": (290, 294), "hours": (8, 9.9)}
+COURSE = {"words a lesson": 2_250, "code lines a lesson": 290, "hours": 8}
 
 
 # --- what can be counted --------------------------------------------------------------------------
@@ -61,22 +54,14 @@ def reading_minutes(page: Page) -> float:
     return found["words"] / 200 + found["code lines"] / 25
 
 
-def beyond(page: Page, allowed: dict[str, int]) -> list[str]:
-    """Counts that break their limit, or what is allowed of it."""
+def beyond(page: Page) -> list[str]:
+    """Counts that break their limit."""
     found, complaints = counts(page), []
     for name, most in MOST.items():
         least = LEAST.get(name, 0)
-        high, low = max(most, allowed.get(name, 0)), min(least, allowed.get(name, least))
-        if not low <= found[name] <= high:
-            complaints.append(f"{name}: {found[name]}, limit {high if found[name] > high else low}")
+        if not least <= found[name] <= most:
+            complaints.append(f"{name}: {found[name]}, limits {least} and {most}")
     return complaints
-
-
-def unneeded(page: Page, allowed: dict[str, int]) -> list[str]:
-    """Entries of the table that the lesson has outgrown."""
-    found = counts(page)
-    fits = {k: LEAST.get(k, 0) <= found[k] <= MOST[k] for k in allowed}
-    return [name for name, fit in fits.items() if fit]
 
 
 # --- what holds or does not -----------------------------------------------------------------------
@@ -206,22 +191,13 @@ each_lesson = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.s
 
 @each_lesson
 def test_no_lesson_is_longer_than_allowed(path: Path) -> None:
-    assert beyond(Page(path), ALLOWED.get(path.name[:2], {})) == []
-
-
-@each_lesson
-def test_what_is_allowed_is_still_needed(path: Path) -> None:
-    assert unneeded(Page(path), ALLOWED.get(path.name[:2], {})) == []
+    assert beyond(Page(path)) == []
 
 
 @each_lesson
 @pytest.mark.parametrize("name", RULES)
 def test_a_lesson_keeps_the_rules(path: Path, name: str) -> None:
-    broken = list(RULES[name](Page(path)))
-    if name in PENDING.get(path.name[:2], ()):
-        assert broken, f"{path.stem} keeps {name!r} now: take it out of PENDING"
-    else:
-        assert broken == []
+    assert list(RULES[name](Page(path))) == []
 
 
 def test_the_course_as_a_whole() -> None:
@@ -236,8 +212,8 @@ def test_the_course_as_a_whole() -> None:
         "code lines a lesson": sum(one["code lines"] for one in found) / len(found),
         "hours": (sum(map(reading_minutes, pages)) + sum(practice)) / 60,
     }
-    for name, (plan, allowed) in COURSE.items():
-        assert whole[name] <= max(plan, allowed), f"{name}: {whole[name]:.1f}"
+    for name, most in COURSE.items():
+        assert whole[name] <= most, f"{name}: {whole[name]:.1f}"
 
 
 # --- and with a fault -----------------------------------------------------------------------------
@@ -336,7 +312,7 @@ SIZES: list[tuple[str, Callable[[Cells], object]]] = [
 
 @pytest.mark.parametrize(("name", "change"), SIZES)
 def test_too_much_or_too_little_is_caught(lesson, name: str, change: Callable) -> None:
-    caught = [line.split(":")[0] for line in beyond(lesson(change), {})]
+    caught = [line.split(":")[0] for line in beyond(lesson(change))]
     assert name in caught, caught
     assert set(caught) <= {name, "code lines"}
 
@@ -388,12 +364,5 @@ def test_a_lesson_without_an_open_exercise_is_caught_where_one_is_wanted(lesson)
 def test_every_rule_has_been_broken_and_the_model_breaks_none(lesson) -> None:
     assert {name for name, *_ in FAULTS} | {"open_exercise"} == set(RULES)
     assert {name for name, _ in SIZES} == set(MOST)
-    assert beyond(lesson(), {}) == []
+    assert beyond(lesson()) == []
     assert [line for check in RULES.values() for line in check(lesson())] == []
-
-
-def test_the_tables_notice_what_they_do_not_need(lesson) -> None:
-    assert unneeded(lesson(), {"words": 3_000}) == ["words"]
-    long = lesson(SIZES[0][1])
-    assert unneeded(long, {"words": 9_000}) == [] and beyond(long, {"words": 9_000}) == []
-    assert beyond(long, {"words": 3_000}) != []
