@@ -49,7 +49,7 @@ def tiny_tower(monkeypatch):
     monkeypatch.setattr(train, "load_text", lambda *args, **kwargs: tiny_text())
 
 
-def run(store, out, studies=("protocols",), seeds=range(1), **overrides):
+def run(store, out, studies=("protocols",), seeds=range(1), grid_of=None, **overrides):
     return study.run_study(
         out,
         studies=studies,
@@ -57,6 +57,7 @@ def run(store, out, studies=("protocols",), seeds=range(1), **overrides):
         seeds=seeds,
         overrides=SMALL | overrides,
         cache=out.parent / "cache",
+        grid_of=grid_of,
     )
 
 
@@ -409,6 +410,11 @@ def test_the_grid_holds_a_quarter_out_and_the_study_takes_its_rates(store, tmp_p
     run(store, out, studies=["parts"])
     rates = study.results("parts", path=out).set_index("variant")["rate"]
     assert rates["fusion"] == pytest.approx(1e-3 / 3)
+    heard = tmp_path / "of_other_data.csv"  # which has no grid of its own
+    run(store, heard, studies=["parts"], grid_of=out)
+    assert study.results("parts", path=heard).set_index("variant")["rate"].equals(rates)
+    with pytest.raises(ValueError, match="nothing_tuning.csv lacks rates of 'paper'; run --grid"):
+        run(store, heard, studies=["parts"], grid_of=tmp_path / "nothing.csv")
     lines[~mine].to_csv(study.beside(out, "tuning"), index=False)
     with pytest.raises(ValueError, match="lacks rates of 'fusion'; run --grid again"):
         run(store, tmp_path / "s.csv", studies=["parts"])

@@ -281,12 +281,17 @@ def _own_lines(file: Path, one: Task, store: FeatureStore) -> pd.DataFrame:
     return lines
 
 
-def _rates(out: Path, one: Task, store: FeatureStore, variants: list[str]) -> dict[str, float]:
-    """The rates that the grid beside ``out`` chose, which must be whole, and of this setup."""
-    file, chosen = beside(out, "tuning"), chosen_rates(out)
-    tuned = _own_lines(file, replace(one, overrides={**one.overrides, **HELD_OUT}), store)
-    lacking = [name for name in variants if name not in chosen]
-    if lacking and "rate x 3" in set(tuned["protocol"]):
+def _rates(
+    out: Path, one: Task, store: FeatureStore, variants: list[str], other: Path | None
+) -> dict[str, float]:
+    """The rates that the grid beside ``out`` chose, which must be whole, and of this setup; or that
+    beside ``other``, the study of other data."""
+    file, chosen = beside(other or out, "tuning"), chosen_rates(other or out)
+    needed = other is not None
+    if not needed:
+        tuned = _own_lines(file, replace(one, overrides={**one.overrides, **HELD_OUT}), store)
+        needed = "rate x 3" in set(tuned["protocol"])
+    if needed and (lacking := [name for name in variants if name not in chosen]):
         raise ValueError(f"{file} lacks rates of {lacking[0]!r}; run --grid again first")
     return chosen
 
@@ -301,6 +306,7 @@ def run_study(
     overrides: Mapping[str, Any] | None = None,
     cache: str | Path | None = None,
     jobs: int = 1,
+    grid_of: Path | None = None,
     tuning: Callable[[str], Iterable[str]] | None = None,
 ) -> Path:
     """Train every variant of the named studies (default: all but "field") for every seed that
@@ -309,8 +315,8 @@ def run_study(
     ``overrides`` are fields of the configuration for all variants (``epochs``, ``max_steps``, ...);
     a variant's own fields win. Of the models only teachers are kept, in ``cache`` (that of
     ``train_or_load``). What earlier sources of the package made is kept, with a word about it.
-    ``jobs``: trainings at a time. Each is at the rate of the grid beside ``out``, or ``tuning``
-    gives a variant's protocols.
+    ``jobs``: trainings at a time. Each is at the rate of the grid beside ``out``, or beside
+    ``grid_of``, a study of other data; or ``tuning`` gives a variant's protocols.
 
     Raises ``ValueError`` for an unknown study, and for a file of other data or configurations.
     """
@@ -324,7 +330,7 @@ def run_study(
     same["cache"] = None if cache is None else str(Path(cache).resolve())
     one = Task(variant="paper", seed=0, keep=False, **same)
     if not tuning:
-        one = replace(one, rates=_rates(out, one, store, order))
+        one = replace(one, rates=_rates(out, one, store, order, grid_of))
     tasks = [
         replace(one, variant=variant, seed=seed, protocol=protocol)
         for seed in seeds
@@ -552,6 +558,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     either.add_argument("--grid", action="store_true", help=told)
     told = "on tuning seeds: by how much twice the epochs change held-out training videos"
     either.add_argument("--arrival", action="store_true", help=told)
+    told = "take the rates that the grid of this other study chose, of other data"
+    add("--grid-of", type=Path, metavar="FILE", help=told)
     told = "train nothing: the comparisons of main, printed and filed beside --out"
     either.add_argument("--compare", action="store_true", help=told)
     told = "compare in this result file of another world as well, where signs must be the same"
@@ -574,7 +582,7 @@ def main(args: argparse.Namespace) -> int:
     if args.grid or args.arrival:
         print((grid if args.grid else arrival)(args.out, **given).to_string())
         return 0
-    run_study(args.out, seeds=range(args.seeds), **given)
+    run_study(args.out, seeds=range(args.seeds), grid_of=args.grid_of, **given)
     for name in args.studies or USUAL:
         for protocol in PROTOCOLS if name == "protocols" else PROTOCOLS[:1]:
             frame = results(name, path=args.out, protocol=protocol)
