@@ -440,7 +440,7 @@ print(f"(levels are not comparable with the table above, whose chance is {chance
 #
 # *10 minutes, medium.* **Open.** Which idea would you bet on? Choose a system of `SYSTEMS` that was
 # not trained here and that takes vision alone, and write down whether it will be ahead of `deepmil`
-# (`bet`: True or False). The check trains and measures it and does not judge. (Cheap ones:
+# (`bet`: True or False). The check trains it, measures, and does not judge. (Cheap ones:
 # `linear_svm`, which knows no MIL at all, and `cupl`.)
 
 
