@@ -1,4 +1,5 @@
-# make run        all notebooks, in order, on Soundstage, into runs/soundstage (go on: run again)
+# make run        all notebooks, in order, on Soundstage, into runs/soundstage (go on: run again);
+#                 ARGS="--studies" adds the lab notes
 # make test       everything that is checked: ruff, unit tests, every notebook cell
 # make lab        the notebooks in JupyterLab
 # make notebooks  for authors: write NN_name.ipynb from NN_name.py and execute it (NB="00 06")

@@ -83,13 +83,47 @@ class Rules(dict[str, Rule]):
 
 
 rule = RULES = Rules()
+LESSON_ONLY = ("header", "recap", "exercises")  # what a lab note does not keep
+
+
+def note_rules() -> Rules:
+    """What a lab note keeps: the rules of lessons but for ``LESSON_ONLY``, and its own."""
+    shared = {name: check for name, check in RULES.items() if name not in LESSON_ONLY}
+    return Rules(shared | NOTE_RULES)
 
 
 def broken_rules(path: Path) -> list[str]:
     """Every complaint about one notebook, each with the rule's name before it."""
     if not path.is_file():
         return [f"pair: {path.name} is missing; run `make notebooks`"]
-    return [f"{name}: {line}" for name, check in RULES.items() for line in check(Page(path))]
+    rules = note_rules() if path.parent.name == "studies" else RULES
+    return [f"{name}: {line}" for name, check in rules.items() for line in check(Page(path))]
+
+
+# --- sizes ----------------------------------------------------------------------------------------
+
+
+def counts(page: Page) -> dict[str, int]:
+    """All markdown counts as words, all lines of code cells as code, solutions included."""
+    text = [cell_source(cell) for _, cell in page.markdown]
+    lines = [len(cell_source(cell).splitlines()) for _, cell in page.code]
+    outputs = [output for _, cell in page.code for output in cell["outputs"]]
+    return {
+        "words": sum(len(one.split()) for one in text),
+        "code lines": sum(lines),
+        "sections": sum(len(re.findall(r"^## ", one, re.M)) for one in text),
+        "longest cell": max(lines),
+        "figures": sum(bool({"image/png", "image/jpeg"} & set(o.get("data", {}))) for o in outputs),
+    }
+
+
+def reading_minutes(page: Page) -> float:
+    """The least that is honest, from ``counts``."""
+    found = counts(page)
+    return found["words"] / 200 + found["code lines"] / 25
+
+
+# --- any notebook ---------------------------------------------------------------------------------
 
 
 @rule
@@ -347,3 +381,47 @@ def only_our_metadata(page: Page) -> Iterator[str]:
         odd = set(cell["metadata"]) - set(CARRIED)
         if odd:
             yield f"cell {number} carries metadata {', '.join(sorted(odd))}"
+
+
+# --- lab notes ------------------------------------------------------------------------------------
+
+note_rule = NOTE_RULES = Rules()
+NOTE_LABELS = ("Question", "Prerequisites", "Minutes", "Reads", "Writes")
+NOTE_SIZES = {"words": (0, 1_200), "code lines": (0, 160), "longest cell": (0, 40)}
+NOTE_SIZES |= {"sections": (3, 7), "figures": (2, 3)}
+
+
+@note_rule
+def note_header(page: Page) -> Iterator[str]:
+    """The first cell: a title, then every label in order, one question, honest minutes."""
+    text = cell_source(page.cells[0])
+    if not re.match(r"# Lab note · \S", text):
+        yield "the first cell does not open with `# Lab note · Title`"
+    found = [name for name in re.findall(r"^\*\*(.+?):\*\*", text, re.M) if name in NOTE_LABELS]
+    if found != list(NOTE_LABELS):
+        yield f"the header's labels are {', '.join(found)}, not {', '.join(NOTE_LABELS)}"
+    _, question = title_and_question({"cells": page.cells})
+    if not question.endswith("?"):
+        yield "the question does not end in a question mark"
+    stated = re.search(r"^\*\*Minutes:\*\* (\d+) to read; \d+ on two CPU cores$", text, re.M)
+    if stated is None:
+        yield "the header does not state `N to read; N on two CPU cores`"
+    elif int(stated[1]) < reading_minutes(page):
+        yield f"{stated[1]} to read are less than {reading_minutes(page):.0f}"
+
+
+@note_rule
+def note_size(page: Page) -> Iterator[str]:
+    """One question's worth of words, code and figures."""
+    for name, found in counts(page).items():
+        low, high = NOTE_SIZES[name]
+        if not low <= found <= high:
+            yield f"{name}: {found}, limits {low} and {high}"
+
+
+@note_rule
+def note_answer(page: Page) -> Iterator[str]:
+    """The last cell answers the question."""
+    last = page.cells[-1]
+    if last["cell_type"] != "markdown" or not cell_source(last).startswith("## Answer"):
+        yield "the last cell is not a markdown cell that opens with `## Answer`"

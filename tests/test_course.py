@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from notebook_rules import Page, Rules, cell_source
+from notebook_rules import Page, Rules, cell_source, counts, reading_minutes
 
 from avadclip_lite.experiments.files import cell_tags
 
@@ -33,25 +33,6 @@ COURSE = {"words a lesson": 2_250, "code lines a lesson": 290, "hours": 8}
 
 
 # --- what can be counted --------------------------------------------------------------------------
-
-
-def counts(page: Page) -> dict[str, int]:
-    """All markdown counts as words, all lines of code cells as code, solutions included."""
-    text = [cell_source(cell) for _, cell in page.markdown]
-    lines = [len(cell_source(cell).splitlines()) for _, cell in page.code]
-    outputs = [output for _, cell in page.code for output in cell["outputs"]]
-    return {
-        "words": sum(len(one.split()) for one in text),
-        "code lines": sum(lines),
-        "sections": sum(len(re.findall(r"^## ", one, re.M)) for one in text),
-        "longest cell": max(lines),
-        "figures": sum(bool({"image/png", "image/jpeg"} & set(o.get("data", {}))) for o in outputs),
-    }
-
-
-def reading_minutes(page: Page) -> float:
-    found = counts(page)
-    return found["words"] / 200 + found["code lines"] / 25
 
 
 def beyond(page: Page) -> list[str]:

@@ -28,6 +28,7 @@ from avadclip_lite.viz.lesson import EXAMPLES, FPS, clip_path, open_stage, row_o
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
+NOTES = sorted((ROOT / "notebooks" / "studies").glob("*.py"))  # the lab notes
 SANITIZER = ROOT / "tests" / "nbval_sanitize.cfg"
 
 
@@ -55,13 +56,15 @@ def test_parameters_have_one_type_everywhere() -> None:
 
 
 @pytest.mark.parametrize("newer", [".py", ".ipynb"])
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", SCRIPTS + NOTES, ids=lambda path: path.stem)
 def test_sync_changes_nothing(script: Path, newer: str, tmp_path: Path) -> None:
     """``jupytext --sync`` on a fresh clone, whichever half it takes to be the newer one."""
     halves = [script, script.with_suffix(".ipynb")]
-    for path in (*halves, script.with_name("jupytext.toml")):
-        shutil.copy(path, tmp_path)
-    copies = [tmp_path / path.name for path in halves]
+    copies = [tmp_path / path.relative_to(ROOT / "notebooks") for path in halves]
+    copies[0].parent.mkdir(exist_ok=True)
+    shutil.copy(ROOT / "notebooks" / "jupytext.toml", tmp_path)
+    for path, copy_ in zip(halves, copies, strict=True):
+        shutil.copy(path, copy_)
     for path in copies:
         now = path.stat().st_mtime + (10 if path.suffix == newer else 0)
         os.utime(path, (now, now))

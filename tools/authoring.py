@@ -1,7 +1,7 @@
 """For authors of notebooks: make the executed NN_name.ipynb from its percent script NN_name.py.
 
     make notebooks                # all
-    make notebooks NB="00 06"     # these
+    make notebooks NB="00 06"     # these; a lab note by its name, NB=late_audio
     python tools/authoring.py --check        # only say what breaks the rules
 
 Edit the script, run this, commit both. Trained models come from and go to runs/authoring, so a
@@ -114,13 +114,14 @@ def build(script: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make the executed notebooks from their scripts.")
-    parser.add_argument("numbers", nargs="*", help="which ones, e.g. 00 06 (default: all)")
+    parser.add_argument("names", nargs="*", help="which ones, e.g. 00 late_audio (default: all)")
     parser.add_argument("--check", action="store_true", help="execute nothing, report broken rules")
     args = parser.parse_args()
-    scripts = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
-    chosen = [s for s in scripts if not args.numbers or s.name.startswith(tuple(args.numbers))]
+    folder = ROOT / "notebooks"
+    scripts = sorted(folder.glob("[0-9][0-9]_*.py")) + sorted(folder.glob("studies/*.py"))
+    chosen = [s for s in scripts if not args.names or s.name.startswith(tuple(args.names))]
     if not chosen:
-        print(f"no notebook script matches {args.numbers or 'NN_name.py'}", file=sys.stderr)
+        print(f"no notebook script matches {args.names or 'NN_name.py'}", file=sys.stderr)
         return 2
     from notebook_rules import broken_rules
 

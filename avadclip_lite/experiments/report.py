@@ -114,7 +114,8 @@ def markdown(source: str) -> str:
             return formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
 
     text = MarkdownWithMath(renderer=Renderer(escape=False)).render(source)
-    return re.sub(r'href="(\d\d_\w+)\.ipynb(#[^"]*)?"', r'href="\1.html\2"', text)
+    link = r'href="(?:\.\./|studies/)?(\w+)\.ipynb(#[^"]*)?"'
+    return re.sub(link, r'href="\1.html\2"', text)
 
 
 def formula(latex: str, display: str) -> str:

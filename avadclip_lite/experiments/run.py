@@ -1,6 +1,7 @@
 """The whole sequence of notebooks in one command, and the numbers they leave behind.
 
     python -m avadclip_lite run                                   # Soundstage, into runs/soundstage
+    python -m avadclip_lite run --studies                         # and the lab notes after them
     python -m avadclip_lite run --data STORE --scale xd --out runs/xd -p epochs 5
     python -m avadclip_lite run --data STORE --scale xd --out runs/xd --seeds 5 --jobs 4
 
@@ -44,14 +45,15 @@ SOURCES = "*[!c]"  # of the package: all but .pyc
 HASHED_WHOLE = 32 * 2**20  # bytes; larger data files count by size and time stamp
 
 
-def notebooks(folder: Path | None = None) -> list[Path]:
-    """The numbered notebooks in order; ``FileNotFoundError`` if there are none."""
+def notebooks(folder: Path | None = None, *, notes: bool = False) -> list[Path]:
+    """The numbered notebooks in order, with ``notes`` the lab notes behind them, by name;
+    ``FileNotFoundError`` if there are none."""
     folder = folder or ROOT / "notebooks"
     found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not found:
         told = "run from a clone of the repository (they are not part of an installed package)"
         raise FileNotFoundError(f"no notebooks in {folder}; {told}")
-    return found
+    return found + (sorted(folder.glob("studies/*.ipynb")) if notes else [])
 
 
 # --- what has been done --------------------------------------------------------------------------
@@ -173,16 +175,17 @@ def run(
     seeds: int = 0,
     studies: Sequence[str] = (),
     jobs: int = 1,
+    notes: bool = False,
 ) -> Path | None:
     """Run the notebooks in ``folder`` (default: the repository's) into ``out``, with parameters in
     ``words``, of those whose names begin with a word of ``only``; returns the report, or ``None``
     if it could not be written. With ``seeds`` the ablation studies are trained first,
     on seeds 0 to ``seeds`` - 1 of this data, into ``out/study.csv``, ``jobs`` at a time; the
     notebooks then show those in place of the results that ship, and their own trainings take as
-    many seeds. Raises ``ValueError`` or ``FileNotFoundError`` for bad input, before anything has
-    started, and ``NotebookFailed`` for a notebook that fails; what had been done until then stays
-    done."""
-    present = notebooks(folder)
+    many seeds. ``notes``: the lab notes as well, after the lessons. Raises ``ValueError`` or
+    ``FileNotFoundError`` for bad input, before anything has started, and ``NotebookFailed`` for a
+    notebook that fails; what had been done until then stays done."""
+    present = notebooks(folder, notes=notes)
     chosen = [p for p in present if not only or p.stem.startswith(tuple(only))]
     if idle := [word for word in only if not any(p.stem.startswith(word) for p in chosen)]:
         known = ", ".join(path.stem for path in present)
@@ -216,7 +219,7 @@ def run(
                 with environment({RESULTS: str(results)}):
                     _run_one(path, given[path.stem], keys[path], out)
         finally:
-            report = _finish(present, out, surroundings)
+            report = _finish(notebooks(folder, notes=True), out, surroundings)
         if not todo:
             print(f"nothing to do: {len(chosen)} notebooks are up to date in {out}")
         return report
@@ -289,7 +292,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-p", dest="extra", action="append", default=[], **pair)
     add("--force", action="store_true", help="run also what is up to date")
     add("--seeds", type=int, default=0, help="first train the ablation studies over so many seeds")
-    add("--studies", nargs="*", default=[], help="only these studies")
+    told = "alone: run the lab notes, too; with names: of the ablation studies only these"
+    add("--studies", nargs="*", metavar="NAME", help=told)
     add("--jobs", type=int, default=1, help="trainings of the studies at a time (%(default)s)")
 
 
@@ -298,7 +302,8 @@ def main(args: argparse.Namespace) -> int:
     default = ROOT / "runs" / (args.data.resolve().name if args.data else "soundstage")
     options = {name: getattr(args, name) for name in ("data", "form", "scale")}
     words = [*args.extra, *((name, str(word)) for name, word in options.items() if word)]
-    how = {name: getattr(args, name) for name in ("only", "force", "seeds", "studies", "jobs")}
+    how = {name: getattr(args, name) for name in ("only", "force", "seeds", "jobs")}
+    how |= {"studies": args.studies or (), "notes": args.studies == []}
     try:
         report = run(out=args.out or default, words=words, **how)
     except NotebookFailed as error:
