@@ -514,6 +514,7 @@ for name, value in whose["AP, alignment"].items():
 # audio-visual. Read that with its limits: it is *this* reading of the equations, on this text
 # tower, on synthetic data. How long the class embeddings are is a property of the tower, and
 # nothing in the equations looks at it.
+# What a louder imprint would say: [lab note](studies/what_the_prompt_carries.ipynb).
 
 # %% [markdown] tags=["core"]
 # ## 7. What it buys

@@ -437,6 +437,7 @@ plt.show()
 # gains none. That is a null result, and an honest one: the mechanism exists, the gradient shows it,
 # and in this detector on these events it does no harm that this test could see. With other sounds
 # or fewer pictures it might.
+# (A planted delay, and where lateness costs: [lab note](studies/late_audio.ipynb).)
 
 # %% [markdown]
 # An alarm that comes late is worth less, so here is lateness once more, as whoever answers the

@@ -16,7 +16,7 @@
 # **Prerequisites:** [06](06_teacher.ipynb) (the teacher), [02](02_temporal_mil.ipynb) (the video
 # encoder); Gaussian density, logarithm, derivative
 #
-# **Minutes:** 24 to read, 17 hands-on; 2 on two CPU cores
+# **Minutes:** 25 to read, 17 hands-on; 2 on two CPU cores
 #
 # **Reads:** the feature store (Soundstage unless you say otherwise), the teacher and the student
 # that ship, the study's results
@@ -387,6 +387,7 @@ print(pd.DataFrame(rows).T.astype({"snippets": int}).to_string(float_format="{:.
 # There its AUC is near 0.5 (the error's own is little more). And the pull at events is below 1:
 # training takes weight from the very snippets that this detector is for. In the toy of section 2 a
 # large error was a bad target; here it may be the interesting one.
+# Features spoilt on purpose: [lab note](studies/sigma_and_corruption.ipynb).
 
 # %% [markdown] tags=["core"]
 # ## 6. A placebo

@@ -223,6 +223,7 @@ assert (CHOICES["the epoch, best on test or chosen"] >= -1e-9).all()
 # %% [markdown]
 # The figure shows the same for all seeds, sorted by one of the twelve (alignment branch, chosen
 # epoch, all videos). Every column is *one* training.
+# (What choosing on the test set is worth: [lab note](studies/protocols.ipynb).)
 
 # %%
 fig, ax = plt.subplots(figsize=(plots.WIDTH * 0.8, 3.4))
@@ -451,6 +452,7 @@ plt.show()
 # stand in the code alone; Wav2CLIP's package normalises over whatever is in the call, so that a
 # sound's features depend on its neighbours; on CCTV-Fights, another data set, the release trains
 # with seven prompts and tests with two.
+# More differences, each with its switch: [lab note](studies/release_audited.ipynb).
 
 # %% [markdown]
 # ### Exercise 2
