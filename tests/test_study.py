@@ -567,6 +567,8 @@ def test_verdicts_and_seeds_that_only_one_row_has() -> None:
     assert study.paired(frame, "a", "b", "ap").verdict == "higher"
     assert study.paired(frame, "b", "a", "ap").verdict == "lower"
     assert len(study.paired(frame, "a", "b", "ap").differences) == 3
+    equal = frame_of(a=[0.8, 0.9], b=[0.8, 0.9])
+    assert study.paired(equal, "a", "b", "ap").verdict == "not distinguishable"
     with pytest.raises(ValueError, match="fewer than two seeds in common"):
         study.paired(frame[frame["seed"] == 0], "a", "b", "ap")
 

@@ -52,7 +52,7 @@ def main() -> None:
             scale="soundstage",
             rates=study.chosen_rates(options.study),
         )
-        run = study.trained(task, store, watched=False).out
+        run = study.trained(task, store).out
         folder = options.out / role
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run / WEIGHTS, folder / WEIGHTS)

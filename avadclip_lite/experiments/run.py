@@ -177,14 +177,14 @@ def run(
     jobs: int = 1,
     notes: bool = False,
 ) -> Path | None:
-    """Run the notebooks in ``folder`` (default: the repository's) into ``out``, with parameters in
-    ``words``, of those whose names begin with a word of ``only``; returns the report, or ``None``
-    if it could not be written. With ``seeds`` the ablation studies are trained first,
-    on seeds 0 to ``seeds`` - 1 of this data, into ``out/study.csv``, ``jobs`` at a time; the
-    notebooks then show those in place of the results that ship, and their own trainings take as
-    many seeds. ``notes``: the lab notes as well, after the lessons. Raises ``ValueError`` or
-    ``FileNotFoundError`` for bad input, before anything has started, and ``NotebookFailed`` for a
-    notebook that fails; what had been done until then stays done."""
+    """Run the notebooks in ``folder`` (default: the repository's) into ``out``, or ``only`` those
+    whose names begin so, with the parameters in ``words``; returns the report, or ``None`` if it
+    could not be written. With ``seeds`` the ablation studies are trained first, on seeds 0 to
+    ``seeds`` - 1 of this data, into ``out/study.csv``, ``jobs`` at a time; the notebooks then show
+    those in place of the results that ship, and their own trainings take as many seeds. ``notes``:
+    the lab notes as well, after the lessons. Raises ``ValueError`` or ``FileNotFoundError`` for bad
+    input, before anything has started, and ``NotebookFailed`` for a notebook that fails; what had
+    been done until then stays done."""
     present = notebooks(folder, notes=notes)
     chosen = [p for p in present if not only or p.stem.startswith(tuple(only))]
     if idle := [word for word in only if not any(p.stem.startswith(word) for p in chosen)]:

@@ -55,7 +55,7 @@ from avadclip_lite.experiments.comparisons import MEASURE, RESAMPLED, compare, j
 from avadclip_lite.experiments.files import write_atomically
 from avadclip_lite.experiments.train_command import add_field_argument, chosen_fields
 from avadclip_lite.model import Detector
-from avadclip_lite.train import SHOWN, FitResult, fit
+from avadclip_lite.train import SHOWN, FitResult, Watch, fit
 
 PROTOCOLS = ("chosen", "last", "best on test")
 # The protocols of tuning: factors of a variant's own learning rate, each also for LONGER. Judged on
@@ -123,10 +123,10 @@ class Task:
 
     variant: str
     seed: int
-    data: str
+    data: str | Path
     scale: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    cache: str | None = None  # of trained models; None: the one of ``train_or_load``
+    cache: str | Path | None = None  # of trained models; None: the one of ``train_or_load``
     keep: bool = True  # the model goes to the cache; a teacher's always does, for its students
     rates: Mapping[str, float] = field(default_factory=dict)  # by variant: factor of its rate
     protocol: str = PROTOCOLS[0]  # as which it is filed; one of tuning decides rate and length
@@ -156,25 +156,17 @@ class Task:
         return self.settings(variant="paper", seed=0, rates={}, protocol=PROTOCOLS[0]).digest()
 
 
-def trained(task: Task, store: FeatureStore, *, watched: bool = True) -> FitResult:
-    """Train a task, after its teacher. ``watched``: variants that ask for it are tested on every
-    epoch, and so is a teacher, whom its student may be the first to train; the measures join the
-    history."""
-
-    def options(name: str) -> dict[str, Any]:
-        looks = watched and VARIANTS[name].every_epoch
-        return {"progress": False, "watch": (lambda m: tested(m, store).metrics) if looks else None}
-
-    settings, how = task.settings(), options(task.variant)
+def trained(task: Task, store: FeatureStore, watch: Watch | None = None) -> FitResult:
+    """Train a task, after its teacher. What ``watch`` sees of every epoch is in the history."""
+    settings, how = task.settings(), {"progress": False}
     if teacher := VARIANTS[task.variant].teacher:
         theirs = task.settings(variant=teacher, protocol=PROTOCOLS[0])
-        kept = train_or_load(theirs, store, cache=task.cache, **options(teacher))
-        how["teacher"] = kept.model
+        how["teacher"] = train_or_load(theirs, store, cache=task.cache, **how).model
     if task.keep or task.variant in _TEACHERS:
-        result = train_or_load(settings, store, cache=task.cache, **how)
-        if how["watch"] is None or all(MEASURE in entry for entry in result.history):
-            return result  # else somebody trained some of it without looking
-    return fit(settings, store, **how)
+        result = train_or_load(settings, store, cache=task.cache, watch=watch, **how)
+        if watch is None or all(MEASURE in entry for entry in result.history):
+            return result  # else a student or a notebook trained some of it without looking
+    return fit(settings, store, watch=watch, **how)
 
 
 def tested(model: Detector, store: FeatureStore) -> Report:
@@ -189,7 +181,7 @@ def about(task: Task, store: FeatureStore, result: FitResult) -> dict[str, Any]:
     line |= {"setup": task.setup, "store": store.digest, "sources": source_digest()}
     line |= {"torch": torch.__version__.split("+")[0], "rate": settings.train.learning_rate}
     line |= {"parameters": sum(tensor.numel() for tensor in state.values())}
-    return line | {"seconds": round(sum(entry["seconds"] for entry in result.history), 1)}
+    return line | {"seconds": round(result.seconds, 1)}
 
 
 def repeat(task: Task) -> list[dict[str, Any]]:
@@ -197,10 +189,12 @@ def repeat(task: Task) -> list[dict[str, Any]]:
     test videos drawn again. A task gives the same numbers again on the same machine; elsewhere
     rounding differs, which training amplifies."""
     store = FeatureStore.open(task.data)
-    result = trained(task, store)
+    every_epoch = VARIANTS[task.variant].every_epoch
+    watch = (lambda model: tested(model, store).metrics) if every_epoch else None
+    result = trained(task, store, watch)
     report = tested(result.model, store)
     found = {"chosen": report.metrics | {"epoch": result.chosen_epoch}}
-    if VARIANTS[task.variant].every_epoch:
+    if every_epoch:
         branch = "alignment" if "frame_ap_alignment" in report.metrics else "classification"
         best = max(result.history, key=lambda epoch: epoch[f"frame_ap_{branch}"])
         found |= {"last": result.history[-1], "best on test": best}
@@ -248,8 +242,7 @@ def add_lines(path: str | Path, new: Sequence[Mapping[str, Any]]) -> None:
     with FileLock(path.with_name(f".{path.name}.lock")):
         lines = pd.concat([read_lines(path), pd.DataFrame(new).astype(str)]).fillna("")
         lines = lines.drop_duplicates(key, keep="last").sort_values(key, key=_order)
-        rest = [name for name in lines if name not in ABOUT]
-        write_atomically(path, lines[[*ABOUT, *rest]].to_csv(index=False))
+        write_atomically(path, lines.to_csv(index=False))
 
 
 def _order(column: pd.Series) -> pd.Series:
@@ -326,9 +319,8 @@ def run_study(
     wanted = dict.fromkeys(v for name in studies or USUAL for v in STUDIES[name].values())
     # teachers first and students last, so that nobody waits for a teacher
     order = sorted(wanted, key=lambda v: (VARIANTS[v].teacher is not None, v not in _TEACHERS))
-    same = {"data": str(store.path.resolve()), "scale": scale, "overrides": dict(overrides or {})}
-    same["cache"] = None if cache is None else str(Path(cache).resolve())
-    one = Task(variant="paper", seed=0, keep=False, **same)
+    same = {"data": store.path.resolve(), "scale": scale, "overrides": dict(overrides or {})}
+    one = Task(variant="paper", seed=0, keep=False, cache=cache and Path(cache).resolve(), **same)
     if not tuning:
         one = replace(one, rates=_rates(out, one, store, order, grid_of))
     tasks = [
@@ -363,7 +355,7 @@ def run_study(
 def tune(task: Task) -> list[dict[str, Any]]:
     """Train a task and judge it by the videos that it held out, for the file."""
     store = FeatureStore.open(task.data)
-    result = trained(task, store, watched=False)
+    result = trained(task, store)
     held_out = result.history[result.chosen_epoch - 1]["holdout_criterion"]
     line = about(task, store, result) | {"protocol": task.protocol, "epoch": result.chosen_epoch}
     return [line | {"holdout": round(held_out, 6)}]
