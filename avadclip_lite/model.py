@@ -263,7 +263,7 @@ class AVadCLIP(Detector):
         model, ukd = self.settings.model, self.settings.loss.ukd
         student = model.role != "audio_visual" and ukd != "none"
         if student != (teacher is not None):
-            what = "learns from a teacher: pass teacher=, or set ukd='none'"
+            what = "learns from a teacher: name one (--teacher, teacher=), or set ukd to none"
             what = what if student else "has no use for the teacher that was passed"
             raise ValueError(f"role={model.role!r} with ukd={ukd!r} {what}")
         if teacher is None:

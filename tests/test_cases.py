@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 from fractions import Fraction
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from avadclip_lite.video import timeline
 from avadclip_lite.video.detect import DetectorSet, score_video
 from avadclip_lite.video.extract import FeatureReader, extract
 from avadclip_lite.video.folder import OVERLAY, extract_folder, find_videos
-from avadclip_lite.video.reader import Sound, VideoReader, pictures_at, read_clip
+from avadclip_lite.video.reader import BrokenVideo, Sound, VideoReader, pictures_at, read_clip
 from avadclip_lite.video.timeline import peaks_figure, timeline_picture, write_scores
 
 # ---- containers and time -------------------------------------------------------------------------
@@ -155,6 +156,22 @@ def test_where_time_stamps_jump_forward_or_the_first_is_mute(tmp_path, offset):
     second = tmp_path / "2.ts"
     found = extract(join(tmp_path / "j.ts", first, second), Plain())
     assert found.seconds == pytest.approx(6, abs=0.1) and found.joins == 1
+
+
+def test_sound_alone_joined_to_a_recording_is_not_taken_for_pictures(tmp_path):
+    """It stands where the pictures stood. FFmpeg itself loses the last two of these, no more."""
+    first, second = tmp_path / "1.ts", tmp_path / "2.ts"
+    write_clip(first, rate=Fraction(16), seconds=66 / 16, size=(32, 32))
+    recording(tmp_path / "both.ts", 40, 1.0)
+    with av.open(str(tmp_path / "both.ts")) as both, av.open(str(second), "w") as out:
+        sound = out.add_stream_from_template(both.streams.audio[0])
+        for packet in both.demux(both.streams.audio[0]):
+            if packet.dts is not None:
+                packet.stream = sound
+                out.mux(packet)
+    found = extract(join(tmp_path / "j.ts", first, second), Plain())
+    assert (found.frames, found.snippets) == (64, 4)
+    assert found.notes == ("time stamps start anew 1 times: joined recordings",)
 
 
 def test_a_pause_of_the_pictures_alone_is_no_join(tmp_path):
@@ -316,6 +333,31 @@ def test_damage_in_the_middle_is_told(tmp_path, container, video, sound):
         broken.write_bytes(path.read_bytes())
         notes = " ".join(extract(damage(broken, share, length), Plain()).notes)
         assert any(word in notes for word in ("damaged", "only", "no new picture", "missing"))
+
+
+@pytest.mark.parametrize(
+    ("container", "video", "sound"), [("wmv", "wmv2", None), ("ogv", "libvpx", "libopus")]
+)
+def test_little_damage_is_told_too(tmp_path, container, video, sound):
+    """WMV's decoder conceals it; Ogg leaves out the pages that it is in, of sound as well."""
+    noise = np.random.default_rng(0).integers(0, 256, (100, 48, 64, 3), np.uint8)
+    wave = clip_wave(4, 48000, [], noise=0.1) if sound else None
+    form = {"audio_codec": sound or "aac", "sample_rate": 48000, "wave": wave}
+    path, broken = tmp_path / f"a.{container}", tmp_path / f"broken.{container}"
+    write_clip(path, seconds=4, picture=lambda k: noise[k], video_codec=video, **form)
+    assert extract(path, Plain()).notes == ()
+    for share in (0.15, 0.25, 0.45, 0.55, 0.75):
+        for length in (20, 300):
+            broken.write_bytes(path.read_bytes())
+            notes = " ".join(extract(damage(broken, share, length), Plain()).notes)
+            said = ("damaged", "only", "no new picture", "missing", "no sound")
+            assert any(word in notes for word in said), (share, length)
+
+
+def test_a_gap_in_the_sound_is_told(tmp_path):
+    path, wave = tmp_path / "a.mkv", clip_wave(4, 16000, [])
+    write_clip(path, wave=wave, sample_rate=16000, audio_codec="pcm_s16le", gap=(1.0, 2.5))
+    assert extract(path, Plain()).notes == ("no sound for 1.5 s at 00:00:01.0",)
 
 
 def tone(level: float, seconds: float = 2.0) -> np.ndarray:
@@ -501,12 +543,28 @@ def test_a_link_without_its_target_is_named(tmp_path, plain_clip, scorer, capsys
     (folder / "a.mp4").write_bytes(plain_clip.read_bytes())
     (folder / "b.mp4").symlink_to(tmp_path / "not fetched.mp4")
     assert scorer(folder, "--out", tmp_path / "out", "--no-timeline") == 1
-    assert "not scored: there is no file" in capsys.readouterr().out
+    told = f"not scored: there is no file {folder / 'b.mp4'}; check the path"
+    assert told in capsys.readouterr().out
     log = extract_folder(folder, tmp_path / "store", weights="random", progress=False)
     assert log.done == ["a"] and list(log.set_aside) == ["b"]
     (tmp_path / "not fetched.mp4").write_bytes(plain_clip.read_bytes())
     log = extract_folder(folder, tmp_path / "store", weights="random", progress=False)
     assert log.done == ["b"]
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    def late(*_: object) -> None:
+        raise TimeoutError("it waits for somebody who writes")
+
+    os.mkfifo(tmp_path / "a.mp4")
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(20)
+    try:
+        with pytest.raises(BrokenVideo, match="a.mp4 is a pipe or a device; save what it gives"):
+            extract(tmp_path / "a.mp4", Plain())
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize(

@@ -309,7 +309,7 @@ def test_a_student_of_mse_comes_closer_to_its_teacher(store, teacher) -> None:
 @pytest.mark.parametrize(
     ("overrides", "give_teacher", "message"),
     [
-        ({"role": "vision"}, False, "role='vision' with ukd='paper' learns from a teacher"),
+        ({"role": "vision"}, False, "with ukd='paper' learns from a teacher: name one .--teacher"),
         ({"role": "vision", "ukd": "none"}, True, "has no use for the teacher that was passed"),
         ({}, True, "role='audio_visual'.* has no use for the teacher"),
         ({"dim": 16}, False, "features of width 8.*dim=16; set dim=8"),

@@ -2,7 +2,6 @@
 
 B videos, T snippets, J bins, D width (twice the store's with sound concatenated), C classes."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any, ClassVar, Literal
@@ -15,7 +14,6 @@ from avadclip_lite.config import Config, Section
 from avadclip_lite.dataset import Batch, TrainingSet
 from avadclip_lite.losses import topk_mean
 from avadclip_lite.model import Context, Detector, Output, register  # noqa: F401
-from avadclip_lite.prompts import TextualPrompt
 from avadclip_lite.temporal import length_mask, zero_padding
 
 
@@ -27,14 +25,9 @@ class Options(Section):
     steps: int = 0  # optimiser steps of the whole training; 0: one pass over the rows an epoch
 
 
-def options(base: type[Options] = Options, /, **more: Any) -> type[Options]:
-    """``base`` with more hyperparameters: each a default, or its choices, of which the first is."""
-    kinds = []
-    for name, value in more.items():
-        if isinstance(value, tuple):
-            kinds.append((name, Literal[value], value[0]))
-        else:
-            kinds.append((name, type(value), value))
+def options(base: type[Options] = Options, /, **new: Any) -> type[Options]:
+    """``base`` with new hyperparameters: each a default, or its choices, of which the first is."""
+    kinds = ((k, Literal[v], v[0]) if type(v) is tuple else (k, type(v), v) for k, v in new.items())
     return make_dataclass("Options", kinds, bases=(base,), frozen=True, kw_only=True)
 
 
@@ -83,14 +76,6 @@ class Baseline(Detector):
             return Traced(anomaly_logits=logits, mask=mask, traces=traces)
         anomaly = logits[..., 1:].logsumexp(dim=-1) - logits[..., 0]
         return Traced(anomaly_logits=anomaly, mask=mask, alignment_logits=logits, traces=traces)
-
-    def class_words(self, context: Context, *, learned: bool = True) -> TextualPrompt:
-        """Class embeddings from a copy of the text tower, with or without learned context."""
-        model, text = self.settings.model, context.text
-        if text is None or text.dim != model.dim:
-            raise ValueError(f"{self.settings.detector} needs a text tower of dim={model.dim}")
-        before, after = (model.context_before, model.context_after) if learned else (0, 0)
-        return TextualPrompt(copy.deepcopy(text), context.prompts, before=before, after=after)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         train, groups = self.settings.train, {}

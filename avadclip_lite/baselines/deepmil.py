@@ -49,8 +49,7 @@ class DeepMIL(common.Baseline):
         sparsity, smoothness = 8e-5 * abnormal.sum(), 8e-5 * abnormal.diff(dim=1).square().sum()
         mil = hinge + sparsity + smoothness
         parts = {"hinge": hinge, "sparsity": sparsity, "smoothness": smoothness, "mil": mil}
-        squares = (weight.square().sum() for weight in self.mlp.parameters() if weight.ndim == 2)
-        penalty = 1e-3 * sum(squares)
+        penalty = 1e-3 * sum(w.square().sum() for w in self.mlp.parameters() if w.ndim == 2)
         return parts | {"weight_l2": penalty, "total": mil + penalty}
 
 

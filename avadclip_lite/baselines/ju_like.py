@@ -10,13 +10,25 @@ compared with the words; exact). How it was trained on bags for the tables was n
 difference between the two is the lesson of MIL. Left out: random clips.
 """
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avadclip_lite import losses
 from avadclip_lite.baselines import common
+from avadclip_lite.prompts import TextualPrompt
 from avadclip_lite.temporal import WindowBlock, zero_padding
+
+
+def class_words(system: common.Baseline, context: common.Context, learned=True) -> TextualPrompt:
+    """Class embeddings from a copy of the text tower, with or without learned context."""
+    model, text = system.settings.model, context.text
+    if text is None or text.dim != model.dim:
+        raise ValueError(f"{system.settings.detector} needs a text tower of dim={model.dim}")
+    before, after = (model.context_before, model.context_after) if learned else (0, 0)
+    return TextualPrompt(copy.deepcopy(text), context.prompts, before=before, after=after)
 
 
 def compared(x: Tensor, words: Tensor) -> Tensor:
@@ -36,7 +48,7 @@ class JuLike(common.Baseline):
         self.max_snippets = self.settings.model.max_snippets
         self.positions = nn.Parameter(torch.empty(self.max_snippets, dim).normal_(std=0.01))
         blocks = (WindowBlock(dim, self.options.heads) for _ in range(self.options.layers))
-        self.blocks, self.words = nn.ModuleList(blocks), self.class_words(context)
+        self.blocks, self.words = nn.ModuleList(blocks), class_words(self, context)
 
     def forward(self, batch: common.Batch) -> common.Traced:
         x, mask = self.inputs(batch)

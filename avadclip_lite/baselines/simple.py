@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avadclip_lite.baselines import common
+from avadclip_lite.baselines.ju_like import class_words
 from avadclip_lite.model import AVadCLIP
 
 
@@ -37,7 +38,7 @@ class ZeroShot(Fixed):
     needs_text, frozen = True, ("words.tower.",)
 
     def build(self, dim: int, context: common.Context) -> None:
-        self.words = self.class_words(context, learned=False)
+        self.words = class_words(self, context, learned=False)
 
     def forward(self, batch: common.Batch) -> common.Traced:
         x, mask = self.inputs(batch)

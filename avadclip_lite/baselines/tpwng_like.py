@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from avadclip_lite.baselines import common
 from avadclip_lite.baselines.cupl import stretched
+from avadclip_lite.baselines.ju_like import class_words
 
 
 @common.register("tpwng_like")
@@ -26,7 +27,7 @@ class TPWNGLike(common.Baseline):
 
     def build(self, dim: int, context: common.Context) -> None:
         o, self.max_snippets = self.options, self.settings.model.max_snippets
-        self.words = self.class_words(context)
+        self.words = class_words(self, context)
         tower = self.words.tower  # our own copy: its last projection is learned
         self.projection = nn.Parameter(tower.text_projection.detach().clone())
         tower.text_projection.data = torch.eye(tower.width)
@@ -74,8 +75,7 @@ class TPWNGLike(common.Baseline):
         wrong = best.masked_fill(shown, -1.0).amax(dim=1)
         rank = F.relu(1 - best.masked_fill(~labels, -1.0).amax(dim=1) + wrong)
         valid = mask[odd].float()
-        curve = stretched(own, mask)[odd] * valid
-        logits = output.anomaly_logits
+        curve, logits = stretched(own, mask)[odd] * valid, output.anomaly_logits
         parts = {
             "classifier": F.binary_cross_entropy_with_logits(logits[mask], target[mask]),
             "rank_normal": rank[~odd].mean(),

@@ -47,15 +47,19 @@ def read_scores(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a folder of .npy or one .npz")
+    files: dict[str, np.ndarray] = {}
+    place = path
     try:
         if path.is_dir():
-            places = {str(p.relative_to(path)): p for p in sorted(path.rglob("*.npy"))}
-            files = {n: np.load(p, allow_pickle=False) for n, p in places.items() if _shown(n)}
+            for place in sorted(path.rglob("*.npy")):
+                if _shown(name := str(place.relative_to(path))):
+                    files[name] = np.load(place, allow_pickle=False)
         else:
             with np.load(path, allow_pickle=False) as packed:
                 files = {name: packed[name] for name in sorted(packed.files) if _shown(name)}
-    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} holds no numbers ({error}); save it again") from None
+    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
+        told = "is damaged, or holds no array of numbers; save it again with numpy.save or savez"
+        raise ValueError(f"{place} {told}") from None
     if not files:
         raise FileNotFoundError(f"{path} holds no array; expected one NAME.npy a video")
     found: dict[str, np.ndarray] = {}

@@ -60,9 +60,8 @@ class DetectorSet:
         for run, other in found.items():
             role, width = other.detector.settings.model.role, other.detector.settings.model.dim
             if own.setdefault(role, run) is not run:
-                raise ValueError(
-                    f"{own[role]} and {run} are both {role} detectors; name one of them"
-                )
+                both = f"{own[role]} and {run} are both {role} detectors"
+                raise ValueError(f"{both}; name one of them")
             fits = (one.classes, one.encoder, one.detector.settings.model.dim)
             if fits != (other.classes, other.encoder, width):
                 different = "were trained on different features or classes; score with one of them"

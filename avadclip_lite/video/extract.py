@@ -39,7 +39,7 @@ from PIL import Image
 
 from avadclip_lite.config import CROPS, TEST_CROP, XD_STRIDE
 from avadclip_lite.encoders import Encoders
-from avadclip_lite.video.reader import Snippet, Sound, VideoReader
+from avadclip_lite.video.reader import Snippet, Sound, VideoReader, longest
 
 Crops = Literal["clip", "whole"] | tuple[int, ...]
 
@@ -48,7 +48,7 @@ RELEASE_CROP = 224
 BATCH = 32  # pictures encoded at a time
 QUEUE = 2  # batches that may wait for the encoder
 SILENCE = 1e-3  # a track whose peak stays below (-60 dB) counts as silent
-NOTICEABLE = 0.1  # seconds; pictures and sound that start or end further apart are reported
+NOTICEABLE = 0.1  # seconds; gaps, and pictures and sound that start or end further apart are told
 MAX_WINDOW = 30.0  # seconds of sound that are encoded at once; a pause in the pictures is longer
 
 
@@ -290,6 +290,9 @@ def _sound_notes(sound: Sound, pictures: VideoReader) -> Iterator[str]:
         yield f"the sound ends {end - sound.last:.2f} s before the pictures"
     elif declared > end + NOTICEABLE and not pictures.notes():  # else the pictures broke off
         yield f"{declared - end:.2f} s of sound after the last picture left out"
+    gaps = [(n, start - pictures.origin) for n, start in sound.gaps if n > NOTICEABLE]
+    if gaps := [gap for gap in gaps if 0 <= gap[1] < pictures.end]:
+        yield longest("no sound", gaps)
     if sound.media.damaged > sound.media.joins:
         yield f"the sound is damaged in {sound.media.damaged} places"
     if sound.cancels:

@@ -203,11 +203,8 @@ def extract_folder(
     head = {"settings": settings, "labels": digest}
     log = ResultLog(out, files, truth, (0,) if isinstance(crops, str) else crops, remarks)
     finished = (out / META).is_file()
-    if (
-        finished
-        and log.read(settings) == head
-        and not files.keys() - log.kept - log.set_aside.keys()
-    ):
+    unchanged = finished and log.read(settings) == head
+    if unchanged and not files.keys() - log.kept - log.set_aside.keys():
         return log
     store = {"classes": classes, "dim": _encoders(*load).dim, "stride": stride, "encoder": encoder}
     with StoreWriter(out, **store, inputs=json.dumps(head), overwrite=finished) as writer:
@@ -350,10 +347,8 @@ class ResultLog:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m avadclip_lite extract``."""
-    parser.description = (
-        "Make a feature store from a folder of videos. Run again to go on after an interruption, "
-        "or to add videos that are new."
-    )
+    again = "Run again to go on after an interruption, or to add videos that are new."
+    parser.description = f"Make a feature store from a folder of videos. {again}"
     add = parser.add_argument
     add("folder", type=Path, help="the folder, searched in depth, or one video")
     add("--out", type=Path, required=True, help="the feature store to make")

@@ -54,6 +54,13 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{tenths // 10:02d}.{tenths % 10}"
 
 
+def longest(what: str, gaps: Sequence[tuple[float, float]]) -> str:
+    """How many gaps (length, start in seconds) there are, and the longest, in words."""
+    length, start = max(gaps)
+    times = f" {len(gaps)} times, longest" if len(gaps) > 1 else ""
+    return f"{what}{times} for {length:.1f} s at {clock(start)}"
+
+
 class Media:
     """A file opened for decoding: its moving picture and the sound track that a player takes.
 
@@ -73,6 +80,7 @@ class Media:
         if self._picture is not None and self._picture.codec_context is not None:
             self._picture.thread_type = "AUTO"
             self._picture.codec_context.thread_count = threads
+            self._picture.codec_context.options = {"err_detect": "buffer"}  # WMV conceals damage
         self.track = _track(self._container, self.sound)
         self.damaged = self.joins = self.reached = 0  # reached: byte of the file
 
@@ -112,7 +120,7 @@ class Media:
         """The packets of a stream. Where time stamps jump as those of joined recordings do, they
         are shifted so that they go on, and the other stream follows by the same shift."""
         jumpy = bool(self._container.format.flags & av.format.Flags.ts_discont.value)
-        shifts, current, ends = [0.0], {}, {}
+        shifts, current, ends, kind = [0.0], {}, {}, wanted.type
         for packet in self._demux(wanted):
             index, base = packet.stream_index, packet.time_base
             shift = current.get(index, shifts[-1])
@@ -133,7 +141,8 @@ class Media:
                 packet.dts += round(shift / base)
             if packet.pts is not None:
                 packet.pts += round(shift / base)
-            if packet.stream is wanted:
+            # a join may change a stream's kind; what ends it has no size
+            if packet.stream is wanted and (kind == wanted.type or not packet.size):
                 yield packet
 
     def _demux(self, wanted: av.stream.Stream) -> Iterator[av.Packet]:
@@ -161,6 +170,8 @@ def _open(path: Path, name: str) -> av.container.InputContainer:
     try:
         if path.is_dir():
             raise BrokenVideo(f"{name} is a folder; give a video file")
+        if path.exists() and not path.is_file():  # opening a pipe would wait for who writes
+            raise BrokenVideo(f"{name} is a pipe or a device; save what it gives as a file")
         with path.open("rb") as file:  # the system's answer is clearer than FFmpeg's
             if not file.read(1):
                 raise BrokenVideo(f"{name} is empty (0 bytes); copy or download it again")
@@ -169,7 +180,7 @@ def _open(path: Path, name: str) -> av.container.InputContainer:
         source = f"file:{path}" if os.fsencode(path) == name.encode() else path.open("rb")
         return av.open(source, metadata_errors="replace")
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no file {name}") from None
+        raise FileNotFoundError(f"there is no file {name}; check the path") from None
     except PermissionError:
         raise BrokenVideo(f"{name} must not be read by this user; change its permissions") from None
     except av.FFmpegError as error:
@@ -349,13 +360,10 @@ class VideoReader:
             notes.append(f"the pictures are damaged in {damaged} places")
         pauses = [gap for gap in self._gaps if gap[0] > max(PAUSE, 4 * self._step)]
         if pauses:
-            length, start = max(pauses)
-            times = f" {len(pauses)} times, longest" if len(pauses) > 1 else ""
-            notes.append(f"no new picture{times} for {length:.1f} s at {clock(start)}")
+            notes.append(longest("no new picture", pauses))
         small = len(self._gaps) - len(pauses) - self._doubles
-        if (
-            not notes and not joins and 0 < small < self.frames / 20
-        ):  # more are a frame rate that varies
+        few = 0 < small < self.frames / 20  # more are a frame rate that varies
+        if few and not notes and not joins:
             notes.append(f"pictures are missing in {small} places")
         if joins:
             notes.append(f"time stamps start anew {joins} times: joined recordings")
@@ -372,7 +380,8 @@ class Sound:
 
     ``present``, ``declared_end`` (container time in seconds as the file says, or None); after
     reading ``first`` and ``last`` (container times of what was decoded), ``over`` (there is no
-    more), ``peak`` (of any channel), ``cancels`` (channels that cancel each other were met).
+    more), ``peak`` (of any channel), ``cancels`` (channels that cancel each other were met),
+    ``gaps`` (length and container time, seconds).
     """
 
     def __init__(self, path: str | Path, *, rate: int = SAMPLE_RATE, channels: int = 1) -> None:
@@ -383,6 +392,7 @@ class Sound:
         self.declared_end = _declared_end(self._stream) if self.present else None
         self.first = self.last = None
         self.peak, self.cancels, self.over = 0.0, False, not self.present
+        self.gaps: list[tuple[float, float]] = []
         self._loudest = 0  # the channel that stands for all where they cancel
         self._pieces: deque[tuple[int, np.ndarray]] = deque()  # (first sample, (channels, n))
         self._source = self._decode()
@@ -433,6 +443,8 @@ class Sound:
             now = (frame.format.name, frame.layout.name, frame.sample_rate)
             time = due if frame.time is None else frame.time
             jump = resampler is None or time > due + GAP or time < due - BACK
+            if jump and resampler is not None and time > due:
+                self.gaps.append((time - due, due))
             if jump or now != form:
                 yield from self._resample(resampler, None)
                 # channels stay apart for mono: FFmpeg's own mix is 3 dB louder for codecs that
