@@ -37,12 +37,12 @@ MAX_LINES = {
     TOP: (3_200, 3_405),
     "features": (750, 750),
     "video": (2_150, 2_150),
-    "experiments": (1_350, 1_744),
+    "experiments": (1_350, 1_748),
     "compare": (250, 250),
     "viz": (650, 650),
     "baselines": (1_400, 1_400),
 }
-MAX_PACKAGE = (8_400, 8_919)  # without baselines
+MAX_PACKAGE = (8_400, 8_932)  # without baselines
 MAX_FILE = {"viz/lesson.py": 150} | {
     f"baselines/{path.name}": 150 for path in PACKAGE.glob("baselines/*.py")
 }
