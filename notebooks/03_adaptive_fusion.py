@@ -495,27 +495,27 @@ print(pd.DataFrame(paper.FUSION, index=["AP", "mean mAP"]).T.to_string())
 # dotted line the adaptive fusion is better.
 
 # %% tags=["nbval-ignore-output", "core"]
-pairs = []
+pairs = {}
 for other in OTHERS:
     try:
-        pairs.append(study.paired(kinds, "adaptive", other, "frame_ap_classification"))
+        pairs[other] = study.paired(kinds, "adaptive", other, "frame_ap_classification")
     except ValueError as error:  # fewer than two seeds of both
         print(f"left out: {error}")
         continue
-    print(pairs[-1])
+    print(pairs[other])
     if other in paper.FUSION:
         there = paper.FUSION["adaptive"].ap - paper.FUSION[other].ap
         print(f"    the paper, one number each: {there:+.1f}")
 if pairs:
     fig, ax = plt.subplots(figsize=(plots.WIDTH * 0.75, 0.9 + 0.4 * len(pairs)))
-    for place, pair in enumerate(pairs):
+    for place, pair in enumerate(pairs.values()):
         colour = "#8C8C8C" if pair.verdict == "not distinguishable" else plots.MODEL
         ax.plot([pair.low, pair.high], [place] * 2, color=colour, lw=3.5)
         ax.plot(pair.mean, place, "|", color=plots.INK, ms=12, mew=2)
         y = np.full(len(pair.differences), place + 0.25)
         ax.plot(pair.differences, y, "o", color=colour, alpha=0.6, mew=0, ms=4.5)
     ax.axvline(0, color=plots.INK, ls=":", lw=1.2)
-    ax.set_yticks(range(len(pairs)), [f"adaptive - {pair.against}" for pair in pairs])
+    ax.set_yticks(range(len(pairs)), [f"adaptive - {other}" for other in pairs])
     ax.set(xlabel="points of AP, classification branch", ylim=(len(pairs) - 0.4, -0.5))
     plt.show()
 

@@ -328,7 +328,7 @@ def test_what_a_worker_has_finished_survives_a_kill(store, tmp_path) -> None:
     out = tmp_path / "s.csv"
     process = start(store, out, studies=["parts"], jobs=2, slow="paper")
     try:
-        give_up = time.monotonic() + 120
+        give_up = time.monotonic() + 400
         while not (out.is_file() and len(read(out)) >= 3) and time.monotonic() < give_up:
             assert process.poll() is None
             time.sleep(0.2)
