@@ -47,8 +47,7 @@ def read_scores(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a folder of .npy or one .npz")
-    files: dict[str, np.ndarray] = {}
-    place = path
+    files, place = {}, path
     try:
         if path.is_dir():
             for place in sorted(path.rglob("*.npy")):
@@ -58,8 +57,7 @@ def read_scores(path: str | Path) -> dict[str, np.ndarray]:
             with np.load(path, allow_pickle=False) as packed:
                 files = {name: packed[name] for name in sorted(packed.files) if _shown(name)}
     except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
-        told = "is damaged, or holds no array of numbers; save it again with numpy.save or savez"
-        raise ValueError(f"{place} {told}") from None
+        raise ValueError(f"{place} is damaged, or no array of numbers; save it again") from None
     if not files:
         raise FileNotFoundError(f"{path} holds no array; expected one NAME.npy a video")
     found: dict[str, np.ndarray] = {}
@@ -221,10 +219,8 @@ def main(args: argparse.Namespace) -> int:
         if args.trapezoid:
             truth = store.frame_truth(store.indices(args.split), seen.lengths * store.stride)
             counts = evaluate.snippet_truth(truth, seen.lengths, store.stride)
-            for branch, x in (
-                ("classification", seen.anomaly),
-                ("alignment", seen.alignment_anomaly),
-            ):
+            both = {"classification": seen.anomaly, "alignment": seen.alignment_anomaly}
+            for branch, x in both.items():
                 if x is not None:
                     found.metrics[f"{TRAPEZOID}_{branch}"] = trapezoid_area(x, *counts)
     else:
