@@ -231,6 +231,8 @@ def test_unknown_options_and_values_are_refused():
         build(make_config(detector="late_fusion", options={"rule": "sum"}))
     with pytest.raises(ValueError, match="modality must be one of 'vision', got 'audio_visual'"):
         build(make_config(detector="ju_like", options={"modality": "audio_visual"}))
+    with pytest.raises(ValueError, match="deepmil has no option 'form'"):
+        build(make_config(detector="deepmil", options={"form": "intended"}))
     with pytest.raises(ValueError, match="unknown system 'avcl'; known: zero_shot"):
         configure("avcl", scale="xd")
     with pytest.raises(ValueError, match="ju_like needs a text tower of dim=64"):
@@ -338,6 +340,36 @@ def test_rtfm_smoothness_crosses_video_boundaries_as_released(store):
     mask = torch.ones(4, 32, dtype=torch.bool)
     output = model.output(torch.logit(scores), mask, features=torch.rand(4, 32, 8))
     assert float(model.loss(output, batch)["smooth"]) == pytest.approx(8e-4)
+
+
+def test_the_intended_form_mends_the_slips_that_matter():
+    """RTFM: a hinge, and no video tied to the next; UR-DMU: rows that sum to one, a divergence
+    over channels; HL-Net: the same of the distance graph; MACIL-SD: streams by their own scores."""
+    intended = {n: build(settings(n, form="intended")) for n in ("rtfm", "hl_net", "macil_sd")}
+    mask = torch.tensor([[True] * 20 + [False] * 12] * 4)
+    near = ur_dmu.distance_attention(mask, released=False)
+    assert torch.allclose(near.sum(dim=2), torch.ones(4, 32)) and not near[:, :, 20:].any()
+    graphs = intended["hl_net"].relations(torch.rand(4, 32, 16), torch.rand(4, 32), mask)
+    assert torch.allclose(graphs["distance"].sum(dim=2), torch.ones(4, 32))
+
+    labels = torch.tensor([[1.0, 0]] * 2 + [[0, 1.0]] * 2)
+    batch = Batch(video=None, audio=None, lengths=torch.full((4,), 32), labels=labels)
+    scores, rtfm = torch.zeros(4, 32), intended["rtfm"].eval()
+    scores[2] = 1.0
+    output = rtfm.output(torch.logit(scores), mask | True, features=torch.full((4, 32, 8), 50.0))
+    parts = rtfm.loss(output, batch)
+    assert float(parts["smooth"]) == 0 and float(parts["magnitude"]) == pytest.approx(100)
+
+    generator = torch.Generator().manual_seed(0)
+    v, a = torch.randn(2, 4, 32, 16, generator=generator)
+    p_v, p_a = torch.rand(2, 4, 32, generator=generator)
+    violent, swapped = torch.tensor([True, False, True, False]), build(settings("macil_sd"))
+    right = {"v": v, "a": a, "p_v": p_v, "p_a": p_a}
+    terms = intended["macil_sd"].contrast(right, mask, violent)
+    assert torch.equal(
+        torch.stack(terms),
+        torch.stack(swapped.contrast(right | {"v": a, "a": v}, mask, violent)),
+    )
 
 
 def test_distance_attention_dims_the_ends_as_released():

@@ -80,13 +80,11 @@ def configure(name: str, *, scale: Scale, **overrides: Any) -> Config:
     fields = ({} if name == "vadclip" else {"precision": "float32"}) | system.fields
     if system.steps:
         epochs = make_config(scale=scale, **overrides).train.epochs
-        fields |= {"batch_size": system.batch, "learning_rate": system.rate}
-        fields["weight_decay"] = system.decay
+        fields |= dict(batch_size=system.batch, learning_rate=system.rate, weight_decay=system.decay)
         fields["milestones"] = (max(round(system.drop * epochs), 1),) if system.drop else ()
         options = {"steps": max(round(system.steps * SHARE[scale]), 1)} | options
     elif scale == "soundstage":
         # AVadCLIP's recipe there: no drops, and 10 + 10 context vectors in a tower of 32 positions
         fields |= {"milestones": (), "context_before": 10, "context_after": 10}
-    if scale == "soundstage":
-        options = system.small | options
+    options = (system.small if scale == "soundstage" else {}) | options
     return make_config(detector=name, scale=scale, options=options, **(fields | overrides))

@@ -16,6 +16,8 @@ from avadclip_lite.losses import topk_mean
 from avadclip_lite.model import Context, Detector, Output, register  # noqa: F401
 from avadclip_lite.temporal import length_mask, zero_padding
 
+FORMS = "released", "intended"  # choices where a slip of a release matters: with it, or without
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Section):
@@ -52,6 +54,7 @@ class Baseline(Detector):
         if unknown := [name for name in settings.options if name not in known]:
             raise ValueError(f"{settings.detector} has no option {unknown[0]!r}, only {known}")
         self.options = self.Options(**settings.options)
+        self.released = getattr(self.options, "form", "released") == "released"
         self.width = dim * (2 if self.options.modality == "audio_visual" else 1)
         self.build(dim, context)
 

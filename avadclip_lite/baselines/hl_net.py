@@ -5,9 +5,9 @@ that sound helps. Snippets are nodes of three graphs (alike in features, near in
 causal head's scores), through which a snippet borrows evidence before the top ones are picked. That
 head is taught by the graph network, so that a video can be scored while it plays.
 
-As released: a residual in every graph layer, softmaxes that are close to uniform, a distance graph
-that is not normalised, padding that leaks in training. Sound is concatenated natively. Left out:
-weights that the release saves and never uses; crops.
+As released: a residual in every graph layer, softmaxes that are close to uniform; a distance graph
+that is not normalised and padding that leaks in training, which ``form="intended"`` mends. Sound is
+concatenated natively. Left out: weights that the release saves and never uses; crops.
 """
 
 from dataclasses import replace
@@ -41,7 +41,7 @@ class HLNet(common.Baseline):
 
     paired, names_classes = False, False  # the latter: by more outputs of the classifier
     rates = {"online": 0.5}
-    Options = common.options(modality=("audio_visual", "vision"), width=128)
+    Options = common.options(modality=("audio_visual", "vision"), width=128, form=common.FORMS)
 
     def build(self, dim: int, context: common.Context) -> None:
         width, dropout = self.options.width, 0.6
@@ -58,7 +58,7 @@ class HLNet(common.Baseline):
 
     def forward(self, batch: common.Batch) -> common.Traced:
         x, mask = self.inputs(batch, longest=200)
-        keep = torch.ones_like(mask) if self.training else mask  # as released: padding leaks
+        keep = torch.ones_like(mask) if self.training and self.released else mask  # padding leaks
         keep = keep[..., None].to(x.dtype)
         h = self.drop(F.relu(self.fuse2(self.drop(F.relu(self.fuse1(x)))))) * keep
         online = F.relu(self.online2(F.relu(self.online1(h)))) * keep
@@ -73,11 +73,12 @@ class HLNet(common.Baseline):
         """The three graphs (B, T, T): features' cosines, distance in time, agreement of scores."""
         similarity = similarity_adjacency(x, mask, 0.7)  # cut at or below, before the softmax
         distance = distance_adjacency(x.shape[1], device=x.device, dtype=x.dtype)
+        if not self.released:
+            distance = F.normalize(distance * mask[:, None, :], p=1, dim=-1)
         score = online.sigmoid()
         agreement = 1 - (score[:, :, None] - score[:, None, :]).abs()
-        agreement = torch.sigmoid((agreement - 0.5) / 0.1)
-        agreement = agreement.masked_fill(~mask[:, None, :], -torch.inf).softmax(dim=-1)
-        score = agreement * mask[:, :, None]
+        near = torch.sigmoid((agreement - 0.5) / 0.1).masked_fill(~mask[:, None, :], -torch.inf)
+        score = near.softmax(dim=-1) * mask[:, :, None]
         return {"similarity": similarity, "distance": distance, "score": score}
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:

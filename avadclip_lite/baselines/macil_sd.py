@@ -4,8 +4,8 @@ The idea: sound and picture of an event need not coincide, so in each modality t
 scores form violent, normal and background groups. The violent group of one is pulled to the other's
 and away from the rest. A vision-only network is averaged in after every epoch.
 
-As released: the contrast mixes up the streams' outputs, padding leaks in training.
-Left out: weights that are never used. ``modality="vision"`` is the vision-only network alone.
+As released: the contrast mixes up the streams' outputs, padding leaks in training; not so with
+``form="intended"``. Left out: unused weights. ``modality="vision"``: the vision-only network alone.
 """
 
 import math
@@ -46,11 +46,10 @@ class Stream(nn.Module):
 class MACILSD(common.Baseline):
     """See the module. The snippet logit is the sum of both streams' logits."""
 
-    paired = False
-    Options = common.options(modality=("audio_visual", "vision"), width=128)
+    paired, progress = False, 0.0  # the latter: share of the epochs; 50 were published
+    Options = common.options(modality=("audio_visual", "vision"), width=128, form=common.FORMS)
 
     def build(self, dim: int, context: common.Context) -> None:
-        self.progress = 0.0  # share of the epochs; 50 were published
         width, both = self.options.width, self.options.modality == "audio_visual"
         self.audio_visual = Stream(dim, width, audio=True) if both else None
         self.vision = Stream(dim, width, audio=False)
@@ -58,7 +57,7 @@ class MACILSD(common.Baseline):
 
     def forward(self, batch: common.Batch) -> common.Traced:
         x, mask = self.inputs(batch, longest=200)
-        keys = torch.ones_like(mask) if self.training else mask  # as released: padding leaks
+        keys = torch.ones_like(mask) if self.training and self.released else mask  # padding leaks
         net = self.audio_visual
         v = self.vision.project(x[..., : self.settings.model.dim])
         vision = self.vision.score(self.vision(v, v, keys)).squeeze(-1)
@@ -84,12 +83,13 @@ class MACILSD(common.Baseline):
         return parts | {"bce": bce, "audio_visual": both, "vision": vision, "total": both + vision}
 
     def contrast(self, traces: dict[str, Tensor], mask: Tensor, violent: Tensor) -> list[Tensor]:
-        """The four InfoNCE terms c1 to c4; zeros unless there are bags of both kinds. Swapped as
-        released: the visual output where the *sound* is violent, and vice versa."""
+        """The four InfoNCE terms c1 to c4; zeros unless there are bags of both kinds. As
+        released the visual output counts where the *sound* is violent, and vice versa."""
         if violent.all() or not violent.any():
             return [traces["v"].new_zeros(())] * 4
-        audio, *audio_rest = _groups(traces["v"], traces["p_a"], mask, violent)
-        video, *video_rest = _groups(traces["a"], traces["p_v"], mask, violent)
+        a, v = ("v", "a") if self.released else ("a", "v")
+        audio, *audio_rest = _groups(traces[a], traces["p_a"], mask, violent)
+        video, *video_rest = _groups(traces[v], traces["p_v"], mask, violent)
         terms = [_info_nce(audio, video, other) for other in video_rest]
         return terms + [_info_nce(video, audio, other) for other in audio_rest]
 

@@ -5,8 +5,8 @@ features. It trains the magnitudes, long for anomalous videos and short for norm
 the mean of the top three in place of one maximum. A multi-scale temporal network (dilated
 convolutions, a non-local block) makes features that know their neighbours.
 
-As released, which is not the text in several places: the loss names them. Left out: the loader's
-crops, whose scores and magnitudes it averages.
+As released, which is not the text in several places: the loss names them, ``form="intended"`` is
+the text. Left out: the loader's crops, whose scores and magnitudes it averages.
 """
 
 import torch
@@ -51,7 +51,7 @@ class RTFM(common.Baseline):
     """See the module. Training sees bags of 32 means; the output is then (B, 32)."""
 
     head = (512, 128)  # widths of the classifier
-    Options = common.options(top=3, branch_width=0, dropout=0.7)  # width 0: a quarter of the input
+    Options = common.options(top=3, branch_width=0, dropout=0.7, form=common.FORMS)
 
     def build(self, dim: int, context: common.Context) -> None:
         dim, (wide, narrow) = self.width, self.head
@@ -70,8 +70,7 @@ class RTFM(common.Baseline):
         nn.init.zeros_(self.multi_scale.non_local_norm.weight)  # begins without its block
 
     def forward(self, batch: common.Batch) -> common.Traced:
-        x, mask = self.inputs(batch, bins=32)
-        return self.encode(x, mask)
+        return self.encode(*self.inputs(batch, bins=32))
 
     def encode(self, x: Tensor, mask: Tensor) -> common.Traced:
         """x (B, T, D), mask (B, T) -> logits (B, T), with the features (B, T, D) they rest on."""
@@ -82,7 +81,8 @@ class RTFM(common.Baseline):
         """Bag scores (B,) and features (B, top, D) of the snippets of largest magnitude. Dropout on
         the *candidates* is not in the text."""
         longest = output.traces["features"].norm(dim=-1)
-        top = (longest * self.drop(torch.ones_like(longest))).topk(self.options.top, dim=1).indices
+        longest = longest * self.drop(torch.ones_like(longest)) if self.released else longest
+        top = longest.topk(self.options.top, dim=1).indices
         chosen = output.traces["features"].take_along_dim(top[..., None], dim=1)
         return output.confidence.gather(1, top).mean(dim=1), chosen
 
@@ -95,9 +95,12 @@ class RTFM(common.Baseline):
         length = chosen.mean(dim=1).norm(dim=-1)  # (B,): the norm of the mean, as released
         high, low = length[~normal], length[normal]
         magnitude = ((100 - high).abs() + low).square().mean()
+        if not self.released:
+            magnitude = F.relu(100 - high + low).mean()
         scores = output.confidence[~normal]
+        row = scores.flatten() if self.released else scores
         bce = common.cross_entropy(bag, (~normal).to(bag.dtype))
-        smooth = 8e-4 * scores.flatten().diff().square().sum()
+        smooth = 8e-4 * row.diff().square().sum()
         sparsity = 8e-3 * scores.norm()
         main = bce + 1e-4 * magnitude
         parts = {"bce": bce, "magnitude": magnitude, "main": main, "smooth": smooth}

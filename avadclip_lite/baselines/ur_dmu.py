@@ -5,8 +5,8 @@ prototypes of *both* are kept, and each snippet is asked how well either memory 
 the normal memory gives back is a distribution (mean and variance, sampled in training), so that
 camera cuts and other harmless variation do not become anomalies.
 
-As released, with two slips: the distance attention is normalised by columns, which dims the ends of
-a video, and the divergence is summed over time in place of channels. Left out: crops.
+As released, with two slips, which ``form="intended"`` mends: the distance attention is normalised
+by columns, which dims a video's ends, and the divergence summed over time. Left out: crops.
 """
 
 import torch
@@ -18,11 +18,12 @@ from avadclip_lite.losses import topk_mean
 from avadclip_lite.temporal import distance_adjacency
 
 
-def distance_attention(mask: Tensor) -> Tensor:
-    """exp(-|i - j| / e) over the snippets that exist, its columns (a slip) divided by their sums:
-    mask (B, T) -> (B, T, T)."""
+def distance_attention(mask: Tensor, released: bool = True) -> Tensor:
+    """exp(-|i - j| / e) over the snippets that exist, its columns (a slip), or else its rows,
+    divided by their sums: mask (B, T) -> (B, T, T)."""
     near = distance_adjacency(mask.shape[1], device=mask.device) * mask[:, None, :]
-    return near / near.sum(dim=-1, keepdim=True).mT
+    sums = near.sum(dim=-1, keepdim=True)
+    return near / (sums.mT if released else sums)
 
 
 class GlobalLocalBlock(nn.Module):
@@ -66,7 +67,7 @@ class Memory(nn.Module):
 class URDMU(common.Baseline):
     """See the module. Training sees bags of ``bins`` means; the output is then (B, J)."""
 
-    Options = common.options(bins=200, width=512, blocks=2)
+    Options = common.options(bins=200, width=512, blocks=2, form=common.FORMS)
 
     def build(self, dim: int, context: common.Context) -> None:
         width = self.options.width
@@ -79,7 +80,7 @@ class URDMU(common.Baseline):
 
     def forward(self, batch: common.Batch) -> common.Traced:
         x, mask = self.inputs(batch, bins=self.options.bins)
-        z, distance = F.relu(self.embed(x.mT)).mT, distance_attention(mask)  # z (B, T, W)
+        z, distance = F.relu(self.embed(x.mT)).mT, distance_attention(mask, self.released)
         for block in self.blocks:
             z = block(z, mask, distance)
         (att_a, aug_a), (att_n, aug_n) = self.abnormal(z), self.normal(z)
@@ -102,8 +103,7 @@ class URDMU(common.Baseline):
         the normal memory), A_on_A, N_on_N, A_on_N; triplet, kl, distance; total. The margin of 100
         was made for I3D: what is read here never reaches it."""
         t, normal, bce = output.traces, common.is_normal(batch.labels), common.cross_entropy
-        lengths = output.mask.sum(dim=1)  # all bins
-        k = output.mask.shape[1] // 16 + 1
+        lengths, k = output.mask.sum(dim=1), output.mask.shape[1] // 16 + 1  # all bins; a 16th
         att_aa, att_an = t["att_a"][~normal], t["att_a"][normal]
         att_na, att_nn = t["att_n"][~normal], t["att_n"][normal]
         z_a, z_n = t["z"][~normal], t["z"][normal]
@@ -120,7 +120,7 @@ class URDMU(common.Baseline):
         parts = memories | {
             "anomaly": bce(topk_mean(output.confidence, lengths), (~normal).float()),
             "triplet": F.triplet_margin_loss(*(F.normalize(row, dim=-1) for row in rows)),
-            "kl": divergence.sum(dim=1).mean(),
+            "kl": divergence.sum(dim=1 if self.released else 2).mean(),
             "distance": F.relu(100 - far + near).mean(),
         }
         total = parts["anomaly"] + 0.1 * (sum(memories.values()) + parts["triplet"])

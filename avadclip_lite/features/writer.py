@@ -237,8 +237,7 @@ class StoreWriter(AbstractContextManager):
         text = json.dumps(meta | {"flags": self._flag_names, "digest": digest[:12]}, indent=1)
         (self.partial / dataset.META).write_text(f"{text}\n", encoding="utf-8")
         shared = table.video_rows.clip(upper=table.audio_rows.replace(0, np.inf)).astype(int)
-        table["snippets"], table["frames"] = shared, shared * self.stride
-        table["stride"] = self.stride
+        table = table.assign(snippets=shared, frames=shared * self.stride, stride=self.stride)
         options = {"index": False, "lineterminator": "\r\n"}
         columns = [*dataset.TEXT_COLUMNS, *dataset.NUMBER_COLUMNS]
         table.to_csv(self.partial / dataset.MANIFEST, columns=columns, **options)

@@ -210,9 +210,9 @@ def extract_folder(
     with StoreWriter(out, **store, inputs=json.dumps(head), overwrite=finished) as writer:
         todo = log.start(writer, head)
         choices |= {"batch": batch, "threads": max(1, (os.cpu_count() or 1) // jobs)}
-        tasks = [str(files[name].resolve()) for name in todo]
         call = delayed(partial(_extract, encoder=load, **choices))
-        results = Parallel(jobs, batch_size=1, return_as="generator")(map(call, tasks))
+        tasks = (call(str(files[name].resolve())) for name in todo)
+        results = Parallel(jobs, batch_size=1, return_as="generator")(tasks)
         shown = tqdm(todo, unit=" videos", disable=not progress)
         for name, result in zip(shown, results, strict=True):
             log.add(name, result)
