@@ -76,11 +76,12 @@ def configure(name: str, *, scale: Scale, **overrides: Any) -> Config:
     if name not in SYSTEMS:
         raise ValueError(f"unknown system {name!r}; known: {', '.join(SYSTEMS)}")
     system, options = SYSTEMS[name], dict(overrides.pop("options", {}))
-    # only AVadCLIP's heads stay float32 under autocast
-    fields = ({} if name == "vadclip" else {"precision": "float32"}) | system.fields
+    heads = {} if name == "vadclip" else {"precision": "float32"}  # AVadCLIP's stay so by autocast
+    fields = heads | system.fields
     if system.steps:
         epochs = make_config(scale=scale, **overrides).train.epochs
-        fields |= dict(batch_size=system.batch, learning_rate=system.rate, weight_decay=system.decay)
+        fields |= {"batch_size": system.batch, "learning_rate": system.rate}
+        fields["weight_decay"] = system.decay
         fields["milestones"] = (max(round(system.drop * epochs), 1),) if system.drop else ()
         options = {"steps": max(round(system.steps * SHARE[scale]), 1)} | options
     elif scale == "soundstage":

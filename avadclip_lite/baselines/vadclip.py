@@ -19,8 +19,7 @@ FIELDS = {
     "alignment": "cross_entropy",
     "focal_alpha_learned": False,
     "ukd": "none",
-    # the release chooses on the test set and goes back to its best weights
-    "selection": "holdout",
+    "selection": "holdout",  # the release chooses on the test set, and goes back to its best
     "reload_best": False,
     "resample": "together",
     "seed": 0,
