@@ -76,7 +76,7 @@ def configure(name: str, *, scale: Scale, **overrides: Any) -> Config:
     if name not in SYSTEMS:
         raise ValueError(f"unknown system {name!r}; known: {', '.join(SYSTEMS)}")
     system, options = SYSTEMS[name], dict(overrides.pop("options", {}))
-    heads = {} if name == "vadclip" else {"precision": "float32"}  # AVadCLIP's stay so by autocast
+    heads = {} if name == "vadclip" else {"precision": "float32"}  # they have no float32 heads
     fields = heads | system.fields
     if system.steps:
         epochs = make_config(scale=scale, **overrides).train.epochs
