@@ -465,11 +465,11 @@ for rare in (0.5, 0.2, 0.05, 0.01):
 #
 # ## 6. What you will build
 #
-# Here is the detector. Follow it from left to right.
+# Here is the detector, from left to right.
 #
 # - **Two frozen encoders.** CLIP has learned from captioned pictures to put an image and a sentence
 #   about it at the same place of one space; Wav2CLIP puts sounds into that space too. Neither is
-#   trained here. (On Soundstage two small stand-ins take their place.)
+#   trained here. (On Soundstage small stand-ins take their place.)
 # - **Time.** A snippet alone says little. The video part lets snippets look at their neighbours and
 #   at their look-alikes; the audio part is a temporal convolution.
 # - **Fusion.** Vision comes first, and sound is added through a gate that can close. Here the
@@ -480,7 +480,7 @@ for rare in (0.5, 0.2, 0.05, 0.01):
 #   are bent towards the video at hand by the audio-visual prompt.
 # - **A student.** Cameras without microphones exist. A second detector, which only sees, learns to
 #   imitate the fused features of the first, its **teacher**, and to say where that cannot be done
-#   (UKD, 07).
+#   (uncertainty-driven knowledge distillation, UKD: 07).
 #
 # The small numbers are the notebooks in which each part is built, the symbols at the arrows its
 # names there.

@@ -16,7 +16,7 @@
 #
 # **Minutes:** 24 to read, 14 hands-on; 1 on two CPU cores
 #
-# **Reads:** the feature store (Soundstage unless you say otherwise)
+# **Reads:** the feature store (Soundstage unless you say otherwise), the study's file
 #
 # **Writes:** two small detectors to the cache, numbers to `metrics.json`
 
@@ -552,9 +552,8 @@ plt.show()
 #
 # ## 7. The scoreboard
 #
-# New are detectors of one sense and DeepMIL, as far as the study's file (08) holds them for this
-# data. (*Vision only* is section 6's last row with the parts of 04 and 05; *audio only* is the same
-# on sounds.)
+# New are detectors of one sense and DeepMIL, where the study's file (08) holds them. (*Vision only*
+# is section 6's last row with the parts of 04 and 05; *audio only* is the same on sounds.)
 
 # %% tags=["nbval-ignore-output", "core"]
 board = study.results()

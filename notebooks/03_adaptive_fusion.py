@@ -201,7 +201,7 @@ print("without a track it gives back x_v:", torch.equal(x_av[1], x_v[1]))
 #
 # Now to a detector that has learned. One ships: the whole detector of 00, in the paper's form (the
 # released code differs). Of the study's ten trainings, which differ only in their **seed** (it
-# decides the first random weights and the order of the videos), it is one of the two in the middle.
+# decides the first random weights and the order of the videos), it is one of the middle two by AP.
 # (For other data one is trained now; what the text says of numbers is about the one that ships.)
 #
 # The gate is *there* to decide when to listen. For our three videos, from top to bottom:
@@ -455,8 +455,8 @@ print("Exercise 2 is open; this is what your gate does.")
 # %% [markdown] tags=["core"]
 # ## 6. Kinds of fusion, seed by seed
 #
-# What of detectors that were *trained* with another fusion? The study trains every kind, and more
-# than once (08 is about it); its file is read here. Besides the three kinds of the toy it holds
+# What of detectors that were *trained* with another fusion? The study (08) plans every kind, on
+# several seeds; what its file holds is read here. Besides the three kinds of the toy there are
 #
 # - **cross attention**: each snippet of the video asks (*query*), all snippets of the sound answer
 #   (*key*, *value*), so that a picture may listen to a sound heard some seconds earlier;

@@ -520,9 +520,9 @@ for name, value in whose["AP, alignment"].items():
 # ## 7. What it buys
 #
 # An exchange in a finished detector does not say what one would be that had been *trained* without
-# the module. The study trains both, for as many seeds as its file holds (03 explains the interval).
-# The paper adds the prompt before the focal loss of 05, so that comparison stands beside the one
-# with all parts; only signs can be compared with the paper's.
+# the module. The study trains both (03 explains the interval). The paper adds the prompt before the
+# focal loss of 05, so the comparison without that loss is the nearer one, where the file holds it;
+# only signs can be compared with the paper's.
 
 # %% tags=["nbval-ignore-output", "core"]
 STEPS = {
@@ -552,7 +552,7 @@ print(f"the paper: AP {after.ap - before.ap:+.2f}, mean mAP {after.map - before.
 # else is missing without the module: the feed-forward network on the class words. Section 6 says
 # how much of a difference, up or down, can be the video's.
 #
-# The scoreboard has not grown since 03: a prompt alone is no detector.
+# The scoreboard does not grow here: a prompt alone is no detector.
 
 # %% tags=["nbval-ignore-output", "core"]
 share = store.frame_truth(bags.rows).mean()

@@ -215,7 +215,7 @@ package = losses.mil_align(toy_map[None], 2 * y[None], torch.tensor([5]), diviso
 assert_close(torch.stack(package), torch.stack([cross_entropy, focal]))
 
 # %% [markdown] tags=["core"]
-# Who learns on whole videos? We take the teacher that ships, the detector of 03 and 04, and the
+# What do whole videos teach? We take the teacher that ships, the detector of 03 and 04, and the
 # same detector with fresh weights. Of the $K$ snippets that a true class chooses, what share lies
 # inside its own event, whose times no training is told? A blind pick would get the class's share of
 # all snippets.
@@ -566,7 +566,7 @@ print("Exercise 2 is solved: a rule, and what it is worth.")
 # %% [markdown] tags=["core"]
 # ## 7. What the loss is worth
 #
-# Two rows of the study (08 explains it) take the loss of this lesson apart: *no focal loss* is the
+# Two rows that the study (08) plans take the loss of this lesson apart: *no focal loss* is the
 # cross-entropy alone at full weight; *half the cross-entropy* takes the focal part away and keeps
 # the mean, so that the balance of the branches stays. Differences from the whole teacher
 # (*adaptive* in the file), seed by seed, in points:
@@ -586,7 +586,7 @@ for row in ("no focal loss", "no focal loss, half the cross-entropy"):
 # Where an interval holds zero, nothing was shown. A claim "focal loss helps" would need the second
 # row beside the first, or the gain may belong to the balance of the branches.
 #
-# The scoreboard has not grown since 03: it scores frames by the classification branch, and names
+# The scoreboard does not grow here: it scores frames by the classification branch, and names
 # are what the map is for.
 
 # %% tags=["core", "nbval-ignore-output"]
