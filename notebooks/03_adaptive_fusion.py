@@ -307,7 +307,7 @@ print(pd.DataFrame(rows).T.dropna().to_string(float_format="{:.2f}".format))
 # gate's *moving*. The rest is the residual's.
 
 # %% tags=["nbval-ignore-output"]
-whole = np.flatnonzero(store.snippets[bags.rows] <= bags.max_snippets)  # longer ones are sampled
+whole = np.flatnonzero(store.snippets[bags.rows] <= bags.max_snippets)  # longer ones are means
 watched = [listen(bags, index) for index in torch.from_numpy(whole).split(32)]
 names = ("w", "r", "sound", "x_v", "push")
 w, r, sound, x_v, push = (np.concatenate([one[name] for one in watched]) for name in names)
