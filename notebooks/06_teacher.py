@@ -265,8 +265,8 @@ for other in PARTS[:-1]:
     against("adaptive", other)
 
 # %% [markdown] tags=["core"]
-# The last block is the **method's total**: everything that the paper adds, fusion, prompt and focal
-# loss together, over the plain baseline; 08 takes it apart. Where an interval holds zero, nothing
+# The last block, once the file has its rows, is the **method's total**: all that the paper adds,
+# fusion, prompt and focal loss, over the plain baseline (08). Where an interval holds zero, nothing
 # was shown.
 #
 # The other kind of evidence is *which* events. Soundstage knows of every snippet of an event
@@ -468,7 +468,7 @@ print(f"mean delay on the {len(delays.dropna())} events that all found:")
 print(delays.dropna().mean().round(2).to_string())
 
 # %% [markdown]
-# The means are too close to rank anything: in delays, too, the ear is not to blame.
+# The means are too close to rank anything: again the ear is not to blame.
 #
 # ## 7. One field changed
 #
@@ -537,7 +537,7 @@ print("Exercise 2 is solved: a control, and what it says.")
 # %% [markdown] tags=["core"]
 # The scoreboard gets the teacher as published and, once the study has it, ours, whose audio branch
 # hears both ways. (Ours was prompted by looking at test videos, which is fair for a diagnosis and
-# would not be for a claim.)
+# not for a claim.)
 
 # %% tags=["core", "nbval-ignore-output"]
 scoreboard(study.results(), upto="06", data=source)
@@ -553,8 +553,8 @@ plt.show()
 #   cross-entropy and focal loss; every module learns but the text tower, which passes gradients on.
 # - train the teacher, and choose its epoch without looking at the test set: a tenth of the training
 #   videos, judged by their weak labels.
-# - say what the whole adds to its parts, and to the plain baseline: section 4 prints it, with
-#   intervals, and by what could be seen or heard of an event.
+# - say what the whole adds to its parts, and to the plain baseline: section 4 prints what
+#   the file holds, and by what could be seen or heard of an event.
 # - find out whether a detector is late, and why: a picture raises the question, a gradient names a
 #   suspect, a shift measures, and a deaf twin and one changed field tell whether it did it.
 #

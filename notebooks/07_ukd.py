@@ -528,11 +528,11 @@ axes[0].set_yticks(range(len(labels)), labels, fontsize="x-small")
 plt.show()
 
 # %% [markdown] tags=["core"]
-# Blue intervals are clear of zero; grey ones say neither yes nor no. Read the four lines of a
-# student together. If the first is blue and the second grey, a gain was shown and its cause was
-# not. If the second is blue, it is the teaching. If the third is grey, plain squares may do as
-# well, and what was shown is distillation, not uncertainty. (Of sixteen intervals at 95 % one may
-# well miss by luck alone: 08 again.)
+# Blue intervals are clear of zero; grey ones say neither yes nor no. Once the file has all four
+# lines of a student, read them together. If the first is blue and the second grey, a gain was shown
+# and its cause was not. If the second is blue, it is the teaching. If the third is grey, plain
+# squares may do as well, and what was shown is distillation, not uncertainty. (Of sixteen intervals
+# one may well miss by luck: 08.)
 #
 # And if it is the teaching, is it the teacher's *ears*? Left alone, a student learns from one label
 # a video; taught, it gets a vector for every snippet, from a network that has sorted them out

@@ -287,8 +287,8 @@ def by_seed(row, against):
 # `compare` makes intervals and p values. A claim whose rows have fewer than two seeds in common is
 # left out, but keeps its place among Holm's eight. The rule from `data/README.md`: a sign **shows**
 # where both of Holm's p values, over seeds alone and over seeds and videos, are below 5 %, in both
-# of two frozen worlds, with the same sign; else the claim is **open**. (The second world has more
-# events that can only be heard. It does not ship; its result file is read if it is there.)
+# of two frozen worlds, with the same sign; else the claim is **open**. (The second, *heard*, has
+# more events that can only be heard. It does not ship; its results do.)
 
 
 # %% tags=["core"]
@@ -373,10 +373,9 @@ if len(worlds) < 2:
     print("Only one of the two worlds is on file: 'shows here' is half of the rule.")
 
 # %% [markdown] tags=["core"]
-# Where the verdict is *open*, what lies between the ends of the interval is still possible. Where
-# blue is short and amber long, more seeds would be wasted; only more test videos would tell. (With
-# two or three seeds $t$ is so large that blue may outgrow even the thin line. Hence the rule asks
-# for both p values.)
+# Where the verdict is *open*, what lies between the ends of the interval is still possible. (The
+# intervals are not corrected for eight, so that of an open row may be clear of zero.) Where blue is
+# short and amber long, more seeds would be wasted; only more test videos would tell.
 #
 # ### Beside the paper
 #
@@ -436,9 +435,10 @@ if len(lines) < 2:
     print(f"Seeds of all rows that are there: {len(lines)}. No interval over seeds.")
 
 # %% [markdown] tags=["core"]
-# On the left each thin line is one seed, a complete experiment of the kind that fills a paper's
-# table, and the thick one their mean. Which story would each line have told? On the right the steps
-# and, where the ladder is whole, the total, in the colours of the forest plot.
+# On the left, over the rows on file, each thin line is one seed, a complete experiment of the kind
+# that fills a paper's table, and the thick one their mean. Which story would each line have told?
+# On the right the steps and, where the ladder is whole, the total, in the colours of the forest
+# plot.
 
 # %% tags=["nbval-ignore-output", "core"]
 # From the plain baseline to the whole method: AP of every seed, and what each step and all of them
@@ -464,10 +464,10 @@ ap, mean_map = np.subtract(paper.ABLATION["+ focal loss"], paper.ABLATION["basel
 print(f"the paper's total on XD-Violence, of which signs count: AP {ap:+.2f}, mAP {mean_map:+.2f}")
 
 # %% [markdown] tags=["core"]
-# Read the total before the steps. Where its interval lies above zero, the whole method buys
-# something, even if no single step can be told. Where it holds zero, all of 03 to 05 together is
-# not told apart from one linear layer and a cross-entropy, whatever a step did. Means of the steps
-# add up to the total; intervals do not.
+# Once there is a total, read it before the steps. Where its interval lies above zero, the whole
+# method buys something, even if no single step can be told. Where it holds zero, all of 03 to 05
+# together is not told apart from one linear layer and a cross-entropy, whatever a step did. Means
+# of the steps add up to the total; intervals do not.
 #
 # ## 6. The part, or its learning rate?
 #
@@ -595,7 +595,7 @@ else:
     print("Fewer than two seeds of both rows today: your prediction waits, as it should.")
 
 # %% [markdown] tags=["core"]
-# The scoreboard has no new bar: nothing was trained here. As for its intervals, two that overlap
+# The scoreboard has no new bar: nothing was trained here. As for intervals, two that overlap
 # may still differ plainly when they are paired (section 1), and two that do not may change places
 # on other test videos (section 3).
 

@@ -154,9 +154,8 @@ plt.show()
 # %% [markdown] tags=["core"]
 # The row comes out, within a draw's spread in the mean, for *anomalous videos only*. With all test
 # videos it is about half. So the measure is understood: thresholds, matching, the mean over six
-# classes. And a question is raised that the paper does not answer, because the release's code
-# ranks **all** videos: were the other rows of that table computed as this one was, or as the code
-# does it?
+# classes. One question stays open, because the release's code ranks **all** videos: were the other
+# rows of that table computed as this one was, or as the code does it?
 #
 # The other measure, frame AP, has a chance level as well, and it is no constant of nature: a
 # detector that guesses gets the share of anomalous frames.
@@ -360,7 +359,7 @@ gaps["measure, mAP"] = np.abs(100 * mean_ap - pipeline["teacher.dmap"]).max()
 print(f"mAP at five IoU, ours equal to the recorded to the last bit: {gaps['measure, mAP'] == 0}")
 
 # %% [markdown] tags=["core"]
-# All of it in one picture. Blue is what must agree; amber has one switch turned, and must not.
+# All in one picture: blue must agree; amber has one switch turned, and must not.
 
 # %% tags=["nbval-ignore-output", "core"]
 # Gaps between our outputs and the recorded outputs of the release, on a logarithmic scale.
@@ -446,22 +445,23 @@ plt.show()
 # habit of a field (the epoch). And a slip can hide in a part that a paper names among its
 # contributions, as long as that part moves the result little. Nothing here says that the idea does
 # not work; an idea and its first implementation are two things, and 03 to 08 tested the idea. More
-# places, without a study of their own: the distillation loss halves only its first term, and so the
+# places, not studied: the distillation loss halves only its first term, and so the
 # variance (07); padding takes part in attention and in the distance graph; the focal weight is
 # learned and only ever falls; a loss that spreads class words, weight decay and steps of the rate
 # stand in the code alone; Wav2CLIP's package normalises over whatever is in the call, so that a
 # sound's features depend on its neighbours; on CCTV-Fights, another data set, the release trains
 # with seven prompts and tests with two.
-# More differences, each with its switch: [lab note](studies/release_audited.ipynb).
+# More, each with its switch: [lab note](studies/release_audited.ipynb).
 
 # %% [markdown]
 # ### Exercise 2
 #
 # *8 minutes, medium.* Apart by how much? In training a video longer than 256 snippets becomes 256
 # bins with edges at `linspace(0, T, 257)`, cut to whole numbers; a shorter one keeps its snippets.
-# Write at which snippets the bins of a stream of `n` begin. The check counts the bins in which
-# sight and sound, resampled each on its own, begin at different snippets. Guess first, for two
-# streams that differ by a single snippet, 512 and 513, then 511 and 512: in how many of the 256?
+# (A test video is cut into chunks.) Write at which snippets the bins of a stream of `n` begin. The
+# check counts the bins in which sight and sound, resampled each on its own, begin at different
+# snippets. Guess first, for two streams that differ by a single snippet, 512 and 513, then 511 and
+# 512: in how many of the 256?
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
@@ -492,9 +492,10 @@ print("Exercise 2 is solved: one snippet more moves nothing, half of the bins, o
 #
 # Measure and detector are settled. What is left takes the features. Five downloads, by links in the
 # README of the [release](https://github.com/WanshunSu/AVadCLIP) and on the data set's own site:
-# CLIP features (`NAME__CROP.npy`: ten crops of a training video, one of a test video), Wav2CLIP
-# features (`NAME.npy`), the two lists, the two annotation files, and the checkpoints.
-# (`make doctor` says where CLIP's text tower comes from.) Then:
+# CLIP features (`NAME__CROP.npy`: of a training video ten crops, cut-outs of its pictures, each a
+# bag of its own; of a test video one), Wav2CLIP features (`NAME.npy`), the two lists, the two
+# annotation files, and the checkpoints. (`make doctor` says where CLIP's text tower comes from.)
+# Then:
 #
 #     python -m avadclip_lite import xd --features FOLDER --train xd_CLIP_rgb.csv \
 #         --test xd_CLIP_rgbtest.csv \
@@ -574,7 +575,7 @@ for sense in ("vision", "audio"):
 # Without a placebo a gain over plain squares is not dissected: the weighting may have done it, or
 # the head that came with it.
 #
-# The scoreboard's new bar, once the file has it, is the detector that was shown above to be the
+# The scoreboard's new bar, once the file has it, is the detector shown above to be the
 # authors' function, trained as the release trains, at the file's scale: a statement about the
 # schedule as much as about the formulas.
 

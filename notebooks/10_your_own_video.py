@@ -447,10 +447,10 @@ for name, (shown, sound) in strange.items():
 print("\n(the highest confidence of twelve snippets, and the leading anomaly class)")
 
 # %% [markdown] tags=["core"]
-# Lasting noise is a riot, to both detectors and beyond doubt; no threshold helps against it. A calm
-# picture upside down or in wrong colours is nearly an event to the student, who only sees; the
-# teacher, who hears the calm sound too, stays calm. Which nonsense fools which detector differs
-# from training to training.
+# Lasting noise is a riot, to both detectors and beyond doubt; no threshold helps. A normal picture
+# upside down or in wrong colours is nearly an event to the student, who only sees; the teacher, who
+# hears the clip's own sound too, stays calm. Which nonsense fools which detector differs from
+# training to training.
 #
 # This is **domain shift**, and it decides what the detectors that ship are good for. **They know
 # drawn puppets and synthesised sounds, and nothing else.** Of your holiday video they will say

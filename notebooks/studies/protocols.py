@@ -208,7 +208,7 @@ print(table.to_string(float_format="{:+.2f}".format, na_rep=""))
 
 # %% [markdown]
 # The largest line is another measure altogether, and the next are choices of what to print, which
-# cost no training: normal videos in or out, which branch, how many classes. Epochs come after them.
+# cost no training: normal videos in or out, how many classes. Epochs and the branch come after.
 # Trapezoids change nothing here, where hardly two scores are equal; [the
 # audit](release_audited.ipynb) shows where they do.
 
@@ -218,6 +218,6 @@ print(table.to_string(float_format="{:+.2f}".format, na_rep=""))
 # Choosing the epoch on the test set is worth a point or two in the AP that it is chosen by, and
 # nothing that could be shown in the measures beside it; on videos that had no say most of the gain
 # was gone. The better of two seeds is worth as much again. More than either moves what is printed:
-# the videos, the branch, the classes. All of it is one synthetic set with its own spread between
+# the videos, the classes. All of it is one synthetic set with its own spread between
 # epochs and seeds; the smaller a test set and the more is chosen on it, the larger the flattery. So
 # a table without its protocol is known to within some points.

@@ -254,7 +254,7 @@ plt.show()
 # ## Answer
 #
 # In six places at least. A softmax along the wrong axis gives every class the same vector. Padding
-# changes the last snippets of a video by about as much as they are long. A ceiling on $\sigma$
+# changes the features of a video's last snippet by more than their length. A ceiling on $\sigma$
 # starts the distillation in the millions, and a weight of $10^{-8}$ silences it. Pictures and sound
 # of long videos are pooled up to a snippet apart. One silent class turns an mAP into zero, and an
 # area by trapezoids rewards ties. In this trained teacher the switches change the AP little. So

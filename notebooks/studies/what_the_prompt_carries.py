@@ -136,7 +136,7 @@ table = pd.DataFrame(rows, index=MEASURES).T
 print(table.to_string(float_format="{:.2f}".format))
 
 # %% [markdown]
-# All rows agree to the first decimal of AP. Whose imprint a video gets does not matter; nor whether
+# All APs lie within a fifth of a point. Whose imprint a video gets does not matter; nor whether
 # it is shared out or given whole, which is louder by the number of classes. In the finished
 # detector the module is a feed-forward network on seven words.
 #
@@ -199,8 +199,8 @@ ax.legend(frameon=False, fontsize="small", loc="upper left")
 plt.show()
 
 # %% [markdown]
-# There is the reason. The snippets of a video point the way of their own imprint as it is, and
-# nearly as much that of another video of the class; another class's is at right angles in the mean.
+# There is the reason. The snippets of a video point the way of their own imprint as it is, and,
+# less clearly, that of another video of the class; another class's is at right angles in the mean.
 # A snippet that is laid against the class words has brought along what the imprint could tell them.
 #
 # ## 5. Trained without
