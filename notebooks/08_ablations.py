@@ -568,10 +568,9 @@ def my_comparison():
     """(row, against, expected sign, what would matter in points), written before looking."""
     # BEGIN SOLUTION
     # Stumbles: a row that the file lacks, or one of the eight the other way round.
-    # A control. Without the focal loss, the alignment loss is the cross-entropy alone instead of
-    # half of it: that doubles its weight. Is "with the focal loss" really about the focal loss, or
-    # about this factor? If the factor is nothing, these two rows are alike to within a point.
-    return "no focal loss, half the cross-entropy", "no focal loss", 0, 1.0
+    # A control. Addition and concatenation let all of the sound in, at every snippet. If the gate
+    # is what matters, and not the way of joining, these two rows are alike to within a point.
+    return "addition", "concatenation", 0, 1.0
     # END SOLUTION
 
 
