@@ -113,7 +113,7 @@ class FeatureStore:
         self.classes = ClassSet(**kind)
         self.flag_names: tuple[str, ...] = tuple(meta["flags"])
         types = dict.fromkeys(TEXT_COLUMNS, str) | dict.fromkeys(NUMBER_COLUMNS, np.int64)
-        table = pd.read_csv(path / MANIFEST, dtype=types, na_filter=False)
+        table = pd.read_csv(path / MANIFEST, dtype=types, usecols=list(types), na_filter=False)
         table["track"] = table["audio_start"]
         table["has_audio"] = table["track"] >= 0
         self._columns = columns = {name: table[name].to_numpy() for name in table}

@@ -413,6 +413,10 @@ def test_damaged_stores_are_refused(small, tmp_path):
     path.write_text(path.read_text().replace("audio_start", "start"))
     with pytest.raises(StoreError, match="copy is damaged .*audio_start"):
         FeatureStore.open(path.parent)
+    path = damaged("manifest.csv")
+    path.write_text(path.read_text().replace("split", "spilt", 1))
+    with pytest.raises(StoreError, match="copy is damaged .*split"):
+        FeatureStore.open(path.parent)
     path = damaged("meta.json")
     path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
     with pytest.raises(StoreError, match="format 99, this package reads 1"):

@@ -76,7 +76,7 @@ def _read(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
     if isinstance(source, (str, Path)):
         where = str(source)
         if not Path(source).is_file():
-            raise FileNotFoundError(f"{where} does not exist; the release's README links to it")
+            raise FileNotFoundError(f"{where} does not exist as a file; the release links to it")
         try:
             source = torch.load(source, map_location="cpu", weights_only=True)
         except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:

@@ -48,8 +48,8 @@ def chosen_fields(args: argparse.Namespace) -> dict[str, Any]:
 def main(args: argparse.Namespace) -> int:
     """Train, then print the test metrics. Bad input raises ``ValueError``."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    chosen = {"device": args.device} | chosen_fields(args)
-    settings = make_config(form=args.form, scale=args.scale, role=args.role, **chosen)
+    chosen = {"form": args.form, "scale": args.scale, "role": args.role, "device": args.device}
+    settings = make_config(**(chosen | chosen_fields(args)))
     store = FeatureStore.open(args.data)
     teacher = None if args.teacher is None else load(args.teacher)
     result = fit(settings, store, text=args.text, teacher=teacher, out=args.out)

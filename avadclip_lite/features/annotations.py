@@ -92,7 +92,7 @@ def read_text(path: str | Path, remarks: list[str] | None = None) -> str:
     ``FileNotFoundError``, and ``ValueError`` for what is in none of them."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
+        raise FileNotFoundError(f"{path} does not exist, or is a folder; check the path")
     data = path.read_bytes()
     guesses = ["utf-8-sig", "cp1252"]
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -264,8 +264,8 @@ def check_features(array: np.ndarray, dim: int, what: str, *, content: bool = Tr
     """Refuse what are no features (T, ``dim``) or, by their ``content``, not finite, in a
     ``StoreError`` that begins with ``what``."""
     if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] != dim:
-        got = f"{array.dtype} {array.shape}"
-        raise StoreError(f"{what} must be floating point (T, {dim}), got {got}; extract them again")
+        got = f"{array.dtype} {array.shape}; set dim, or extract them again"
+        raise StoreError(f"{what} must be floating point (T, {dim}), got {got}")
     if not len(array):
         raise StoreError(f"{what} have zero snippets; leave the video out")
     if content and not (finite := np.isfinite(array).all(axis=1)).all():

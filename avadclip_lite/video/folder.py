@@ -64,7 +64,7 @@ def find_videos(folder: str | Path) -> list[Path]:
     """All files below a folder whose suffix is a video's, sorted, but hidden ones and the copies
     that ``score`` made; links without target too, a file itself. ``FileNotFoundError``: none."""
     folder = Path(folder)
-    if folder.is_file():
+    if folder.exists() and not folder.is_dir():
         return [folder]
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {printable(folder)}; check the path")

@@ -169,12 +169,12 @@ def score(
     checked_crops(choices.get("crops"), which)
     checked_picks(**choices)
     out = Path(out)
+    files, results, failed = _files(videos, out), [], {}
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{out} cannot be made ({error.strerror}); choose another --out") from None
-    results, failed = [], {}
-    for path, stem in _files(videos, out):
+    for path, stem in files:
         tell(printable(path))
         try:
             with tqdm(unit=" snippets", disable=stream or not progress, leave=False) as bar:

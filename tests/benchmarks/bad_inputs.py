@@ -111,6 +111,7 @@ CASES = [
         ("labels.csv, line 2", "B3", "B1"),
         _write("labels.csv", "name,label\na,B3\n"),
     ),
+    Case("a folder for labels", f"{EXTRACT} --labels videos", ("videos", "folder")),
     Case(
         "labels as a spreadsheet's own file",
         f"{EXTRACT} --labels labels.xlsx",
@@ -171,6 +172,14 @@ CASES = [
         _write("run/thresholds.json", "{}"),
     ),
     Case("a misspelt option", f"{SCORE} --treshold 0.5", ("--treshold", "--help")),
+    Case("no video to score", "score store --out new --model run", ("store", "no video")),
+    Case(
+        "a pipe for a video",
+        "score pipe.mp4 --out new --model run",
+        ("pipe.mp4", "save"),
+        _all(lambda: os.mkfifo("pipe.mp4"), lambda: Path("new").mkdir()),
+        in_line=True,
+    ),
     Case(
         "a text that is called a video",
         "score notes.mp4 --out new --model run",
@@ -181,7 +190,7 @@ CASES = [
     Case(
         "a video that is not there",
         "score gone.mp4 --out new --model run",
-        ("gone.mp4",),
+        ("gone.mp4", "check the path"),
         lambda: Path("new").mkdir(),
         in_line=True,
     ),
@@ -238,6 +247,7 @@ CASES = [
         ("two_label_G", "900"),
         _write("events.txt", "two_label_G 0 900\n"),
     ),
+    Case("another width asked for", f"{IMPORT} --dim 64", ("one_label_G", "64", "set dim")),
     Case("a store in the way", IMPORT.replace("new", "store"), ("store", "choose another")),
     # training
     Case("no store", "train --data stroe --out new", ("stroe", "import")),
@@ -261,7 +271,8 @@ CASES = [
     ),
     Case("an unknown field", f"{TRAIN} -s epoch 3", ("'epoch'", "epochs")),
     Case("a field of another type", f"{TRAIN} -s epochs few", ("epochs", "'few'", "whole number")),
-    Case("a student without teacher", f"{TRAIN} --role vision", ("teacher",)),
+    Case("a form that there is not", f"{TRAIN} -s form old", ("form", "'old'", "released")),
+    Case("a student without teacher", f"{TRAIN} --role vision", ("--teacher",)),
     Case("a teacher that is not there", f"{TRAIN} --role vision --teacher none", ("none",)),
     Case(
         "another training in the way",
@@ -286,7 +297,7 @@ CASES = [
     Case(
         "scores as text",
         f"{EVALUATE} events.txt",
-        ("scores", "save it again"),
+        ("scores/two_label_G.npy", "save it again"),
         _write("scores/two_label_G.npy", "0.5 0.2 0.1\n"),
     ),
     Case(
@@ -302,17 +313,18 @@ CASES = [
     ),
     Case("a rate below zero", "thresholds --run run --data store --rate -1", ("--rate", "-1")),
     # studies, lessons, the authors' models
-    Case("an unknown study", "study fusoin --out new.csv", ("fusoin", "fusion")),
+    Case("an unknown study", "study prats --out new.csv", ("prats", "parts")),
     Case(
         "a table that is no study's",
-        "study fusion --out labels.csv --seeds 1",
+        "study parts --out labels.csv --seeds 1",
         ("labels.csv", "choose another file"),
         _write("labels.csv", "name,label\na,G\n"),
     ),
     Case("a lesson that is not there", "run --only 42 --out new", ("'42'", "00_orientation")),
-    Case("a parameter of another type", "run --only 02 --out new -p seeds a,b", ("seeds", "'a'")),
+    Case("a parameter of another type", "run --only 02 --out new -p epochs few", ("epochs", "few")),
     Case("lessons on no store", "run --only 02 --out new --data stroe", ("stroe",)),
-    Case("no checkpoint", "import-checkpoint m.pth --out new", ("m.pth",)),
+    Case("no checkpoint", "import-checkpoint m.pth --out new", ("m.pth", "release")),
+    Case("a folder for a checkpoint", "import-checkpoint videos --out new", ("videos", "a file")),
     Case(
         "a checkpoint cut short",
         "import-checkpoint m.pth --out new",
