@@ -27,6 +27,7 @@ device: str = "auto"  # where they are trained: cpu, cuda, mps or auto
 
 # %% tags=["setup", "core"]
 import inspect
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -485,9 +486,10 @@ mark = 3 * torch.randn(32, generator=random)
 noise = torch.randn(2, 4, 16, 32, generator=random)
 v, a = noise[0] + seen[..., None] * mark, noise[1] + heard[..., None] * mark
 every, violent = torch.ones(4, 16, dtype=torch.bool), torch.tensor([True, True, False, False])
-for name, (x, y) in {"as released": (v, a), "as described": (a, v)}.items():
-    traces = {"v": x, "a": y, "p_v": seen, "p_a": heard}
-    print(f"MACIL-SD, {name}: {float(sum(MACILSD.contrast(None, traces, every, violent))):.2f}")
+traces = {"v": v, "a": a, "p_v": seen, "p_a": heard}
+for name, form in {"as released": True, "as described": False}.items():
+    terms = MACILSD.contrast(SimpleNamespace(released=form), traces, every, violent)
+    print(f"MACIL-SD, {name}: {float(sum(terms)):.2f}")
 
 # %% [markdown] tags=["core"]
 # The margin of 100 was made for long features; at lengths around ten the code's loss is a constant

@@ -52,6 +52,7 @@ BELONGS = {"PIL": "pillow", "sklearn": "scikit-learn", "open_clip": "open-clip-t
     "matplotlib_inline": "ipykernel",
     "packaging": "pytest",
     "scipy": "scikit-learn",
+    "websocket": "jupyterlab",
     "yaml": "papermill",
 }
 
