@@ -176,7 +176,7 @@ WORKS = {
     ),
     "study": Work(
         features,
-        words(f"study fusion --data store --out out.csv --seeds 1 -s epochs 1 {SMALL}"),
+        words(f"study parts --data store --out out.csv --seeds 1 -s epochs 1 {SMALL}"),
         of_study,
     ),
     "run": Work(
