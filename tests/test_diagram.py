@@ -42,7 +42,7 @@ def test_boxes_and_words_do_not_overlap(drawn):
 
 
 def test_the_notebook_asked_for_stands_out():
-    plain, marked = architecture(), architecture(here="03")
+    plain, marked = architecture(), architecture(here="06")
 
     def widths(figure):
         patches = [p for p in figure.axes[0].patches if isinstance(p, FancyBboxPatch)]
@@ -51,7 +51,7 @@ def test_the_notebook_asked_for_stands_out():
     thick = [w > max(widths(plain)) for w in widths(marked)]
     names = [name for name, strong in zip(BOXES, thick, strict=True) if strong]
     plt.close("all")
-    assert names == ["tcn", "fusion"]
+    assert names == ["tcn", "classification", "confidence", "map"]
 
 
 def test_an_unknown_notebook_is_refused():

@@ -67,6 +67,7 @@ def read_scores(path: str | Path) -> dict[str, np.ndarray]:
         name = lists.video_name(place.removesuffix(".npy"))
         array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
         first, one = next(iter(found.items()), (name, array))
+        wrong = ""
         if name in found:
             wrong = "is there twice; keep one"
         elif array.dtype.kind != "f":
@@ -78,11 +79,10 @@ def read_scores(path: str | Path) -> dict[str, np.ndarray]:
         elif one.shape[1:] != array.shape[1:]:
             theirs = f"{('T', *array.shape[1:])}, {first} {('T', *one.shape[1:])}"
             wrong = f"holds scores of shape {theirs}; they must be alike"
-        else:
-            # the release's arithmetic is in float32; narrower numbers would round on the way
-            found[name] = array.astype(np.promote_types(array.dtype, np.float32))
-            continue
-        raise ValueError(f"{path}: {name} {wrong}")
+        if wrong:
+            raise ValueError(f"{path}: {name} {wrong}")
+        # the release's arithmetic is in float32; narrower numbers would round on the way
+        found[name] = array.astype(np.promote_types(array.dtype, np.float32))
     return found
 
 

@@ -44,7 +44,7 @@ BOXES: dict[str, Box] = {
     "temporal": Box("windows + graph\nover time", "learned", ("02",), 5.25, 3.7),
     "audio": Box("sound\nin snippets", "data", ("00",), 0.95, 2.3),
     "wav2clip": Box("Wav2CLIP", "frozen", ("01",), 3.1, 2.3),
-    "tcn": Box("temporal\nconvolution", "learned", ("03",), 5.25, 2.3),
+    "tcn": Box("temporal\nconvolution", "learned", ("06",), 5.25, 2.3),
     "fusion": Box("adaptive\nfusion", "learned", ("03",), 7.55, 3.0, 1.3, 0.9),
     "words": Box("class words\nnormal, fighting, ...", "data", ("04",), 0.95, 0.75),
     "context": Box("learned words\naround each", "learned", ("04",), 3.1, 0.75),
