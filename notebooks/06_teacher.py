@@ -234,7 +234,8 @@ record("frame_ap", cls, **about, seed=settings.train.seed)
 # What does it find? The study holds means over seeds: of detectors with one sense (*UKD* is the
 # student of 07, which a teacher taught), of **late fusion**, which trains the two senses apart and
 # takes the higher confidence, of the **plain baseline** (both senses concatenated, no prompt, no
-# focal loss), and of the whole. AP exists for each branch; mAP is the alignment branch's. The file grows: what it lacks yet is said to be missing.
+# focal loss), and of the whole. AP exists for each branch; mAP is the alignment branch's. The file
+# grows: what it lacks yet is said to be missing.
 
 # %% tags=["core", "nbval-ignore-output"]
 MEASURES = {"frame_ap_classification": "AP, confidence", "frame_ap_alignment": "AP, map"}
