@@ -163,7 +163,7 @@ print(f"{'alignment map':16} {tuple(output.alignment_logits.shape)}")
 # for every video, until the audio-visual prompt gives each video its own. Confidence (`anomaly`)
 # has no C: the classification branch never says *which* class.
 #
-# Training knows two sentences a video, and each branch answers one of them. *Is there anything?*
+# Training asks two questions of a video, and each branch answers one of them. *Is there anything?*
 # Classification: cross-entropy of the mean of the $K$ highest confidences (02). *Which classes?*
 # Alignment: MIL-Align, the mean of cross-entropy and focal loss (05). The sum is minimised, with no
 # weight between the two:
@@ -231,11 +231,11 @@ record("frame_ap", cls, **about, seed=settings.train.seed)
 #
 # ## 4. The whole and its parts
 #
-# What does it find? There are two kinds of evidence. The study holds means over seeds: of detectors
-# with one sense (*UKD* is the student of 07, which a teacher taught), of **late fusion**, which
-# trains the two senses apart and takes the higher confidence, of the **plain baseline** (both
-# senses concatenated, no prompt, no focal loss), and of the whole. AP exists for each branch; mAP
-# is the alignment branch's. The file grows: what it lacks yet is said to be missing.
+# What does it find? The study holds means over seeds: of detectors with one sense (*UKD* is the
+# student of 07, which a teacher taught), of **late fusion**, which trains the two senses apart and
+# takes the higher confidence, of the **plain baseline** (both senses concatenated, no prompt, no
+# focal loss), and of the whole. AP exists for each branch; mAP is the alignment branch's. The file
+# grows: what it lacks yet is said to be missing.
 
 # %% tags=["core", "nbval-ignore-output"]
 MEASURES = {"frame_ap_classification": "AP, confidence", "frame_ap_alignment": "AP, map"}
@@ -267,13 +267,14 @@ for other in PARTS[:-1]:
 # %% [markdown] tags=["core"]
 # The last block, once the file has its rows, is the **method's total**: all that the paper adds,
 # fusion, prompt and focal loss, over the plain baseline (08). Where an interval holds zero, nothing
-# was shown.
+# was shown; none of them is corrected (08).
 #
 # The other kind of evidence is *which* events. Soundstage knows of every snippet of an event
 # whether the picture shows it and whether it can be heard. The next cell asks for the AP of one
-# kind at a time: its anomalous frames against all normal frames, the other events left out. Three
-# detectors: the teacher; the same weights with the microphone cut (*deaf*); and the student that
-# ships, which only sees (07). Guess first where the teacher is ahead, and where it might be behind.
+# kind at a time: its anomalous frames against all normal frames, the other events left out.
+# (*Neither*: unheard, while the film shows something else.) Three detectors: the teacher; the same
+# weights with the microphone cut (*deaf*); and the student that ships, which only sees (07). Guess
+# first where the teacher is ahead, and where it might be behind.
 
 # %% tags=["nbval-ignore-output", "core"]
 teacher = (run.model if teacher is None else teacher).to(where)
@@ -359,7 +360,7 @@ look(saved, list(pair), list(pair.values()), "sound saves")
 # ## 6. Late?
 #
 # During the cut amber sinks and blue stays: it still hears the crash. In the silent crashes later
-# on blue believes less than amber. And where the first one begins, blue is a snippet behind.
+# on blue believes less than amber. And where the first crash begins, blue is a snippet behind.
 #
 # One video is an anecdote, but for being late there is a suspect. The audio branch is a **causal**
 # convolution: each snippet hears itself and the past, never the future. Evidence for a sound is
@@ -388,7 +389,7 @@ teacher = teacher.to(where)
 
 # %% [markdown] tags=["core"]
 # So the suspect could have done it: it listens up to fourteen snippets back, and never ahead. But
-# could is not did; training has put most of the weight on the present.
+# could is not did: most of its weight lies on the present.
 #
 # The test of a suspicion is an experiment whose outcome it predicts. If a detector is late, its
 # scores moved *earlier* must fit better: the AP over shifts has its top to the right of zero. (Of a
@@ -468,7 +469,7 @@ print(f"mean delay on the {len(delays.dropna())} events that all found:")
 print(delays.dropna().mean().round(2).to_string())
 
 # %% [markdown]
-# The means are too close to rank anything: again the ear is not to blame.
+# The means are too close to rank anything: nothing here points at the ear.
 #
 # ## 7. One field changed
 #

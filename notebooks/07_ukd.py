@@ -149,8 +149,8 @@ print("Exercise 1 is solved.")
 # ## 2. The loss
 #
 # Suppose that the teacher's number is the student's plus noise of a size that the student predicts,
-# $x_{av} = x_{vs} + \epsilon\,\sigma$, with $\epsilon$ from a standard normal distribution
-# (equation 9). Then
+# $x_{av} = x_{vs} + \epsilon\,\sigma$, with $\epsilon$ from a standard normal distribution.
+# Then (equation 9)
 #
 # $$p(x_{av}) = \frac{1}{\sqrt{2 \pi \sigma^2}}\,
 # \exp\left(-\frac{(x_{av} - x_{vs})^2}{2 \sigma^2}\right).$$
@@ -203,10 +203,10 @@ print(f"plain squares: {targets.mean():.2f}; with uncertainty: {answer.item():.2
 print(f"a quiet target weighs {'over' if weight[0] > 500 * weight[1] else 'under'} 500 loud ones")
 
 # %% [markdown] tags=["core"]
-# Nobody told it which targets were bad. But in this toy a *large error* and a *bad target* are the
+# Nobody told it which group was bad. But in this toy a *large error* and a *bad target* are the
 # same thing. The loss cannot tell them apart: it takes weight from whatever it predicts badly, for
 # whatever reason. In the student $\theta$ is predicted, for every snippet and channel, by a
-# **head** of three convolutions over time on what the encoder sees.
+# **head** of three convolutions over time on the encoder's output.
 #
 # ## 3. The two of them
 #
@@ -452,11 +452,10 @@ print(pd.DataFrame(rows).T.rename_axis(["", "weight"]).to_string())
 # The last line is a warning. In the code's form the same weight is another dose, because there the
 # loss itself is huge. Its head says $\theta = -(y + \mathrm{ReLU}(\ldots))$ with the encoder's
 # output $y$, so $\theta \le -y$: where $y$ is large, $\sigma^2$ starts near zero, and errors are
-# divided by it. How much gets through depends on the features, so this number is Soundstage's and
-# nobody else's.
+# divided by it. How much gets through depends on the features, so this number is Soundstage's.
 #
-# Gradients are a snapshot. So let twelve steps happen, on the same batch from the same start. How
-# far from where it gets *without* a teacher does the encoder arrive, as a share of the way?
+# So let twelve steps happen, on the same batch from the same start. How far
+# from where it gets *without* a teacher does the encoder arrive, as a share of the way?
 
 
 # %% tags=["nbval-ignore-output", "core"]
@@ -483,14 +482,14 @@ for weight in (1.0, 1e-4, 1e-8):
 # ## 7. Is it the teaching?
 #
 # The study trains each student on several seeds, with a teacher of its own each: left alone, taught
-# by UKD, taught by plain squares (MSE), and with the placebo. They are compared seed by seed: the
-# mean of the differences and its 95 % interval (08 says why). Each comparison answers another
-# question:
+# by UKD, taught by plain squares (MSE), and with the placebo, each at the learning rate that its
+# own grid chose. They are compared seed by seed: the mean of the differences and its 95 % interval
+# (08 says why). Each comparison answers another question:
 #
 # - UKD against **no teacher**: the paper's claim, and the only one of these in its table
 # - UKD against the **placebo**: is it the teaching?
 # - UKD against **plain squares**: is it the uncertainty?
-# - the **placebo against no teacher**: how far does luck reach?
+# - the **placebo against no teacher**: how far does luck reach, and a rate of its own?
 
 # %% tags=["main-figure", "nbval-ignore-output", "core"]
 # What distillation buys both students, and against what: paired differences over the study's seeds
@@ -528,11 +527,11 @@ axes[0].set_yticks(range(len(labels)), labels, fontsize="x-small")
 plt.show()
 
 # %% [markdown] tags=["core"]
-# Blue intervals are clear of zero; grey ones say neither yes nor no. Once the file has all four
-# lines of a student, read them together. If the first is blue and the second grey, a gain was shown
-# and its cause was not. If the second is blue, it is the teaching. If the third is grey, plain
-# squares may do as well, and what was shown is distillation, not uncertainty. (Of sixteen intervals
-# one may well miss by luck: 08.)
+# Blue intervals are clear of zero, grey ones say neither yes nor no; left of zero the second-named
+# is ahead. Once the file has all four lines of a student, read them together. If the first is blue
+# on the right and the second is not, a gain was shown and its cause was not. If both are, it is the
+# teaching. Unless the third is, too, plain squares may do as well: distillation was shown, not
+# uncertainty. (Of sixteen intervals one may well miss by luck: 08.)
 #
 # And if it is the teaching, is it the teacher's *ears*? Left alone, a student learns from one label
 # a video; taught, it gets a vector for every snippet, from a network that has sorted them out

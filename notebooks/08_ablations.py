@@ -53,7 +53,7 @@ dice = np.random.default_rng(seed)
 #
 # To find out what a part is worth, train the detector with it and without it, everything else
 # equal, and subtract. Surgeons call a removal an **ablation**, and so do papers. This paper has
-# three tables of them: one number in each cell, one training behind each number.
+# three tables of them: one number in each cell, and no word of seeds.
 #
 # But a detector that is trained twice gives two numbers. A **seed** decides the first weights, the
 # order of the batches, and which training videos are held out to choose the epoch. None of this is
@@ -81,7 +81,7 @@ print(f"unpaired {d.mean():.1f} ± {apart:.1f}")
 #   - 2\operatorname{Cov}(A, B)$$
 #
 # It costs nothing but discipline: the same seeds, held-out videos and batches for both. The toy's
-# covariance is generous; where rows have little in common, pairing neither helps nor harms.
+# covariance is generous; where rows have little in common, pairing helps little and costs little.
 # (Section 4 prints it.)
 #
 # The **95 % interval** $\bar d \pm t_{0.975,\,n-1}\, s/\sqrt n$ says which true differences are
@@ -159,7 +159,7 @@ print("Exercise 1 is solved: half the width is four times the seeds.")
 # %% [markdown] tags=["core"]
 # ## 2. Eight at once
 #
-# We will ask about eight parts. Each interval misses its truth one time in twenty, and the largest
+# We will make eight comparisons. Each interval misses its truth one time in twenty, and the largest
 # of eight differences is the one that catches the eye. Guess first: if *no* part does anything, how
 # often will at least one of the eight intervals exclude zero?
 #
@@ -357,7 +357,7 @@ plt.show()
 
 # %% [markdown] tags=["core"]
 # And in numbers. The last is the correlation of the two rows over seeds: the larger, the more
-# pairing bought; near zero, it bought nothing. (Of two seeds it is always ±1.)
+# pairing bought; near zero or below, nothing. (Of two seeds it is always ±1.)
 
 # %% tags=["nbval-ignore-output", "core"]
 known = judged["mean"].notna()
@@ -379,8 +379,8 @@ if len(worlds) < 2:
 #
 # ### Beside the paper
 #
-# The paper has numbers for all eight. Their differences are quoted below: XD-Violence, one training
-# each, branch not told. Signs may be compared, levels not (00). *Not told* means that our claim is
+# The paper has numbers for all eight. Their differences are quoted below: XD-Violence, seeds and
+# branch not told. Signs may be compared, levels not (00). *Not told* means that our claim is
 # open. (The paper adds its prompt before the focal loss; we take the prompt out of the finished
 # detector.)
 
@@ -410,7 +410,7 @@ for claim, line in judged.iterrows():
 # up, and if some are fine they may cancel.
 #
 # The plain baseline is concatenation with one linear layer, no prompt, no focal loss; from it the
-# parts come in as in the paper's first table. (What its own baseline fuses, the paper does not
+# parts come in as in the paper's table 4. (What its own baseline fuses, the paper does not
 # say.) This total is *not* among the eight: exploration, without correction.
 
 # %% tags=["nbval-ignore-output", "core"]
@@ -465,9 +465,9 @@ print(f"the paper's total on XD-Violence, of which signs count: AP {ap:+.2f}, mA
 
 # %% [markdown] tags=["core"]
 # Once there is a total, read it before the steps. Where its interval lies above zero, the whole
-# method buys something, even if no single step can be told. Where it holds zero, all of 03 to 05
-# together is not told apart from one linear layer and a cross-entropy, whatever a step did. Means
-# of the steps add up to the total; intervals do not.
+# method buys something, even if no single step can be told; where it lies below, the method costs.
+# Where it holds zero, all of 03 to 05 together is not told apart from one linear layer and a
+# cross-entropy, whatever a step did. Means of the steps add up to the total; intervals do not.
 #
 # ## 6. The part, or its learning rate?
 #

@@ -249,9 +249,8 @@ plt.show()
 # the branch, may go either way; printing the better of the two is the same mistake as picking the
 # epoch. The last three printed lines say what moves the number most here.
 #
-# All of this happens *after* training: no seed, no luck, only a choice of what to print. When you
-# report a number, name the branch, the epoch's rule and the videos. When you read one that names
-# none, take it as known to within such a column.
+# When you report a number, name the branch, the epoch's rule and the videos. When you read one
+# that names none, take it as known to within such a column.
 #
 # ## 4. The detector, checked: one function
 #
@@ -289,8 +288,8 @@ for (who, model), total in zip(models.items(), (17_106_441, 13_163_017), strict=
 # %% [markdown] tags=["core"]
 # Both totals are the release's to the last digit. Now the outputs, each compared relative to its
 # largest entry. A gap needs a scale: how large is it when something *is* different? So the same
-# weights are also run with one switch of the configuration turned, from what the code does to what
-# the paper says. (Losses and their gradients, and three steps of the optimiser, are compared in
+# weights are also run with one switch of the configuration turned, from the code's form to the
+# paper's. (Losses and their gradients, and three steps of the optimiser, are compared in
 # `tests/test_released.py` and `tests/benchmarks/check_reference.py`.)
 
 
@@ -404,7 +403,8 @@ print(f"300 snippets of video, 301 of audio, resampled apart: up to {apart:.1f} 
 # whatever the video shows: a softmax over equal columns. The second, that pictures and sound of a
 # long video may meet in the wrong bin. Does any of it *matter*? The seeds of the result file answer
 # as far as its rows go: the release's form as a whole, and its weight for distillation, which in
-# the paper's form stops the teaching (07).
+# the paper's form stops the teaching (07). (The released form also picks its epoch on the test set
+# and cuts its rate after epochs 3 and 6 of however many: a gap may come of either.)
 
 # %% tags=["main-figure", "core"]
 # What the released form, and its weight for distillation, change: paired differences in AP of the
@@ -445,7 +445,7 @@ plt.show()
 # habit of a field (the epoch). And a slip can hide in a part that a paper names among its
 # contributions, as long as that part moves the result little. Nothing here says that the idea does
 # not work; an idea and its first implementation are two things, and 03 to 08 tested the idea. More
-# places, not studied: the distillation loss halves only its first term, and so the
+# places: the distillation loss halves only its first term, and so the
 # variance (07); padding takes part in attention and in the distance graph; the focal weight is
 # learned and only ever falls; a loss that spreads class words, weight decay and steps of the rate
 # stand in the code alone; Wav2CLIP's package normalises over whatever is in the call, so that a
@@ -525,10 +525,10 @@ if not real:
 # %% [markdown] tags=["core"]
 # ## 7. The paper's steps, by sign
 #
-# The paper's ablations are differences: fusion added, prompt added, focal loss added, the student
-# taught. For each step of its tables the cell prints the paper's difference and, from the result
-# file, the interval over seeds, in AP (here of the alignment branch; 08: classification) and in
-# mAP.
+# The paper's ablations are differences: one fusion against others, prompt added, focal loss added,
+# the student taught. For each the cell prints the paper's difference and, from the result file, the
+# interval over seeds, uncorrected (08), in AP (here of the alignment branch; 08: classification)
+# and in mAP.
 
 # %% tags=["core"]
 NEITHER = "neither prompt nor focal loss"
@@ -575,9 +575,9 @@ for sense in ("vision", "audio"):
 # Without a placebo a gain over plain squares is not dissected: the weighting may have done it, or
 # the head that came with it.
 #
-# The scoreboard's new bar, once the file has it, is the detector shown above to be the
-# authors' function, trained as the release trains, at the file's scale: a statement about the
-# schedule as much as about the formulas.
+# The scoreboard's new bar, once the file has it, is the detector shown above to be the authors'
+# function, trained and chosen as in the release, at the file's scale: a statement about schedule
+# and test-set choice as much as about formulas.
 
 # %% tags=["nbval-ignore-output", "core"]
 scoreboard(study.results(), upto="09", data=dataset)

@@ -375,9 +375,8 @@ plt.show()
 
 # %% [markdown] tags=["core"]
 # The same detector, the same threshold, and nearly all alarms are right or hardly any. A stricter
-# threshold shifts the curve to the left and pays with missed events. That is why surveillance is
-# asked for false alarms *an hour* and not for precision, and why nobody should be impressed by
-# either without the base rate.
+# threshold shifts the curve to the left and pays with missed events. So ask surveillance for
+# false alarms *an hour* and not for precision, and be impressed by neither without the base rate.
 
 # %% [markdown] tags=["core"]
 # ### Exercise 2
@@ -447,10 +446,10 @@ for name, (shown, sound) in strange.items():
 print("\n(the highest confidence of twelve snippets, and the leading anomaly class)")
 
 # %% [markdown] tags=["core"]
-# Lasting noise is a riot, to both detectors and beyond doubt; no threshold helps. A normal picture
-# upside down or in wrong colours is nearly an event to the student, who only sees; the teacher, who
-# hears the clip's own sound too, stays calm. Which nonsense fools which detector differs from
-# training to training.
+# Noise to see and to hear is a riot, to both detectors and beyond doubt; no threshold helps. A
+# normal picture upside down or in wrong colours is nearly an event to the student, who only sees;
+# the teacher, who hears the clip's own sound too, stays calm. Another training may be fooled by
+# other nonsense.
 #
 # This is **domain shift**, and it decides what the detectors that ship are good for. **They know
 # drawn puppets and synthesised sounds, and nothing else.** Of your holiday video they will say
@@ -459,8 +458,8 @@ print("\n(the highest confidence of twelve snippets, and the leading anomaly cla
 # ## 7. Now yours
 #
 # Change encoders first, then training data, then the threshold. A detector for real footage comes
-# from real features ([09](09_xd_violence.ipynb)), and even then it knows *films, sports and streets
-# as they are in that data set*. With one, everything above is three commands:
+# from real features ([09](09_xd_violence.ipynb)), and even then it knows *that data set's kind of
+# footage*. With one, everything above is three commands:
 #
 #     python -m avadclip_lite score VIDEO --model RUNS --encoder clip --out SCORES
 #     python -m avadclip_lite thresholds --run RUN --data STORE --rate 10
@@ -478,7 +477,7 @@ print("\n(the highest confidence of twelve snippets, and the leading anomaly cla
 # kind that it was not trained on among them. Not where its classes are the wrong question: a
 # "fight" on a judo mat, a "riot" at a peaceful demonstration, and the errors fall on the same
 # people again and again. And not before asking whether recording is allowed; sound is protected
-# more strictly than pictures in many places.
+# more strictly than pictures in some places.
 #
 # Your own file goes here: set the parameter `video` at the top, and `models` if you have any.
 

@@ -247,7 +247,7 @@ with torch.no_grad():
 # asks for the rest. **CUPL** (2023), whose training we had to reconstruct, makes snippet labels out
 # of MIL's scores and trains again, on *all* snippets. Then two things can go wrong, and it has an
 # answer to each. Labels are incomplete: several heads are pushed apart, so that together they cover
-# more. Labels are uncertain: the network is asked twenty times with dropout on, and only labels
+# more. Labels are uncertain: the network is asked repeatedly with dropout on, and only labels
 # that hardly vary are kept.
 #
 # Toy: an event in snippets 2 to 6, and two heads, once alike and once pushed apart. The labels are
@@ -343,11 +343,12 @@ for step in range(151):
 #
 # A toy says what an idea *can* do. What it does is a question of data, and systems can be compared
 # only on the same features, the same held-out videos and the same measure, over several seeds, each
-# with the recipe that it was published with. The package's study `field` does that. Two systems are
-# trained in front of you, DeepMIL and CLIP-TSA (2023: RTFM on CLIP features, behind a learned gate
-# on snippets), and two detectors ship (the teacher listens, the student only looks; on other data
-# there are none). Of these there is one training each, so their interval is over *test videos drawn
-# again*, the other kind of chance (08 has both).
+# with its published recipe, at the one of three rates that its grid chose (08). The package's study
+# `field` does that. Two systems are trained in front of you, at their published rates: DeepMIL and
+# CLIP-TSA (2023: RTFM on CLIP features, behind a learned gate on snippets). And two detectors ship
+# (the teacher listens, the student only looks; on other data there are none). Of these there is one
+# training each, so their interval is over *test videos drawn again*, the other kind of chance (08
+# has both).
 
 # %% tags=["nbval-ignore-output", "core"]
 lines, ours = [], {}
@@ -400,7 +401,7 @@ print(field.sort_values("AP").round(1).to_string(index=False))
 
 # %% [markdown]
 # Seconds are those of a training on whatever machine ran it, so compare them within a source, and
-# parameters across. A recipe's steps are published for XD-Violence; here an eighth is taken of each
+# parameters across. A recipe's steps were published for other data; here an eighth is taken of each
 # (`baselines.configure`). Rows that listen stand beside rows that only look: read names first.
 
 # %% tags=["nbval-ignore-output", "main-figure"]
@@ -422,7 +423,7 @@ plt.show()
 # And the published numbers, as **quotations**: a table of their own, because no column may hold
 # both. They are the paper's table 1, on XD-Violence, and not even all on the same features: rows
 # that only look rest on CLIP's, rows that listen, AVadCLIP aside, on older ones (FVAI, MACIL-SD,
-# CUPL and AVCL). In every training script that was released, the test set is the only yardstick.
+# CUPL and AVCL). In every training script that we found, the test set is the only yardstick.
 
 # %% tags=["core"]
 print("quoted, XD-Violence, AP (the star: vision only)")
@@ -432,9 +433,9 @@ print(f"(levels are not comparable with the table above, whose chance is {chance
 
 # %% [markdown] tags=["core"]
 # One row you will find here and never above: **AVCL** (2025). Of it we know an abstract and the
-# numbers that AVadCLIP quotes; no code, no equation, no size is public. Others are
+# numbers that AVadCLIP quotes; we found no code, and read no equation or size. Others are
 # *reconstructions*, and called so in their modules: FVAI after a reader's notes, half of CUPL, and
-# three with "like" or "style" in their names, which no published number is there to check.
+# three with "like" or "style" in their names, to which no published number belongs.
 
 # %% [markdown] tags=["core"]
 # ### Exercise 2
@@ -464,8 +465,7 @@ print("won" if ahead == bet else "lost", "(with one seed each: a hint, no findin
 # %% [markdown] tags=["core"]
 # ## 7. Three differences, and a measure
 #
-# Everybody should once have seen three differences between a paper and its code. Our modules are
-# *as released*, and say so.
+# Three differences between papers and their code; our modules are *as released*, and say so.
 #
 # **An equation and its code may share only a name.** RTFM's text has a hinge on the difference of
 # two lengths; its code squares $|100 - h| + q$, where $h$ and $q$ are the lengths of anomalous and
@@ -530,7 +530,8 @@ plt.show()
 # ## Recap
 #
 # - write the loss that ranks a pair of bags, and say what it leaves undone: a hinge between two
-#   maxima, over all pairs in the release; all other snippets learn nothing, alone and nameless.
+#   maxima, over all pairs in the release; all other snippets learn nothing, each is judged alone,
+#   and nothing gets a name.
 # - say in a sentence what magnitude, graphs, memories, pseudo labels and prompts repair: who is
 #   chosen before scores mean anything, whose evidence is borrowed, what is excused as normal, which
 #   snippets learn, and what the event is called.

@@ -249,14 +249,14 @@ else:
 # section 2 that is a suspicion of another kind: the *eye* of the causal teacher is late without any
 # sound, that of this one is not, as if an eye that was trained beside a late ear had learned to
 # wait for it. The alibi holds for the moment of listening; for the time of training it is open. Two
-# trainings can only ask that question (their AP does not tell them apart either); the study's last
-# line answers once its file has the row.
+# trainings can only ask that question. What such an ear is worth in AP the last line says, once the
+# study's file has the row.
 
 # %% [markdown]
 # ## Answer
 #
-# The causal branch reaches fourteen snippets back, and training puts most of the weight on the
-# present. The teacher is late by about a third of a snippet, and stays so when it is deaf: taking
+# The causal branch reaches fourteen snippets back, and training moves its weight to the present.
+# The teacher is late by about a third of a snippet, and stays so when it is deaf: taking
 # the sound away does not mend it, training with another ear did, once. A delay that is planted is
 # found, so the test is no blind one. It costs where an event is only heard, and where it is short;
 # pooled over all frames it hardly shows. Soundstage is synthetic, and one teacher is one teacher:

@@ -71,9 +71,10 @@ for row in study.STUDIES["protocols"]:
             print(f"  {name:18} {protocol:12} against chosen: {span}, {gap.verdict}")
 
 # %% [markdown]
-# *Best on test* is never below *chosen* in the AP that picked it, by construction, and gains a
-# point or two. If the epoch were the better one, measures that did not pick it should gain, too.
-# They do not: the intervals of the other branch's AP hold zero, and the teacher's mAP is *lower*.
+# *Best on test* is never below *chosen* in the AP that picked it, by construction; in form `paper`
+# it gains a point or two. (In form `released` it *is* the chosen one.) If the epoch were the better
+# one, measures that did not pick it should gain, too. They do not: the intervals of the other
+# branch's AP hold zero, and the teacher's mAP is *lower*.
 #
 # ## 2. How much of it is real
 #
@@ -216,7 +217,7 @@ print(table.to_string(float_format="{:+.2f}".format, na_rep=""))
 # ## Answer
 #
 # Choosing the epoch on the test set is worth a point or two in the AP that it is chosen by, and
-# nothing that could be shown in the measures beside it; on videos that had no say most of the gain
+# no gain that could be shown in the measures beside it; on videos that had no say most of the gain
 # was gone. The better of two seeds is worth as much again. More than either moves what is printed:
 # the videos, the classes. All of it is one synthetic set with its own spread between
 # epochs and seeds; the smaller a test set and the more is chosen on it, the larger the flattery. So

@@ -155,10 +155,10 @@ for head, kind in (("free", "paper"), ("bounded", "released")):
     print(f"ln sigma^2 between {new.log_variance.min():.1f} and {new.log_variance.max():.1f}")
 
 # %% [markdown]
-# In the trained student the ceiling would hardly bind: its features are small where it errs. At the
-# *start* it rules. The untrained encoder's $y$ is large and sorted by nothing, errors are divided
-# by next to nothing, and the loss begins in the millions. The code's weight of $10^{-8}$ for this
-# loss is what holds that down: two oddities that need each other. **Switch:**
+# In the trained student the ceiling would hardly bind: its errors are small, so the best $\theta$
+# is low. At the *start* it rules. The untrained encoder's $y$ is large and sorted by nothing,
+# errors are divided by next to nothing, and the loss begins in the millions. The code's weight of
+# $10^{-8}$ for this loss is what holds that down: two oddities that need each other. **Switch:**
 # `variance_head="free"`, and `ukd="paper"` for the factor of a half on both terms.
 #
 # ## 4. Two senses, pooled apart
@@ -255,9 +255,9 @@ plt.show()
 #
 # In six places at least. A softmax along the wrong axis gives every class the same vector. Padding
 # changes the features of a video's last snippet by more than their length. A ceiling on $\sigma$
-# starts the distillation in the millions, and a weight of $10^{-8}$ silences it. Pictures and sound
-# of long videos are pooled up to a snippet apart. One silent class turns an mAP into zero, and an
-# area by trapezoids rewards ties. In this trained teacher the switches change the AP little. So
-# they are no scandal, and worth knowing for another reason: who compares with a table should know
-# which function made it, and with these fields either can be run. Numbers are Soundstage's and two
-# detectors'.
+# starts the distillation in the millions, and a weight of $10^{-8}$ holds it down. Pictures and
+# sound of long videos are pooled up to a snippet apart. One silent class turns an mAP into zero; in
+# other releases an area by trapezoids rewards ties. In this trained teacher the switches change the
+# AP little. So they are no scandal, and worth knowing for another reason: who compares with a table
+# should know which function made it, and with these fields either can be run. Numbers are
+# Soundstage's and two detectors'.

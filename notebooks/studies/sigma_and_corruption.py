@@ -165,7 +165,7 @@ plt.show()
 # ## 3. What the stage itself spoils
 #
 # Real corruption is not drawn by us. Soundstage flags snippets whose picture or sound is faulty
-# (dark, frozen, clipped, silent); there the teacher's target is spoilt as well. The same two AUCs
+# (dark, black, clipped, silent); there the teacher's target is spoilt as well. The same two AUCs
 # on videos as they are, and for events, the snippets that all of this is about.
 
 # %% tags=["nbval-ignore-output"]
@@ -183,7 +183,7 @@ for name in ("corrupted_video", "corrupted_audio", "anomalous"):
 # %% [markdown]
 # Faulty pictures and sounds are hardly ranked, and errors are no larger there: the teacher's target
 # is spoilt in the same way, so there is nothing to be unsure of. What $\sigma$ does rank, and
-# rightly as far as errors go, are the events. There the student pulls least.
+# rightly as far as errors go, are the events. There the student is pulled least.
 #
 # ## 4. The released weight
 #
@@ -234,10 +234,10 @@ for weight in (0.0, 1e-8, 1.0):
 # At $10^{-8}$ error and encoder are where they are without a teacher: imitation is switched off.
 # The head is not. It went a good part of the way that it goes at a weight of 1, towards announcing
 # errors that nobody reduces: Adam divides a gradient by its own size, and where nobody imitates,
-# errors are so large that even a hundred-millionth of their gradient is above the $10^{-8}$ in
-# Adam's divisor. (How far depends on the size of features; in the authors' code, with other
-# features, a bounded head and a smaller learning rate, it may be nothing.) When videos are scored
-# nobody reads this head.
+# errors stay so large that even a hundred-millionth of their gradient makes some percent of a full
+# step (07), again and again. (How far depends on the size of features; in the authors' code, with
+# other features, a bounded head and a smaller learning rate, it may be nothing.) When videos are
+# scored nobody reads this head.
 
 # %% [markdown]
 # ## Answer
