@@ -255,7 +255,7 @@ def against(row, other):
             return print(f"  the file has {seeds} seeds with both: no interval yet")
         gap = study.paired(frame, row, other, measure)
         span = f"{gap.mean:+5.1f} [{gap.low:+5.1f}, {gap.high:+5.1f}]"
-        print(f"  {name:15} {span} of {seeds} seeds: {gap.verdict}")
+        print(f"  {name:15} {span} of {seeds} seeds: {gap.verdict}, uncorrected")
 
 
 there = frame[frame["row"].isin(PARTS)]

@@ -521,6 +521,8 @@ for ax, (shown, measure) in zip(axes, MEASURES.items(), strict=True):
         ax.plot([gap.low, gap.high], [place] * 2, color=colour, lw=4)
         ax.plot(gap.mean, place, "o", color=colour, ms=7, mec="white")
         told = f"{gap.mean:+5.1f} [{gap.low:+.1f}, {gap.high:+.1f}] of {seeds} seeds"
+        rates = [rows.loc[rows["row"] == one, "rate"].iloc[0] for one in pair]
+        told += "" if rates[0] == rates[1] else f", rates {rates[0]:g} and {rates[1]:g}"
         print(f"  {label:40} {told}: {gap.verdict}")
     ax.set(xlabel=f"points of {shown}", ylim=(len(labels) - 0.4, -0.6))
 axes[0].set_yticks(range(len(labels)), labels, fontsize="x-small")
