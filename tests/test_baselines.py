@@ -231,8 +231,8 @@ def test_unknown_options_and_values_are_refused():
         build(make_config(detector="late_fusion", options={"rule": "sum"}))
     with pytest.raises(ValueError, match="modality must be one of 'vision', got 'audio_visual'"):
         build(make_config(detector="ju_like", options={"modality": "audio_visual"}))
-    with pytest.raises(ValueError, match="deepmil has no option 'form'"):
-        build(make_config(detector="deepmil", options={"form": "intended"}))
+    with pytest.raises(ValueError, match="cupl has no option 'form'"):
+        build(make_config(detector="cupl", options={"form": "intended"}))
     with pytest.raises(ValueError, match="unknown system 'avcl'; known: zero_shot"):
         configure("avcl", scale="xd")
     with pytest.raises(ValueError, match="ju_like needs a text tower of dim=64"):
@@ -331,34 +331,52 @@ def test_thinning_keeps_short_bags_of_the_same_batch_whole():
 # ---------------------------------------------------------------------------- single ideas
 
 
-def test_rtfm_smoothness_crosses_video_boundaries_as_released(store):
-    scores = torch.zeros(4, 32)
-    scores[2] = 1.0  # the first anomalous video ends high, the second starts low
+ROWS = torch.ones(4, 32, dtype=torch.bool)  # the mask of four full bags, two of each kind
+
+
+def pairs_of_bags(lengths: int = 32) -> Batch:
     labels = torch.tensor([[1.0, 0]] * 2 + [[0, 1.0]] * 2)
-    batch = Batch(video=None, audio=None, lengths=torch.full((4,), 32), labels=labels)
-    model = build(settings("rtfm")).eval()
-    mask = torch.ones(4, 32, dtype=torch.bool)
-    output = model.output(torch.logit(scores), mask, features=torch.rand(4, 32, 8))
-    assert float(model.loss(output, batch)["smooth"]) == pytest.approx(8e-4)
+    return Batch(video=None, audio=None, lengths=torch.full((4,), lengths), labels=labels)
+
+
+def test_deepmil_ranks_pairs_in_order_as_intended():
+    """By hand: hinges 0.7 and 1.1 in order, 0.7 + 0.9 + 0.9 + 1.1 over all; sums of scores 1.3 and
+    0.9, of squared steps 0.42 and 0.25."""
+    scores = torch.tensor(
+        [[0.2, 0.4, 0.1, 0.1], [0.6, 0.1, 0.1, 0.2], [0.1, 0.2, 0.7, 0.3], [0.2, 0.5, 0.1, 0.1]]
+    )
+    expected = {"released": (1.8, 2.2, 0.67, 1.0), "intended": (0.9, 1.1, 0.335, 10.0)}
+    for form, (hinge, level, steps, penalty) in expected.items():
+        model = build(settings("deepmil", form=form, sparsity=2.0, smoothness=3.0))
+        parts = model.loss(model.output(torch.logit(scores), ROWS[:, :4]), pairs_of_bags(4))
+        assert float(parts["hinge"]) == pytest.approx(hinge)
+        assert float(parts["sparsity"]) == pytest.approx(2 * level)
+        assert float(parts["smoothness"]) == pytest.approx(3 * steps, rel=1e-5)
+        squares = sum(float(model.mlp[k].weight.detach().square().sum()) for k in (0, 3, 5))
+        assert parts["weight_l2"].item() == pytest.approx(1e-3 * penalty * squares)
+
+
+def test_deepmils_own_bags_have_unit_length_and_never_reach_the_last_snippet():
+    video = torch.randn(1, 40, 8, generator=torch.Generator().manual_seed(0))
+    other = 3 * video
+    other[:, -1] += 9.0
+    for own in (True, False):
+        model = build(settings("deepmil", own_bags=own)).train()
+        model.mlp.eval()  # no dropout
+        batches = (Batch(video=x, audio=None, lengths=torch.tensor([40])) for x in (video, other))
+        first, second = (model(batch).anomaly_logits for batch in batches)
+        assert torch.allclose(first, second, atol=1e-5) is own
 
 
 def test_the_intended_form_mends_the_slips_that_matter():
-    """RTFM: a hinge, and no video tied to the next; UR-DMU: rows that sum to one, a divergence
-    over channels; HL-Net: the same of the distance graph; MACIL-SD: streams by their own scores."""
-    intended = {n: build(settings(n, form="intended")) for n in ("rtfm", "hl_net", "macil_sd")}
+    """UR-DMU: rows that sum to one; HL-Net: the same of the distance graph; MACIL-SD: streams by
+    their own scores."""
+    intended = {n: build(settings(n, form="intended")) for n in ("hl_net", "macil_sd")}
     mask = torch.tensor([[True] * 20 + [False] * 12] * 4)
     near = ur_dmu.distance_attention(mask, released=False)
     assert torch.allclose(near.sum(dim=2), torch.ones(4, 32)) and not near[:, :, 20:].any()
     graphs = intended["hl_net"].relations(torch.rand(4, 32, 16), torch.rand(4, 32), mask)
     assert torch.allclose(graphs["distance"].sum(dim=2), torch.ones(4, 32))
-
-    labels = torch.tensor([[1.0, 0]] * 2 + [[0, 1.0]] * 2)
-    batch = Batch(video=None, audio=None, lengths=torch.full((4,), 32), labels=labels)
-    scores, rtfm = torch.zeros(4, 32), intended["rtfm"].eval()
-    scores[2] = 1.0
-    output = rtfm.output(torch.logit(scores), mask | True, features=torch.full((4, 32, 8), 50.0))
-    parts = rtfm.loss(output, batch)
-    assert float(parts["smooth"]) == 0 and float(parts["magnitude"]) == pytest.approx(100)
 
     generator = torch.Generator().manual_seed(0)
     v, a = torch.randn(2, 4, 32, 16, generator=generator)
@@ -370,6 +388,101 @@ def test_the_intended_form_mends_the_slips_that_matter():
         torch.stack(terms),
         torch.stack(swapped.contrast(right | {"v": a, "a": v}, mask, violent)),
     )
+
+
+@pytest.mark.parametrize("form", common.FORMS)
+def test_rtfms_loss_by_loops(form):
+    generator = torch.Generator().manual_seed(0)
+    features = 3 * torch.randn(4, 32, 8, generator=generator)
+    scores = torch.rand(4, 32, generator=generator)
+    model = build(settings("rtfm", form=form, margin=7.0)).eval()
+    output = model.output(torch.logit(scores), ROWS, features=features)
+    parts = model.loss(output, pairs_of_bags())
+
+    x, s, lengths, bag = features.double().numpy(), scores.double().numpy(), [], []
+    for b in range(4):
+        norms = np.linalg.norm(x[b], axis=1)
+        top = np.argsort(-norms)[:3]
+        of_mean = np.linalg.norm(x[b, top].mean(axis=0))
+        lengths.append(of_mean if form == "released" else norms[top].mean())
+        bag.append(s[b, top].mean())
+    low, high = lengths[:2], lengths[2:]
+    steps = [(s[b, j + 1] - s[b, j]) ** 2 for b in (2, 3) for j in range(31)]
+    if form == "released":
+        margin = [(abs(7 - h) + n) ** 2 for h, n in zip(high, low, strict=True)]
+        steps.append((s[3, 0] - s[2, 31]) ** 2)
+        sparsity = np.sqrt((s[2:] ** 2).sum())
+    else:
+        margin = [max(0, 7 - h + n) for h, n in zip(high, low, strict=True)]
+        sparsity = s[2:].sum()
+    assert float(parts["magnitude"]) == pytest.approx(np.mean(margin), rel=1e-5)
+    assert float(parts["smooth"]) == pytest.approx(8e-4 * sum(steps), rel=1e-5)
+    assert float(parts["sparsity"]) == pytest.approx(8e-3 * sparsity, rel=1e-5)
+    bce = -np.mean(np.log([1 - bag[0], 1 - bag[1], bag[2], bag[3]]))
+    assert float(parts["bce"]) == pytest.approx(bce, rel=1e-5)
+
+
+def hl_net(**options):
+    torch.manual_seed(0)
+    return build(settings("hl_net", **options)).eval()
+
+
+def test_a_lower_temperature_sharpens_both_softmaxes():
+    x = torch.randn(1, 6, 16, generator=torch.Generator().manual_seed(0)).abs()
+    online, mask = torch.linspace(-3, 3, 7)[None, :6], torch.tensor([[True] * 5 + [False]])
+    graphs = hl_net(temperature=0.1).relations(x, online, mask)
+    v, s = x[0, :5].double().numpy(), 1 / (1 + np.exp(-online[0, :5].double().numpy()))
+    norms = np.linalg.norm(v, axis=1)
+    cosine = v @ v.T / np.outer(norms, norms)
+    near = 1 / (1 + np.exp(-(1 - np.abs(s[:, None] - s[None]) - 0.5) / 0.1))
+    for name, values in {"similarity": cosine * (cosine > 0.7), "score": near}.items():
+        expected = np.exp(values / 0.1)
+        expected /= expected.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(graphs[name][0, :5, :5], expected, atol=1e-5)
+        assert not graphs[name][0, 5].any() and not graphs[name][0, :, 5].any()
+
+
+def test_only_the_intended_teacher_of_hl_net_pushes_down():
+    offline, online = torch.full((4, 32), -2.0), torch.full((4, 32), 1.0).requires_grad_()
+    p, q = 1 / (1 + np.exp(2.0)), 1 / (1 + np.exp(-1.0))
+    expected = {"released": -p * np.log(q)}
+    expected["intended"] = expected["released"] - (1 - p) * np.log(1 - q)
+    for form, value in expected.items():
+        model = hl_net(form=form)
+        parts = model.loss(model.output(offline, ROWS, online=online), pairs_of_bags())
+        assert parts["distillation"].item() == pytest.approx(value, rel=1e-5)
+        (gradient,) = torch.autograd.grad(parts["distillation"], online)
+        assert bool((gradient > 0).all()) is (form == "intended")  # the student is too high
+
+
+def test_macil_groups_by_label_where_asked():
+    generator = torch.Generator().manual_seed(0)
+    v, a = torch.randn(2, 4, 32, 16, generator=generator)
+    p_v, p_a = torch.rand(2, 4, 32, generator=generator)
+    logits, batch = -torch.ones(4, 32), pairs_of_bags()  # no bag is violent by its own verdict
+    traces = {"v": v, "a": a, "p_v": p_v, "p_a": p_a, "vision": logits}
+    found = {}
+    for by_label in (False, True):
+        model = build(settings("macil_sd", by_label=by_label))
+        parts = model.loss(model.output(logits, ROWS, **traces), batch)
+        found[by_label] = [float(parts[f"c{n}"]) for n in range(1, 5)]
+    assert found[False] == [0.0] * 4
+    by_hand = model.contrast(traces, ROWS, torch.tensor([False, False, True, True]))
+    assert found[True] == [float(term) for term in by_hand] and min(found[True]) > 0
+
+
+def test_ur_dmus_divergence_is_summed_over_time_as_released_and_over_channels_as_intended(store):
+    for form, axis in (("released", 0), ("intended", 1)):
+        model = build(settings("ur_dmu", form=form)).train()
+        bags = train_set(store, model.settings)
+        batch = bags.batch(model.batches(bags, torch.Generator().manual_seed(0))[0])
+        output = model(batch)
+        found = model.loss(output, batch)["kl"].item()
+        mu, v = (output.traces[name].detach().double().numpy() for name in ("mu", "v"))
+        each = [
+            -0.5 * (1 + b - a**2 - np.exp(b)).sum(axis=axis) for a, b in zip(mu, v, strict=True)
+        ]
+        assert found == pytest.approx(np.mean(each), rel=1e-5)
 
 
 def test_distance_attention_dims_the_ends_as_released():
@@ -388,13 +501,40 @@ def test_the_gate_keeps_k_snippets_and_its_noisy_gradient_finds_the_slope():
         leaf = p.clone().requires_grad_()
         own = torch.Generator().manual_seed(seed)
         noise = 0.05 * torch.randn(1, draws, 32, generator=own)
-        gate = clip_tsa.PerturbedTopK.apply(leaf, noise, count, 0.05)
+        gate = clip_tsa.PerturbedTopK.apply(leaf, noise, count, 0.05, False)
         assert float(gate.detach().sum()) == pytest.approx(28, abs=1e-3)
         (gate * weight).sum().backward()
         return leaf.grad
 
     one, other = (gradient(200_000, seed) for seed in (98, 99))
     assert (one - other).norm() < 0.3 * one.norm()
+
+
+def test_a_centred_gate_finds_the_same_slope_with_less_noise():
+    """Two snippets, one to be chosen: the first is, with the chance Phi(delta / (sigma sqrt 2)),
+    whose slope is known; loss: the gate of the first."""
+    sigma, delta = 0.05, 0.04
+    wide = sigma * 2**0.5
+    slope = np.exp(-((delta / wide) ** 2) / 2) / (wide * (2 * np.pi) ** 0.5)
+    generator = torch.Generator().manual_seed(0)
+    noise = sigma * torch.randn(4000, 100, 2, generator=generator)  # many times 100 draws
+    spread = {}
+    for centred in (False, True):
+        p = torch.tensor([[0.5 + delta, 0.5]]).repeat(4000, 1).requires_grad_()
+        count = torch.ones(4000, dtype=torch.long)
+        clip_tsa.PerturbedTopK.apply(p, noise, count, sigma, centred)[:, 0].sum().backward()
+        found = p.grad.mean(dim=0)
+        np.testing.assert_allclose(found, [slope, -slope], rtol=0.05)
+        spread[centred] = float(p.grad[:, 0].std())
+    assert spread[True] < 0.7 * spread[False]
+
+
+def test_without_its_gate_clip_tsa_is_rtfm():
+    x = Batch(video=torch.randn(2, 9, 8), audio=None, lengths=torch.tensor([9, 5]))
+    model = build(settings("clip_tsa", gate="off")).eval()
+    assert not any("scorer" in name for name in model.state_dict())
+    rows, mask = model.inputs(x)
+    assert torch.equal(model(x).anomaly_logits, model.encode(rows, mask).anomaly_logits)
 
 
 def test_the_one_class_machine_is_scikit_learns(store):

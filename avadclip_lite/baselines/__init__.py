@@ -3,8 +3,8 @@
     settings = configure("rtfm", scale="soundstage", options={"modality": "audio_visual"})
     result = fit(settings, store)
 
-Importing this package registers them. AVCL (Meng et al., IEEE TMM 2025) is missing: no code,
-equation or size of it is public, so it cannot be rebuilt honestly; its numbers are only quoted.
+Importing this package registers them. AVCL (Meng et al., IEEE TMM 2025) is missing: we found its
+abstract and no code, so it cannot be rebuilt honestly; its numbers are only quoted.
 """
 
 from importlib import import_module

@@ -4,9 +4,9 @@ The idea, as we remember AVVD and not checked: split the task in two, coarse vio
 violent-event detection. Each class is named and localised under the same weak labels, here without
 any text. The three relation branches of HL-Net serve both.
 
-A RECONSTRUCTION in that spirit, for no code exists: HL-Net's trunk and online head; one more output
-a class; the fine loss is MIL-Align without words. It reproduces nobody's number. Left out: whatever
-the paper changed in the trunk.
+A RECONSTRUCTION in that spirit, for no code was found: HL-Net's trunk and online head; one more
+output a class; the fine loss is MIL-Align without words. It reproduces nobody's number. Left out:
+whatever the paper changed in the trunk.
 """
 
 from torch import Tensor

@@ -5,8 +5,8 @@ a first in this field. Before the temporal network a small scorer nominates snip
 its scores under Gaussian noise, averaged over many draws, so that the choice can be trained. Called
 temporal self-attention, it sees one snippet at a time and keeps all, with weights in [0, 1].
 
-As released; the gate's gradient is mostly noise. At test the noise has a fixed seed. Left out: the
-cap of 1,000 on k; the unused MLP for other features.
+As released; the gate's gradient is mostly noise, less so with ``gate="centred"``; "off" is RTFM. At
+test the noise has a fixed seed. Left out: the cap of 1,000 on k; the unused MLP.
 """
 
 import torch
@@ -20,18 +20,19 @@ class PerturbedTopK(torch.autograd.Function):
     (B, S, T) already scaled by sigma, count (B,) -> (B, T), summing to count."""
 
     @staticmethod
-    def forward(ctx, p: Tensor, noise: Tensor, count: Tensor, sigma: float) -> Tensor:
+    def forward(ctx, p, noise: Tensor, count: Tensor, sigma: float, centred: bool) -> Tensor:
         rank = (p[:, None] + noise).argsort(dim=-1, descending=True).argsort(dim=-1)
         chosen = (rank < count[:, None, None]).to(p.dtype)  # (B, S, T)
-        ctx.save_for_backward(chosen, noise / sigma**2)
-        return chosen.mean(dim=1)
+        gate = chosen.mean(dim=1)
+        ctx.save_for_backward(chosen - centred * gate[:, None], noise / sigma**2)
+        return gate
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The release's estimator: its sum over draws has indicator and noise the other way round
-        than the textbook's; both have the same expectation."""
+        than the textbook's; both have the same expectation, and less variance when centred."""
         chosen, noise = ctx.saved_tensors
-        return (chosen * (noise @ gradient[..., None])).mean(dim=1), None, None, None
+        return (chosen * (noise @ gradient[..., None])).mean(dim=1), None, None, None, None
 
 
 @common.register("clip_tsa")
@@ -39,22 +40,25 @@ class CLIPTSA(rtfm.RTFM):
     """See the module. Training sees bags of 32 means; the output is then (B, 32)."""
 
     head = (128, 32)
-    Options = common.options(rtfm.RTFM.Options, draws=100)
+    Options = common.options(rtfm.RTFM.Options, draws=100, gate=("released", "centred", "off"))
 
     def build(self, dim: int, context: common.Context) -> None:
-        self.scorer = nn.Sequential(nn.Linear(self.width, 256), nn.ReLU(), nn.Linear(256, 1))
+        if self.options.gate != "off":
+            self.scorer = nn.Sequential(nn.Linear(self.width, 256), nn.ReLU(), nn.Linear(256, 1))
         super().build(dim, context)
 
     def forward(self, batch: common.Batch) -> common.Traced:
         x, mask = self.inputs(batch, bins=32)
-        return self.encode(x * self.nominate(x, mask)[..., None], mask)
+        if self.options.gate != "off":
+            x = x * self.nominate(x, mask)[..., None]
+        return self.encode(x, mask)
 
     def nominate(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, T, D), mask (B, T) -> the gate (B, T); nine tenths of the snippets are chosen."""
         p = self.scorer(x).squeeze(-1).float().sigmoid().masked_fill(~mask, -torch.inf)
         count = (mask.sum(dim=1) * 0.9).long().clamp_min(1)
         noise = (0.05 * self.noise(x)).expand(len(x), -1, -1)
-        return PerturbedTopK.apply(p, noise, count, 0.05)
+        return PerturbedTopK.apply(p, noise, count, 0.05, self.options.gate == "centred")
 
     def noise(self, x: Tensor) -> Tensor:
         """Unit normal (B, S, T); at test (1, S, T), the same for a snippet in any batch."""

@@ -17,6 +17,7 @@ from avadclip_lite.model import Context, Detector, Output, register  # noqa: F40
 from avadclip_lite.temporal import length_mask, zero_padding
 
 FORMS = "released", "intended"  # choices where a slip of a release matters: with it, or without
+NATIVE = "audio_visual", "vision"  # modalities of what was made for sound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,27 +59,26 @@ class Baseline(Detector):
         self.width = dim * (2 if self.options.modality == "audio_visual" else 1)
         self.build(dim, context)
 
-    def inputs(self, batch: Batch, *, bins: int = 0, longest: int = 0) -> tuple[Tensor, Tensor]:
+    def inputs(self, batch: Batch, *, bins=0, longest=0, last=True) -> tuple[Tensor, Tensor]:
         """What enters: features (B, T, D), zero beyond a video's end, and the mask (B, T). In
         training, bags of ``bins`` means or of at most ``longest`` rows, like the output then."""
         x, mask = batch.video, length_mask(batch.lengths, batch.snippets)
         if self.options.modality == "audio_visual":
             x = torch.cat([x, zero_padding(batch.audio, batch.audio_mask)], dim=-1)
         if self.training and bins:
-            x = shared_bins(batch.lengths, bins, x.shape[1]).to(x.dtype) @ x
+            x = shared_bins(batch.lengths, bins, x.shape[1], last=last).to(x.dtype) @ x
             mask = mask.new_ones(x.shape[:2])
         if self.training and longest:
             x, lengths = pick_rows(x, batch.lengths, longest)
             mask = length_mask(lengths, x.shape[1])
         return zero_padding(x, mask), mask
 
-    def output(self, logits: Tensor, mask: Tensor, /, **traces: Tensor) -> Traced:
+    def output(self, logits: Tensor, mask: Tensor, /, *, classes=None, **traces: Any) -> Traced:
         """An output of anomaly logits (B, T), or of class logits (B, T, C), normal first, whose
-        anomaly score is 1 - P(normal); ``traces`` go to the loss."""
-        if logits.ndim == 2:
-            return Traced(anomaly_logits=logits, mask=mask, traces=traces)
-        anomaly = logits[..., 1:].logsumexp(dim=-1) - logits[..., 0]
-        return Traced(anomaly_logits=anomaly, mask=mask, alignment_logits=logits, traces=traces)
+        anomaly score is 1 - P(normal), or of both; ``traces`` go to the loss."""
+        if logits.ndim == 3:
+            classes, logits = logits, logits[..., 1:].logsumexp(dim=-1) - logits[..., 0]
+        return Traced(anomaly_logits=logits, mask=mask, alignment_logits=classes, traces=traces)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         train, groups = self.settings.train, {}
@@ -124,10 +124,18 @@ def cross_entropy(p: Tensor, target: Tensor | float) -> Tensor:
     return -(target * yes + (1 - target) * no).mean()
 
 
-def shared_bins(lengths: Tensor, bins: int, snippets: int) -> Tensor:
+def top_rows(rows: Tensor, ranking: Tensor, k: int) -> Tensor:
+    """The k rows (B, k, W) of (B, T, W) that rank highest (B, T)."""
+    return rows.take_along_dim(ranking.topk(k, dim=1).indices[..., None], dim=1)
+
+
+def shared_bins(lengths: Tensor, bins: int, snippets: int, *, last: bool = True) -> Tensor:
     """Share (B, J, T) of each row in bin j, the mean from edge floor(j L / J) up to the next, or
-    the one row there: short videos repeat rows."""
-    edges = torch.arange(bins + 1, device=lengths.device) * lengths[:, None] // bins
+    the one row there: short videos repeat rows. Without ``last`` edges are rounded from j (L - 1) /
+    J, half upwards: DeepMIL's own, which leave the last row out."""
+    edges = torch.arange(bins + 1, device=lengths.device)
+    edges = edges * lengths[:, None] if last else edges * (lengths[:, None] - 1) + bins // 2
+    edges = edges // bins
     place, start = torch.arange(snippets, device=lengths.device), edges[:, :-1, None]
     inside = (place >= start) & (place < torch.maximum(edges[:, 1:, None], start + 1))
     return inside / inside.sum(dim=-1, keepdim=True)
@@ -139,7 +147,6 @@ def pick_rows(x: Tensor, lengths: Tensor, longest: int) -> tuple[Tensor, Tensor]
     if x.shape[1] <= longest:
         return x, lengths
     place = torch.arange(longest, device=x.device)
-    picked = (place * ((lengths[:, None] - 1).double() / (longest - 1))).long()  # (B, longest)
-    picked[:, -1] = lengths - 1  # whatever the rounding
+    picked = place * (lengths[:, None] - 1) // (longest - 1)  # (B, longest)
     at = torch.where(lengths[:, None] > longest, picked, place)
     return x.gather(1, at[..., None].expand(-1, -1, x.shape[2])), lengths.clamp_max(longest)

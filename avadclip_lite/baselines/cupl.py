@@ -6,8 +6,8 @@ pushed apart, so that together they cover more of the event (completeness). Mont
 tells which labels are stable; only those are trained on, and the new classifier relabels.
 
 RECONSTRUCTED: the release holds the second stage's network alone (``refiner`` on ``context_pairs``:
-exact). The first stage, its losses (the diversity is that of CMCS, CVPR 2019), the share kept and
-the schedule are ours: stage 1 for half of the epochs, then rounds of equal length. Left out: crops.
+exact). Of its training we remember the idea; losses (the diversity is that of CMCS, CVPR 2019),
+numbers and schedule are ours: stage 1 for half of the epochs, then equal rounds. Left out: crops.
 """
 
 import torch
@@ -34,11 +34,8 @@ class CUPL(common.Baseline):
 
     def build(self, dim: int, context: common.Context) -> None:
         self.heads = nn.ModuleList(ranking_mlp(self.width, 0.6) for _ in range(2))
-        drop = nn.Dropout(0.8)
-        self.refiner = nn.Sequential(  # as released: pairs -> logits of normal and anomalous
-            *(nn.Linear(2 * self.width, 512), nn.ReLU(), drop),
-            *(nn.Linear(512, 32), drop, nn.Linear(32, 2)),
-        )
+        # as released: pairs -> logits of normal and anomalous; every round starts it afresh
+        self.refiner = ranking_mlp(2 * self.width, 0.8, outputs=2)
         self.register_buffer("round", torch.tensor(0))  # 0: stage 1; saved with the weights
         self.labels = self.kept = torch.zeros(0, 32)  # (R, 32)
 

@@ -5,8 +5,9 @@ from both kinds with one label a video. The most suspicious snippet of an anomal
 outrank the most suspicious snippet of a normal one. Two priors place the anomaly in time: it is
 rare (sparsity) and its score changes slowly (smoothness).
 
-As released, *every* anomalous bag is ranked against every normal one. Left out: unit-length means,
-scoring 32 segments, the release's own bounds of its bags, and what later ports changed.
+As released, *every* anomalous bag is ranked against every normal one; ``form="intended"``: pairs in
+order, means over bags, ten times the penalty, as in the paper. ``own_bags``: unit-length means with
+the release's bounds, which never reach the last snippet. Left out: scoring 32 segments.
 """
 
 from functools import partial
@@ -18,9 +19,9 @@ from torch import Tensor, nn
 from avadclip_lite.baselines import common
 
 
-def ranking_mlp(dim: int, dropout: float) -> nn.Sequential:
+def ranking_mlp(dim: int, dropout: float, outputs: int = 1) -> nn.Sequential:
     """Three layers over single snippets, (..., D) -> logits (..., 1); no context in time."""
-    layers = nn.Linear(dim, 512), nn.Linear(512, 32), nn.Linear(32, 1)
+    layers = nn.Linear(dim, 512), nn.Linear(512, 32), nn.Linear(32, outputs)
     for layer in layers:
         nn.init.xavier_normal_(layer.weight)
         nn.init.zeros_(layer.bias)
@@ -33,24 +34,29 @@ class DeepMIL(common.Baseline):
     """See the module. Training sees bags of 32 means; the output is then (B, 32)."""
 
     optimizer = partial(torch.optim.Adagrad, eps=1e-8)
+    Options = common.options(form=common.FORMS, own_bags=False, sparsity=8e-5, smoothness=8e-5)
 
     def build(self, dim: int, context: common.Context) -> None:
         self.mlp = ranking_mlp(self.width, dropout=0.6)
 
     def forward(self, batch: common.Batch) -> common.Traced:
-        x, mask = self.inputs(batch, bins=32)
+        x, mask = self.inputs(batch, bins=32, last=not self.options.own_bags)
+        x = F.normalize(x, dim=-1) if self.options.own_bags else x
         return self.output(self.mlp(x).squeeze(-1), mask)
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
         """Parts: hinge, sparsity, smoothness, mil (their sum), weight_l2 (not of biases), total."""
         normal, scores = common.is_normal(batch.labels), output.confidence
-        abnormal = scores[~normal]
-        hinge = ranking_hinge(abnormal, scores[normal], all_pairs=True)
-        sparsity, smoothness = 8e-5 * abnormal.sum(), 8e-5 * abnormal.diff(dim=1).square().sum()
-        mil = hinge + sparsity + smoothness
-        parts = {"hinge": hinge, "sparsity": sparsity, "smoothness": smoothness, "mil": mil}
-        penalty = 1e-3 * sum(w.square().sum() for w in self.mlp.parameters() if w.ndim == 2)
-        return parts | {"weight_l2": penalty, "total": mil + penalty}
+        abnormal, released = scores[~normal], self.released
+        bags = 1 if released else len(abnormal)
+        parts = {
+            "hinge": ranking_hinge(abnormal, scores[normal], all_pairs=released),
+            "sparsity": self.options.sparsity * abnormal.sum() / bags,
+            "smoothness": self.options.smoothness * abnormal.diff(dim=1).square().sum() / bags,
+        }
+        mil, weights = sum(parts.values()), (w for w in self.mlp.parameters() if w.ndim == 2)
+        penalty = (1e-3 if released else 1e-2) * sum(w.square().sum() for w in weights)
+        return parts | {"mil": mil, "weight_l2": penalty, "total": mil + penalty}
 
 
 def ranking_hinge(abnormal: Tensor, normal: Tensor, *, all_pairs: bool) -> Tensor:

@@ -1,12 +1,11 @@
-"""FVAI: fuse by multiplication, after each sense has re-weighted the other (Pang et al., ICASSP
-2021).
+"""FVAI: fuse by a product, after each sense has re-weighted the other (Pang et al., ICASSP 2021).
 
 The idea: a snippet-by-snippet dependency map between picture and sound drives co-attention both
 ways, with self-attention beside it. The streams are fused by a product with a signed root, so that
 agreement matters, in place of a concatenation. A second network of another architecture, which only
 sees, is trained along, and the two have to agree (mutual learning).
 
-A RECONSTRUCTION: no code was published; the equations are a reader's notes of the paper; widths, K,
+A RECONSTRUCTION: no code was found; the equations are a reader's notes of the paper; widths, K,
 weights, schedule and the softmaxes' axes are ours. Left out: nothing that is known.
 """
 

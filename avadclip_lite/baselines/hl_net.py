@@ -5,12 +5,10 @@ that sound helps. Snippets are nodes of three graphs (alike in features, near in
 causal head's scores), through which a snippet borrows evidence before the top ones are picked. That
 head is taught by the graph network, so that a video can be scored while it plays.
 
-As released: a residual in every graph layer, softmaxes that are close to uniform; a distance graph
-that is not normalised and padding that leaks in training, which ``form="intended"`` mends. Sound is
-concatenated natively. Left out: weights that the release saves and never uses; crops.
+As released: a residual in every graph layer; softmaxes close to uniform (``temperature``). What
+``form="intended"`` mends: the distance graph is not normalised, padding leaks in training, teaching
+can only push up. Sound is concatenated natively. Left out: unused weights; crops.
 """
-
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +39,7 @@ class HLNet(common.Baseline):
 
     paired, names_classes = False, False  # the latter: by more outputs of the classifier
     rates = {"online": 0.5}
-    Options = common.options(modality=("audio_visual", "vision"), width=128, form=common.FORMS)
+    Options = common.options(modality=common.NATIVE, width=128, temperature=1.0, form=common.FORMS)
 
     def build(self, dim: int, context: common.Context) -> None:
         width, dropout = self.options.width, 0.6
@@ -66,8 +64,8 @@ class HLNet(common.Baseline):
         graphs = self.relations(x, online.detach(), mask)
         branches = [branch(h, graphs[name], keep) for name, branch in self.graphs.items()]
         logits = self.classifier(torch.cat(branches, dim=-1))
-        output = self.output(logits[..., 0], mask, online=online, fused=h)
-        return replace(output, alignment_logits=logits[..., 1:]) if self.names_classes else output
+        classes = logits[..., 1:] if self.names_classes else None
+        return self.output(logits[..., 0], mask, classes=classes, online=online, fused=h)
 
     def relations(self, x: Tensor, online: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """The three graphs (B, T, T): features' cosines, distance in time, agreement of scores."""
@@ -79,13 +77,16 @@ class HLNet(common.Baseline):
         agreement = 1 - (score[:, :, None] - score[:, None, :]).abs()
         near = torch.sigmoid((agreement - 0.5) / 0.1).masked_fill(~mask[:, None, :], -torch.inf)
         score = near.softmax(dim=-1) * mask[:, :, None]
+        if (power := 1 / self.options.temperature) != 1:  # that of a softmax is a sharper one
+            similarity, score = (F.normalize(g**power, p=1, dim=-1) for g in (similarity, score))
         return {"similarity": similarity, "distance": distance, "score": score}
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
         """Parts: offline and online cross-entropy of the Top-K bag, distillation (unweighted)."""
         online, mask, labels = output.traces["online"], output.mask, batch.labels
-        # one-sided as released: no (1 - p) log(1 - q), so it can only push the student up
-        cross = -output.confidence.detach() * F.logsigmoid(online) * mask
+        p = output.confidence.detach()
+        down = 0 if self.released else (1 - p) * F.logsigmoid(-online)  # missing in the release
+        cross = -(p * F.logsigmoid(online) + down) * mask
         distillation = (cross.sum(dim=1) / mask.sum(dim=1)).mean()
         offline = common.bag_cross_entropy(output.anomaly_logits, mask, labels)
         online = common.bag_cross_entropy(online, mask, labels)

@@ -5,7 +5,7 @@ names, shared by all, and one or two Transformer layers over the features. One r
 recognition, localisation and retrieval. For this field: the row "plain adaptation of CLIP".
 
 The release holds the classifier of trimmed clips (``readout="mean"``: features are pooled, then
-compared with the words; exact). How it was trained on bags for the tables was never published, so
+compared with the words; exact). How it was trained on bags for the tables we found nowhere, so
 ``readout="mil"`` is OUR RECONSTRUCTION: snippets are compared, then pooled by MIL-Align. The
 difference between the two is the lesson of MIL. Left out: random clips.
 """

@@ -5,7 +5,8 @@ scores form violent, normal and background groups. The violent group of one is p
 and away from the rest. A vision-only network is averaged in after every epoch.
 
 As released: the contrast mixes up the streams' outputs, padding leaks in training; not so with
-``form="intended"``. Left out: unused weights. ``modality="vision"``: the vision-only network alone.
+``form="intended"``. Which bags are violent the network decides (``by_label``: their labels).
+Left out: unused weights. ``modality="vision"``: the vision-only network alone.
 """
 
 import math
@@ -47,7 +48,7 @@ class MACILSD(common.Baseline):
     """See the module. The snippet logit is the sum of both streams' logits."""
 
     paired, progress = False, 0.0  # the latter: share of the epochs; 50 were published
-    Options = common.options(modality=("audio_visual", "vision"), width=128, form=common.FORMS)
+    Options = common.options(modality=common.NATIVE, width=128, by_label=False, form=common.FORMS)
 
     def build(self, dim: int, context: common.Context) -> None:
         width, both = self.options.width, self.options.modality == "audio_visual"
@@ -77,6 +78,7 @@ class MACILSD(common.Baseline):
             return {"vision": vision, "total": vision}
         bce = common.bag_cross_entropy(output.anomaly_logits, mask, labels)
         violent = topk_mean(output.anomaly_logits, mask.sum(dim=1)) > 0  # by its own verdict
+        violent = ~common.is_normal(labels) if self.options.by_label else violent
         terms = self.contrast(traces, mask, violent)
         both = bce + min(1.5, 5 * self.progress) * sum(terms)  # full weight after 15 of 50 epochs
         parts = {f"c{n}": term for n, term in enumerate(terms, start=1)}
@@ -115,15 +117,11 @@ def _groups(rows: Tensor, scores: Tensor, mask: Tensor, violent: Tensor) -> tupl
     of every bag), normal (top K of the other bags)."""
     count = torch.minimum(mask.sum(dim=1) // 16 + 1, mask.sum(dim=1))
     chosen = length_mask(count, int(count.max()))
-
-    def best(ranking: Tensor) -> Tensor:
-        at = ranking.masked_fill(~mask, -torch.inf).topk(chosen.shape[1], dim=1).indices
-        return rows.gather(1, at[..., None].expand(-1, -1, rows.shape[2]))
-
-    top = best(scores)
+    ranked = (ranking.masked_fill(~mask, -torch.inf) for ranking in (scores, -scores))
+    top, bottom = (common.top_rows(rows, ranking, chosen.shape[1]) for ranking in ranked)
     mean = (top * chosen[..., None]).sum(dim=1) / count[:, None]
     repeated = mean[violent].repeat_interleave(count[violent], dim=0)
-    return repeated, best(-scores)[chosen], top[~violent][chosen[~violent]]
+    return repeated, bottom[chosen], top[~violent][chosen[~violent]]
 
 
 def _info_nce(query: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:

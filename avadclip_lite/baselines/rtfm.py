@@ -22,8 +22,8 @@ class MultiScale(nn.Module):
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
         dilated = (nn.Conv1d(dim, width, 3, padding=d, dilation=d) for d in (1, 2, 4))
+        dilated = (nn.Sequential(conv, nn.ReLU(), nn.BatchNorm1d(width)) for conv in dilated)
         self.dilated = nn.ModuleList(dilated)
-        self.dilated_norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(3))
         self.reduce = nn.Conv1d(dim, width, 1, bias=False)
         self.theta, self.phi, self.g = (nn.Conv1d(width, width // 2, 1) for _ in range(3))
         self.non_local_out = nn.Conv1d(width // 2, width, 1)
@@ -35,8 +35,7 @@ class MultiScale(nn.Module):
         """x (N, T, D), mask (N, T) bool -> (N, T, D), zero outside the mask."""
         keep = mask[:, None, :].to(x.dtype)  # (N, 1, T)
         x = x.mT * keep
-        pairs = zip(self.dilated, self.dilated_norms, strict=True)
-        scales, u = [norm(F.relu(conv(x))) for conv, norm in pairs], F.relu(self.reduce(x))
+        scales, u = [branch(x) for branch in self.dilated], F.relu(self.reduce(x))
         scales = torch.cat([*scales, u + self.non_local(u, keep)], dim=1)
         return ((self.join_norm(F.relu(self.join(scales * keep))) + x) * keep).mT
 
@@ -51,7 +50,7 @@ class RTFM(common.Baseline):
     """See the module. Training sees bags of 32 means; the output is then (B, 32)."""
 
     head = (512, 128)  # widths of the classifier
-    Options = common.options(top=3, branch_width=0, dropout=0.7, form=common.FORMS)
+    Options = common.options(top=3, branch_width=0, dropout=0.7, margin=100.0, form=common.FORMS)
 
     def build(self, dim: int, context: common.Context) -> None:
         dim, (wide, narrow) = self.width, self.head
@@ -88,20 +87,21 @@ class RTFM(common.Baseline):
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
         """Parts: bce, magnitude (unweighted), main (both), smooth, sparsity (weighted), total. The
-        i-th anomalous video is paired with the i-th normal one. The margin was made for I3D (CLIP's
-        features are ten long) and has no hinge; one video's end is tied to the next's start."""
-        normal = common.is_normal(batch.labels)
+        i-th anomalous video is paired with the i-th normal one. As released: the norm of a mean,
+        not the mean of norms; a square, no hinge; one video's end tied to the next's start; L2. The
+        margin was made for I3D (CLIP's features are ten long)."""
+        normal, released = common.is_normal(batch.labels), self.released
+        margin = self.options.margin
         bag, chosen = self.select(output)
-        length = chosen.mean(dim=1).norm(dim=-1)  # (B,): the norm of the mean, as released
+        length = chosen.mean(dim=-2).norm(dim=-1) if released else chosen.norm(dim=-1).mean(dim=-1)
         high, low = length[~normal], length[normal]
-        magnitude = ((100 - high).abs() + low).square().mean()
-        if not self.released:
-            magnitude = F.relu(100 - high + low).mean()
+        gap = (margin - high).abs() + low if released else F.relu(margin - high + low)
+        magnitude = (gap.square() if released else gap).mean()
         scores = output.confidence[~normal]
-        row = scores.flatten() if self.released else scores
+        row = scores.flatten() if released else scores
         bce = common.cross_entropy(bag, (~normal).to(bag.dtype))
         smooth = 8e-4 * row.diff().square().sum()
-        sparsity = 8e-3 * scores.norm()
+        sparsity = 8e-3 * torch.linalg.vector_norm(scores, 2 if released else 1)
         main = bce + 1e-4 * magnitude
         parts = {"bce": bce, "magnitude": magnitude, "main": main, "smooth": smooth}
         return parts | {"sparsity": sparsity, "total": main + smooth + sparsity}

@@ -71,14 +71,11 @@ class SVM(Fixed):
 
     def draw(self, bags: common.TrainingSet) -> tuple[Tensor, Tensor]:
         """Unit-length snippets (n, D), and whether their videos are anomalous (n,)."""
-        rows, labels = [], []
-        for index in torch.arange(len(bags)).split(256):
-            batch = bags.batch(index)
-            x, mask = self.inputs(batch)
-            rows.append(F.normalize(x[mask], dim=-1).cpu())
-            labels.append((~common.is_normal(batch.labels))[:, None].expand_as(mask)[mask].cpu())
-        keep = torch.randperm(sum(map(len, rows)))[: self.options.snippets]
-        return torch.cat(rows)[keep], torch.cat(labels)[keep]
+        given = (self.inputs(bags.batch(index)) for index in torch.arange(len(bags)).split(256))
+        rows = torch.cat([F.normalize(x[mask], dim=-1).cpu() for x, mask in given])
+        anomalous = (~common.is_normal(bags.labels)).repeat_interleave(bags.lengths).cpu()
+        keep = torch.randperm(len(rows))[: self.options.snippets]
+        return rows[keep], anomalous[keep]
 
     @torch.no_grad()
     def start_epoch(self, epoch: int, bags: common.TrainingSet) -> None:
@@ -125,15 +122,11 @@ class LateFusion(common.Baseline):
         share = share * (seen.mask if batch.audio_mask is None else batch.audio_mask)  # of sound
         classes, others = (one.alignment_logits.softmax(dim=-1) for one in (seen, heard))
         classes = classes.lerp(others, share[..., None])
-        return common.Traced(
-            anomaly_logits=torch.logit(score.lerp(other, share), eps=1e-7),
-            mask=seen.mask,
-            alignment_logits=classes.clamp_min(1e-12).log(),
-            traces={"seen": seen, "heard": heard},
-        )
+        logits, classes = torch.logit(score.lerp(other, share), eps=1e-7), classes.clamp_min(1e-12)
+        return self.output(logits, seen.mask, classes=classes.log(), seen=seen, heard=heard)
 
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
         """Each sense's own total; total."""
-        names = zip(self.senses, output.traces, strict=True)
-        parts = {k: one.loss(output.traces[k], batch)["total"] for one, k in names}
+        pairs = zip(self.senses, output.traces.items(), strict=True)
+        parts = {k: sense.loss(out, batch)["total"] for sense, (k, out) in pairs}
         return parts | {"total": sum(parts.values())}

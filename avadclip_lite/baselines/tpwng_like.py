@@ -5,8 +5,8 @@ class, guided by how little it looks normal, and take the result as the snippet'
 side is adapted by ranking right words above wrong ones and by keeping "its class" and "normal" from
 rising together. A causal Transformer with a learned span is trained on the labels, and runs alone.
 
-A RECONSTRUCTION in that spirit, for no code exists and the readings of the formulas contradict each
-other: labels are made anew in every step. Left out: the normality visual prompt.
+A RECONSTRUCTION in that spirit: no code was found, readings of the formulas contradict each other,
+the schedule is second hand. Labels are made anew in every step. Left out: normality visual prompt.
 """
 
 import torch

@@ -104,30 +104,24 @@ class URDMU(common.Baseline):
         was made for I3D: what is read here never reaches it."""
         t, normal, bce = output.traces, common.is_normal(batch.labels), common.cross_entropy
         lengths, k = output.mask.sum(dim=1), output.mask.shape[1] // 16 + 1  # all bins; a 16th
-        att_aa, att_an = t["att_a"][~normal], t["att_a"][normal]
-        att_na, att_nn = t["att_n"][~normal], t["att_n"][normal]
-        z_a, z_n = t["z"][~normal], t["z"][normal]
-        rows = (_top_rows(z_n, att_nn, k), _top_rows(z_a, att_na, k), _top_rows(z_a, att_aa, k))
+        parts = ("z", "att_a", "att_n", "read")
+        a, n = ({key: t[key][videos] for key in parts} for videos in (~normal, normal))
+        triple = (n["z"], n["att_n"]), (a["z"], a["att_n"]), (a["z"], a["att_a"])
+        triple = (F.normalize(common.top_rows(*one, k).mean(dim=1), dim=-1) for one in triple)
         divergence = -0.5 * (1 + t["v"] - t["mu"].square() - t["v"].exp())  # (b, T, W)
-        far = _top_rows(t["read"][~normal], att_aa, k).norm(dim=-1)
-        near = _top_rows(t["drawn"], att_nn, k).norm(dim=-1)
+        pair = (a["read"], a["att_a"]), (t["drawn"], n["att_n"])
+        far, near = (common.top_rows(*one, k).mean(dim=1).norm(dim=-1) for one in pair)
         memories = {
-            "P_anomaly_NonA": bce(topk_mean(1 - att_na, lengths[~normal]), 1.0),
-            "A_on_A": bce(topk_mean(att_aa, lengths[~normal]), 1.0),
-            "N_on_N": bce(att_nn, 1.0),
-            "A_on_N": bce(att_an, 0.0),
+            "P_anomaly_NonA": bce(topk_mean(1 - a["att_n"], lengths[~normal]), 1.0),
+            "A_on_A": bce(topk_mean(a["att_a"], lengths[~normal]), 1.0),
+            "N_on_N": bce(n["att_n"], 1.0),
+            "A_on_N": bce(n["att_a"], 0.0),
         }
         parts = memories | {
             "anomaly": bce(topk_mean(output.confidence, lengths), (~normal).float()),
-            "triplet": F.triplet_margin_loss(*(F.normalize(row, dim=-1) for row in rows)),
+            "triplet": F.triplet_margin_loss(*triple),
             "kl": divergence.sum(dim=1 if self.released else 2).mean(),
             "distance": F.relu(100 - far + near).mean(),
         }
         total = parts["anomaly"] + 0.1 * (sum(memories.values()) + parts["triplet"])
         return parts | {"total": total + 1e-3 * parts["kl"] + 1e-4 * parts["distance"]}
-
-
-def _top_rows(rows: Tensor, ranking: Tensor, k: int) -> Tensor:
-    """Mean (B, W) of the k rows (B, T, W) that rank highest (B, T)."""
-    at = ranking.topk(k, dim=1).indices[..., None].expand(-1, -1, rows.shape[2])
-    return rows.gather(1, at).mean(dim=1)

@@ -7,7 +7,8 @@ Learned prompts, MIL-Align and a light local-then-global temporal adapter came w
 
 It is AVadCLIP's vision student with the extras off (enhancement, focal loss, distillation), so
 there is no second implementation: ``FIELDS`` turns them off, in the released form but under our
-protocol. Left out: the paper's text where its code differs.
+protocol. Of the text's choices ``global_weight`` and ``prompt_skip`` are fields. Left out: its
+windows, which overlap, and its graphs, which are normalised.
 """
 
 from avadclip_lite.model import AVadCLIP, register

@@ -55,7 +55,6 @@ OUTPUTS, LOSSES, GRADIENTS = 1e-5, 1e-5, 1e-4
 Reference = Mapping[str, np.ndarray]
 Found = dict[str, Any]
 GIVEN = object()  # a quantity that is an input of the check, taken from the file
-NOT_BUILT = GIVEN  # a recorded quantity of a variant that we do not build
 Names = tuple[tuple[str, str], ...]  # our name of a weight to the official one, by pattern
 
 
@@ -256,7 +255,18 @@ def check_sampling(ref: Reference) -> Found:
         )
         row[: int(lengths[0])] = kept[0, : int(lengths[0])].numpy()
     found["xdviodet_T200"] = picked
-    return found | {"sultani_T32": NOT_BUILT, "sultani_segments_1based": NOT_BUILT}
+    return found | sultani(videos)
+
+
+def sultani(videos: list[np.ndarray]) -> Found:
+    """DeepMIL's own bounds, as first and last row counted from one, and means of unit length."""
+    segments, means = [], []
+    for video in map(torch.from_numpy, videos):
+        share = common.shared_bins(torch.tensor([len(video)]), 32, len(video), last=False)[0]
+        first = (share > 0).int().argmax(dim=1) + 1
+        segments.append(torch.stack([first, first + (share > 0).sum(dim=1) - 1], dim=1))
+        means.append(nn.functional.normalize(share.float() @ video, dim=-1))
+    return {"sultani_segments_1based": torch.stack(segments), "sultani_T32": torch.stack(means)}
 
 
 # ---------------------------------------------------------------------------- DeepMIL
@@ -290,7 +300,23 @@ def check_deepmil(ref: Reference) -> Found:
     found |= recorded_steps(steps, ref) | {"loss_terms": np.array(terms)}
     found["grad_norm_mil"] = norms(alone, [str(n) for n in ref["param_names"]])
 
-    return found | {key: NOT_BUILT for key in ref if key.startswith("port_rocng.")}
+    return found | port_rocng(ref, batch)
+
+
+def port_rocng(ref: Reference, batch: Batch) -> Found:
+    """The port that users of XD-Violence run: the intended loss without a penalty on weights, one
+    more rectifier, another optimiser."""
+    fields = {"learning_rate": 5e-5, "weight_decay": 5e-5}
+    model = build("deepmil", form="intended", fields=fields)
+    fill_weights("deepmil", model, DEEPMIL)
+    model.optimizer, model.mlp[4] = torch.optim.Adam, nn.ReLU()
+    parameters, terms = named(model, DEEPMIL), ["hinge", "sparsity", "smoothness"]
+    found: Found = {"port_rocng.scores": model(batch).confidence}
+    found["port_rocng.loss_terms"] = np.array(["total", *terms])
+    steps = three_steps(
+        model, parameters, lambda: model.loss(model(batch), batch), ["mil", *terms], total="mil"
+    )
+    return found | recorded_steps(steps, ref, "port_rocng.")
 
 
 def same_scores(model: nn.Module, scores: Tensor) -> Found:
@@ -317,12 +343,9 @@ def same_scores(model: nn.Module, scores: Tensor) -> Found:
 # ---------------------------------------------------------------------------- RTFM
 
 RTFM: Names = (
-    (r"^multi_scale\.dilated\.0\.", "Aggregate.conv_1.0."),
-    (r"^multi_scale\.dilated\.1\.", "Aggregate.conv_2.0."),
-    (r"^multi_scale\.dilated\.2\.", "Aggregate.conv_3.0."),
-    (r"^multi_scale\.dilated_norms\.0\.", "Aggregate.conv_1.2."),
-    (r"^multi_scale\.dilated_norms\.1\.", "Aggregate.conv_2.2."),
-    (r"^multi_scale\.dilated_norms\.2\.", "Aggregate.conv_3.2."),
+    (r"^multi_scale\.dilated\.0\.", "Aggregate.conv_1."),
+    (r"^multi_scale\.dilated\.1\.", "Aggregate.conv_2."),
+    (r"^multi_scale\.dilated\.2\.", "Aggregate.conv_3."),
     (r"^multi_scale\.reduce\.", "Aggregate.conv_4.0."),
     (r"^multi_scale\.join\.", "Aggregate.conv_5.0."),
     (r"^multi_scale\.join_norm\.", "Aggregate.conv_5.2."),
@@ -350,22 +373,33 @@ def rtfm_at(ref: Reference, prefix: str, width: int) -> Found:
     x = torch.from_numpy(fill.inputs("rtfm.x", (8, 2, 32, WIDTH), 10 / WIDTH**0.5))
     test = torch.from_numpy(fill.inputs("rtfm.test", (1, 2, 41, WIDTH), 10 / WIDTH**0.5))
 
+    mask, batch = torch.ones(8, 32, dtype=torch.bool), bags(x[:, 0], [0] * 4 + [1] * 4)
+
     def crops(videos: Tensor) -> tuple[Tensor, Tensor]:
-        """Means over crops of scores and magnitudes, and the features of each crop."""
-        mask = torch.ones(2 * len(videos), videos.shape[2], dtype=torch.bool)
-        out = model.encode(videos.flatten(0, 1), mask)
+        """Scores, the mean over crops, and the features of each crop."""
+        every = torch.ones(2 * len(videos), videos.shape[2], dtype=torch.bool)
+        out = model.encode(videos.flatten(0, 1), every)
         features = out.traces["features"].unflatten(0, (-1, 2))
         return out.confidence.unflatten(0, (-1, 2)).mean(dim=1), features
 
+    def select(scores: Tensor, features: Tensor) -> tuple[Tensor, ...]:
+        """The three longest by the mean over crops: bag scores, each crop's rows, places."""
+        top = features.norm(dim=-1).mean(dim=1).topk(3, dim=1).indices
+        chosen = features.take_along_dim(top[:, None, :, None], dim=2)  # (B, crops, 3, D)
+        return scores.gather(1, top).mean(dim=1), chosen, top
+
+    def losses() -> dict[str, Tensor]:
+        """Our loss, given what the crops agree on."""
+        scores, features = crops(x)
+        model.select = lambda _: select(scores, features)[:2]
+        return model.loss(model.output(torch.logit(scores), mask), batch)
+
     with torch.no_grad():
         scores, features = crops(x)
-        magnitudes = features.norm(dim=-1).mean(dim=1)
-        top = magnitudes.topk(3, dim=1).indices
-        bag = scores.gather(1, top).mean(dim=1)
-        chosen = features.take_along_dim(top[:, None, :, None], dim=2)
+        bag, chosen, top = select(scores, features)
         found: Found = {
             "scores": scores,
-            "feat_magnitudes": magnitudes,
+            "feat_magnitudes": features.norm(dim=-1).mean(dim=1),
             "score_normal": bag[:4, None],
             "score_abnormal": bag[4:, None],
             "test_scores": crops(test)[0][0],
@@ -376,10 +410,10 @@ def rtfm_at(ref: Reference, prefix: str, width: int) -> Found:
             found["feat_select_normal"] = chosen[:4].transpose(0, 1).flatten(0, 1)[..., :16]
             found["feat_select_abn"] = chosen[4:].transpose(0, 1).flatten(0, 1)[..., :16]
             found |= rtfm_inside(model.multi_scale, x[:1, 0])
-    # the loss over two crops; ours, of one, is held to CLIP-TSA's record, which is the same loss
-    keys = (key.removeprefix(prefix) for key in ref if key.startswith(prefix))
-    steps = (key for key in keys if key.startswith(("loss_", "param_", "grad", "step")))
-    return found | dict.fromkeys(steps, NOT_BUILT)
+    own = {k.removeprefix(prefix): v for k, v in ref.items() if k.startswith(prefix)}
+    terms = [str(term) for term in own["loss_terms"]]
+    steps = three_steps(model, named(model, RTFM), losses, terms, rows=steps_of(own))
+    return found | recorded_steps(steps, own) | {"loss_terms": np.array(terms)}
 
 
 def rtfm_inside(net: nn.Module, x: Tensor) -> Found:
@@ -387,8 +421,8 @@ def rtfm_inside(net: nn.Module, x: Tensor) -> Found:
     keep = torch.ones(1, 1, x.shape[1])
     u = net.reduce(x.mT).relu()
     parts = {
-        "agg_conv1": net.dilated_norms[0](net.dilated[0](x.mT).relu()),
-        "agg_conv3": net.dilated_norms[2](net.dilated[2](x.mT).relu()),
+        "agg_conv1": net.dilated[0](x.mT),
+        "agg_conv3": net.dilated[2](x.mT),
         "agg_conv4": u,
         "agg_nonlocal": u + net.non_local(u, keep),
         "agg_out": net(x, keep[0].bool()).mT,
@@ -911,7 +945,7 @@ def clip_tsa_at(batch: Batch, ref: Reference, prefix: str) -> Found:
     if prefix:
         order = [str(name) for name in ref["param_names"]]
         steps["grad"][noisy] = torch.tensor(ref["bn_grad_norm"][order.index(noisy)])
-        running = model.multi_scale.dilated_norms[0]
+        running = model.multi_scale.dilated[0][2]
         found["running_mean.conv_1"] = running.running_mean
         found["running_var.conv_1"] = running.running_var
     own = {k.removeprefix(prefix): v for k, v in ref.items() if k.startswith(prefix)}
