@@ -228,16 +228,16 @@ class Config(Section):
         """A copy with single fields changed, by field name, whichever section they live in."""
         changed: dict[str, dict[str, Any]] = {}
         for name, value in overrides.items():
-            if name not in _SECTION_OF:
-                known = ", ".join(sorted(_SECTION_OF))
+            if name not in SECTION_OF:
+                known = ", ".join(sorted(SECTION_OF))
                 raise ValueError(f"unknown configuration field {name!r}; known fields: {known}")
-            changed.setdefault(_SECTION_OF[name], {})[name] = value
+            changed.setdefault(SECTION_OF[name], {})[name] = value
         sections = {s: replace(getattr(self, s), **values) for s, values in changed.items()}
         return replace(self, **sections)
 
 
 _SECTIONS = {"model": ModelConfig, "loss": LossConfig, "train": TrainConfig, "data": DataConfig}
-_SECTION_OF = {item.name: name for name, kind in _SECTIONS.items() for item in fields(kind)}
+SECTION_OF = {item.name: name for name, kind in _SECTIONS.items() for item in fields(kind)}
 
 # What form and scale change away from the defaults above. Nothing is set in two places.
 _SCALE: dict[str, dict[str, Any]] = {

@@ -718,6 +718,12 @@ def test_misspelt_words_get_one_sentence(words, capsys):
     assert status == 2 and "\n" not in said and said.startswith(("avadclip_lite", "python -m"))
 
 
+def test_a_field_is_given_once(capsys):
+    words = ["-s", "epochs", "1", "-s", "epochs", "2"]
+    assert command(["train", "--data", "store", "--out", "run", *words]) == 2
+    assert "field 'epochs' was given twice with -s; keep one" in capsys.readouterr().err
+
+
 def test_an_import_that_is_refused_leaves_nothing_and_draws_no_bars(tmp_path, capsys):
     bent = Layout(tmp_path)
     first = next(iter(bent.arrays))

@@ -425,6 +425,7 @@ def test_a_damaged_copy_of_another_lesson_hides_no_error(tmp_path: Path) -> None
     write_notebook(folder, "01_one", SCRIPT.replace("factor])", "facto])"))
     write_notebook(folder, "02_two")
     out.mkdir()
+    (out / ".lock").touch()  # of a run before
     (out / "02_two.ipynb").write_text("{", encoding="utf-8")
     with pytest.raises(run.NotebookFailed, match="01_one"):
         run.run(out=out, folder=folder, only=["01"])
