@@ -91,7 +91,7 @@ def _wrong(value: Any, hint: Any, at_least: float = 0, at_most: float = math.inf
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return None if value in args else "one of " + ", ".join(map(repr, args))
-    if origin is dict:
+    if origin is dict and isinstance(value, dict):
         return None if json.loads(json.dumps(value)) == value else "plain JSON"
     if origin is tuple and isinstance(value, tuple):
         found = (_wrong(entry, args[0], at_least, at_most) for entry in value)
@@ -228,16 +228,16 @@ class Config(Section):
         """A copy with single fields changed, by field name, whichever section they live in."""
         changed: dict[str, dict[str, Any]] = {}
         for name, value in overrides.items():
-            if name not in _SECTION_OF:
-                known = ", ".join(sorted(_SECTION_OF))
+            if name not in SECTION_OF:
+                known = ", ".join(sorted(SECTION_OF))
                 raise ValueError(f"unknown configuration field {name!r}; known fields: {known}")
-            changed.setdefault(_SECTION_OF[name], {})[name] = value
+            changed.setdefault(SECTION_OF[name], {})[name] = value
         sections = {s: replace(getattr(self, s), **values) for s, values in changed.items()}
         return replace(self, **sections)
 
 
 _SECTIONS = {"model": ModelConfig, "loss": LossConfig, "train": TrainConfig, "data": DataConfig}
-_SECTION_OF = {item.name: name for name, kind in _SECTIONS.items() for item in fields(kind)}
+SECTION_OF = {item.name: name for name, kind in _SECTIONS.items() for item in fields(kind)}
 
 # What form and scale change away from the defaults above. Nothing is set in two places.
 _SCALE: dict[str, dict[str, Any]] = {
@@ -247,30 +247,26 @@ _SCALE: dict[str, dict[str, Any]] = {
     "xd": {"dim": CLIP_DIM, "batch_size": 96, "learning_rate": 1e-5, "epochs": 10}
     | {"precision": "auto"},
 }
-_FORM: dict[str, dict[str, Any]] = {
-    "paper": {},
-    "released": {
-        "padding": "leaking",
-        "length_aware": False,
-        "av_prompt": "uniform",
-        "global_weight": "logit",
-        "prompt_skip": "sum",
-        "enhancement_blocks": 3,
-        "variance_head": "bounded",
-        "missing_audio": "zeros",
-        "focal_alpha_learned": True,
-        "contrast_weight": 1e-4,
-        "ukd": "released",
-        "ukd_weight": 1e-8,
-        "ukd_mask": False,
-        "milestones": (3, 6),
-        "selection": "test",
-        "reload_best": True,
-        "resample": "separate",
-        "seed": 234,
-    },
+_RELEASED: dict[str, Any] = {
+    "padding": "leaking",
+    "length_aware": False,
+    "av_prompt": "uniform",
+    "global_weight": "logit",
+    "prompt_skip": "sum",
+    "enhancement_blocks": 3,
+    "variance_head": "bounded",
+    "missing_audio": "zeros",
+    "focal_alpha_learned": True,
+    "contrast_weight": 1e-4,
+    "ukd": "released",
+    "ukd_weight": 1e-8,
+    "ukd_mask": False,
+    "milestones": (3, 6),
+    "selection": "test",
+    "reload_best": True,
+    "resample": "separate",
+    "seed": 234,
 }
-_STUDENT = {"blocks": 1, "window": 64}
 
 
 def make_config(
@@ -286,8 +282,9 @@ def make_config(
     ``detector`` with ``options`` of its own), with single fields overridden by name. Raises
     ``ValueError`` for an unknown field or an invalid value, and says what is allowed."""
     blank = Config(form=form, scale=scale, detector=detector, options=options or {})
-    student = _STUDENT if role in ("vision", "audio") else {}
-    choices = _SCALE[scale] | _FORM[form] | {"role": role} | student | overrides
+    released = _RELEASED if form == "released" else {}
+    student = {"blocks": 1, "window": 64} if role in ("vision", "audio") else {}
+    choices = _SCALE[scale] | released | {"role": role} | student | overrides
     # length-aware batches follow the padding unless they were chosen
     if choices.get("padding") == "leaking" and "length_aware" not in overrides:
         choices["length_aware"] = False

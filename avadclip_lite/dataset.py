@@ -52,6 +52,14 @@ def _damaged(what: str) -> StoreError:
     return StoreError(f"{what}; import the data again")
 
 
+def check_place(folder: Path, mark: str) -> None:
+    """Refuse to write beside other things: a folder without ``mark``, the file of what is to go
+    there, must be empty, but for hidden files, logs, and what a kill left half-written."""
+    found = [p.name for p in folder.glob("[!.]*") if p.suffix not in (".part", ".log", ".txt")]
+    if found and not (folder / mark).is_file():
+        raise ValueError(f"{folder} holds other things ({min(found)}); choose a new folder")
+
+
 # ---------------------------------------------------------------------------- labels and events
 
 
@@ -145,7 +153,7 @@ class FeatureStore:
         """Open a finished store. Raises ``FileNotFoundError`` when there is none, and
         ``StoreError`` for one that is half-written, cut short, or not a store at all."""
         path = Path(path)
-        half = path if path.name.endswith(PARTIAL) else path.with_name(path.name + PARTIAL)
+        half = path if path.name.endswith(PARTIAL) else Path(f"{path}{PARTIAL}")
         if not (path / META).is_file():
             if half.is_dir():
                 how = "run what was writing it again, and it goes on where it stopped"

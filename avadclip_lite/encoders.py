@@ -203,13 +203,9 @@ def token_ids(text: str) -> tuple[int, ...]:
 
 def _check_words(tower: TextTower, texts: Sequence[str]) -> None:
     """Refuse a text with a word outside the tower's vocabulary, by that word."""
-
-    def unknown(text: str) -> bool:
-        ids = torch.tensor(token_ids(text), device=tower.vocabulary.device)
-        return not bool(torch.isin(ids, tower.vocabulary).all())
-
-    for text in filter(unknown, texts):
-        word = next(filter(unknown, text.split()), text)
+    known = set(tower.vocabulary.tolist())
+    for text in (text for text in texts if not known.issuperset(token_ids(text))):
+        word = next((w for w in text.split() if not known.issuperset(token_ids(w))), text)
         what = f"the tiny text tower has never read {word!r} (in {text!r})"
         raise ValueError(f"{what}; use words of its captions, or CLIP's text tower")
 
@@ -418,7 +414,8 @@ def load_encoders(
                 own = {key: held[key] for key in held.keys() & parts.state_dict().keys()}
                 check_weights(own, parts.state_dict(), str(path))
                 parts.load_state_dict(own)
-            text = TextTower.from_state_dict(_read_tensors(paths[which]), **_TEXT[which])
+                if name == which:  # its file holds the words as well
+                    text = TextTower.from_state_dict(held, **_TEXT[which])
     towers = {"image": clip.visual, "audio": audio, "text": text}
     return Encoders(name=which, device=torch.device(device), **towers, **_USE[which])
 

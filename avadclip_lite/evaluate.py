@@ -318,9 +318,7 @@ def predict_videos(
     batch_size: int = 32,
 ) -> Predictions:
     """Score videos in full length, where the model is. As in the release a video is cut into chunks
-    of at most ``model.max_snippets``, each an own forward pass. Chunks are batched by length; a
-    model of ``fixed_length`` gets every chunk padded to ``max_snippets``, because there padding
-    changes the result."""
+    of at most ``model.max_snippets``, each an own forward pass. Chunks are batched by length."""
     device = next(model.parameters()).device
     lengths = np.array([len(video) for video, *_ in videos], dtype=np.int64)
     most = model.max_snippets or int(lengths.max())
@@ -330,7 +328,7 @@ def predict_videos(
     scored = {}  # of a chunk: (T, 1 + C), its anomaly logits and class probabilities
     for first in range(0, len(chunks), batch_size):
         part = chunks[first : first + batch_size]
-        batch = _padded(videos, part, most if model.fixed_length else part[0][0])
+        batch = _padded(videos, part, part[0][0])
         output = predict(model, batch.to(device), precision)
         scores, classes = output.anomaly_logits[..., None], output.alignment_logits
         scores = scores if classes is None else torch.cat([scores, classes.softmax(-1)], dim=-1)

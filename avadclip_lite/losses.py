@@ -135,8 +135,7 @@ def compute(
     focal, alignment, contrast, ukd), and "total", what to minimise. labels (B, C) multi-hot;
     lengths (B,); ``alpha`` (C,): the detector's learned focal weight, if it has one."""
     divisor = settings.topk_divisor
-    anomalous = 1.0 - labels[:, 0]
-    parts = {"classification": topk_bce(output.anomaly_logits, anomalous, lengths, divisor)}
+    parts = {"classification": topk_bce(output.anomaly_logits, 1 - labels[:, 0], lengths, divisor)}
     total = parts["classification"]
     if settings.alignment != "none":
         options = dict(gamma=settings.focal_gamma, divisor=divisor)

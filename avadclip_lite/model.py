@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avadclip_lite import losses, temporal
-from avadclip_lite.config import XD_CLASSES, ClassSet, Config
+from avadclip_lite.config import XD_CLASSES, ClassSet, Config, Section
 from avadclip_lite.dataset import Batch, Output, TrainingSet, shuffled_batches
 from avadclip_lite.encoders import TextTower, WordPrompts, check_weights
 from avadclip_lite.fusion import build_fusion
@@ -39,9 +39,9 @@ class Detector(nn.Module):
     """The base of all detectors. A subclass writes ``forward`` and ``loss``, and is registered;
     the other methods are hooks for what some methods need, and may stay as they are."""
 
+    Options: type[Section] = Section  # what only this detector can be told: nothing
     needs_text = False  # whether it is built from a text tower
     frozen: tuple[str, ...] = ()  # prefixes of the state that no training changes
-    fixed_length = False  # True: every chunk is padded to max_snippets, as padding changes results
     max_snippets: int | None = None  # longest chunk that it takes; None: any length
     capturable = False  # whether a step does the same at every batch, with nothing on the host
 
@@ -128,8 +128,16 @@ def build(
 ) -> Detector:
     """The detector that ``settings.detector`` names, with fresh weights drawn from torch's global
     generator: seed it first. ``text`` and ``prompts`` come from ``encoders.load_text``; the tower
-    is copied. ``ValueError`` for an unknown name, or a tower that does not fit the features."""
-    return registered(settings.detector)(settings, Context(classes, text, prompts))
+    is copied. ``ValueError`` for an unknown name or option, or a tower that does not fit."""
+    kind, dim = registered(settings.detector), settings.model.dim
+    known = [item.name for item in fields(kind.Options)]
+    if other := [name for name in settings.options if name not in known]:
+        raise ValueError(f"{settings.detector} has no option {other[0]!r}, only {known or 'none'}")
+    if kind.needs_text and (text is None or prompts is None or text.dim != dim):
+        got = "none" if text is None or prompts is None else f"one of dim={text.dim}"
+        what = f"{settings.detector} needs a text tower of dim={dim} with its prompts, got {got}"
+        raise ValueError(f"{what}; features and text tower must come from the same encoders")
+    return kind(settings, Context(classes, text, prompts))
 
 
 # --- AVadCLIP -------------------------------------------------------------------------------------
@@ -224,13 +232,7 @@ class AVadCLIP(Detector):
     def __init__(self, settings: Config, context: Context) -> None:
         super().__init__(settings)
         model, loss = settings.model, settings.loss
-        if context.text is None or context.prompts is None:
-            raise ValueError("AVadCLIP is built from a text tower; encoders.load_text gives one")
-        if context.text.dim != model.dim:
-            gives = f"the text tower gives embeddings of width {context.text.dim}"
-            raise ValueError(f"{gives}, the configuration says dim={model.dim}")
         self.max_snippets = model.max_snippets
-        self.fixed_length = model.padding == "leaking"
         windows = dict(heads=model.heads, blocks=model.blocks, window=model.window)
         windows |= dict(max_snippets=model.max_snippets, threshold=model.similarity_threshold)
         self.encoder = VideoEncoder(model.dim, **windows, padding=model.padding)

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from avadclip_lite.config import ClassSet, Config, arithmetic, find_device, resolved
-from avadclip_lite.dataset import Batch, FeatureStore, TrainingSet, holdout_split
+from avadclip_lite.dataset import Batch, FeatureStore, TrainingSet, check_place, holdout_split
 from avadclip_lite.encoders import TextTower, WordPrompts, load_text
 from avadclip_lite.evaluate import average_precision, evaluate, predict
 from avadclip_lite.graphs import GraphedStep
@@ -118,8 +118,6 @@ def _text(
     if not registered(settings.detector).needs_text:
         return None, None
     if isinstance(text, TextTower):
-        if prompts is None:
-            raise ValueError("a text tower was passed without prompts; load_text gives both")
         return text, prompts
     return load_text(text or store.encoder, store.classes.words, dim=settings.model.dim)
 
@@ -451,6 +449,7 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     """Start a run's folder, or make sure that it is the same run."""
+    check_place(folder, CONFIG)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / CONFIG).is_file():
         _write(folder / CONFIG, json.dumps(identity, indent=2).encode())

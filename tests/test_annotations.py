@@ -263,11 +263,14 @@ def test_bad_tables_are_refused(tmp_path):
     path.write_text("Name;Class\na;b\nc;d;e\n")
     with pytest.raises(ValueError, match="list.csv, line 3: wrong number of cells; .*';'"):
         read_table(path, {"name": "add it"})
-    with pytest.raises(ValueError, match="list.csv has no column 'label', only 'name, class'; add"):
+    with pytest.raises(ValueError, match="list.csv has no column 'label' in 'name, class'; add it"):
         read_table(path, {"label": "add it"})
     path.write_text("")
-    with pytest.raises(ValueError, match="list.csv has no column 'label', only ''; add it"):
+    with pytest.raises(ValueError, match="list.csv has no column 'label' in ''; add it"):
         read_table(path, {"label": "add it"})
+    path.write_text("name,label,Name\na,A,b\n")  # of which the last was taken
+    with pytest.raises(ValueError, match="list.csv has two columns 'name' in 'name, label, name'"):
+        read_table(path, {"name": "keep one"})
 
 
 def test_a_file_of_each_form_in_one_call(tmp_path):

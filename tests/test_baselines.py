@@ -225,18 +225,30 @@ def test_every_option_does_something(name, field, store):
 
 
 def test_unknown_options_and_values_are_refused():
+    words = load_text("soundstage", XD_CLASSES.words)
     with pytest.raises(ValueError, match="rtfm has no option 'tops', only .*'top'"):
         build(make_config(detector="rtfm", options={"tops": 3}))
     with pytest.raises(ValueError, match="rule must be one of 'mean', 'maximum'"):
-        build(make_config(detector="late_fusion", options={"rule": "sum"}))
+        build(make_config(detector="late_fusion", options={"rule": "sum"}), *words)
     with pytest.raises(ValueError, match="modality must be one of 'vision', got 'audio_visual'"):
-        build(make_config(detector="ju_like", options={"modality": "audio_visual"}))
+        build(make_config(detector="ju_like", options={"modality": "audio_visual"}), *words)
     with pytest.raises(ValueError, match="cupl has no option 'form'"):
         build(make_config(detector="cupl", options={"form": "intended"}))
+    for name in ("avadclip", "vadclip"):  # which took them without a word
+        with pytest.raises(ValueError, match=f"{name} has no option 'steps', only none"):
+            build(make_config(detector=name, options={"steps": 3}))
+    with pytest.raises(ValueError, match="options must be dict, got 5"):
+        make_config(options=5)
     with pytest.raises(ValueError, match="unknown system 'avcl'; known: zero_shot"):
         configure("avcl", scale="xd")
-    with pytest.raises(ValueError, match="ju_like needs a text tower of dim=64"):
-        build(make_config(detector="ju_like"))
+    for name in ("avadclip", "ju_like", "late_fusion"):
+        for given, got in (((), "none"), (words[:1], "none"), (words, "one of dim=64")):
+            dim = 32 if given == words else 64
+            said = f"{name} needs a text tower of dim={dim} with its prompts, got {got}"
+            with pytest.raises(ValueError, match=said):
+                build(make_config(detector=name, dim=dim), *given)
+    with pytest.raises(ValueError, match="options must be dict, got 'foo'"):
+        configure("rtfm", scale="xd", options="foo")
 
 
 def test_schedules_are_scaled_by_one_rule():

@@ -718,6 +718,12 @@ def test_misspelt_words_get_one_sentence(words, capsys):
     assert status == 2 and "\n" not in said and said.startswith(("avadclip_lite", "python -m"))
 
 
+def test_a_field_is_given_once(capsys):
+    words = ["-s", "epochs", "1", "-s", "epochs", "2"]
+    assert command(["train", "--data", "store", "--out", "run", *words]) == 2
+    assert "field 'epochs' was given twice with -s; keep one" in capsys.readouterr().err
+
+
 def test_an_import_that_is_refused_leaves_nothing_and_draws_no_bars(tmp_path, capsys):
     bent = Layout(tmp_path)
     first = next(iter(bent.arrays))
@@ -732,7 +738,27 @@ def test_results_need_a_folder(tmp_path, plain_clip, scorer, capsys):
     (tmp_path / "out").touch()
     assert scorer(plain_clip, "--out", tmp_path / "out") == 2
     said = capsys.readouterr().err
-    assert f"{tmp_path / 'out'} cannot be made" in said and "choose another --out" in said
+    assert f"{tmp_path / 'out'} cannot be used" in said and "choose another path" in said
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path, capsys):
+    """A store among videos, a training in a store: both were made there. What lies about anywhere,
+    and what a kill left, is in nobody's way."""
+    for name in ("videos", "store"):
+        (tmp_path / name).mkdir()
+    write_clip(tmp_path / "videos" / "a_label_G.mp4", seconds=1)
+    for name in ("log.txt", ".DS_Store"):
+        (tmp_path / "store" / name).touch()
+    extract_command = ["extract", str(tmp_path / "videos"), "--weights", "random", "--out"]
+    assert command([*extract_command, str(tmp_path / "store")]) == 0
+    train = ["train", "--data", str(tmp_path / "store"), "--out"]
+    before = sorted(tmp_path.rglob("*"))
+    for words, place in ((extract_command, "videos"), (train, "store"), (train, "videos")):
+        capsys.readouterr()
+        assert command([*words, str(tmp_path / place)]) == 2
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert f"{tmp_path / place} holds other things (" in said and "choose a new folder" in said
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_without_a_model_the_shipped_ones_are_told(tmp_path, plain_clip, monkeypatch, capsys):

@@ -331,12 +331,12 @@ class FakeModel(torch.nn.Module):
     """A detector whose outputs can be told by hand: the logit of a snippet is the sum of its
     features plus its audio's first entry; it refuses to run in training mode."""
 
-    def __init__(self, padding="masked"):
+    def __init__(self):
         super().__init__()
         self.scale = torch.nn.Parameter(torch.ones(()))
         self.drop = torch.nn.Dropout(0.5)
-        self.settings = make_config(dim=8, padding=padding)
-        self.max_snippets, self.fixed_length = 256, padding == "leaking"
+        self.settings = make_config(dim=8)
+        self.max_snippets = 256
         self.shapes = []
 
     def forward(self, batch):
@@ -377,12 +377,6 @@ def test_predict_cuts_and_joins_chunks_in_store_order(batch: int) -> None:
     # sorted by length, a batch is as long as its longest chunk
     assert sum(b for b, _ in model.shapes) == 10
     assert [t for _, t in model.shapes] == sorted((t for _, t in model.shapes), reverse=True)
-
-
-def test_predict_pads_every_chunk_where_padding_leaks() -> None:
-    model = FakeModel(padding="leaking")
-    predict_store(model, FakeStore([3, 300]), [0, 1], batch_size=1)
-    assert model.shapes == [(1, 256)] * 3
 
 
 def test_predict_restores_the_mode_after_an_error() -> None:

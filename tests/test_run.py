@@ -234,6 +234,13 @@ def test_nothing_starts_when_a_parameter_is_bad(two: list[Path], tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("how", [{"seeds": 1}, {"jobs": 0}, {"studies": ["parts"]}])
+def test_studies_need_seeds_and_jobs(two: list[Path], tmp_path: Path, how: dict) -> None:
+    """Studies that were named without --seeds were passed over."""
+    with pytest.raises(ValueError, match="--seeds must be at least 2, --jobs at least 1, got"):
+        run.run(out=tmp_path / "out", folder=two[0].parent, **how)
+
+
 def test_only_must_name_a_notebook(two: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'07'; there are 01_first, 02_second"):
         run.run(out=tmp_path / "out", folder=two[0].parent, only=["07"])
@@ -418,6 +425,7 @@ def test_a_damaged_copy_of_another_lesson_hides_no_error(tmp_path: Path) -> None
     write_notebook(folder, "01_one", SCRIPT.replace("factor])", "facto])"))
     write_notebook(folder, "02_two")
     out.mkdir()
+    (out / ".lock").touch()  # of a run before
     (out / "02_two.ipynb").write_text("{", encoding="utf-8")
     with pytest.raises(run.NotebookFailed, match="01_one"):
         run.run(out=out, folder=folder, only=["01"])
@@ -465,6 +473,15 @@ def test_a_folder_that_cannot_be_written_is_told_with_the_option(
     assert command_line.main(["run", "--only", "01"]) == 2
     said = capsys.readouterr().err
     assert "cannot be written" in said and "choose another folder with --out" in said
+
+
+def test_a_run_does_not_write_over_its_notebooks(two: list[Path]) -> None:
+    """It deleted each one before it was to be run."""
+    before = {path: path.read_bytes() for path in two[0].parent.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="holds other things .* choose a new folder"):
+        run.run(out=two[0].parent, folder=two[0].parent)
+    after = {path: path.read_bytes() for path in two[0].parent.rglob("*") if path.is_file()}
+    assert after == before
 
 
 def test_what_a_run_writes_fits_the_schema(two: list[Path], tmp_path: Path) -> None:

@@ -243,6 +243,9 @@ def test_what_does_not_go_together_is_refused(trained, capsys) -> None:
         (["--run", "r", "--scores", "s"], "give either --run"),
         (["--run", "r"], "give either --run"),
         (["--scores", "s"], "give either --run"),
+        (["--run", "r", "--data", "d", "--annotations", "a"], "give either --run"),
+        (["--run", "r", "--data", "d", "--stride", "4"], "give either --run"),
+        (["--scores", "s", "--annotations", "a", "--data", "d"], "give either --run"),
         (["--run", str(folder), "--data", str(folder / "store")], "is no training run"),
     ):
         assert command_line.main(["evaluate", *words]) == 2

@@ -491,6 +491,9 @@ def test_bad_input_is_refused(store, tmp_path) -> None:
     (tmp_path / "foreign.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="no result file of a study, .* choose another file"):
         run(store, tmp_path / "foreign.csv", studies=["parts"])
+    with pytest.raises(IsADirectoryError):  # told after the first training once
+        run(store, tmp_path, studies=["parts"])
+    assert command_line.main(["study", "--out", str(tmp_path / "s.csv"), "--jobs", "0"]) == 2
     with pytest.raises(FileNotFoundError, match="make it with: python -m avadclip_lite study"):
         study.results("parts", path=tmp_path / "none.csv")
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import logit
 
+from avadclip_lite.__main__ import main as command
 from avadclip_lite.evaluate import Predictions
 from avadclip_lite.video.thresholds import (
     alarm_curve,
@@ -147,3 +148,11 @@ def test_the_threshold_is_saved_with_the_detector(tmp_path):
     (tmp_path / "thresholds.json").write_text("{}")
     with pytest.raises(ValueError, match="thresholds.json is damaged"):
         read_threshold(tmp_path)
+
+
+@pytest.mark.parametrize("words", [("--fps", "inf"), ("--rate", "nan"), ("--rate", "inf")])
+def test_rates_without_end_are_refused(words, capsys):
+    """Infinitely many frames a second gave a threshold of videos that last no time."""
+    assert command(["thresholds", "--run", "r", "--data", "d", *words]) == 2
+    said = capsys.readouterr().err
+    assert "--fps must be above 0 and --rate not below" in said and words[1] in said

@@ -75,7 +75,7 @@ def configure(name: str, *, scale: Scale, **overrides: Any) -> Config:
     recipe. Raises ``ValueError`` for an unknown name, field or option."""
     if name not in SYSTEMS:
         raise ValueError(f"unknown system {name!r}; known: {', '.join(SYSTEMS)}")
-    system, options = SYSTEMS[name], dict(overrides.pop("options", {}))
+    system, options = SYSTEMS[name], make_config(options=overrides.pop("options", None)).options
     heads = {} if name == "vadclip" else {"precision": "float32"}  # they have no float32 heads
     fields = heads | system.fields
     if system.steps:

@@ -3,7 +3,7 @@
 B videos, T snippets, J bins, D width (twice the store's with sound concatenated), C classes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -51,9 +51,7 @@ class Baseline(Detector):
 
     def __init__(self, settings: Config, context: Context) -> None:
         super().__init__(settings)
-        known, dim = [item.name for item in fields(self.Options)], settings.model.dim
-        if unknown := [name for name in settings.options if name not in known]:
-            raise ValueError(f"{settings.detector} has no option {unknown[0]!r}, only {known}")
+        dim = settings.model.dim
         self.options = self.Options(**settings.options)
         self.released = getattr(self.options, "form", "released") == "released"
         self.width = dim * (2 if self.options.modality == "audio_visual" else 1)

@@ -24,11 +24,9 @@ from avadclip_lite.temporal import WindowBlock, zero_padding
 
 def class_words(system: common.Baseline, context: common.Context, learned=True) -> TextualPrompt:
     """Class embeddings from a copy of the text tower, with or without learned context."""
-    model, text = system.settings.model, context.text
-    if text is None or text.dim != model.dim:
-        raise ValueError(f"{system.settings.detector} needs a text tower of dim={model.dim}")
+    model = system.settings.model
     before, after = (model.context_before, model.context_after) if learned else (0, 0)
-    return TextualPrompt(copy.deepcopy(text), context.prompts, before=before, after=after)
+    return TextualPrompt(copy.deepcopy(context.text), context.prompts, before=before, after=after)
 
 
 def compared(x: Tensor, words: Tensor) -> Tensor:

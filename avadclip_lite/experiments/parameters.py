@@ -13,7 +13,7 @@ from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from avadclip_lite.config import make_config
+from avadclip_lite.config import SECTION_OF, make_config
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.experiments.files import read_notebook
 
@@ -98,5 +98,4 @@ def settle_parameters(
 
 def is_field(name: str) -> bool:
     """Whether a parameter of this name is a field of a section of the configuration."""
-    sections = make_config().to_dict()
-    return any(name in sections[part] for part in ("model", "loss", "train", "data"))
+    return name in SECTION_OF

@@ -24,6 +24,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -32,6 +33,7 @@ import nbformat
 from filelock import FileLock, Timeout
 
 from avadclip_lite.config import RESULTS, results_path, soundstage_path
+from avadclip_lite.dataset import check_place
 from avadclip_lite.experiments.files import cell_tags, read_notebook, write_atomically
 from avadclip_lite.experiments.metrics import CACHE_FOLDER, RECORDS, gather_metrics
 from avadclip_lite.experiments.parameters import is_field, read_parameters, settle_parameters
@@ -43,6 +45,7 @@ MEMORY = "avadclip_lite"  # in the metadata of an executed notebook
 QUIET_KERNEL = ["--IPKernelApp.log_level=50"]  # its greetings and its last words are no news
 SOURCES = "*[!c]"  # of the package: all but .pyc
 HASHED_WHOLE = 32 * 2**20  # bytes; larger data files count by size and time stamp
+environment = partial(mock.patch.dict, os.environ)  # for a while; a kernel started then inherits it
 
 
 def notebooks(folder: Path | None = None, *, notes: bool = False) -> list[Path]:
@@ -85,7 +88,8 @@ def _made_of(executed: Path) -> dict[str, Any]:
 
 
 def _sole_run(out: Path) -> contextlib.AbstractContextManager[Any]:
-    """Refuse a second run into the same folder while one is at work there."""
+    """Refuse a folder of other things, and a second run into one while another is at work there."""
+    check_place(out, ".lock")
     try:
         out.mkdir(parents=True, exist_ok=True)
         return FileLock(out / ".lock", timeout=0).acquire()
@@ -125,11 +129,6 @@ def kernel_environment(
         variables[name] = os.pathsep.join(filter(None, [str(folder), os.environ.get(name)]))
     given = {"AVADCLIP_NOTEBOOK": notebook, RECORDS: records, CACHE_FOLDER: cache}
     return variables | {name: str(value) for name, value in given.items() if value}
-
-
-def environment(variables: Mapping[str, str]) -> contextlib.AbstractContextManager[Any]:
-    """Set environment variables for a while; a kernel started meanwhile inherits them."""
-    return mock.patch.dict(os.environ, variables)
 
 
 def execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> None:
@@ -190,8 +189,8 @@ def run(
     if idle := [word for word in only if not any(p.stem.startswith(word) for p in chosen)]:
         known = ", ".join(path.stem for path in present)
         raise ValueError(f"no notebook starts with {idle[0]!r}; there are {known}")
-    if seeds == 1 or seeds < 0:  # 0: none were asked for
-        raise ValueError(f"--seeds must be at least 2, got {seeds}: an interval needs two")
+    if seeds == 1 or seeds < 0 or jobs < 1 or (studies and not seeds):  # 0: none were asked for
+        raise ValueError(f"--seeds must be at least 2, --jobs at least 1, got {seeds} and {jobs}")
     if seeds and any("seeds" in read_parameters(path) for path in chosen):
         words = [*words, ("seeds", ",".join(map(str, range(seeds))))]
     given, out = settle_parameters(chosen, words), out.resolve()

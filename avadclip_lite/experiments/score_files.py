@@ -213,7 +213,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print the measures and what each is. Bad input raises ``ValueError`` or
     ``FileNotFoundError``."""
-    if bool(args.run) == bool(args.scores) or not (args.data if args.run else args.annotations):
+    paired = bool(args.run) == bool(args.data) and bool(args.scores) == bool(args.annotations)
+    if bool(args.run) == bool(args.scores) or not paired or (args.run and args.stride):
         raise ValueError("give either --run RUN --data STORE or --scores PATH --annotations FILE")
     if args.run:
         store = dataset.FeatureStore.open(args.data)

@@ -220,7 +220,7 @@ def read_lines(path: str | Path) -> pd.DataFrame:
     """All lines of a result file, one a test, as text; none where there is no file. Raises
     ``ValueError`` for a file that is no study's, and for one in which results of different setups
     or data are mixed."""
-    if not Path(path).is_file():
+    if not Path(path).exists():
         return pd.DataFrame(columns=[*ABOUT])
     lines = pd.read_csv(path, dtype=str, keep_default_na=False)
     if missing := [name for name in ABOUT if name not in lines]:
@@ -563,8 +563,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the studies, then print their tables. Bad input raises ``ValueError``."""
-    if args.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
+    if args.seeds < 1 or args.jobs < 1:
+        raise ValueError(f"--seeds and --jobs must be at least 1, got {args.seeds}, {args.jobs}")
     if args.compare or args.others:
         found = comparisons(args.out, *args.others)
         write_atomically(beside(args.out, "comparisons"), found.to_csv())

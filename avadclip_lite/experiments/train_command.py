@@ -38,10 +38,11 @@ def chosen_fields(args: argparse.Namespace) -> dict[str, Any]:
     """Fields of the configuration by name, as ``-s`` gave them: JSON, or else the text."""
     fields: dict[str, Any] = {}
     for name, word in args.set:
-        fields[name] = word
+        if name in fields:
+            raise ValueError(f"field {name!r} was given twice with -s; keep one")
         with contextlib.suppress(ValueError):
-            value = json.loads(word)
-            fields[name] = tuple(value) if isinstance(value, list) else value
+            word = json.loads(word)
+        fields[name] = tuple(word) if isinstance(word, list) else word
     return fields
 
 

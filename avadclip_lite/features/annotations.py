@@ -123,9 +123,9 @@ def read_table(
     first = next((row for row in table if any(row) and row[0][:4].lower() != "sep="), [])
     header = [cell.strip().lower().replace(" ", "_") for cell in first]
     for column, remedy in columns.items():
-        if column not in header:
-            there = f"only '{', '.join(header):.80}'"
-            raise ValueError(f"{path} has no column {column!r}, {there}; {remedy}")
+        if header.count(column) != 1:
+            what = f"{'two columns' if column in header else 'no column'} {column!r}"
+            raise ValueError(f"{path} has {what} in '{', '.join(header):.80}'; {remedy}")
     lines = []
     for cells in table:
         where = f"{path}, line {table.line_num}"

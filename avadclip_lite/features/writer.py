@@ -58,11 +58,13 @@ class StoreWriter(AbstractContextManager):
         overwrite: bool = False,
     ) -> None:
         self.path = Path(path)
-        self.partial = self.path.with_name(self.path.name + dataset.PARTIAL)
+        self.partial = Path(f"{self.path}{dataset.PARTIAL}")
         if (self.path / dataset.META).exists() and not overwrite:
             raise StoreError(f"{self.path} is already a feature store; delete it or choose another")
         if self.path.is_file():
             raise StoreError(f"{self.path} is a file; a store is a folder: choose another")
+        if not overwrite and not self.partial.exists():  # an earlier run was stopped half-way
+            dataset.check_place(self.path, dataset.META)
         if dtype not in ("float16", "float32"):
             raise StoreError(f"dtype must be float16 or float32, got {dtype!r}")
         if (self.partial / "journal.jsonl").exists():

@@ -165,7 +165,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print what the threshold costs and finds, and save it. Bad input raises ``ValueError``."""
-    if not args.fps > 0 or not args.rate >= 0:
+    if not 0 < args.fps < np.inf or not 0 <= args.rate < np.inf:
         raise ValueError(f"--fps must be above 0 and --rate not below, got {args.fps}, {args.rate}")
     store = FeatureStore.open(args.data)
     rows = store.indices(args.split)

@@ -170,10 +170,7 @@ def score(
     checked_picks(**choices)
     out = Path(out)
     files, results, failed = _files(videos, out), [], {}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{out} cannot be made ({error.strerror}); choose another --out") from None
+    out.mkdir(parents=True, exist_ok=True)
     for path, stem in files:
         tell(printable(path))
         try:

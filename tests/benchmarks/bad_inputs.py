@@ -145,6 +145,17 @@ CASES = [
         ("weights",),
         _write("weights/encoders.safetensors", "no weights"),
     ),
+    Case(
+        "the videos' own folder for the store",
+        "extract videos --out videos",
+        ("videos holds other things", "a_label_G.mp4", "new folder"),
+    ),
+    Case(
+        "labels with a column twice",
+        f"{EXTRACT} --labels labels.csv",
+        ("labels.csv", "two columns 'name'", "name,label"),
+        _write("labels.csv", "name,name,label\na,b,G\n"),
+    ),
     Case("a device that is not here", f"{EXTRACT} --device mps", ("mps", "cpu")),
     Case("a number that is none", f"{EXTRACT} --stride many", ("--stride", "many")),
     # videos to scores
@@ -160,8 +171,8 @@ CASES = [
     Case(
         "weights cut short",
         SCORE,
-        ("run/weights.safetensors", "train"),
-        _cut("run/weights.safetensors", 5000),
+        ("run/state.safetensors", "train"),  # which alone counts where it is
+        _cut("run/state.safetensors", 5000),
     ),
     Case("a damaged config", SCORE, ("run/config.json", "train"), _cut("run/config.json", 300)),
     Case("a threshold that is no confidence", f"{SCORE} --threshold 5", ("threshold", "5.0", "0")),
@@ -249,6 +260,22 @@ CASES = [
     ),
     Case("another width asked for", f"{IMPORT} --dim 64", ("one_label_G", "64", "set dim")),
     Case("a store in the way", IMPORT.replace("new", "store"), ("store", "choose another")),
+    Case(
+        "a store among the feature files",
+        IMPORT.replace("new", "release"),
+        ("release holds other things", "one_label_G", "new folder"),
+    ),
+    Case(
+        "an empty list",
+        IMPORT,
+        ("train.csv", "no column 'path'", "path,audio_path,label"),
+        _write("train.csv", ""),
+    ),
+    Case(
+        "one list for both splits",
+        f"{TEST} --test train.csv",
+        ("train.csv, line 2", "both lists", "correct"),
+    ),
     # training
     Case("no store", "train --data stroe --out new", ("stroe", "import")),
     Case(
@@ -270,6 +297,11 @@ CASES = [
         _edit("store/manifest.csv", "split", "spilt"),
     ),
     Case("an unknown field", f"{TRAIN} -s epoch 3", ("'epoch'", "epochs")),
+    Case("options of another system", f'{TRAIN} -s options {{"top":3}}', ("avadclip", "'top'")),
+    Case("options that are none", f"{TRAIN} -s options 5", ("options", "5", "dict")),
+    Case("a field given twice", f"{TRAIN} -s epochs 1 -s epochs 2", ("'epochs'", "keep one")),
+    Case("a store for a run", "train --data store --out store", ("store holds", "new folder")),
+    Case("this folder for a store", "train --data . --out new", ("at .", "meta.json", "import")),
     Case("a field of another type", f"{TRAIN} -s epochs few", ("epochs", "'few'", "whole number")),
     Case("a form that there is not", f"{TRAIN} -s form old", ("form", "'old'", "released")),
     Case("a student without teacher", f"{TRAIN} --role vision", ("--teacher",)),
@@ -312,6 +344,13 @@ CASES = [
         ("store", "'val'", "train"),
     ),
     Case("a rate below zero", "thresholds --run run --data store --rate -1", ("--rate", "-1")),
+    Case("endless frames", "thresholds --run run --data store --fps inf", ("--fps", "inf")),
+    Case(
+        "annotations beside a run",
+        "evaluate --run run --data store --annotations events.txt",
+        ("either --run RUN --data STORE", "--annotations"),
+    ),
+    Case("a store for scores", "evaluate --scores store --annotations events.txt", ("store: ",)),
     # studies, lessons, the authors' models
     Case("an unknown study", "study prats --out new.csv", ("prats", "parts")),
     Case(
@@ -320,6 +359,14 @@ CASES = [
         ("labels.csv", "choose another file"),
         _write("labels.csv", "name,label\na,G\n"),
     ),
+    Case(
+        "a folder for a study's table",
+        "study parts --out store --seeds 1",
+        ("store", "directory", "another path"),
+    ),
+    Case("no job at a time", "study parts --out new.csv --jobs 0", ("--jobs", "0")),
+    Case("studies without seeds", "run --only 02 --out new --studies parts", ("--seeds", "2")),
+    Case("a store for a run of lessons", "run --only 02 --out store", ("store", "new folder")),
     Case("a lesson that is not there", "run --only 42 --out new", ("'42'", "00_orientation")),
     Case("a parameter of another type", "run --only 02 --out new -p epochs few", ("epochs", "few")),
     Case("lessons on no store", "run --only 02 --out new --data stroe", ("stroe",)),
