@@ -170,9 +170,8 @@ for row in running.values():
 # %% [markdown] tags=["core"]
 # ## 3. The stage
 #
-# The paper works on **XD-Violence**: some two hundred hours of films, sports, street cameras and
-# home videos. We cannot ship any of that, nor its features, nor the published weights, and two
-# hundred hours are too many for an afternoon.
+# The paper works mainly on **XD-Violence**: some two hundred hours of films, sports, street cameras
+# and home videos. We cannot ship any of that, nor its features, nor the published weights.
 #
 # What ships instead is **Soundstage**: a small world that is *drawn and synthesised by a program*.
 # **Nothing on it is footage.** No camera filmed it, no microphone recorded it, nobody in it is
@@ -222,7 +221,7 @@ plt.show()
 
 # %% [markdown] tags=["core"]
 # A detector gets such pictures 64 pixels wide. Some pairs are alike to the eye, some only to the
-# ear; which of them fool whom has to be measured, and 01 does so.
+# ear, the last hardly to either; which of them fool whom has to be measured, and 01 does so.
 
 # %% [markdown]
 # Guess first: listen to three of the pairs and say what tells left from right. (Where a page leaves
@@ -258,9 +257,9 @@ for side, some in {"anomalies": PAIRS, "harmless": PAIRS.values()}.items():
 # The first two are shown as pictures above and a **spectrogram** below, which is sound as a
 # picture: time from left to right, pitch from bottom to top, brightness for energy. A bang, which
 # has every pitch at once, is a bright vertical line; a voice is a stack of wavy lines; a crowd is a
-# cloud; even blocks are static, because sensors fail as well. Pictures from inside an event have a
-# frame around them, and the event is outlined in the spectrogram. Try to find it by eye before you
-# look for the outline.
+# cloud; an even block is a place that gets loud, and may drown an event. Pictures from inside an
+# event have a frame around them, and the event is outlined in the spectrogram. Try to find it by
+# eye before you look for the outline.
 
 # %%
 for role in ("sound saves", "sound lies"):
@@ -468,8 +467,8 @@ for rare in (0.5, 0.2, 0.05, 0.01):
 # Here is the detector, from left to right.
 #
 # - **Two frozen encoders.** CLIP has learned from captioned pictures to put an image and a sentence
-#   about it at the same place of one space; Wav2CLIP puts sounds into that space too. Neither is
-#   trained here. (On Soundstage small stand-ins take their place.)
+#   about it close together in one space; Wav2CLIP puts sounds there too. Neither is trained
+#   here. (On Soundstage small stand-ins take their place.)
 # - **Time.** A snippet alone says little. The video part lets snippets look at their neighbours and
 #   at their look-alikes; the audio part is a temporal convolution.
 # - **Fusion.** Vision comes first, and sound is added through a gate that can close. Here the

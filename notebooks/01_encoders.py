@@ -65,12 +65,12 @@ words = stage.classes.words
 # **CLIP** consists of two encoders, one for pictures and one for text, trained on hundreds of
 # millions of pictures from the web with the captions found beside them. It never saw a list of
 # classes. Its only task was to tell which of thousands of shuffled pictures and captions belong
-# together. To solve it, both encoders must put a picture and a sentence about it at the same place
-# of one space. That is **contrastive** learning: what belongs together is pulled together,
-# everything else in the batch is pushed apart.
+# together. To solve it, they must put a picture nearer to its own sentence than to all others, in
+# one space. That is **contrastive** learning: what belongs together is pulled together, everything
+# else in the batch is pushed apart.
 #
-# "The same place" is measured by direction. The **cosine** of two vectors is their dot product
-# after each has been divided by its length: 1 for the same direction, 0 for a right angle. Three
+# What is near is measured by direction. The **cosine** of two vectors is their dot product after
+# each has been divided by its length: 1 for the same direction, 0 for a right angle. Three
 # pictures, three captions, two dimensions:
 
 # %% tags=["core"]
@@ -94,7 +94,7 @@ for temperature in (1.0, 0.07):
 # out of each row. Cosines differ by 2 at most, so it is rather flat; dividing by a small
 # **temperature** $\tau$ first sharpens it. (CLIP learned its own; our detector uses 0.07.) The loss
 # asks for the right caption of each picture and, down the columns, for the right picture of each
-# caption: the mean of $-\log p$ on the diagonal, both ways. That is all of CLIP's objective.
+# caption: the mean of $-\log p$ on the diagonal, both ways.
 #
 # Now the step on which this notebook rests. If a picture lies near the words that describe it, the
 # words *are* a classifier. Write a text for each class (a **prompt**), embed it, and take
@@ -158,8 +158,8 @@ print(inspect.getsource(alignment_map))
 # `stage.video(row)` gives the picture features of a video (T, D), D numbers a snippet,
 # `stage.audio(row)` those of its sound, or `None` where there is no audio track. Cosines ignore the
 # length of a feature; a linear layer does not. So the trio's pictures and sounds are scaled to a
-# root mean square (RMS) of 1, which fresh layers expect. (CLIP's and Wav2CLIP's stay raw, as they
-# were for the published detectors.)
+# root mean square (RMS) of 1, which fresh layers expect. (CLIP's and Wav2CLIP's stay raw: the
+# authors' code does not scale its features.)
 
 # %% tags=["nbval-ignore-output", "core"]
 encoders = load_encoders("soundstage")
@@ -216,8 +216,8 @@ print(f"captions of a harmless look-alike that hold it:   {world['class_word_of_
 print(f"captions of an event that say what happens:       {world['event_told']:5.0%}")
 
 # %% [markdown] tags=["core"]
-# So for one caption in which *explosion* means one, there are several in which it does not. Guess
-# before you go on: after such a training, where does the word *explosion* point?
+# Fireworks and thunder borrow *explosion*: for one caption in which it means one, there are a dozen
+# in which it does not. Guess: after such a training, where does the word *explosion* point?
 #
 # And there is a second gap, between pictures and pictures. The encoders learned from stock and are
 # applied to **footage**: small figures, an unsteady hand, any light, and an editor who cuts to
@@ -253,7 +253,8 @@ plt.show()
 # All test snippets now (of videos with a sound track). The rows of the next figure are what
 # happens: the seven classes, and below the line the distractors. The columns are the class words,
 # compared with pictures on the left and with sounds on the right; a number is a mean cosine. An
-# event counts on the left where it is seen, on the right where it is heard.
+# event counts on the left where it is seen, on the right where it is heard; a distractor in both,
+# as its flag does not say which sense it reached.
 #
 # Is the right half like the left one, although no sound was ever paired with a word? Down a column:
 # does the word prefer its own class? Along a row: is the nearest word the right one, the class's
@@ -377,12 +378,13 @@ for name in ("pictures", "sounds", "mean", "larger"):
 print(f"chance {100 * share:.1f}")
 
 # %% [markdown] tags=["core"]
-# On Soundstage the honest reading is short: **class words alone do not find anomalies.** Every row
-# stands about where a random order would, and no filter brings out what is not there. (It is not
-# only a small encoder's fault. For a real CLIP (ViT-B/32), asked with two sentences, others
-# measured 17.8 % on XD-Violence, where chance is 23.1 %: the same sign.) Two bars stand on this
-# scoreboard and the next, the row *mean*, raw and with the median of five. They were chosen before
-# anyone looked at the table; the best of twelve numbers would be a small cheat in favour of words.
+# On Soundstage, **class words alone do not find anomalies.** No row stands clearly above chance,
+# some below, and no filter brings out what is not there. (It is not only a small encoder's fault:
+# for a real CLIP (ViT-B/32), asked with two sentences, the table of
+# [LAVAD](https://arxiv.org/abs/2404.01014) has 17.83 % on XD-Violence, where chance is 23.08 %.)
+# Two bars stand on this scoreboard and the next, the row *mean*, the plainest use of both senses,
+# raw and with the median of five; the best of twelve numbers would be a small cheat in favour of
+# words.
 
 # %% [markdown] tags=["core"]
 # Here are the three videos to follow, after the median of five; the truth is shaded. Look for a

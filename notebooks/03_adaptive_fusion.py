@@ -60,10 +60,10 @@ where = find_device(device)
 # ## 1. Three snippets, two senses
 #
 # From 02 every snippet has a vector of what is *seen* in its context, $x_v$. Here it gets a second
-# one, of what is *heard*, from a temporal convolution (06): $x_a$. Both live in one space (01), so
-# they can be put together into a single vector $x_{av}$, from which the detector reads its answers.
-# This is **fusion**. Take the smallest case in which it matters *how*: three snippets of three
-# numbers each, which we name *street*, *danger* and *party*.
+# one, of what is *heard*, from a temporal convolution (06): $x_a$. Both have to become one vector,
+# $x_{av}$, from which the detector reads its answers. This is **fusion**. Take the smallest case in
+# which it matters *how*: three snippets of three numbers each, which we name *street*, *danger* and
+# *party*.
 #
 # | snippet | the picture shows | the microphone hears | should be |
 # |---|---|---|---|
@@ -133,8 +133,8 @@ print({name: loudest(kind) for name, kind in KINDS.items()})
 print("Exercise 1 is solved.")
 
 # %% [markdown] tags=["core"]
-# The whole course of it: the dotted line is the danger of the bang (all three put it near 1); where
-# a curve crosses it, the fireworks win.
+# The dotted line is the danger of the bang (all three put it near 1); where a curve crosses it, the
+# fireworks win.
 
 # %% tags=["core"]
 loudness = np.geomspace(0.3, 100, 60)
@@ -157,7 +157,8 @@ plt.show()
 # A linear layer adds up: it can take something off for the party, but every further bit of loudness
 # counts in full, whatever the picture shows. So concatenation was right for *this* bang. The gate
 # multiplies, and only a fiftieth of any bang comes through. It is no wall: a sigmoid is never zero,
-# and what is loud enough passes.
+# and what is loud enough passes. (The network behind a fusion is not linear, and may make up for a
+# sum.)
 #
 # ## 2. The adaptive fusion
 #
@@ -167,8 +168,8 @@ plt.show()
 # $$w = \mathrm{sigmoid}(W_g\, j + b_g) \qquad
 # r = W_2\,\mathrm{GELU}(W_1\, j + b_1) + b_2 \qquad x_{av} = x_v + w \odot r$$
 #
-# where $\odot$ multiplies number by number. $w$ is the **gate**, $r$ the **residual**: what sound
-# would add if it were let in. (GELU is a smooth ReLU.) This is the package's class, all of it:
+# where $\odot$ multiplies number by number. $w$ is the **gate**, $r$ the **residual**: what would
+# be added if all were let in. (GELU is a smooth ReLU.) This is the package's class, all of it:
 
 # %% tags=["core"]
 print(inspect.getsource(AdaptiveFusion))
@@ -181,7 +182,8 @@ print(inspect.getsource(AdaptiveFusion))
 #   concatenation the layer has to *learn* to leave the picture alone.
 # - **There are many gates:** one for each snippet and each of the $D$ channels.
 # - **Without sound, $x_v$ remains.** `audio_mask` says which snippets have sound; `zero_padding`
-#   writes zeros where it says no, so nothing is added there.
+#   writes zeros where it says no, so nothing is added there. (The authors' code feeds zeros
+#   instead, of which the residual makes something.)
 #
 # Does it do so from the start? Random features of two videos, the second of which has no audio
 # track, through a fusion that has not learned anything yet:
@@ -285,11 +287,10 @@ plt.show()
 print(pd.DataFrame(rows).T.dropna().to_string(float_format="{:.2f}".format))
 
 # %% [markdown] tags=["core"]
-# Begin with the middle row. **The mean of the gate hardly moves.** In all three videos it stays
-# between 0.5 and 0.7, inside events and outside, and the band around it marks no event. Nor does
-# the bottom row look like listening and then not listening: what is added is never close to zero,
-# in places three or four times as long as the picture's own vector, and on average no longer in the
-# events than elsewhere.
+# **The mean of the gate hardly moves.** In all three videos it stays between 0.5 and 0.7, inside
+# events and outside, and the band around it marks no event. Nor does the bottom row look like
+# listening and then not listening: what is added never vanishes, is in places three or four times
+# as long as the picture's own vector, and on average no longer in the events than elsewhere.
 #
 # And yet the top row changes. Compare the first two columns of the table: sound takes confidence
 # away, and more of it *elsewhere* than in the events. (In *sound saves* it raises the first crash,
@@ -303,8 +304,8 @@ print(pd.DataFrame(rows).T.dropna().to_string(float_format="{:.2f}".format))
 # by what goes on in them. *Push* is how far the added sound moves the logit of the confidence. The
 # last column takes the gate apart: if every channel's gate stood still at its own mean $\bar w$,
 # what is added would be $\bar w \odot r$, so
-# $\lVert (w - \bar w) \odot r \rVert / \lVert w \odot r \rVert$ is the part that comes from the
-# gate's *moving*. The rest is the residual's.
+# $\lVert (w - \bar w) \odot r \rVert / \lVert w \odot r \rVert$ says how much comes from the
+# gate's *moving*; $\bar w \odot r$ moves with the residual alone.
 
 # %% tags=["nbval-ignore-output"]
 whole = np.flatnonzero(store.snippets[bags.rows] <= bags.max_snippets)  # longer ones are means
@@ -339,15 +340,15 @@ print(f"\na channel's gate moves by {w.std(axis=0).mean():.2f} from snippet to s
 print(f"from channel to channel the means differ by {still.std():.2f}")
 
 # %% [markdown]
-# The mean of the gate differs by 0.05 between the rows at most. So is the gate stiff? Not quite: a
-# *single channel's* gate does move, by about a tenth from snippet to snippet, some up and some
-# down. But what comes from this moving is a fifth of the added sound, a quarter at most.
+# The mean of the gate differs by 0.05 between the rows at most. A *single channel's* gate does
+# move, by about a tenth from snippet to snippet, some up and some down. But what comes from this
+# moving is a fifth as long as the added sound, a quarter at most.
 #
 # What tells the rows apart is *push*. In events that are heard, sound leaves the logit as it is or
 # raises it; where nothing happens it lowers it by about five, and a sound that lies is treated no
 # better. The residual has both senses at its input, so it can say "heard, but explained by what is
-# seen" without any gate. Listening, in this detector, is not opening and shutting a tap. It is a
-# weighing that goes on all the time, and most of what it says is *calm*.
+# seen" without any gate. Listening, in this detector, is a weighing that goes on all the time, and
+# most of what it says is *calm*.
 
 # %% [markdown] tags=["core"]
 # ## 5. A constant in its place
@@ -459,13 +460,14 @@ print("Exercise 2 is open; this is what your gate does.")
 # several seeds; what its file holds is read here. Besides the three kinds of the toy there are
 #
 # - **cross attention**: each snippet of the video asks (*query*), all snippets of the sound answer
-#   (*key*, *value*), so that a picture may listen to a sound heard some seconds earlier;
+#   (*key*, *value*), so that a picture may listen to a sound heard some seconds earlier (our
+#   reading: the paper only names it);
 # - **late fusion**: two detectors, one per sense, and the mean of their confidences. No features
-#   meet, so it needs neither this lesson nor the paper, and is the bar to beat;
+#   meet; it is the bar to beat;
 # - one sense alone.
 #
-# Each row gives mean and standard deviation over seeds. The paper's numbers stand in a table *of
-# their own*: they are of another data set, so signs may be compared, levels not.
+# Each row gives mean and standard deviation over seeds. The paper's numbers stand apart: they are
+# of another data set, so signs may be compared, levels not.
 
 # %% tags=["nbval-ignore-output", "core"]
 MEASURES = {
@@ -522,8 +524,9 @@ if pairs:
 # %% [markdown] tags=["core"]
 # An interval that holds zero has shown nothing: neither a difference nor that there is none. A kind
 # that is left out has not been trained on two seeds yet. A sign that differs from the paper's is a
-# question to ask of XD-Violence, not an answer. And among several comparisons one will stray by
-# chance sooner or later: 08 corrects for that.
+# question to ask of XD-Violence. A lead over concatenation need not be the gate's: the residual is
+# a network, not one layer. And among several comparisons one will stray by chance: 08 corrects for
+# that.
 #
 # ## 7. The scoreboard
 #

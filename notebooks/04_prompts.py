@@ -113,8 +113,8 @@ assert 0 < sum(hits) < len(hits), "some contexts do it, some do not"
 print("Exercise 1 is solved.")
 
 # %% [markdown] tags=["core"]
-# It can, because cosines compare directions: a common shift turns a vector the more, the less it
-# points that way already. A real tower bends far more than this one, and what a shared word does to
+# It can, because cosines compare directions: a common shift turns vectors of different directions
+# by different angles. A real tower bends far more than this one, and what a shared word does to
 # each class is for training to find.
 #
 # ## 2. What the tower receives
@@ -311,10 +311,9 @@ print(torch.allclose(x_cp, output.prompted_embeddings, atol=1e-3, rtol=1e-3))
 # %% [markdown] tags=["core"]
 # ## 4. Along which axis?
 #
-# Equation 5 writes "softmax" and leaves the axis to the reader. The paper's words ask for shares
-# *of the classes*: each video divides its one vector among C classes. The authors' code first
-# copies the global vector C times, computes a C x C table of similarities, and takes the softmax
-# over the *copies*.
+# Equation 5 writes "softmax" and leaves the axis to the reader. For one video only the *classes*
+# make sense: it divides its one vector among C of them. The authors' code first copies the global
+# vector C times, computes a C x C table of similarities, and takes the softmax over the *copies*.
 
 # %% [markdown]
 # ### Exercise 2
@@ -513,7 +512,7 @@ for name, value in whose["AP, alignment"].items():
 # besides is the feed-forward network. So what this detector's audio-visual prompt gives is not
 # audio-visual. Read that with its limits: it is *this* reading of the equations, on this text
 # tower, on synthetic data. How long the class embeddings are is a property of the tower, and
-# nothing in the equations looks at it.
+# nothing in the equations makes up for it.
 # What a louder imprint would say: [lab note](studies/what_the_prompt_carries.ipynb).
 
 # %% [markdown] tags=["core"]

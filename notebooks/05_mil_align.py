@@ -195,9 +195,10 @@ print(pd.DataFrame(columns).to_string(index_names=False))
 # multiplies the cross-entropy of a video by $\alpha\,(1 - p_t)^\gamma$, where
 # $p_t = \sum_c y_c p_c$ (*t* for truth, not a snippet) is what the prediction gives it: the closer
 # to right, the less it counts. Alone, with $\gamma = 2$, it would all but silence the easy videos.
-# But the paper averages it with the plain cross-entropy (equation 8); at $\alpha = 0.25$ it adds
-# less than a third to the weight of a hard video. And the mean *halves* the cross-entropy: whoever
-# switches the focal loss off also doubles the alignment branch against the classification branch.
+# But the paper averages it with the plain cross-entropy; at $\alpha = 0.25$ it adds less than a
+# third to the weight of a hard video. (The paper gives neither number.) And the mean *halves* the
+# cross-entropy: whoever switches the focal loss off also nearly doubles the alignment branch against
+# the classification branch.
 #
 # By hand, for the toy's label and $K = 2$, and with the package:
 
@@ -471,7 +472,7 @@ record("map_anomaly", result.anomaly.mean(), **about, seed=teacher.settings.trai
 # %% [markdown] tags=["core"]
 # Every class loses towards the right, where borders have to fit. But the first row is odd. The
 # release gives every normal video one true segment of the class *normal*, from its first frame to
-# its last, and takes the mean over **seven** classes. The field expects the six anomaly classes.
+# its last, and takes the mean over **seven** classes. Many readers expect the six anomaly classes.
 #
 # How good can a map be at all? Score a detector that cannot be improved: the truth itself, written
 # as a map, once with a row a frame and once with a row a snippet. Guess both means. Beside the
@@ -506,11 +507,10 @@ for name, one in rivals.items():
 #
 # - *Constant curves.* Nothing of one lies above the threshold, so what fills its whole video is
 #   never proposed: a riot from the first frame to the last, and *normal* in every normal video.
-#   This is what is missing by frames.
 # - *Short events.* One that fills less than half of every snippet it touches is not on the map, and
 #   borders rounded to snippets cost IoU.
-# - *Neighbours.* Two events of a class in snippets that touch become one proposal, which can take
-#   one of them only.
+# - *Neighbours.* Two events of a class that touch, or whose snippets do, become one proposal, which
+#   can take one of them only. This and constant curves are what is missing by frames.
 #
 # So there is a ceiling, it depends on how long events are, and the seventh class changes it again.
 # Of every mAP ask over which classes it was taken, and what the truth would get.
