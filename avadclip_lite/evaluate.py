@@ -82,7 +82,7 @@ class MapResult:
     @property
     def anomaly(self) -> Array:
         """(I,) mean over the anomaly classes that occur in the truth (six on XD-Violence): what
-        the field means by mAP. NaN when none occurs."""
+        many readers mean by mAP. NaN when none occurs."""
         shown = self.table[:, 1:][:, self.truths[1:] > 0]
         return shown.mean(axis=1) if shown.size else np.full(len(self.thresholds), np.nan)
 

@@ -191,12 +191,12 @@ for row in running.values():
 
 # %% tags=["core"]
 PAIRS = {
-    "shooting": "door slam",
+    "shooting": "fireworks",
     "explosion": "thunder",
     "riot": "cheering",
     "fighting": "dancing",
     "car accident": "horn",
-    "abuse": "fireworks",
+    "abuse": "door slam",
 }
 MOMENT = 66  # frames: in the middle of a clip of six seconds
 print(", ".join(f"{code} {word}" for code, word in words.items()))
@@ -221,7 +221,7 @@ plt.show()
 
 # %% [markdown] tags=["core"]
 # A detector gets such pictures 64 pixels wide. Some pairs are alike to the eye, some only to the
-# ear, the last hardly to either; which of them fool whom has to be measured, and 01 does so.
+# ear; which of them fool whom has to be measured, and 01 does so.
 
 # %% [markdown]
 # Guess first: listen to three of the pairs and say what tells left from right. (Where a page leaves
@@ -513,7 +513,7 @@ plt.show()
 #   the bag and for no instance in it.
 # - turn seconds into frames and snippets, and a video's truth into its weak label: 24 frames a
 #   second, 16 frames a snippet, exclusive ends; then forget the times and keep the set of codes.
-# - name the classes, what pretends to be one of them, and which sense can tell: door slams for
+# - name the classes, what pretends to be one of them, and which sense can tell: fireworks for
 #   shots, thunder for explosions, cheering for a riot; events that only one sense can tell, and
 #   some that neither can. All of it is synthetic.
 # - say what a random detector scores, and why AUC flatters: the positive share, as AP; AUC hardly

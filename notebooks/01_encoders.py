@@ -454,7 +454,10 @@ found = {}
 for sense, x in features.items():
     logits = [alignment_map(x[None], encoders.encode_text(p)[None])[0].amax(dim=1) for p in yours]
     found[sense] = suspicion(torch.stack(logits, dim=1))
-found["larger of both, median of 5"] = median_filter(np.maximum(*found.values()), 5)
+own = stage.indices("test")
+edges = np.cumsum(stage.snippets[own[stage.has_audio[own]]])[:-1]  # a median stays in its video
+smooth = [median_filter(s, 5, mode="nearest") for s in np.split(np.maximum(*found.values()), edges)]
+found["larger of both, median of 5"] = np.concatenate(smooth)
 for name, score in found.items():
     print(f"your words, {name:28} AP {100 * average_precision(score, event, ~event):.1f} %")
 

@@ -281,7 +281,8 @@ found = {name: [recover(d, seed + s) for s in range(10)] for name, d in DIVISORS
 plots.seeds_dotplot(found, xlabel="AP over the snippets of fresh bags (%)")
 plt.show()
 for name, values in found.items():
-    print(f"{name:16} mean {np.mean(values):.0f}, from {min(values):.0f} to {max(values):.0f}")
+    told = f"mean {np.mean(values):.0f}, from {min(values):.0f} to {max(values):.0f}"
+    print(f"{name:16} {told}; {sum(value < 10 for value in values)} of {len(values)} below 10")
 print(f"chance: {100 * make_bags(seed)[2].mean():.0f}")
 
 # %% [markdown] tags=["core"]
@@ -337,6 +338,8 @@ snippets, W = len(video_TD), settings.model.window
 exists = torch.ones(1, snippets, dtype=torch.bool)
 number = torch.arange(snippets) // W
 alike = temporal.similarity_adjacency(video_TD[None], exists)[0]
+unit = F.normalize(video_TD, dim=1)
+edges = unit @ unit.T > settings.model.similarity_threshold
 panels = {
     f"windows (W = {W})": number[:, None] == number,
     "look-alikes (raw features)": alike,
@@ -353,7 +356,6 @@ for ax, (title, matrix) in zip(axes, panels.items(), strict=True):
     ax.set(xlim=(-3, snippets - 0.5), ylim=(snippets - 0.5, -3))
 axes[0].set_ylabel("snippet i (sees)")
 plt.show()
-edges = alike > 1.5 * alike.min(dim=1, keepdim=True).values  # an edge weighs e^0.7 = 2 or more
 print(f"{snippets} snippets; pairs that are edges of the similarity graph: all", end=" ")
 print(f"{edges.float().mean():.0%}, event with event {edges[marks][:, marks].float().mean():.0%}")
 

@@ -197,8 +197,8 @@ print(pd.DataFrame(columns).to_string(index_names=False))
 # to right, the less it counts. Alone, with $\gamma = 2$, it would all but silence the easy videos.
 # But the paper averages it with the plain cross-entropy; at $\alpha = 0.25$ it adds less than a
 # third to the weight of a hard video. (The paper gives neither number.) And the mean *halves* the
-# cross-entropy: whoever switches the focal loss off also nearly doubles the alignment branch against
-# the classification branch.
+# cross-entropy: whoever switches the focal loss off also nearly doubles the alignment branch
+# against the classification branch.
 #
 # By hand, for the toy's label and $K = 2$, and with the package:
 

@@ -521,7 +521,7 @@ def test_the_paired_interval_is_students_t_by_hand_and_scipys() -> None:
     assert (found.low / 100, found.high / 100) == pytest.approx((theirs.low, theirs.high))
     assert found.verdict == "not distinguishable"
     told = f"a - b: +2.0 points [{2 - half:+.1f}, +{2 + half:.1f}], higher on 3 of 3 seeds"
-    assert str(found) == f"{told}: not distinguishable"
+    assert str(found) == f"{told}; uncorrected: not distinguishable"
 
 
 def test_what_two_trainings_have_in_common_is_told(store, tmp_path, monkeypatch) -> None:

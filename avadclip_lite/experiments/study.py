@@ -518,8 +518,7 @@ def paired(frame: pd.DataFrame, row: str, against: str, measure: str) -> Paired:
     mean, (low, high) = apart.mean(), ttest_rel(wide[row], wide[against]).confidence_interval(0.95)
     verdict = "higher" if low > 0 else "lower" if high < 0 else "not distinguishable"
     told = f"{row} - {against}: {mean:+.1f} points [{low:+.1f}, {high:+.1f}], "
-    alone = ", uncorrected" if verdict in ("higher", "lower") else ""  # for others made beside it
-    told += f"higher on {(apart > 0).sum()} of {len(apart)} seeds: {verdict}{alone}"
+    told += f"higher on {(apart > 0).sum()} of {len(apart)} seeds; uncorrected: {verdict}"
     known = [VARIANTS[v] for v in both.get("variant", pd.Series()).unique() if v in VARIANTS]
     if len({_curriculum(variant.settings(scale="soundstage", seed=0)) for variant in known}) > 1:
         told += " (trained on other videos, in another order)"
