@@ -52,11 +52,11 @@ def _damaged(what: str) -> StoreError:
     return StoreError(f"{what}; import the data again")
 
 
-def check_place(folder: Path, mark: str) -> None:
-    """Refuse to write beside other things: a folder without ``mark``, the file of what is to go
-    there, must be empty, but for hidden files, logs, and what a kill left half-written."""
+def check_place(folder: Path, *marks: str) -> None:
+    """Refuse to write beside other things: a folder without one of ``marks``, files of what is
+    to go there, must be empty, but for hidden files, logs, and what a kill left half-written."""
     found = [p.name for p in folder.glob("[!.]*") if p.suffix not in (".part", ".log", ".txt")]
-    if found and not (folder / mark).is_file():
+    if found and not any((folder / mark).is_file() for mark in marks):
         raise ValueError(f"{folder} holds other things ({min(found)}); choose a new folder")
 
 

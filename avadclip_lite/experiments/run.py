@@ -89,7 +89,7 @@ def _made_of(executed: Path) -> dict[str, Any]:
 
 def _sole_run(out: Path) -> contextlib.AbstractContextManager[Any]:
     """Refuse a folder of other things, and a second run into one while another is at work there."""
-    check_place(out, ".lock")
+    check_place(out, ".lock", "metrics.json")
     try:
         out.mkdir(parents=True, exist_ok=True)
         return FileLock(out / ".lock", timeout=0).acquire()
