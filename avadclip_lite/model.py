@@ -39,7 +39,7 @@ class Detector(nn.Module):
     """The base of all detectors. A subclass writes ``forward`` and ``loss``, and is registered;
     the other methods are hooks for what some methods need, and may stay as they are."""
 
-    Options: type[Section] = Section  # what only this detector can be told: nothing
+    Options: type[Section] | None = None  # names what it takes as options; None: whatever comes
     needs_text = False  # whether it is built from a text tower
     frozen: tuple[str, ...] = ()  # prefixes of the state that no training changes
     max_snippets: int | None = None  # longest chunk that it takes; None: any length
@@ -130,7 +130,7 @@ def build(
     generator: seed it first. ``text`` and ``prompts`` come from ``encoders.load_text``; the tower
     is copied. ``ValueError`` for an unknown name or option, or a tower that does not fit."""
     kind, dim = registered(settings.detector), settings.model.dim
-    known = [item.name for item in fields(kind.Options)]
+    known = [item.name for item in fields(kind.Options)] if kind.Options else settings.options
     if other := [name for name in settings.options if name not in known]:
         raise ValueError(f"{settings.detector} has no option {other[0]!r}, only {known or 'none'}")
     if kind.needs_text and (text is None or prompts is None or text.dim != dim):
@@ -227,7 +227,7 @@ class AVadCLIP(Detector):
     modality, the enhancement, and (where uncertainty is distilled) a head for the log-variance."""
 
     needs_text = capturable = True
-    frozen = ("textual_prompt.tower.",)
+    Options, frozen = Section, ("textual_prompt.tower.",)  # it takes no options
 
     def __init__(self, settings: Config, context: Context) -> None:
         super().__init__(settings)
