@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import subprocess
 import sys
@@ -15,10 +16,11 @@ from tiny import tiny_store, tiny_text
 from avadclip_lite import baselines
 from avadclip_lite.baselines import SYSTEMS, clip_tsa, common, configure, simple, ur_dmu
 from avadclip_lite.baselines.macil_sd import MACILSD
-from avadclip_lite.config import XD_CLASSES, make_config
+from avadclip_lite.config import XD_CLASSES, make_config, soundstage_path
 from avadclip_lite.dataset import Batch, FeatureStore, TrainingSet
 from avadclip_lite.encoders import load_text
 from avadclip_lite.evaluate import predict_store
+from avadclip_lite.experiments import train_command
 from avadclip_lite.model import _DETECTORS, Detector, build
 from avadclip_lite.train import fit, load
 
@@ -661,3 +663,30 @@ def test_vadclip_is_the_student_without_extras():
     model = build(settings("vadclip"), text, prompts)
     assert not len(model.enhancement.convs)
     assert model.alpha is None and model.log_variance is None
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (["detector", "vadclip"], {}),  # whose form and role are its own
+        (["detector", "rtfm", "options", '{"form": "intended"}', "epochs", "2"], {"epochs": 2}),
+    ],
+)
+def test_the_train_command_takes_a_systems_own_recipe(words, given, monkeypatch):
+    """It took AVadCLIP's: its weight decay, and of VadCLIP the teacher with the extras on."""
+    parser, seen = argparse.ArgumentParser(), []
+    train_command.add_arguments(parser)
+    pairs = [part for pair in zip(words[::2], words[1::2], strict=True) for part in ("-s", *pair)]
+
+    def fit(settings, *_, **__):
+        seen.append(settings)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(train_command, "fit", fit)
+    with pytest.raises(ValueError, match="enough"):
+        train_command.main(
+            parser.parse_args(["--data", str(soundstage_path()), "--out", "x", *pairs])
+        )
+    options = {"options": {"form": "intended"}} if "options" in words else {}
+    expected = configure(words[1], scale="soundstage", device="auto", **given, **options)
+    assert seen == [expected], "the recipe of another"

@@ -85,7 +85,7 @@ def settle_parameters(
         if name in given:
             raise ValueError(f"parameter {name} was given twice, with -p or as --{name}")
         given[name] = convert(name, known[name], text)
-    fields = {k: v for k, v in given.items() if k in ("form", "scale") or is_field(k)}
+    fields = {k: v for k, v in given.items() if k in ("form", "scale") or k in SECTION_OF}
     settings = make_config(**fields)
     if place := given.get("data"):
         given["data"] = str(Path(place).resolve())  # a notebook runs in a folder of its own
@@ -94,8 +94,3 @@ def settle_parameters(
             told = f"{width} wide, but --scale {scale} expects {wanted}; choose the other scale"
             raise ValueError(f"the features in {place} are {told}")
     return {stem: {k: v for k, v in given.items() if k in p} for stem, p in declared.items()}
-
-
-def is_field(name: str) -> bool:
-    """Whether a parameter of this name is a field of a section of the configuration."""
-    return name in SECTION_OF

@@ -32,11 +32,11 @@ from unittest import mock
 import nbformat
 from filelock import FileLock, Timeout
 
-from avadclip_lite.config import RESULTS, results_path, soundstage_path
+from avadclip_lite.config import RESULTS, SECTION_OF, results_path, soundstage_path
 from avadclip_lite.dataset import check_place
 from avadclip_lite.experiments.files import cell_tags, read_notebook, write_atomically
 from avadclip_lite.experiments.metrics import CACHE_FOLDER, RECORDS, gather_metrics
-from avadclip_lite.experiments.parameters import is_field, read_parameters, settle_parameters
+from avadclip_lite.experiments.parameters import read_parameters, settle_parameters
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent  # of the clone
@@ -201,7 +201,7 @@ def run(
         if seeds:
             from avadclip_lite.experiments.study import run_study
 
-            fields = {k: v for k, v in settled.items() if is_field(k) and k != "seed"}
+            fields = {k: v for k, v in settled.items() if k in SECTION_OF and k != "seed"}
             # into the run's cache, where the notebooks find the teachers
             how = {"cache": out / CHECKPOINTS, "seeds": range(seeds), "jobs": jobs}
             how |= {"studies": studies, "data": data, "scale": settled.get("scale", "soundstage")}

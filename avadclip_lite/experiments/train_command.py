@@ -8,6 +8,7 @@ import json
 import logging
 from typing import Any
 
+from avadclip_lite.baselines import SYSTEMS, configure
 from avadclip_lite.config import add_device_argument, make_config
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.evaluate import evaluate
@@ -16,7 +17,8 @@ from avadclip_lite.train import SHOWN, fit, load
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m avadclip_lite train``."""
-    parser.description = "Train a detector on a feature store and score it on the test split."
+    told = "-s detector rtfm: an earlier system, by its own recipe"
+    parser.description = f"Train a detector on a store and score it on the test split; {told}."
     parser.add_argument("--data", required=True, help="the feature store")
     parser.add_argument("--out", required=True, help="the run's folder; an interrupted run goes on")
     parser.add_argument("--form", default="paper", help="paper or released")
@@ -49,8 +51,11 @@ def chosen_fields(args: argparse.Namespace) -> dict[str, Any]:
 def main(args: argparse.Namespace) -> int:
     """Train, then print the test metrics. Bad input raises ``ValueError``."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    chosen = {"form": args.form, "scale": args.scale, "role": args.role, "device": args.device}
-    settings = make_config(**(chosen | chosen_fields(args)))
+    given = {"scale": args.scale, "device": args.device} | chosen_fields(args)
+    if given.get("detector") in SYSTEMS:  # by its own recipe, as in the study "field"
+        settings = configure(given.pop("detector"), **given)
+    else:
+        settings = make_config(**{"form": args.form, "role": args.role} | given)
     store = FeatureStore.open(args.data)
     teacher = None if args.teacher is None else load(args.teacher)
     result = fit(settings, store, text=args.text, teacher=teacher, out=args.out)
