@@ -127,6 +127,7 @@ class TextTower(nn.Module):
         if not bool((known.diff() > 0).all()):
             raise ValueError("the vocabulary must list the token ids of its rows in rising order")
         self.register_buffer("vocabulary", known, persistent=False)
+        self.known = frozenset(known.tolist())  # the same on the host
         self.token_embedding = nn.Embedding(len(known), width)
         self.positional_embedding = nn.Parameter(torch.empty(positions, width).normal_(std=0.01))
         blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
@@ -203,9 +204,8 @@ def token_ids(text: str) -> tuple[int, ...]:
 
 def _check_words(tower: TextTower, texts: Sequence[str]) -> None:
     """Refuse a text with a word outside the tower's vocabulary, by that word."""
-    known = set(tower.vocabulary.tolist())
-    for text in (text for text in texts if not known.issuperset(token_ids(text))):
-        word = next((w for w in text.split() if not known.issuperset(token_ids(w))), text)
+    for text in (text for text in texts if not tower.known.issuperset(token_ids(text))):
+        word = next((w for w in text.split() if not tower.known.issuperset(token_ids(w))), text)
         what = f"the tiny text tower has never read {word!r} (in {text!r})"
         raise ValueError(f"{what}; use words of its captions, or CLIP's text tower")
 

@@ -122,7 +122,7 @@ def test_a_step_and_a_prediction_of_every_earlier_system(name: str) -> None:
     settings = baselines.configure(
         name,
         scale="soundstage",
-        options={"modality": "vision" if alone else "audio_visual"},
+        options={} if name == "vadclip" else {"modality": "vision" if alone else "audio_visual"},
         precision="bf16",
         **({"context_before": 4, "context_after": 4} if alone else {}),
     )
