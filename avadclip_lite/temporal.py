@@ -133,8 +133,8 @@ def distance_adjacency(
 
 
 class GraphConvolution(nn.Module):
-    """One graph layer, ``quick_gelu(A (x W) + r)``: every snippet takes a weighted sum of the
-    others, plus r: x where the width stays, else a convolution over five snippets."""
+    """One graph layer, ``quick_gelu(A (x W) + r)``: every snippet takes a weighted sum over
+    all, plus r: x where the width stays, else a convolution over five snippets."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()

@@ -530,7 +530,8 @@ if pairs:
 #
 # ## 7. The scoreboard
 #
-# New is late fusion, where the study's file holds it.
+# New is late fusion, where the study's file holds it: the mean of two confidences, which cannot
+# doubt one of them. If its bar is below *vision only*, the ear cost more than it gave.
 
 # %% tags=["nbval-ignore-output", "core"]
 share = store.frame_truth(bags.rows).mean()

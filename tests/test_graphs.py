@@ -183,4 +183,4 @@ def test_a_captured_step_dispatches_next_to_nothing(monkeypatch) -> None:
     assert not run.graphed.failed
     with Dispatched() as replayed:
         run.one_step(given)
-    assert 5 <= replayed.count <= 20 < eager.count / 10
+    assert replayed.count == 13 < eager.count / 10  # as docs/gpu.md says
