@@ -244,11 +244,11 @@ with torch.no_grad():
 # ## 4. Whom to believe: pseudo labels
 #
 # MIL lights up the most obvious part of an event and is content: once the maximum wins, no gradient
-# asks for the rest. **CUPL** (2023), whose training we rebuilt from its idea as we remember it, makes
-# snippet labels out of MIL's scores and trains again, on *all* snippets. Then two things can go
-# wrong, and it has an answer to each. Labels are incomplete: several heads are pushed apart, so that together they cover
-# more. Labels are uncertain: the network is asked repeatedly with dropout on, and only labels
-# that hardly vary are kept.
+# asks for the rest. **CUPL** (2023), whose training we rebuilt from its idea as we remember it,
+# makes snippet labels out of MIL's scores and trains again, on *all* snippets. Then two things can
+# go wrong, and it has an answer to each. Labels are incomplete: several heads are pushed apart, so
+# that together they cover more. Labels are uncertain: the network is asked repeatedly with dropout
+# on, and only labels that hardly vary are kept.
 #
 # Toy: an event in snippets 2 to 6, and two heads, once alike and once pushed apart. The labels are
 # the mean of the heads, stretched to [0, 1].
@@ -343,12 +343,12 @@ for step in range(151):
 #
 # A toy says what an idea *can* do. What it does is a question of data, and systems can be compared
 # only on the same features, the same held-out videos and the same measure, over several seeds, each
-# with its published recipe (or ours, where none was found), at the best of three rates (08). The package's study
-# `field` does that. Two systems are trained in front of you, at their published rates: DeepMIL and
-# CLIP-TSA (2023: RTFM on CLIP features, behind a learned gate on snippets). And two detectors ship
-# (the teacher listens, the student only looks; on other data there are none). Of these there is one
-# training each, so their interval is over *test videos drawn again*, the other kind of chance (08
-# has both).
+# with its published recipe (or ours, where none was found), at the best of three rates (08). The
+# package's study `field` does that. Two systems are trained in front of you, at their published
+# rates: DeepMIL and CLIP-TSA (2023: RTFM on CLIP features, behind a learned gate on snippets). And
+# two detectors ship (the teacher listens, the student only looks; on other data there are none). Of
+# these there is one training each, so their interval is over *test videos drawn again*, the other
+# kind of chance (08 has both).
 
 # %% tags=["nbval-ignore-output", "core"]
 lines, ours = [], {}
