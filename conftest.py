@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parent / "tools"))  # tests import the author
 # lab notes are executed by `make run ARGS="--studies"` only; nbval still takes one that is named
 collect_ignore = ["notebooks/studies"]
 
-from avadclip_lite.experiments.run import kernel_environment  # noqa: E402
+from tools.run import kernel_environment  # noqa: E402
 
 # xdist's workers are children of this process and inherit what it has set
 if "PYTEST_XDIST_WORKER" not in os.environ:

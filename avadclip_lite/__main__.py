@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 COMMANDS = {  # name: (module with add_arguments and main, what it does)
-    "run": (".experiments.run", "run all notebooks in order, gather their numbers, write a report"),
+    "run": ("tools.run", "run all notebooks in order, gather their numbers, write a report"),
     "import": (".features.import_release", "make a feature store from released feature files"),
     "import-checkpoint": (".compare.release", "make a run's folder of one of the authors' models"),
     "check-features": (".compare.features", "are a store's features those of the paper's numbers?"),

@@ -39,17 +39,17 @@ from matplotlib.lines import Line2D
 from avadclip_lite.compare import paper
 from avadclip_lite.compare.features import check_features
 from avadclip_lite.compare.release import load_student, load_teacher
-from avadclip_lite.config import XD_CLASSES, results_path
+from avadclip_lite.config import DATA, XD_CLASSES, results_path
 from avadclip_lite.dataset import Batch, FeatureStore, resample
 from avadclip_lite.evaluate import average_precision, snippet_truth, temporal_map
 from avadclip_lite.experiments import study
 from avadclip_lite.experiments.metrics import record
 from avadclip_lite.experiments.parameters import check_parameters
-from avadclip_lite.experiments.run import ROOT  # of the clone
 from avadclip_lite.model import build
 from avadclip_lite.viz import plots
 from avadclip_lite.viz.lesson import scoreboard
 
+ROOT = DATA.parent  # of the clone
 plots.use_style()
 check_parameters(globals())  # plain papermill hands lists over as text
 real = scale == "xd" and results_path().name != "soundstage.csv"  # whose results there are

@@ -18,7 +18,7 @@ import jupytext
 from authoring import CARRIED
 
 from avadclip_lite.experiments.files import cell_tags, read_notebook
-from avadclip_lite.experiments.report import markdown, title_and_question
+from tools.report import markdown, title_and_question
 
 SIZE_LIMIT = 3 * 2**20  # bytes of a committed notebook
 TAGS = {

@@ -259,13 +259,21 @@ def test_schedules_are_scaled_by_one_rule():
         assert xd.detector == small.detector == name
         if system.steps:
             assert xd.options["steps"] == system.steps
-            assert small.options["steps"] == max(round(system.steps / 8), 1)
-            assert xd.train.batch_size == small.train.batch_size == system.batch
+            assert xd.train.batch_size == system.batch
             assert xd.train.learning_rate == small.train.learning_rate == system.rate
+        if system.steps > 1:
+            steps, batch = small.options["steps"], small.train.batch_size
+            assert abs(batch - system.batch / 3) <= 1 and batch % 2 == 0
+            assert steps * batch >= 580 * 32 and steps >= round(system.steps / 8)
+            assert steps == round(system.steps / 8) or (steps - 1) * batch < 580 * 32
         avadclip = make_config(scale="soundstage").train
         assert small.train.epochs == avadclip.epochs  # looks are everybody's
         assert small.train.selection == avadclip.selection == "holdout"
         assert small.train.holdout_share == avadclip.holdout_share
+    by_hand = {"hl_net": (969, 42), "clip_tsa": (1856, 10), "deepmil": (2500, 20)}
+    for name, wanted in by_hand.items():
+        small = configure(name, scale="soundstage")
+        assert (small.options["steps"], small.train.batch_size) == wanted
     assert configure("hl_net", scale="xd", epochs=50).train.milestones == (9,)
     assert configure("vadclip", scale="xd").train.milestones == (3, 6)
     assert configure("vadclip", scale="soundstage").train.milestones == ()

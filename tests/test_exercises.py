@@ -14,7 +14,7 @@ from example_notebook import SCRIPT, write_script
 from nbclient import NotebookClient
 
 from avadclip_lite.experiments.files import cell_tags
-from avadclip_lite.experiments.run import QUIET_KERNEL
+from tools.run import QUIET_KERNEL
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))

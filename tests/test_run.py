@@ -17,7 +17,8 @@ import pytest
 from example_notebook import SCRIPT, write_script
 
 from avadclip_lite import __main__ as command_line
-from avadclip_lite.experiments import metrics, parameters, report, run
+from avadclip_lite.experiments import metrics, parameters
+from tools import report, run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -387,7 +388,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     write_notebook(folder, "01_one")
     write_notebook(folder, "02_two", WAITING)
     code = (
-        "import sys; from pathlib import Path; from avadclip_lite.experiments.run import run\n"
+        "import sys; from pathlib import Path; from tools.run import run\n"
         "run(out=Path(sys.argv[1]), folder=Path(sys.argv[2]))"
     )
     command = [sys.executable, "-c", code, str(out), str(folder)]

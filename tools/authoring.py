@@ -27,7 +27,7 @@ import nbformat  # noqa: E402
 from nbclient import NotebookClient  # noqa: E402
 from nbclient.exceptions import CellExecutionError  # noqa: E402
 
-from avadclip_lite.experiments.run import QUIET_KERNEL, environment, kernel_environment  # noqa: E402
+from tools.run import QUIET_KERNEL, environment, kernel_environment  # noqa: E402
 
 # of a cell's metadata, what jupytext keeps in both halves: tags, folded solutions, and the blank
 # lines that a formatter wants before a function

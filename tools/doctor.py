@@ -118,7 +118,7 @@ def _kernel() -> Iterator[Finding]:
     same name would run the notebooks in another environment."""
     from jupyter_client.kernelspec import KernelSpecManager
 
-    from avadclip_lite.experiments.run import environment, kernel_environment
+    from tools.run import environment, kernel_environment
 
     with environment(kernel_environment()):
         command = KernelSpecManager().get_kernel_spec("python3").argv[0]
@@ -131,7 +131,7 @@ def _kernel() -> Iterator[Finding]:
 
 
 def _data() -> Iterator[Finding]:
-    from avadclip_lite.experiments.run import notebooks
+    from tools.run import notebooks
 
     try:
         yield Finding(f"{len(notebooks())} notebooks", True)

@@ -27,7 +27,7 @@ import nbformat  # noqa: E402
 from authoring import blank  # noqa: E402
 
 from avadclip_lite.experiments.files import cell_tags, write_atomically  # noqa: E402
-from avadclip_lite.experiments.report import markdown  # noqa: E402
+from tools.report import markdown  # noqa: E402
 
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
 STUMBLES = "# Stumbles:"

@@ -64,15 +64,16 @@ SYSTEMS: dict[str, System] = {
         2024, _SEE, "CLIP as an annotator of snippets", 1280, 64, 1e-4, 5e-3, fields=_WORDS[1]),
     "vadclip": System(2024, _SEE, "CLIP's text side: two branches", fields=vadclip.FIELDS),
 }  # fmt: skip
-SHARE = {"xd": 1.0, "soundstage": 1 / 8}  # AVadCLIP: 4,120 steps on XD-Violence, 580 on Soundstage
+# What Soundstage leaves of steps and batches; AVadCLIP: 4,120 of 96 become 580 of 32. SEEN: videos.
+STEPS, BATCH, SEEN = 1 / 8, 1 / 3, 580 * 32
 
 
 def configure(name: str, *, scale: Scale, **overrides: Any) -> Config:
     """The settings of a system at a scale, single fields overridden by name. One rule scales every
-    schedule: a system takes its published number of steps on XD-Violence, and an eighth of them on
-    Soundstage, as AVadCLIP does. Batch size, optimiser, rate and decay are its own; epochs, that is
-    looks at held-out videos, are everybody's. Without steps of its own a system takes AVadCLIP's
-    recipe. Raises ``ValueError`` for an unknown name, field or option."""
+    schedule: at "xd" a system takes its published steps and batches, on Soundstage an eighth of the
+    steps and a third of a batch, as AVadCLIP does, and sees no fewer videos than that. Optimiser,
+    rate and decay are its own; epochs, that is looks at held-out videos, are everybody's. Without
+    steps of its own it takes AVadCLIP's recipe. ``ValueError``: unknown name, field or option."""
     if name not in SYSTEMS:
         raise ValueError(f"unknown system {name!r}; known: {', '.join(SYSTEMS)}")
     system, options = SYSTEMS[name], make_config(options=overrides.pop("options", None)).options
@@ -80,10 +81,13 @@ def configure(name: str, *, scale: Scale, **overrides: Any) -> Config:
     fields = heads | system.fields
     if system.steps:
         epochs = make_config(scale=scale, **overrides).train.epochs
-        fields |= {"batch_size": system.batch, "learning_rate": system.rate}
-        fields["weight_decay"] = system.decay
+        steps, batch = system.steps, system.batch
+        if scale == "soundstage" and steps > 1:
+            batch = 2 * round(batch * BATCH / 2)  # half of it normal, half anomalous
+            steps = max(round(steps * STEPS), -(-SEEN // batch))
+        fields |= {"batch_size": batch, "learning_rate": system.rate, "weight_decay": system.decay}
         fields["milestones"] = (max(round(system.drop * epochs), 1),) if system.drop else ()
-        options = {"steps": max(round(system.steps * SHARE[scale]), 1)} | options
+        options = {"steps": steps} | options
     elif scale == "soundstage":
         # AVadCLIP's recipe there: no drops, and 10 + 10 context vectors in a tower of 32 positions
         fields |= {"milestones": (), "context_before": 10, "context_after": 10}

@@ -454,7 +454,7 @@ def _lesson(at: Setting, script: Path) -> tuple[Row, str]:
     if re.search(r"^device:", script.read_text(encoding="utf-8"), re.M):
         asked["words"] = [("device", str(at.device))]
     call = (
-        "import json, pathlib, sys; from avadclip_lite.experiments.run import run; "
+        "import json, pathlib, sys; from tools.run import run; "
         "asked = json.loads(sys.argv[1]); "
         "folders = {key: pathlib.Path(asked.pop(key)) for key in ('folder', 'out')}; "
         "run(**folders, **asked)"

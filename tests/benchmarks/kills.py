@@ -44,8 +44,8 @@ from example_notebook import SCRIPT, write_script  # noqa: E402
 from avadclip_lite import baselines  # noqa: E402, F401  as every command imports it
 from avadclip_lite.__main__ import main as command  # noqa: E402
 from avadclip_lite.config import XD_CLASSES  # noqa: E402
-from avadclip_lite.experiments import run as runner  # noqa: E402
 from avadclip_lite.features.writer import StoreWriter  # noqa: E402
+from tools import run as runner  # noqa: E402
 
 POLL, CORES = 0.002, 4  # least seconds between two looks at a process; what it may use at a time
 DIM = 64  # of Soundstage's text tower

@@ -18,9 +18,9 @@ import pandas as pd
 from avadclip_lite.experiments.files import cell_tags, read_notebook, write_atomically
 from avadclip_lite.experiments.metrics import MEASURES
 
-HERE = Path(__file__).parent
+PAGES = Path(__file__).parent / "pages"
 VARYING = ("value", "seed", "config")  # among records of one quantity; a digest covers its seed
-_PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True)
+_PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True)
 
 
 def write_report(out: Path, metrics: Mapping[str, Any]) -> Path:
@@ -92,7 +92,7 @@ def _cells(notebook: Any) -> str:
     """A notebook's cells as HTML, without the page around them."""
     from nbconvert import HTMLExporter
 
-    template = (HERE / "cells.html.j2").read_text(encoding="utf-8")
+    template = (PAGES / "cells.html.j2").read_text(encoding="utf-8")
     exporter = HTMLExporter(raw_template=template, exclude_input_prompt=True)
     exporter.exclude_output_prompt = True
     exporter.register_filter("markdown2html", markdown)
@@ -135,6 +135,6 @@ def _page(title: str, body: str) -> str:
     return _PAGES.get_template("page.html.j2").render(
         title=re.sub(r"[*`$]", "", title),
         colours=HtmlFormatter(style="friendly").get_style_defs(".highlight"),
-        style=(HERE / "report.css").read_text(encoding="utf-8"),
+        style=(PAGES / "report.css").read_text(encoding="utf-8"),
         body=body,
     )

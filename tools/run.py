@@ -38,8 +38,8 @@ from avadclip_lite.experiments.files import cell_tags, read_notebook, write_atom
 from avadclip_lite.experiments.metrics import CACHE_FOLDER, RECORDS, gather_metrics
 from avadclip_lite.experiments.parameters import read_parameters, settle_parameters
 
-PACKAGE = Path(__file__).resolve().parents[1]
-ROOT = PACKAGE.parent  # of the clone
+ROOT = Path(__file__).resolve().parents[1]  # of the clone
+PACKAGE = ROOT / "avadclip_lite"
 CHECKPOINTS, UNFINISHED = "checkpoints", ".unfinished"  # in the run's folder
 MEMORY = "avadclip_lite"  # in the metadata of an executed notebook
 QUIET_KERNEL = ["--IPKernelApp.log_level=50"]  # its greetings and its last words are no news
@@ -262,7 +262,7 @@ def _finish(present: list[Path], out: Path, surroundings: tuple[str, ...]) -> Pa
         metrics = {"notebooks": done, "metrics": gather_metrics(numbers)}
         report.unlink(missing_ok=True)
         write_atomically(out / "metrics.json", json.dumps(metrics, indent=1))
-        from avadclip_lite.experiments.report import write_report
+        from tools.report import write_report
 
         write_report(out, metrics)
     except Exception as error:
