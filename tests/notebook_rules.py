@@ -17,7 +17,7 @@ from typing import Any
 import jupytext
 from authoring import CARRIED
 
-from avadclip_lite.experiments.files import cell_tags, read_notebook
+from tools.notebook_files import cell_tags, read_notebook
 from tools.report import markdown, title_and_question
 
 SIZE_LIMIT = 3 * 2**20  # bytes of a committed notebook

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from notebook_rules import Page, Rules, cell_source, counts, reading_minutes
 
-from avadclip_lite.experiments.files import cell_tags
+from tools.notebook_files import cell_tags
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 MODEL_LESSON = "09_xd_violence.ipynb"  # it breaks nothing; faults are planted in copies of it

@@ -13,7 +13,7 @@ import pytest
 from example_notebook import SCRIPT, write_script
 from nbclient import NotebookClient
 
-from avadclip_lite.experiments.files import cell_tags
+from tools.notebook_files import cell_tags
 from tools.run import QUIET_KERNEL
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,8 +18,8 @@ from example_notebook import SCRIPT, write_script
 from notebook_rules import NOTE_RULES, Page, broken_rules, cell_source
 
 from avadclip_lite import __main__ as command_line
-from avadclip_lite.experiments.parameters import read_parameters
 from tools import report, run
+from tools.notebook_files import read_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTES = sorted((ROOT / "notebooks" / "studies").glob("*.ipynb"))

@@ -13,7 +13,8 @@ import pytest
 from avadclip_lite.config import XD_CLASSES, make_config
 from avadclip_lite.evaluate import Predictions, score
 from avadclip_lite.experiments import metrics
-from avadclip_lite.experiments.metrics import gather_metrics, record
+from avadclip_lite.experiments.metrics import record
+from tools.run import gather_metrics
 
 
 @pytest.fixture

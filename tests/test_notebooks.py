@@ -46,7 +46,7 @@ def test_every_notebook_has_its_script() -> None:
 
 
 def test_parameters_have_one_type_everywhere() -> None:
-    from avadclip_lite.experiments.parameters import read_parameters
+    from tools.notebook_files import read_parameters
 
     types: dict[str, set[str]] = {}
     for script in SCRIPTS:

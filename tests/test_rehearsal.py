@@ -18,9 +18,9 @@ from reference_fill import filled, release_shapes
 
 from avadclip_lite.config import CLIP_DIM, XD_CLASSES
 from avadclip_lite.dataset import FeatureStore
-from avadclip_lite.experiments.parameters import settle_parameters
 from avadclip_lite.features.import_release import import_layout
 from avadclip_lite.features.writer import StoreWriter
+from tools.notebook_files import settle_parameters
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "09_xd_violence.py"
 SCRIPT = Path(__file__).parent / "benchmarks" / "rehearsal_folder.py"

@@ -18,7 +18,7 @@ from example_notebook import SCRIPT, write_script
 
 from avadclip_lite import __main__ as command_line
 from avadclip_lite.experiments import metrics, parameters
-from tools import report, run
+from tools import notebook_files, report, run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,7 +38,7 @@ def write_notebook(folder: Path, name: str, text: str = SCRIPT) -> Path:
 def parameters_of(folder: Path, cell: str) -> dict[str, str]:
     """What is read of a notebook with this parameters cell."""
     a, b = SCRIPT.index("epochs: int"), SCRIPT.index('# %% tags=["setup"]')
-    return parameters.read_parameters(
+    return notebook_files.read_parameters(
         write_notebook(folder, "01_x", SCRIPT[:a] + cell + "\n\n" + SCRIPT[b:])
     )
 
@@ -108,7 +108,7 @@ def two(tmp_path: Path) -> list[Path]:
 
 def test_a_notebook_gets_what_it_declares(two: list[Path]) -> None:
     words = [("factor", "2"), ("seed", "5"), ("form", "released")]
-    given = parameters.settle_parameters(two, words)
+    given = notebook_files.settle_parameters(two, words)
     assert given == {
         "01_first": {"factor": 2.0, "seed": 5},
         "02_second": {"form": "released", "seed": 5},
@@ -129,7 +129,7 @@ def test_a_notebook_gets_what_it_declares(two: list[Path]) -> None:
 )
 def test_bad_parameters_are_refused(two: list[Path], words: list, message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        parameters.settle_parameters(two, words)
+        notebook_files.settle_parameters(two, words)
 
 
 def test_a_store_must_have_the_width_of_the_scale(
@@ -147,15 +147,15 @@ def test_a_store_must_have_the_width_of_the_scale(
     store = tmp_path / "store"
     tiny_store(store)
     with pytest.raises(ValueError, match="are 8 wide, but --scale xd expects 512"):
-        parameters.settle_parameters([path], [("data", str(store)), ("scale", "xd")])
+        notebook_files.settle_parameters([path], [("data", str(store)), ("scale", "xd")])
     words = [("data", str(store)), ("dim", "8")]
-    given = parameters.settle_parameters([path], words)
+    given = notebook_files.settle_parameters([path], words)
     assert given == {"01_first": {"data": str(store), "dim": 8}}
     monkeypatch.chdir(tmp_path)  # notebooks run in a folder of their own
-    assert parameters.settle_parameters([path], [("data", "store"), ("dim", "8")]) == given
+    assert notebook_files.settle_parameters([path], [("data", "store"), ("dim", "8")]) == given
     (store / "manifest.csv").unlink()
     with pytest.raises((ValueError, FileNotFoundError), match="store"):
-        parameters.settle_parameters([path], words)
+        notebook_files.settle_parameters([path], words)
 
 
 def declared(**values: object) -> dict[str, object]:
@@ -255,7 +255,7 @@ def test_a_folder_without_notebooks_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_notebook_is_refused(tmp_path: Path) -> None:
     (tmp_path / "01_x.ipynb").write_text("{}")
     with pytest.raises(ValueError, match="01_x.ipynb is not a notebook"):
-        parameters.read_parameters(tmp_path / "01_x.ipynb")
+        notebook_files.read_parameters(tmp_path / "01_x.ipynb")
 
 
 # --- what is up to date --------------------------------------------------------------------------

@@ -15,8 +15,9 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from avadclip_lite.experiments.files import cell_tags, read_notebook, write_atomically
+from avadclip_lite.experiments.files import write_atomically
 from avadclip_lite.experiments.metrics import MEASURES
+from tools.notebook_files import cell_tags, read_notebook
 
 PAGES = Path(__file__).parent / "pages"
 VARYING = ("value", "seed", "config")  # among records of one quantity; a digest covers its seed

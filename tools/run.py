@@ -34,9 +34,9 @@ from filelock import FileLock, Timeout
 
 from avadclip_lite.config import RESULTS, SECTION_OF, results_path, soundstage_path
 from avadclip_lite.dataset import check_place
-from avadclip_lite.experiments.files import cell_tags, read_notebook, write_atomically
-from avadclip_lite.experiments.metrics import CACHE_FOLDER, RECORDS, gather_metrics
-from avadclip_lite.experiments.parameters import read_parameters, settle_parameters
+from avadclip_lite.experiments.files import write_atomically
+from avadclip_lite.experiments.metrics import CACHE_FOLDER, RECORDS
+from tools.notebook_files import cell_tags, read_notebook, read_parameters, settle_parameters
 
 ROOT = Path(__file__).resolve().parents[1]  # of the clone
 PACKAGE = ROOT / "avadclip_lite"
@@ -85,6 +85,12 @@ def _made_of(executed: Path) -> dict[str, Any]:
     """What an executed notebook remembers: ``key``, ``parameters``, ``seconds`` and ``numbers``;
     nothing where there is none, or one of an earlier version."""
     return read_notebook(executed).metadata.get(MEMORY, {}) if executed.is_file() else {}
+
+
+def gather_metrics(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The last word on every number: of records that differ in nothing but the value, the last."""
+    keys = [json.dumps({**line, "value": 0}, sort_keys=True) for line in lines]
+    return [dict(line) for n, line in enumerate(lines) if keys[n] not in keys[n + 1 :]]
 
 
 def _sole_run(out: Path) -> contextlib.AbstractContextManager[Any]:

@@ -26,7 +26,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 import nbformat  # noqa: E402
 from authoring import blank  # noqa: E402
 
-from avadclip_lite.experiments.files import cell_tags, write_atomically  # noqa: E402
+from avadclip_lite.experiments.files import write_atomically  # noqa: E402
+from tools.notebook_files import cell_tags  # noqa: E402
 from tools.report import markdown  # noqa: E402
 
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +84,3 @@ def described(name: str) -> str:
     word, branch = split_name(name)
     text = _WORDS.get(word, _WORDS["map_class"])["description"]
     return f"{text} ({branch})" if branch else text
-
-
-def gather_metrics(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The last word on every number: of records that differ in nothing but the value, the last."""
-    keys = [json.dumps({**line, "value": 0}, sort_keys=True) for line in lines]
-    return [dict(line) for n, line in enumerate(lines) if keys[n] not in keys[n + 1 :]]
