@@ -98,7 +98,8 @@ def _wrong(value: Any, hint: Any, at_least: float = 0, at_most: float = math.inf
         return next(filter(None, found), None)
     hint = origin or hint
     if hint not in (int, float):
-        return None if isinstance(value, hint) else hint.__name__
+        wanted = "a tuple (in JSON: a list)" if hint is tuple else hint.__name__
+        return None if isinstance(value, hint) else wanted
     if isinstance(value, bool) or not isinstance(value, (int, hint)) or not math.isfinite(value):
         return "a whole number" if hint is int else "a finite number"
     small, large = value < at_least, value > at_most

@@ -718,10 +718,18 @@ def test_misspelt_words_get_one_sentence(words, capsys):
     assert status == 2 and "\n" not in said and said.startswith(("avadclip_lite", "python -m"))
 
 
-def test_a_field_is_given_once(capsys):
-    words = ["-s", "epochs", "1", "-s", "epochs", "2"]
-    assert command(["train", "--data", "store", "--out", "run", *words]) == 2
-    assert "field 'epochs' was given twice with -s; keep one" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("-s epochs 1 -s epochs 2", "field 'epochs' was given twice, with -s or as --epochs"),
+        ("--role vision -s role audio", "field 'role' was given twice, with -s or as --role"),
+        ("-s detector rtfm --role vision", "rtfm has no 'role' of the configuration"),
+        ("-s milestones 3", "milestones must be a tuple (in JSON: a list), got 3"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(words, said, capsys):
+    assert command(["train", "--data", "store", "--out", "run", *words.split()]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_an_import_that_is_refused_leaves_nothing_and_draws_no_bars(tmp_path, capsys):

@@ -146,7 +146,10 @@ def test_padding_that_leaks_is_never_cut() -> None:
         ({"learning_rate": "fast"}, "learning_rate must be a finite number, got 'fast'"),
         ({"tcn_dropout": 1.5}, "ModelConfig.tcn_dropout must be at most 0.9, got 1.5"),
         ({"temperature": 0.0}, "ModelConfig.temperature must be at least 1e-06, got 0.0"),
-        ({"milestones": [3]}, r"TrainConfig.milestones must be tuple, got \[3\]"),
+        (
+            {"milestones": [3]},
+            r"milestones must be a tuple \(in JSON: a list\), got \[3\]",
+        ),
         ({"milestones": (3, 0)}, r"TrainConfig.milestones must be at least 1, got \(3, 0\)"),
         (
             {"milestones": (3, "x")},

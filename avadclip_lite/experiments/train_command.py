@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = f"Train a detector on a store and score it on the test split; {told}."
     parser.add_argument("--data", required=True, help="the feature store")
     parser.add_argument("--out", required=True, help="the run's folder; an interrupted run goes on")
-    parser.add_argument("--form", default="paper", help="paper or released")
-    parser.add_argument("--scale", default="soundstage", help="soundstage or xd")
-    parser.add_argument("--role", default="audio_visual", help="audio_visual, vision or audio")
+    parser.add_argument("--form", help="paper (the default) or released")
+    parser.add_argument("--scale", help="soundstage (the default) or xd")
+    parser.add_argument("--role", help="audio_visual (the default), vision or audio")
     parser.add_argument("--teacher", help="folder of the trained teacher, for a student")
     parser.add_argument("--text", help="text tower: soundstage, clip or random")
     add_device_argument(parser)
@@ -41,7 +41,7 @@ def chosen_fields(args: argparse.Namespace) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, word in args.set:
         if name in fields:
-            raise ValueError(f"field {name!r} was given twice with -s; keep one")
+            raise ValueError(f"field {name!r} was given twice, with -s or as --{name}; keep one")
         with contextlib.suppress(ValueError):
             word = json.loads(word)
         fields[name] = tuple(word) if isinstance(word, list) else word
@@ -51,11 +51,16 @@ def chosen_fields(args: argparse.Namespace) -> dict[str, Any]:
 def main(args: argparse.Namespace) -> int:
     """Train, then print the test metrics. Bad input raises ``ValueError``."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    given = {"scale": args.scale, "device": args.device} | chosen_fields(args)
+    options = {name: getattr(args, name) for name in ("form", "role", "scale")}
+    args.set = [*args.set, *([name, word] for name, word in options.items() if word)]
+    given = {"scale": "soundstage", "device": args.device} | chosen_fields(args)
     if given.get("detector") in SYSTEMS:  # by its own recipe, as in the study "field"
+        if strange := sorted({"form", "role"} & given.keys()):
+            told = f"{given['detector']} has no {strange[0]!r} of the configuration"
+            raise ValueError(f"{told}; what it has is chosen with -s options JSON")
         settings = configure(given.pop("detector"), **given)
     else:
-        settings = make_config(**{"form": args.form, "role": args.role} | given)
+        settings = make_config(**given)
     store = FeatureStore.open(args.data)
     teacher = None if args.teacher is None else load(args.teacher)
     result = fit(settings, store, text=args.text, teacher=teacher, out=args.out)
