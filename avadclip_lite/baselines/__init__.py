@@ -30,7 +30,7 @@ class System(NamedTuple):
     decay: float = 0.0
     drop: float = 0.0  # the rate is cut to a tenth after this share of the epochs; 0: never
     fields: dict[str, Any] = {}  # of the configuration, otherwise
-    small: dict[str, Any] = {}  # options at scale "soundstage": sizes made for 512-wide features
+    small: dict[str, Any] = {}  # options at scale "soundstage", in place of XD's sizes
 
 
 _CAT, _BOTH, _SEE = "vision, concatenated", "vision, audio-visual", "vision"
@@ -64,14 +64,14 @@ SYSTEMS: dict[str, System] = {
         2024, _SEE, "CLIP as an annotator of snippets", 1280, 64, 1e-4, 5e-3, fields=_WORDS[1]),
     "vadclip": System(2024, _SEE, "CLIP's text side: two branches", fields=vadclip.FIELDS),
 }  # fmt: skip
-# What Soundstage leaves of steps and batches; AVadCLIP: 4,120 of 96 become 580 of 32. SEEN: videos.
+# What Soundstage leaves (of AVadCLIP's 4,120 steps of 96 a seventh: 580 of 32). SEEN: videos.
 STEPS, BATCH, SEEN = 1 / 8, 1 / 3, 580 * 32
 
 
 def configure(name: str, *, scale: Scale, **overrides: Any) -> Config:
     """The settings of a system at a scale, single fields overridden by name. One rule scales every
     schedule: at "xd" a system takes its published steps and batches, on Soundstage an eighth of the
-    steps and a third of a batch, as AVadCLIP does, and sees no fewer videos than that. Optimiser,
+    steps and a third of a batch, close to AVadCLIP's, and sees no fewer videos than it. Optimiser,
     rate and decay are its own; epochs, that is looks at held-out videos, are everybody's. Without
     steps of its own it takes AVadCLIP's recipe. ``ValueError``: unknown name, field or option."""
     if name not in SYSTEMS:
@@ -83,7 +83,7 @@ def configure(name: str, *, scale: Scale, **overrides: Any) -> Config:
         epochs = make_config(scale=scale, **overrides).train.epochs
         steps, batch = system.steps, system.batch
         if scale == "soundstage" and steps > 1:
-            batch = 2 * round(batch * BATCH / 2)  # half of it normal, half anomalous
+            batch = 2 * round(batch * BATCH / 2)  # even: paired systems halve it
             steps = max(round(steps * STEPS), -(-SEEN // batch))
         fields |= {"batch_size": batch, "learning_rate": system.rate, "weight_decay": system.decay}
         fields["milestones"] = (max(round(system.drop * epochs), 1),) if system.drop else ()

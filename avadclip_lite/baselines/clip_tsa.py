@@ -5,8 +5,8 @@ a first in this field. Before the temporal network a small scorer nominates snip
 its scores under Gaussian noise, averaged over many draws, so that the choice can be trained. Called
 temporal self-attention, it sees one snippet at a time and keeps all, with weights in [0, 1].
 
-As released; the gate's gradient is mostly noise, less so with ``gate="centred"``; "off": none. At
-test the noise has a fixed seed. Left out: the cap of 1,000 on k; the unused MLP.
+As released; the gate's gradient is mostly noise, less so with ``gate="centred"``; "off": no gate.
+At test the noise has a fixed seed. Left out: the cap of 1,000 on k; the unused MLP.
 """
 
 import torch

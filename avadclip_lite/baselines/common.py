@@ -25,7 +25,7 @@ class Options(Section):
     """Hyperparameters that every system has, checked when made."""
 
     modality: Literal["vision", "audio_visual"] = "vision"  # sound is concatenated, or native
-    steps: int = 0  # optimiser steps of the whole training; 0: one pass over the rows an epoch
+    steps: int = 0  # optimiser steps in all, up to whole epochs; 0: one pass over the rows an epoch
 
 
 def options(base: type[Options] = Options, /, **new: Any) -> type[Options]:
@@ -59,7 +59,7 @@ class Baseline(Detector):
 
     def inputs(self, batch: Batch, *, bins=0, longest=0, last=True) -> tuple[Tensor, Tensor]:
         """What enters: features (B, T, D), zero beyond a video's end, and the mask (B, T). In
-        training, bags of ``bins`` means or of at most ``longest`` rows, like the output then."""
+        training, bags (``max_snippets`` rows) become ``bins`` means or ``longest`` of the rows."""
         x, mask = batch.video, length_mask(batch.lengths, batch.snippets)
         if self.options.modality == "audio_visual":
             x = torch.cat([x, zero_padding(batch.audio, batch.audio_mask)], dim=-1)
@@ -130,7 +130,7 @@ def top_rows(rows: Tensor, ranking: Tensor, k: int) -> Tensor:
 def shared_bins(lengths: Tensor, bins: int, snippets: int, *, last: bool = True) -> Tensor:
     """Share (B, J, T) of each row in bin j, the mean from edge floor(j L / J) up to the next, or
     the one row there: short videos repeat rows. Without ``last`` edges are rounded from j (L - 1) /
-    J, half upwards: DeepMIL's own, which leave the last row out."""
+    J, half upwards: DeepMIL's own, which leave out the last of more than 17 rows (J = 32)."""
     edges = torch.arange(bins + 1, device=lengths.device)
     edges = edges * lengths[:, None] if last else edges * (lengths[:, None] - 1) + bins // 2
     edges = edges // bins

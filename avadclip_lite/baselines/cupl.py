@@ -6,8 +6,8 @@ pushed apart, so that together they cover more of the event (completeness). Mont
 tells which labels are stable; only those are trained on, and the new classifier relabels.
 
 RECONSTRUCTED: the release holds the second stage's network alone (``refiner`` on ``context_pairs``:
-exact). Of its training we remember the idea; losses (the diversity is that of CMCS, CVPR 2019),
-numbers and schedule are ours: stage 1 for half of the epochs, then equal rounds. Left out: crops.
+exact). Of its training we remember the idea; losses (diversity, balance: CMCS, CVPR 2019), numbers
+and schedule are ours: stage 1 for half of the epochs, then three rounds. Left out: crops.
 """
 
 import torch

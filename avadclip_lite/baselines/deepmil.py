@@ -7,7 +7,7 @@ rare (sparsity) and its score changes slowly (smoothness).
 
 As released, *every* anomalous bag is ranked against every normal one; ``form="intended"``: pairs in
 order, means over bags, ten times the penalty, as in the paper. ``own_bags``: unit-length means with
-the release's bounds, which never reach the last snippet. Left out: scoring 32 segments.
+the release's bounds, which miss the last of more than 17 snippets. Left out: scoring 32 segments.
 """
 
 from functools import partial
@@ -20,7 +20,7 @@ from avadclip_lite.baselines import common
 
 
 def ranking_mlp(dim: int, dropout: float, outputs: int = 1) -> nn.Sequential:
-    """Three layers over single snippets, (..., D) -> logits (..., 1); no context in time."""
+    """Three layers over single snippets, (..., D) -> logits (..., outputs); no context in time."""
     layers = nn.Linear(dim, 512), nn.Linear(512, 32), nn.Linear(32, outputs)
     for layer in layers:
         nn.init.xavier_normal_(layer.weight)
@@ -60,8 +60,8 @@ class DeepMIL(common.Baseline):
 
 
 def ranking_hinge(abnormal: Tensor, normal: Tensor, *, all_pairs: bool) -> Tensor:
-    """Hinge between the maxima of score rows (B, J): over all B x B pairs, summed over B (released;
-    an AUC surrogate), or the mean over pairs in order (the paper's equation)."""
+    """Hinge between the maxima of score rows (B, J): the sum over all B x B pairs divided by B
+    (released; an AUC surrogate), or the mean over pairs in order (the paper's equation)."""
     high, low = abnormal.amax(dim=1), normal.amax(dim=1)
     if all_pairs:
         return F.relu(1 - high[:, None] + low).sum() / len(high)

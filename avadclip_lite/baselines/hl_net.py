@@ -1,9 +1,9 @@
 """HL-Net: three graphs over the snippets, and a light online student (Wu et al., ECCV 2020).
 
-The idea: with XD-Violence came the first large weakly labelled *audio-visual* set, and evidence
-that sound helps. Snippets are nodes of three graphs (alike in features, near in time, alike in the
-causal head's scores), through which a snippet borrows evidence before the top ones are picked. That
-head is taught by the graph network, so that a video can be scored while it plays.
+The idea: snippets are nodes of three graphs (alike in features, near in time, alike in a causal
+head's scores), through which a snippet borrows evidence before the top ones are picked. That head
+is taught by the graph network, so that a video can be scored while it plays. With it came
+XD-Violence, the first large weakly labelled *audio-visual* set, and evidence that sound helps.
 
 As released: a residual in every graph layer; softmaxes close to uniform (``temperature``). What
 ``form="intended"`` mends: the distance graph is not normalised, padding leaks in training, teaching
@@ -68,7 +68,7 @@ class HLNet(common.Baseline):
         return self.output(logits[..., 0], mask, classes=classes, online=online, fused=h)
 
     def relations(self, x: Tensor, online: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """The three graphs (B, T, T): features' cosines, distance in time, agreement of scores."""
+        """Graphs (B, T, T): features' cosines, distance ((T, T) as released), scores' agreement."""
         similarity = similarity_adjacency(x, mask, 0.7)  # cut at or below, before the softmax
         distance = distance_adjacency(x.shape[1], device=x.device, dtype=x.dtype)
         if not self.released:

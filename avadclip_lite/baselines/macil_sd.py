@@ -2,11 +2,11 @@
 
 The idea: sound and picture of an event need not coincide, so in each modality the network's own
 scores form violent, normal and background groups. The violent group of one is pulled to the other's
-and away from the rest. A vision-only network is averaged in after every epoch.
+and away from the rest. A vision-only network is averaged into it after every epoch.
 
 As released: the contrast mixes up the streams' outputs, padding leaks in training; not so with
 ``form="intended"``. Which bags are violent the network decides (``by_label``: their labels).
-Left out: unused weights. ``modality="vision"``: the vision-only network alone.
+Left out: unused weights; crops. ``modality="vision"``: the vision-only network alone.
 """
 
 import math
@@ -47,14 +47,14 @@ class Stream(nn.Module):
 class MACILSD(common.Baseline):
     """See the module. The snippet logit is the sum of both streams' logits."""
 
-    paired, progress = False, 0.0  # the latter: share of the epochs; 50 were published
+    paired, rates = False, {"vision.": 0.2}
+    progress = 0.0  # share of the epochs; 50 were published
     Options = common.options(modality=common.NATIVE, width=128, by_label=False, form=common.FORMS)
 
     def build(self, dim: int, context: common.Context) -> None:
         width, both = self.options.width, self.options.modality == "audio_visual"
         self.audio_visual = Stream(dim, width, audio=True) if both else None
         self.vision = Stream(dim, width, audio=False)
-        self.rates = {"vision.": 0.2} if both else {}
 
     def forward(self, batch: common.Batch) -> common.Traced:
         x, mask = self.inputs(batch, longest=200)

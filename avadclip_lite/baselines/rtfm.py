@@ -5,8 +5,8 @@ features. It trains the magnitudes, long for anomalous videos and short for norm
 the mean of the top three in place of one maximum. A multi-scale temporal network (dilated
 convolutions, a non-local block) makes features that know their neighbours.
 
-As released, which is not the text in several places: the loss names them, ``form="intended"`` is
-the text. Left out: the loader's crops, whose scores and magnitudes it averages.
+As released, which is not the text in several places: ``loss`` and ``select`` name them, and
+``form="intended"`` is the text but for the decay. Left out: crops, over which it averages.
 """
 
 import torch

@@ -101,7 +101,7 @@ class SVM(Fixed):
 @common.register("late_fusion")
 class LateFusion(common.Baseline):
     """AVadCLIP's two students without a teacher, side by side: parameters, losses and gradients are
-    apart. A snippet's score is the mean of both or the larger one, and so are its classes' shares;
+    apart. A snippet's score is the mean of both or the larger one; its classes' shares go with it;
     without sound it is what is seen that counts."""
 
     optimizer = torch.optim.AdamW

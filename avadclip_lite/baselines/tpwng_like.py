@@ -50,7 +50,7 @@ class TPWNGLike(common.Baseline):
 
     def reach(self, span: Tensor) -> Tensor:
         """Logarithm of the soft mask over the past, (B, T, heads) -> (B * heads, T, T): each query
-        chooses how far back it looks, and the mask fades out over the longest video."""
+        sets how gently the past fades, over the longest video's length; nothing is cut off."""
         longest, place = float(self.max_snippets), torch.arange(span.shape[1], device=span.device)
         back = place[:, None] - place  # query - key
         width = longest * span.sigmoid().mT[..., None]  # (B, heads, T, 1)

@@ -101,7 +101,7 @@ class URDMU(common.Baseline):
     def loss(self, output: common.Traced, batch: common.Batch) -> dict[str, Tensor]:
         """Parts, unweighted: anomaly; the memory terms P_anomaly_NonA (some snippet does not match
         the normal memory), A_on_A, N_on_N, A_on_N; triplet, kl, distance; total. The margin of 100
-        was made for I3D: what is read here never reaches it."""
+        is never reached by what is read: the distance works as a constant push."""
         t, normal, bce = output.traces, common.is_normal(batch.labels), common.cross_entropy
         lengths, k = output.mask.sum(dim=1), output.mask.shape[1] // 16 + 1  # all bins; a 16th
         parts = ("z", "att_a", "att_n", "read")
