@@ -17,9 +17,9 @@
 #
 # **Minutes:** 22 to read, 11 hands-on; 1 on two CPU cores
 #
-# **Reads:** the **feature store**, a folder that holds what the **encoders**, networks that turn
-# pictures and sounds into numbers ([01](01_encoders.ipynb)), made of every video (Soundstage
-# unless you say otherwise)
+# **Reads:** the **feature store**, a folder with each video's **features**: numbers that networks,
+# the **encoders** ([01](01_encoders.ipynb)), make of pictures and sounds (Soundstage unless you say
+# otherwise)
 #
 # **Writes:** numbers to `metrics.json`
 
@@ -436,8 +436,8 @@ assert np.isclose(inside, results["knows the video's label"][0])
 assert abs(results["random order"][0] - share) < 0.02
 
 # %% [markdown] tags=["core"]
-# **A random detector's AP is the positive share:** wherever you stop in a shuffled list, that part
-# of the frames so far is anomalous. An AP means nothing without it.
+# **A random detector's AP is the positive share:** wherever you stop in a shuffled list, about that
+# part so far is anomalous. An AP means nothing without it.
 #
 # **Knowing the right videos is not finding the event.** All frames of all anomalous videos are one
 # tied block, so the AP of the second is *exactly* the positive share inside them. This is the gap
@@ -492,9 +492,10 @@ plt.show()
 # %% [markdown] tags=["core"]
 # Every notebook answers one question, and runs alone. [01](01_encoders.ipynb) to
 # [05](05_mil_align.ipynb) build the parts; [06](06_teacher.ipynb) trains the whole and
-# [07](07_ukd.ipynb) the student; [08](08_ablations.ipynb) asks over many seeds what each part buys;
-# [09](09_xd_violence.ipynb) what can be checked of the paper; [10](10_your_own_video.ipynb)
-# takes your own video, [11](11_the_field.ipynb) the systems before it.
+# [07](07_ukd.ipynb) the student; [08](08_ablations.ipynb), the **study**, asks over seeds what each
+# part buys; [09](09_xd_violence.ipynb) what can be checked of the paper;
+# [10](10_your_own_video.ipynb) takes your own video, [11](11_the_field.ipynb) the systems before
+# it.
 #
 # ## 7. The scoreboard
 #

@@ -496,10 +496,10 @@ for name, values in drawn.items():
 # *no idea*. And what context buys is the last row against the one above it, for a median is the
 # context that anyone gets for nothing; where an interval holds zero, nothing was shown.
 #
-# Does the last row lead by as much in the other two columns? Where it does not, context tells
-# *which* video is anomalous rather than *when*. A similarity graph whose cut edges keep their
-# weight hands every snippet a part of the whole video. AP pools all frames of all videos and pays
-# for either skill.
+# Does the last row lead in the other two columns at all? Where it does not, context tells *which*
+# video is anomalous rather than *when*. A similarity graph whose cut edges keep their weight hands
+# every snippet a part of the whole video. AP pools all frames of all videos and pays for either
+# skill.
 #
 # Context has a price, too: it fills the gaps inside events, and smears what it found over their
 # borders. Here is the mean confidence inside events, in the four snippets on either side of one,

@@ -141,10 +141,10 @@ print(f"\nlearned: {used} positions x {tower.width}; the frozen tower around the
 print(f"{sum(p.numel() for p in tower.parameters()):,} numbers")
 
 # %% [markdown] tags=["core"]
-# The learned table has a row for every *position*, as in the authors' code, and a prompt takes the
-# rows of the positions that are free. So where the second half of *car accident* stands, all other
-# classes have a learned vector. In the code `tokens` are the vectors of marks and words, looked up
-# once; L counts positions, W the numbers of each vector.
+# The learned table has a row for every *position* of the tower, as in the authors' code, and a
+# prompt takes the rows of the positions that are free. So where the second half of *car accident*
+# stands, all other classes have a learned vector. In the code `tokens` are the vectors of marks and
+# words, looked up once; L counts positions, W the numbers of each vector.
 
 # %% tags=["core"]
 print(inspect.getsource(TextualPrompt.embed))
@@ -447,8 +447,8 @@ plt.show()
 
 # %% [markdown] tags=["core"]
 # Nearly every normal video is turned around, and about a third of the anomalous ones. So the flip
-# is no noise. It says in one bit whether the classification branch finds the video normal: a
-# judgement that confidences lose, because equation 4 normalises away how large they are.
+# is no noise. It says in one bit whether most of the video's logits are negative: a judgement that
+# confidences lose, because equation 4 normalises away how large they are.
 #
 # ## 6. Whose imprint?
 #
@@ -477,9 +477,9 @@ print(f"x_cp and x_c: {moved.min():.0f} to {moved.max():.0f} degrees apart, by c
 
 # %% [markdown] tags=["core"]
 # Here is the surprise: the class embeddings "that know the video" are practically the same for
-# every video. The imprint even leans the right way, but it is a whisper: compare its length with
-# that of what it is added to. The module does turn the class embeddings, but alike for all videos:
-# it comes down to a feed-forward network on the class words.
+# every video. The imprint leans the right way (section 4), but is a whisper: compare its length
+# with that of what it is added to. The module does turn the class embeddings, but alike for all
+# videos: it comes down to a feed-forward network on the class words.
 #
 # Now a test that can fail. If the imprint carries something of the video, it must matter *whose*
 # imprint a video gets. Give each video its own global vector, then another video's, its own turned

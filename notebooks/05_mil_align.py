@@ -510,7 +510,7 @@ for name, one in rivals.items():
 # - *Short events.* One that fills less than half of every snippet it touches is not on the map, and
 #   borders rounded to snippets cost IoU.
 # - *Neighbours.* Two events of a class that touch, or whose snippets do, become one proposal, which
-#   can take one of them only. This and constant curves are what is missing by frames.
+#   can take one of them only. Neighbours and constant curves explain the loss by frames.
 #
 # So there is a ceiling, it depends on how long events are, and the seventh class changes it again.
 # Of every mAP ask over which classes it was taken, and what the truth would get.
@@ -602,7 +602,7 @@ plt.show()
 # - point at the entries of the map that a video's label moves, and say what K decides: each class's
 #   own K largest, by $(p_c - y_c)/K$; one entry trusts a fluke, all of them localise nothing.
 # - compute the alignment loss of a video by hand, its focal half included: Top-K, softmax,
-#   cross-entropy, and the mean with its focal form, which shifts little and halves the rest.
+#   cross-entropy, and its mean with the focal form, which chiefly halves it.
 # - turn a map into proposals, and compute their average precision by hand: a relative threshold,
 #   runs, scores, a greedy match by IoU; precision at each hit, divided by the number of segments.
 # - say what an mAP hides: the truth itself does not reach 100 %, the seventh class moves the mean,

@@ -194,12 +194,12 @@ assert not any(module.training for module in tower.modules()), "it stays in eval
 # is *which epoch to keep*. The loss on videos that the detector has seen falls even when it only
 # learns them by heart. So a tenth of the training videos is held out, and every epoch is judged on
 # it, by **weak labels**: is the video's Top-K confidence higher for anomalous videos, are its
-# classes right? The mean of these two APs over videos is the **criterion**. The test set is not
-# looked at: it has times, which weak supervision claims to do without, and the best of many noisy
-# numbers is higher than any deserves. (The authors' code does look at it; 09 has the price.)
+# classes right (an AP each)? Their mean is the **criterion**. The test set is not looked at: it has
+# times, which weak supervision claims to do without, and the best of many noisy numbers is higher
+# than any deserves. (The authors' code does look at it; 09 has the price.)
 #
 # The teacher that ships with Soundstage was trained by the very call below. Of ten seeds it is one
-# of the two in the middle, by its AP. So this training should find it again.
+# of the two in the middle, by its AP. So this training should land near it.
 
 # %% tags=["nbval-ignore-output", "core"]
 run = train_or_load(settings, store, progress=False)
@@ -232,8 +232,8 @@ record("frame_ap", cls, **about, seed=settings.train.seed)
 # ## 4. The whole and its parts
 #
 # What does it find? The study holds means over seeds: of detectors with one sense (*UKD* is the
-# student of 07, which a teacher taught), of **late fusion**, which trains the two senses apart and
-# takes the higher confidence, of the **plain baseline** (both senses concatenated, no prompt, no
+# student of 07, which a teacher taught), of **late fusion**, senses trained apart, by the higher
+# confidence (03 takes the mean), of the **plain baseline** (both senses concatenated, no prompt, no
 # focal loss), and of the whole. AP exists for each branch; mAP is the alignment branch's. The file
 # grows: what it lacks yet is said to be missing.
 
@@ -265,9 +265,9 @@ for other in PARTS[:-1]:
     against("adaptive", other)
 
 # %% [markdown] tags=["core"]
-# The last block, once the file has its rows, is the **method's total**: all that the paper adds,
-# fusion, prompt and focal loss, over the plain baseline (08). Where an interval holds zero, nothing
-# was shown; none of them is corrected (08).
+# The last block is the **method's total**: all that the paper adds, fusion, prompt and focal loss,
+# over the plain baseline (08). Where an interval holds zero, nothing was shown; none of them is
+# corrected (08).
 #
 # The other kind of evidence is *which* events. Soundstage knows of every snippet of an event
 # whether the picture shows it and whether it can be heard. The next cell asks for the AP of one
@@ -392,10 +392,10 @@ teacher = teacher.to(where)
 # could is not did: most of its weight lies on the present.
 #
 # The test of a suspicion is an experiment whose outcome it predicts. If a detector is late, its
-# scores moved *earlier* must fit better: the AP over shifts has its top to the right of zero. (Of a
-# lateness of less than a snippet, the parabola through the best shift and its neighbours tells.)
-# And if the *ear* is to blame, two things follow. The deaf teacher must be on time, and lateness
-# must be worst on events that can only be heard. Guess all three before you run the cell.
+# scores moved *earlier* must fit better: the AP over shifts has its top to the right of zero. (The
+# parabola through the best shift and its neighbours tells fractions of a snippet.) And if the *ear*
+# is to blame, two things follow. The deaf teacher must be on time, and lateness must be worst on
+# events that can only be heard. Guess all three before you run the cell.
 
 
 # %% tags=["nbval-ignore-output", "core"]
@@ -436,9 +436,9 @@ plt.show()
 # as late; and on what can only be heard it is no later. (There the two that hear nothing have no
 # top at all.) So the ear does not make it; and moving the scores by a whole snippet costs AP, it
 # gains none. That is a null result, and an honest one: the mechanism exists, the gradient shows it,
-# and in this detector on these events it does no harm that this test could see. With other sounds
-# or fewer pictures it might.
-# (A planted delay, and where lateness costs: [lab note](studies/late_audio.ipynb).)
+# and in this detector on these events it does no harm that this test could see. Without the prompt
+# it may (section 7). (A planted delay, and where lateness costs: [lab
+# note](studies/late_audio.ipynb).)
 
 # %% [markdown]
 # An alarm that comes late is worth less, so here is lateness once more, as whoever answers the
@@ -554,8 +554,8 @@ plt.show()
 #   cross-entropy and focal loss; every module learns but the text tower, which passes gradients on.
 # - train the teacher, and choose its epoch without looking at the test set: a tenth of the training
 #   videos, judged by their weak labels.
-# - say what the whole adds to its parts, and to the plain baseline: section 4 prints what
-#   the file holds, and by what could be seen or heard of an event.
+# - say what the whole adds to its parts, and to the plain baseline: on Soundstage more than either
+#   sense in every measure; over the baseline only its map's AP and its mAP are clear.
 # - find out whether a detector is late, and why: a picture raises the question, a gradient names a
 #   suspect, a shift measures, and a deaf twin and one changed field tell whether it did it.
 #

@@ -184,9 +184,9 @@ for t, value in enumerate(each):
 # The third snippet is six times as wrong as the second and is pulled six times *less*, because the
 # student had said so. (The difference is the dropped constant, 0.92.)
 #
-# That is good when some targets are bad and, as all share few weights, spoil the fit of the others.
-# Let nine snippets share a single number. Six of the targets lie close to the truth, which is 1;
-# three are nearly worthless. There is one $\theta$ for the quiet six and one for the loud three.
+# That is good when bad targets, sharing few weights with the others, spoil their fit. Let nine
+# snippets share a single number. Six of the targets lie close to the truth, which is 1; three are
+# nearly worthless. There is one $\theta$ for the quiet six and one for the loud three.
 
 # %% tags=["core"]
 targets = torch.tensor([0.9, 1.1, 1.0, 0.95, 1.05, 1.0, 4.5, -1.0, 4.0]).view(1, 9, 1)
@@ -358,9 +358,9 @@ print("made     ", " ".join(f"{value:6.2f}" for value in made))
 #
 # Second: unsure *where*? Give each snippet one number, its mean $\theta$, and ask how well it ranks
 # the snippets of one kind above all others (AUC, 00: 0.5 is no relation). Beside it the same for
-# the error really made, which nobody can know without the teacher and a perfect $\sigma$ would
-# equal. The last column is the consequence: the mean pull $1/\sigma^2$, as a multiple of its mean
-# over all snippets.
+# the error really made, which a perfect $\sigma$ would equal and only the teacher reveals. The last
+# column is the consequence: the mean pull $1/\sigma^2$, as a multiple of its mean over all
+# snippets.
 
 # %% tags=["nbval-ignore-output"]
 positive, _ = snippet_truth(store.frame_truth(test), store.snippets[test], store.stride)
@@ -383,11 +383,11 @@ print(pd.DataFrame(rows).T.astype({"snippets": int}).to_string(float_format="{:.
 
 # %% [markdown]
 # The idea asks for a high AUC at *only heard*, where pictures cannot tell. But $\sigma$ is computed
-# from pictures: who cannot see something cannot see either *that* there is something to be missed.
-# There its AUC is near 0.5 (the error's own is little more). And the pull at events is below 1:
-# training takes weight from the very snippets that this detector is for. In the toy of section 2 a
-# large error was a bad target; here it may be the interesting one.
-# Features spoilt on purpose: [lab note](studies/sigma_and_corruption.ipynb).
+# from pictures: who cannot see something cannot see *that* it is missing, either. There its AUC is
+# near 0.5 (the error's own is little more). And the pull at events is below 1: training takes
+# weight from the very snippets that this detector is for. In the toy of section 2 a large error was
+# a bad target; here it may be the interesting one. Features spoilt on purpose: [lab
+# note](studies/sigma_and_corruption.ipynb).
 
 # %% [markdown] tags=["core"]
 # ## 6. A placebo
@@ -489,7 +489,7 @@ for weight in (1.0, 1e-4, 1e-8):
 # - UKD against **no teacher**: the paper's claim, and the only one of these in its table
 # - UKD against the **placebo**: is it the teaching?
 # - UKD against **plain squares**: is it the uncertainty?
-# - the **placebo against no teacher**: how far does luck reach, and a rate of its own?
+# - the **placebo against no teacher**: how far does luck reach?
 
 # %% tags=["main-figure", "nbval-ignore-output", "core"]
 # What distillation buys both students, and against what: paired differences over the study's seeds
@@ -530,10 +530,11 @@ plt.show()
 
 # %% [markdown] tags=["core"]
 # Blue intervals are clear of zero, grey ones say neither yes nor no; left of zero the second-named
-# is ahead. Once the file has all four lines of a student, read them together. If the first is blue
-# on the right and the second is not, a gain was shown and its cause was not. If both are, it is the
-# teaching. Unless the third is, too, plain squares may do as well: distillation was shown, not
-# uncertainty. (Of sixteen intervals one may well miss by luck: 08.)
+# is ahead. Read the four lines of a student together. If the first is blue on the right and the
+# second is not, a gain was shown and its cause was not. If both are, it is the teaching. Unless the
+# third is, too, plain squares may do as well: distillation was shown, not uncertainty. On
+# Soundstage, for both students, the first two are blue and the third is not. (Of sixteen intervals
+# one may well miss by luck: 08.)
 #
 # And if it is the teaching, is it the teacher's *ears*? Left alone, a student learns from one label
 # a video; taught, it gets a vector for every snippet, from a network that has sorted them out

@@ -357,7 +357,7 @@ plt.show()
 
 # %% [markdown] tags=["core"]
 # And in numbers. The last is the correlation of the two rows over seeds: the larger, the more
-# pairing bought; near zero or below, nothing. (Of two seeds it is always ±1.)
+# pairing bought; below zero, it cost. (Of two seeds it is always ±1.)
 
 # %% tags=["nbval-ignore-output", "core"]
 known = judged["mean"].notna()
@@ -464,10 +464,10 @@ ap, mean_map = np.subtract(paper.ABLATION["+ focal loss"], paper.ABLATION["basel
 print(f"the paper's total on XD-Violence, of which signs count: AP {ap:+.2f}, mAP {mean_map:+.2f}")
 
 # %% [markdown] tags=["core"]
-# Once there is a total, read it before the steps. Where its interval lies above zero, the whole
-# method buys something, even if no single step can be told; where it lies below, the method costs.
-# Where it holds zero, all of 03 to 05 together is not told apart from one linear layer and a
-# cross-entropy, whatever a step did. Means of the steps add up to the total; intervals do not.
+# Read the total before the steps. Where its interval lies above zero, the whole method buys
+# something, even if no single step can be told; where it lies below, the method costs. Where it
+# holds zero, this measure does not tell all of 03 to 05 from one linear layer and a cross-entropy;
+# another may. Means of the steps add up to the total; intervals do not.
 #
 # ## 6. The part, or its learning rate?
 #
@@ -541,7 +541,8 @@ else:
 # Where a line keeps to one side of zero, the comparison does not hang on the rate. Where it
 # crosses, whoever fixes one rate for all decides the comparison by fixing it. The study's rule,
 # each row at its own, favours neither side and can be written down beforehand. (Three seeds and
-# another measure: no verdicts here. In the grid a student's teacher keeps the middle rate.)
+# another measure, with signs of its own: no verdicts here. In the grid a student's teacher keeps
+# the middle rate.)
 
 # %% [markdown]
 # ## 7. Your own comparison
@@ -612,8 +613,9 @@ plt.show()
 #   down beforehand.
 # - tell other trainings from other test videos: an interval over seeds holds for these test videos
 #   only; the bootstrap draws videos again, and variances add up.
-# - say what each part buys, what all of them buy together, and which signs are the paper's: the
-#   forest plot, the ladder and a column of signs; what the file cannot tell is called open.
+# - say what each part buys, what all of them buy together, and which signs are the paper's: on
+#   Soundstage one of eight shows (over cross attention), with the paper's sign; the total is open
+#   in AP, not in mAP.
 # - ask whether a difference belongs to the part or to its learning rate: compare at several rates,
 #   and each row at its own, judged on held-out training videos.
 # - design a comparison, or a control, before looking: two rows, a sign, what would matter; a

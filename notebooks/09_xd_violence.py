@@ -126,7 +126,7 @@ print("Exercise 1 is solved: six and seven classes, two numbers.")
 # One thing the paper leaves open. Are *normal* videos ranked too? Their proposals are all wrong, so
 # they can only cost precision. Guess before you run the cell: how much lower will the row be with
 # the normal videos in it? Both readings were computed from the data set's official annotations and
-# lengths, which are not ours to ship either; what twenty draws gave is
+# lengths, which are not ours to ship; twenty draws' results are shipped
 # (`data/studies/xd_random.json`, made by `tests/benchmarks/random_row.py`).
 
 # %% tags=["main-figure", "core"]
@@ -458,10 +458,10 @@ plt.show()
 #
 # *8 minutes, medium.* Apart by how much? In training a video longer than 256 snippets becomes 256
 # bins with edges at `linspace(0, T, 257)`, cut to whole numbers; a shorter one keeps its snippets.
-# (A test video is cut into chunks.) Write at which snippets the bins of a stream of `n` begin. The
-# check counts the bins in which sight and sound, resampled each on its own, begin at different
-# snippets. Guess first, for two streams that differ by a single snippet, 512 and 513, then 511 and
-# 512: in how many of the 256?
+# (A test video is cut into chunks of 256, joined afterwards.) Write at which snippets the bins of a
+# stream of `n` begin. The check counts the bins in which sight and sound, resampled each on its
+# own, begin at different snippets. Guess first, for two streams that differ by a single snippet,
+# 512 and 513, then 511 and 512: in how many of the 256?
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
@@ -485,7 +485,7 @@ for few in (510, 511, 512, 600):
     by_hand = sum(256 * (k * few // 256) != 256 * (k * (few + 1) // 256) for k in range(256))
     assert misaligned(few, few + 1) == misaligned(few + 1, few) == by_hand, f"{few} and {few + 1}"
     print(f"{few} and {few + 1} snippets: {by_hand} bins of 256 begin apart")
-print("Exercise 2 is solved: one snippet more moves nothing, half of the bins, or all.")
+print("Exercise 2 is solved: one snippet more moves no bin, about half, or nearly all.")
 
 # %% [markdown] tags=["core"]
 # ## 6. The rest: three commands
@@ -558,7 +558,7 @@ if real:  # there levels stand beside the paper's, too
     print(study.table(main, [printed, "map_anomaly"]).to_string())
 
 # %% [markdown] tags=["core"]
-# Read the last column only. *Same* and *other* are what the seeds can tell, *not told* is an
+# Read the last column only. *Same* and *other* are what seeds say, uncorrected, *not told* is an
 # interval that holds zero. A sign that differs is a question to ask of XD-Violence, not an answer.
 #
 # And a sign that agrees is not yet a reason. The students' steps are measured against *no*
@@ -572,12 +572,12 @@ for sense in ("vision", "audio"):
         print(study.paired(main, *pair, printed) if both(*pair) else f"not yet: {pair}")
 
 # %% [markdown] tags=["core"]
-# Without a placebo a gain over plain squares is not dissected: the weighting may have done it, or
-# the head that came with it.
+# Where no gain over plain squares is shown, there is none to explain, by the weighting or by the
+# head that came with it.
 #
-# The scoreboard's new bar, once the file has it, is the detector shown above to be the authors'
-# function, trained and chosen as in the release, at the file's scale: a statement about schedule
-# and test-set choice as much as about formulas.
+# The scoreboard's new bar is the detector shown above to be the authors' function, trained and
+# chosen as in the release, at the file's scale: a statement about schedule and test-set choice as
+# much as about formulas.
 
 # %% tags=["nbval-ignore-output", "core"]
 scoreboard(study.results(), upto="09", data=dataset)
@@ -597,8 +597,8 @@ plt.show()
 # - take downloaded features to a checked store and the paper's tables: `import`, `check-features`,
 #   `run --seeds`.
 #
-# So, do the paper's numbers come out? The measure does, the row that knows nothing does, the
-# network does to float32's rounding. The levels wait for whoever has the features.
+# So, do the paper's numbers come out? The row that knows nothing does; the release's measure and
+# network are matched to rounding. The levels wait for whoever has the features.
 #
 # All this began from features. Notebook [10](10_your_own_video.ipynb) begins where a user does:
 # with a video file.

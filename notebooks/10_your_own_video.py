@@ -197,7 +197,7 @@ set_matplotlib_formats("png")
 #
 # Here are the three running examples, each as it is and once more without its sound track. In
 # *sound saves* one crash of four is heard, for a while without being seen; *sound lies* is a normal
-# video full of harmless bangs. Guess first: which events are lost with the sound, and which come
+# video full of harmless bangs. Guess first: which events are lost when sound goes, and which come
 # in?
 
 # %% tags=["nbval-ignore-output", "core"]
@@ -410,8 +410,8 @@ print("Exercise 2 is solved.")
 # ## 6. What it has never seen
 #
 # A detector has no way to say *I have never seen anything like this*. Every input gets a confidence
-# and class shares that sum to one. So show it what is in no training video. No file is needed;
-# pictures and sounds go straight into the encoders. `ALARM` means that the threshold for the wanted
+# and class shares that sum to one. So show it what is in no training video. Twelve snippets cut
+# from *sound lies* go straight into the encoders. `ALARM` means that the threshold for the wanted
 # rate is reached.
 
 # %% tags=["nbval-ignore-output", "core"]
