@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if name in OF_DETECTORS:
             importlib.import_module("avadclip_lite.baselines")  # registers the earlier systems
-        sys.path.append(str(Path(__file__).resolve().parents[1]))  # ``tools`` lie in a clone alone
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # of a clone: its ``tools``
         module = importlib.import_module(COMMANDS[name][0], "avadclip_lite")
     except ImportError as error:
         help_ = "in a clone this says what is missing: python -m avadclip_lite doctor"

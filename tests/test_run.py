@@ -629,6 +629,15 @@ def test_the_module_is_a_command() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_another_package_called_tools_is_not_taken_for_ours(tmp_path: Path) -> None:
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "__init__.py").write_text("raise SystemExit('a stranger')\n")
+    words = [sys.executable, "-m", "avadclip_lite", "run", "--only", "99"]
+    around = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=tmp_path, env=around, capture_output=True, text=True)
+    assert done.returncode == 2 and "no notebook starts with '99'" in done.stderr
+
+
 # --- seeds ---------------------------------------------------------------------------------------
 
 
