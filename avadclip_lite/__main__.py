@@ -25,7 +25,6 @@ COMMANDS = {  # name: (module with add_arguments and main, what it does)
     "bench": ("tools.bench", "time training steps at the size of XD-Violence"),
     "doctor": ("tools.doctor", "what of this machine is ready, and how to mend the rest"),
 }
-RENAMED = {"alarms": "thresholds", "assess": "evaluate --run RUN --data STORE"}
 OF_DETECTORS = ("train", "study", "evaluate", "score", "thresholds")
 _LISTED = "\n".join(f"  {name:18s}{text}" for name, (_, text) in COMMANDS.items())
 USAGE = f"usage: python -m avadclip_lite COMMAND [options]\n\n{_LISTED}\n\nmore: COMMAND --help"
@@ -43,8 +42,6 @@ def main(argv: list[str] | None = None) -> int:
         print(text, file=sys.stderr)
         return status
 
-    if name in RENAMED:
-        return complain(f"avadclip_lite {name} is now: avadclip_lite {RENAMED[name]}", 2)
     if name not in COMMANDS:
         return complain(f"avadclip_lite: no command {name!r}; there are {', '.join(COMMANDS)}", 2)
     try:

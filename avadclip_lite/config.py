@@ -10,6 +10,7 @@ width, C classes (class 0 is normal), N frames (N = stride x T).
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import math
@@ -23,8 +24,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    import argparse
-
     import torch
 
 XD_STRIDE = 16  # frames a snippet, XD-Violence and Soundstage
@@ -35,7 +34,6 @@ TEST_CROP = 5  # the only crop on the released test list: the flipped centre
 CLIP_DIM = 512  # feature width of CLIP ViT-B/16 and of Wav2CLIP
 SAMPLE_RATE = 16_000  # samples a second, mono, what Wav2CLIP expects
 DATA = Path(__file__).parents[1] / "data"  # of the repository
-RESULTS = "AVADCLIP_STUDY"  # environment variable that names a result file of ``study``
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)  # of the temporal mAP
 
 Form = Literal["paper", "released"]
@@ -92,7 +90,8 @@ def _wrong(value: Any, hint: Any, at_least: float = 0, at_most: float = math.inf
     if origin is Literal:
         return None if value in args else "one of " + ", ".join(map(repr, args))
     if origin is dict and isinstance(value, dict):
-        return None if json.loads(json.dumps(value)) == value else "plain JSON"
+        plain = json.dumps(value, default=str, skipkeys=True)
+        return None if json.loads(plain) == value else "plain JSON"
     if origin is tuple and isinstance(value, tuple):
         found = (_wrong(entry, args[0], at_least, at_most) for entry in value)
         return next(filter(None, found), None)
@@ -347,9 +346,3 @@ def soundstage_path() -> Path:
     """The shipped data and tiny weights: ``soundstage`` in the repository's ``data``, or in the
     folder that the environment variable ``AVADCLIP_DATA`` names."""
     return Path(os.environ.get("AVADCLIP_DATA") or DATA) / "soundstage"
-
-
-def results_path() -> Path:
-    """The study's results that ship, or the file that the environment variable ``AVADCLIP_STUDY``
-    names (``run`` sets it)."""
-    return Path(os.environ.get(RESULTS) or DATA / "studies" / "soundstage.csv")

@@ -37,6 +37,7 @@ LABEL_MARK, LABEL_PADDING = "_label_", "0"
 FORMAT = 1
 META, MANIFEST, ANNOTATIONS = "meta.json", "manifest.csv", "annotations.csv"
 AUDIO_PRESENT = "audio_present"  # flag: the sound track reaches this snippet
+POOL = 8  # length-aware batches are cut from this many shuffled batches sorted by length
 PARTIAL = ".partial"  # added to the name of a store that is being written
 TEXT_COLUMNS = ("name", "label", "split", "source")
 NUMBER_COLUMNS = ("crop", "snippets", "frames", "stride")
@@ -46,10 +47,6 @@ NUMBER_COLUMNS += ("video_start", "video_rows", "audio_start", "audio_rows")
 
 class StoreError(ValueError):
     """A feature store, or what was to go into one, is not as it must be."""
-
-
-def _damaged(what: str) -> StoreError:
-    return StoreError(f"{what}; import the data again")
 
 
 def check_place(folder: Path, *marks: str) -> None:
@@ -75,11 +72,6 @@ def parse_codes(label: str | Iterable[str], classes: ClassSet) -> tuple[str, ...
     return tuple(classes.codes[i] for i in indices)
 
 
-def has_label(name: str) -> bool:
-    """Whether a video's name carries a weak label."""
-    return LABEL_MARK in name
-
-
 def parse_label(name: str, classes: ClassSet) -> tuple[str, ...]:
     """The class codes in a video's name: ``..._label_B2-G-0`` gives ``("B2", "G")``. Raises
     ``ValueError`` naming the video when it carries no label or an unknown code."""
@@ -92,14 +84,10 @@ def parse_label(name: str, classes: ClassSet) -> tuple[str, ...]:
         raise ValueError(f"video name {name!r}: {error}") from None
 
 
-def truth_events(events: list[Segment]) -> list[Segment]:
-    """Those of a video's events that make its frame truth: the codeless if there are any."""
-    return [event for event in events if event[0] is None] or events
-
-
-def class_events(events: list[Segment]) -> list[Segment]:
-    """Those of a video's events that name its classes: with a code if there are any."""
-    return [event for event in events if event[0] is not None] or events
+def events_of(events: list[Segment], *, coded: bool) -> list[Segment]:
+    """Those of a video's events that name its classes, with a code (``coded``), or that make its
+    frame truth, without one; where there are none of that form, all."""
+    return [event for event in events if (event[0] is not None) == coded] or events
 
 
 # ---------------------------------------------------------------------------- reading
@@ -129,24 +117,25 @@ class FeatureStore:
         self.has_audio = columns["has_audio"]
         self.videos = list(table.itertuples(index=False, name="Row"))
         self.video_ids, names = pd.factorize(table["name"])
-        self.film_ids, _ = pd.factorize(table["name"].map(film_of))
-        video, audio, flags = meta["video_snippets"], meta["audio_snippets"], len(self.flag_names)
+        # the film that a clip named as in XD-Violence, FILM__#FROM_TO_label_..., was cut from
+        self.film_ids, _ = pd.factorize(table["name"].str.partition("__#")[0])
+        video, audio, bits = meta["video_snippets"], meta["audio_snippets"], len(self.flag_names)
         self._video = _map_array(path / "video.npy", (video, self.dim))
         self._audio = _map_array(path / "audio.npy", (audio, self.dim)) if audio else None
-        self._flags = _map_array(path / "flags.npy", (video, flags)) if flags else None
+        self._flags = _map_array(path / "flags.npy", (video, bits)) if bits else self._video[:, :0]
         fits = (self.snippets >= 1) & (self.frames == self.snippets * self.stride)
         for kind, most in (("video", video), ("audio", audio)):
             start, count = columns[f"{kind}_start"], columns[f"{kind}_rows"]
             inside = (self.snippets <= count) & (start >= 0) & (start + count <= most)
             fits &= inside | ((kind == "audio") & ~self.has_audio)
         if len(self) != meta["rows"] or not fits.all():
-            raise _damaged(f"{path / MANIFEST} and {META} beside it contradict each other")
+            raise ValueError(f"{MANIFEST} and {META} contradict each other")
         events: dict[str, list[Segment]] = {name: [] for name in names}
         listed = pd.read_csv(path / ANNOTATIONS, dtype={"name": str, "code": str}, na_filter=False)
         for name, code, start, end in listed.itertuples(index=False, name=None):
             events[name].append((code or None, start, end))
-        both = (truth_events, class_events)
-        self._truth, self._events = [list(map(form, events.values())) for form in both]
+        own = events.values()
+        self._truth, self._events = ([events_of(e, coded=c) for e in own] for c in (False, True))
 
     @classmethod
     def open(cls, path: str | Path) -> FeatureStore:
@@ -164,12 +153,11 @@ class FeatureStore:
         try:
             meta = json.loads((path / META).read_text(encoding="utf-8"))
             if meta["format"] != FORMAT:
-                raise _damaged(f"{path} has format {meta['format']!r}, this package reads {FORMAT}")
+                raise ValueError(f"format {meta['format']!r}, this package reads {FORMAT}")
             return cls(path, meta)
-        except StoreError:
-            raise
-        except (ValueError, KeyError, TypeError) as error:
-            raise _damaged(f"{path} is damaged ({error!r})") from error
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            what = f"{path} is damaged ({type(error).__name__}: {error})"
+            raise StoreError(f"{what}; import the data again") from error
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -205,16 +193,13 @@ class FeatureStore:
         """(Tv,) bool, over the uncut video: which snippets have sound, by the track's length and
         the store's flag."""
         own = self._own("video", i)
-        rows = self._columns["audio_rows"][i] if self.has_audio[i] else 0
-        mask = np.arange(own.stop - own.start) < rows
+        mask = np.arange(own.stop - own.start) < self._columns["audio_rows"][i]  # 0 without sound
         if AUDIO_PRESENT in self.flag_names:
             mask &= self._flags[own, self.flag_names.index(AUDIO_PRESENT)].astype(bool)
         return mask
 
     def flags(self, i: int) -> dict[str, Array]:
         """Per-snippet truth of row i, ``{name: (T,) bool}``; empty for stores without flags."""
-        if self._flags is None:
-            return {}
         block = self._flags[self._own("video", i)][: self.snippets[i]].astype(bool)
         return dict(zip(self.flag_names, block.T, strict=True))
 
@@ -246,20 +231,13 @@ def clip_segments(segments: Iterable[Segment], frames: int) -> list[Segment]:
     return [(code, start, min(end, frames)) for code, start, end in segments if start < frames]
 
 
-def film_of(name: str) -> str:
-    """The film that a clip named as in XD-Violence, ``FILM__#FROM_TO_label_...``, was cut from."""
-    return name.partition("__#")[0]
-
-
 def _map_array(path: Path, shape: tuple[int, int]) -> Array:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise _damaged(f"{path} is missing from its store") from None
-    except (ValueError, OSError) as error:
-        raise _damaged(f"{path} is damaged ({error})") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path.name} cannot be read: {error}") from None
     if array.shape != shape:
-        raise _damaged(f"{path} holds {array.shape} where {META} beside it says {shape}")
+        raise ValueError(f"{path.name} holds {array.shape} where {META} beside it says {shape}")
     return array.view(np.ndarray)  # slices of a memmap object cost far more than of its array
 
 
@@ -276,14 +254,9 @@ def resample(features: Array, max_snippets: int = MAX_SNIPPETS, keep: Array | No
         return resample(features * keep[:, None], max_snippets) / np.where(share > 0, share, 1)
     if len(features) <= max_snippets:
         return features.astype(np.float32)
-    edges = np.linspace(0, len(features), max_snippets + 1).astype(np.int64)
-    sizes = np.diff(edges)  # two neighbouring sizes, none empty because T > max_snippets
-    means = np.empty((max_snippets, features.shape[1]), np.float32)
-    for size in np.unique(sizes):
-        bins = np.flatnonzero(sizes == size)
-        rows = features[edges[bins, None] + np.arange(size)].astype(np.float32)  # (bins, size, D)
-        means[bins] = rows.mean(axis=1)
-    return means
+    edges = np.linspace(0, len(features), max_snippets + 1).astype(np.int64)  # no bin is empty
+    rows, sizes = torch.from_numpy(features.astype(np.float32)), torch.from_numpy(np.diff(edges))
+    return torch.segment_reduce(rows, "mean", lengths=sizes).numpy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -418,9 +391,6 @@ class TrainingSet:
             labels=self.labels[index],
             index=index,
         )
-
-
-POOL = 8  # length-aware batches are cut from this many shuffled batches sorted by length
 
 
 def shuffled_batches(bags: TrainingSet, size: int, generator: torch.Generator) -> list[Tensor]:

@@ -70,10 +70,6 @@ _TEXT: dict[str, dict[str, Any]] = {
     "clip": {"heads": CLIP_TEXT["heads"], "prefix": ""},
     "soundstage": {"heads": 4, "prefix": "text."},
 }
-_USE: dict[str, dict[str, Any]] = {
-    "clip": {"image_size": 224, "normalise": False, "batch_size": 32},
-    "soundstage": {"image_size": 64, "normalise": True, "batch_size": 128},
-}
 
 
 # ---- the text tower ------------------------------------------------------------------------------
@@ -234,9 +230,6 @@ def load_text(
         _check_words(tower, words)
     else:
         raise ValueError(f"text tower must be one of soundstage, clip, random, got {which!r}")
-    if dim not in (None, tower.dim):
-        gives = f"the {which} text tower gives {tower.dim} numbers a prompt, but {dim} are expected"
-        raise ValueError(f"{gives}; features and text tower must come from the same encoders")
     tower.name = which
     return tower, prompts
 
@@ -339,11 +332,6 @@ class Encoders:
         for tower in (self.image, self.text, self.audio):
             tower.requires_grad_(False).eval().to(self.device)
 
-    @property
-    def dim(self) -> int:
-        """D."""
-        return self.text.dim
-
     def encode_images(self, frames: np.ndarray | Tensor) -> Tensor:
         """uint8 (n, H, W, 3), any size -> (n, D). See ``clip_pixels``."""
         return self._encode(self.image, frames, partial(clip_pixels, size=self.image_size))
@@ -369,12 +357,12 @@ class Encoders:
             return self.text(self.text.embed_tokens(ids), end).cpu()
 
     def _encode(self, tower: nn.Module, inputs: Any, prepare: Callable[[Any], Tensor]) -> Tensor:
-        out = torch.empty(0, self.dim)
+        out, dim = torch.empty(0, self.text.dim), self.text.dim
         with torch.no_grad(), arithmetic("float32", self.device.type):
             for at in range(0, len(inputs), self.batch_size):
                 part = prepare(inputs[at : at + self.batch_size]).to(self.device)
                 out = torch.cat([out, tower(part).float().cpu()])
-        return F.normalize(out, dim=-1) * math.sqrt(self.dim) if self.normalise else out
+        return F.normalize(out, dim=-1) * math.sqrt(dim) if self.normalise else out
 
 
 def load_encoders(
@@ -400,10 +388,12 @@ def load_encoders(
             both = {"encoder": audio.extractor.encoder, "transform": audio.extractor.transform}
             sound = {f"audio_{name}": part for name, part in both.items()}
             files = {"clip": {"visual": clip.visual}, "wav2clip": sound}  # with its names of parts
+            use = {"image_size": 224, "normalise": False, "batch_size": 32}
         else:
             known = sorted({START_TOKEN, END_TOKEN, *chain(*CLASS_TOKENS.values())})
             clip, audio = soundstage_clip(len(known)), AudioTower()
             files = {"soundstage": {"visual": clip.visual, "audio": audio}}
+            use = {"image_size": 64, "normalise": True, "batch_size": 128}
         if weights == "random":
             words = clip.state_dict() | {"vocabulary": torch.tensor(known)}
             text = TextTower.from_state_dict(words, heads=_TEXT[which]["heads"])
@@ -417,7 +407,7 @@ def load_encoders(
                 if name == which:  # its file holds the words as well
                     text = TextTower.from_state_dict(held, **_TEXT[which])
     towers = {"image": clip.visual, "audio": audio, "text": text}
-    return Encoders(name=which, device=torch.device(device), **towers, **_USE[which])
+    return Encoders(name=which, device=torch.device(device), **towers, **use)
 
 
 def soundstage_clip(rows: int) -> nn.Module:
@@ -459,7 +449,7 @@ def _weight_file(which: str, weights: str | Path) -> Path:
             torch.hub.download_url_to_file(url, str(path))  # whole, or not at all
         except OSError as error:
             why = f" and could not be downloaded ({getattr(error, 'reason', error)})"
-    path = Path(weights) if Path(weights).is_file() else path
+    path = Path(weights) if weights != "auto" and Path(weights).is_file() else path
     if not path.is_file():
         raise FileNotFoundError(f"{what} are not at {path}{why}; {remedy.format(url, path)}")
     return path

@@ -23,11 +23,10 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from avadclip_lite.config import IOU_THRESHOLDS, ClassSet, arithmetic
-from avadclip_lite.dataset import Batch, FeatureStore, Output, Segment, parse_codes
+from avadclip_lite.dataset import Array, Batch, FeatureStore, Output, Segment, parse_codes
 from avadclip_lite.model import Detector
 
-Array = np.ndarray
-
+Segments = Sequence[Sequence[Segment]]  # of each video
 # The released mAP's constants.
 THRESHOLD_SHARE = 0.6  # threshold = max - share x (max - min), per video and class
 TOP_WEIGHT = 0.7  # a proposal's score = its maximum + weight x the video's top mean
@@ -193,7 +192,7 @@ def frame_metrics(predicted: Predictions, positive: Array, negative: Array) -> d
 
 
 def with_normal(
-    segments: Sequence[Sequence[Segment]], lengths: Array, classes: ClassSet, stride: int
+    segments: Segments, lengths: Array, classes: ClassSet, stride: int
 ) -> list[list[Segment]]:
     """The truth as the release scores it: a video without an anomalous segment becomes one whole
     segment of the normal class, ``stride x lengths[v]`` frames long."""
@@ -204,7 +203,7 @@ def with_normal(
 def temporal_map(
     probs: Array,
     lengths: Array,
-    segments: Sequence[Sequence[Segment]],
+    segments: Segments,
     classes: ClassSet,
     stride: int,
     thresholds: tuple[float, ...] = IOU_THRESHOLDS,
@@ -304,9 +303,8 @@ def predict(model: Detector, batch: Batch, precision: str = "float32") -> Output
     finally:
         for module, mode in modes:
             module.training = mode
-    output = replace(output, anomaly_logits=output.anomaly_logits.float())
-    alignment = output.alignment_logits
-    return output if alignment is None else replace(output, alignment_logits=alignment.float())
+    logits = {"anomaly_logits": output.anomaly_logits, "alignment_logits": output.alignment_logits}
+    return replace(output, **{k: x.float() for k, x in logits.items() if x is not None})
 
 
 def predict_videos(
@@ -328,8 +326,7 @@ def predict_videos(
     scored = {}  # of a chunk: (T, 1 + C), its anomaly logits and class probabilities
     for first in range(0, len(chunks), batch_size):
         part = chunks[first : first + batch_size]
-        batch = _padded(videos, part, part[0][0])
-        output = predict(model, batch.to(device), precision)
+        output = predict(model, _padded(videos, part, part[0][0]).to(device), precision)
         scores, classes = output.anomaly_logits[..., None], output.alignment_logits
         scores = scores if classes is None else torch.cat([scores, classes.softmax(-1)], dim=-1)
         for (size, *chunk), its in zip(part, scores.cpu().numpy(), strict=True):
@@ -402,11 +399,7 @@ def name_segments(segments: Sequence[Segment], codes: Sequence[str]) -> list[Seg
 
 
 def score(
-    predictions: Predictions,
-    truth: Array,
-    segments: Sequence[Sequence[Segment]],
-    classes: ClassSet,
-    stride: int,
+    predictions: Predictions, truth: Array, segments: Segments, classes: ClassSet, stride: int
 ) -> Report:
     """All measures of ``Report``: ``truth`` is 0 or 1 per frame, the videos one after another,
     ``segments`` each video's anomalous segments."""
@@ -423,16 +416,11 @@ def score(
 
 
 def event_metrics(
-    names: Sequence[str],
-    probs: Array,
-    lengths: Array,
-    segments: Sequence[Sequence[Segment]],
-    classes: ClassSet,
-    stride: int,
+    names: list[str], probs: Array, lengths: Array, truth: Segments, classes: ClassSet, stride: int
 ) -> tuple[dict[str, float], list[str], MapResult | None]:
     """``temporal_map`` under flat names, and notes on it; normal videos come without segments, and
     videos with a segment of unknown class are left out."""
-    named = np.array([all(code is not None for code, *_ in found) for found in segments])
+    named = np.array([all(code is not None for code, *_ in found) for found in truth])
     notes: list[str] = []
     if not named.all():
         left = f"{(~named).sum()} videos are left out of the mAP, because their annotations name no"
@@ -440,8 +428,8 @@ def event_metrics(
     if not named.any():
         return {}, notes, None
     probs, lengths = probs[np.repeat(named, lengths)], lengths[named]
-    segments = with_normal(list(compress(segments, named)), lengths, classes, stride)
-    result = temporal_map(probs, lengths, segments, classes, stride)
+    truth = with_normal(list(compress(truth, named)), lengths, classes, stride)
+    result = temporal_map(probs, lengths, truth, classes, stride)
     if silent := list(compress(result.classes, result.proposals == 0)):
         notes.append(f"map_with_normal is 0, as in the release: nothing was proposed for {silent}")
     return result.metrics(), notes, result

@@ -81,15 +81,13 @@ class CrossAttentionFusion(nn.Module):
             keys = keys if only is None else keys & only
         has_sound = keys.any(dim=1, keepdim=True)  # (B, 1)
         allowed = (keys | ~has_sound)[:, None, None, :]  # a softmax over nothing is NaN
-        query = self._split(self.query(self.norm_video(x_v)))
-        key, value = map(self._split, self.key_value(self.norm_audio(x_a)).chunk(2, dim=-1))
+        query = self.query(self.norm_video(x_v)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        both = self.key_value(self.norm_audio(x_a)).unflatten(-1, (2, self.heads, -1))
+        key, value = both.permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
         x = x_v + self.out(attended.transpose(1, 2).flatten(2))
         x = x + self.ffn(self.norm_ffn(x))
         return zero_padding(torch.where(has_sound[..., None], x, x_v), mask)
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, D/H)
 
 
 def build_fusion(settings: ModelConfig) -> nn.Module:

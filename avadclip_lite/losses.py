@@ -2,8 +2,6 @@
 uncertainty-driven distillation of the students.
 
 Every function works on whole batches with masks and never asks the device for a number.
-
-Shape letters: B videos, T snippets, C classes (class 0 is normal), D feature width.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from avadclip_lite.config import LossConfig
-from avadclip_lite.dataset import Output
+from avadclip_lite.dataset import Batch, Output
 from avadclip_lite.temporal import length_mask
 
 
@@ -39,19 +37,14 @@ def topk_bce(logits: Tensor, anomalous: Tensor, lengths: Tensor, divisor: int = 
     anomalous (B,) 0 or 1, lengths (B,) -> scalar, mean over videos."""
     with torch.autocast(logits.device.type, enabled=False):
         score = topk_mean(torch.sigmoid(logits.float()), lengths, divisor)
-        # torch's own binary cross-entropy, written out: that one asserts 0 <= score <= 1 on the
-        # device, and a NaN would end the process instead of reaching whoever watches the loss.
-        return -(anomalous * _log(score) + (1 - anomalous) * _log(1 - score)).mean()
+        return cross_entropy(score, anomalous)
 
 
-def _log(p: Tensor) -> Tensor:
-    """Logarithm, -100 at zero (torch's choice) with gradient 0; NaN stays NaN."""
-    return torch.where(p <= 0, -100.0, p.clamp_min(torch.finfo(p.dtype).tiny).log())
-
-
-def label_distribution(labels: Tensor) -> Tensor:
-    """Multi-hot labels (B, C) as shares that sum to one: two classes count a half each."""
-    return labels / labels.sum(dim=1, keepdim=True)
+def cross_entropy(p: Tensor, target: Tensor | float) -> Tensor:
+    """Mean binary cross-entropy of probabilities. torch's own asserts 0 <= p <= 1 on the device: a
+    NaN would end the process instead of reaching whoever watches the loss."""
+    yes, no = (q.clamp_min(torch.finfo(q.dtype).tiny).log() for q in (p, 1 - p))
+    return -(target * yes + (1 - target) * no).mean()
 
 
 def focal(cross_entropy: Tensor, p_t: Tensor, alpha: Tensor | float, gamma: float = 2.0) -> Tensor:
@@ -80,11 +73,11 @@ def mil_align(
     classes is compared with the video's label. alignment_logits (B, T, C); labels (B, C) multi-hot;
     lengths (B,); alpha a number or one per class (C,), averaged over the video's classes."""
     z = topk_mean(alignment_logits.float(), lengths, divisor)  # (B, C)
-    y = label_distribution(labels)
-    cross_entropy = -(y * z.log_softmax(dim=1)).sum(dim=1)
+    y = labels / labels.sum(dim=1, keepdim=True)  # two classes count a half each
+    per_video = -(y * z.log_softmax(dim=1)).sum(dim=1)
     p_t = (y * z.softmax(dim=1)).sum(dim=1)
     weight = (y * alpha).sum(dim=1)
-    return MilAlign(cross_entropy.mean(), focal(cross_entropy, p_t, weight, gamma))
+    return MilAlign(per_video.mean(), focal(per_video, p_t, weight, gamma))
 
 
 def text_contrast(class_embeddings: Tensor) -> Tensor:
@@ -124,16 +117,12 @@ def ukd(
 
 
 def compute(
-    output: Output,
-    labels: Tensor,
-    lengths: Tensor,
-    settings: LossConfig,
-    *,
-    alpha: Tensor | None = None,
+    output: Output, batch: Batch, settings: LossConfig, alpha: Tensor | None = None
 ) -> dict[str, Tensor]:
     """The losses that ``settings`` ask for by name, unweighted (classification, cross_entropy,
-    focal, alignment, contrast, ukd), and "total", what to minimise. labels (B, C) multi-hot;
-    lengths (B,); ``alpha`` (C,): the detector's learned focal weight, if it has one."""
+    focal, alignment, contrast, ukd), and "total", what to minimise. ``batch`` gives labels (B, C)
+    and lengths (B,); ``alpha`` (C,): the detector's learned focal weight, if it has one."""
+    labels, lengths = batch.labels, batch.lengths
     divisor = settings.topk_divisor
     parts = {"classification": topk_bce(output.anomaly_logits, 1 - labels[:, 0], lengths, divisor)}
     total = parts["classification"]

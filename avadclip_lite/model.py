@@ -1,8 +1,5 @@
 """The detectors: the seam that training and evaluation know, and AVadCLIP on it, the audio-visual
-teacher and the students of one modality.
-
-Shape letters: B videos, T snippets, D feature width, C classes (class 0 is normal).
-"""
+teacher and the students of one modality."""
 
 from __future__ import annotations
 
@@ -36,22 +33,20 @@ class Context:
 
 
 class Detector(nn.Module):
-    """The base of all detectors. A subclass writes ``forward`` and ``loss``, and is registered;
-    the other methods are hooks for what some methods need, and may stay as they are."""
+    """The base of all detectors. A subclass writes ``forward(batch) -> Output`` and ``loss``, and
+    is registered; the other methods are hooks for what some need, and may stay as they are."""
 
     Options: type[Section] | None = None  # names what it takes as options; None: whatever comes
     needs_text = False  # whether it is built from a text tower
     frozen: tuple[str, ...] = ()  # prefixes of the state that no training changes
     max_snippets: int | None = None  # longest chunk that it takes; None: any length
+    classes: ClassSet  # of the data that it was trained on, and
+    features_of: str  # the encoder of these: both set by ``train.load``
     capturable = False  # whether a step does the same at every batch, with nothing on the host
 
     def __init__(self, settings: Config) -> None:
         super().__init__()
         self.settings = settings
-
-    def forward(self, batch: Batch) -> Output:
-        """Score the snippets of a batch."""
-        raise NotImplementedError
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Named parts; "total" is what to minimise."""
@@ -192,8 +187,7 @@ class LogVarianceHead(nn.Module):
         with torch.autocast(y.device.type, enabled=False):
             y = zero_padding(y.float(), mask)
             # The biases of the first convolution fill the padding, which the middle one would see.
-            hidden = zero_padding(F.relu(self.first(y.mT)).mT, mask).mT
-            hidden = self.middle(hidden)
+            hidden = self.middle(zero_padding(F.relu(self.first(y.mT)).mT, mask).mT)
             if self.bounded:
                 return zero_padding(-(y + F.relu(self.last(hidden)).mT), mask)
             return zero_padding(self.last(F.relu(hidden)).mT, mask)
@@ -252,9 +246,8 @@ class AVadCLIP(Detector):
         self.textual_prompt = TextualPrompt(tower, context.prompts, *around)
         self.av_prompt = None
         if model.av_prompt != "none":
-            how = dict(weights=model.av_prompt, skip=model.prompt_skip)
-            how |= dict(temperature=model.prompt_temperature)
-            self.av_prompt = AudioVisualPrompt(model.dim, **how)
+            how = dict(skip=model.prompt_skip, temperature=model.prompt_temperature)
+            self.av_prompt = AudioVisualPrompt(model.dim, weights=model.av_prompt, **how)
         learned = loss.focal_alpha_learned and loss.alignment == "cross_entropy_focal"
         start = torch.full((len(context.prompts.ids),), loss.focal_alpha)
         self.alpha = nn.Parameter(start) if learned else None  # goes to the focal loss
@@ -270,10 +263,11 @@ class AVadCLIP(Detector):
             raise ValueError(f"role={model.role!r} with ukd={ukd!r} {what}")
         if teacher is None:
             return
-        theirs = teacher.settings.model
-        if theirs.role != "audio_visual" or theirs.dim != model.dim:
+        theirs, ours = teacher.settings.model, isinstance(teacher, AVadCLIP)
+        if not ours or theirs.role != "audio_visual" or theirs.dim != model.dim:
+            is_ = f"{theirs.role if ours else teacher.settings.detector} one of dim={theirs.dim}"
             need = f"this student needs an audio_visual one of dim={model.dim}"
-            raise ValueError(f"the teacher is a {theirs.role} one of dim={theirs.dim}; {need}")
+            raise ValueError(f"the teacher is a {is_}; {need}")
         self._teacher = [FrozenTeacher(teacher).to(next(self.parameters()).device)]
 
     def forward(self, batch: Batch) -> Output:
@@ -303,8 +297,7 @@ class AVadCLIP(Detector):
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """All losses of ``losses.compute``."""
-        given = batch.labels, batch.lengths, self.settings.loss
-        return losses.compute(output, *given, alpha=self.alpha)
+        return losses.compute(output, batch, self.settings.loss, self.alpha)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
         """Everything before the heads, over all the rows that are computed: features (B, T, D), the

@@ -28,27 +28,23 @@ class TextualPrompt(nn.Module):
     ) -> None:
         super().__init__()
         self.tower, self.prompts = tower, prompts
-        positions, width = tower.positions, tower.width
-        ends = [1 + before + len(word) + after for word in prompts.ids]
-        used = max(ends) + 1
-        if used > positions:
+        (words, start, end), positions = prompts, tower.positions
+        left, right = before * [-1], after * [-1]  # places of context vectors
+        rows = [torch.tensor([start, *left, *word, *right, end]) for word in words]
+        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=end)
+        if (used := ids.shape[1]) > positions:
             what = f"a prompt of {used} tokens does not fit the text tower's {positions} positions"
             raise ValueError(f"{what}; use fewer context vectors than {before} + {after}")
-        ids = torch.full((len(ends), used), prompts.end)  # beyond the end: anything will do
-        learned = torch.zeros(len(ends), used, dtype=torch.bool)
-        for row, (word, end) in enumerate(zip(prompts.ids, ends, strict=True)):
-            ids[row, 0] = prompts.start
-            ids[row, 1 + before : 1 + before + len(word)] = torch.tensor(word)
-            learned[row, 1 : 1 + before] = True
-            learned[row, end - after : end] = True
+        learned, ends = ids < 0, torch.tensor([len(row) - 1 for row in rows])
         # Looked up once: the tower is frozen, and it checks ids on the host.
-        self.register_buffer("tokens", tower.embed_tokens(ids), persistent=False)  # (C, L, W)
+        tokens = tower.embed_tokens(ids.masked_fill(learned, end))
+        self.register_buffer("tokens", tokens, persistent=False)  # (C, L, W)
         self.register_buffer("learned", learned, persistent=False)
-        self.register_buffer("ends", torch.tensor(ends), persistent=False)
-        context = torch.empty(positions, width).normal_(std=0.01) if before + after else None
+        self.register_buffer("ends", ends, persistent=False)
+        context = torch.empty(positions, tower.width).normal_(std=0.01) if before + after else None
         self.context = None if context is None else nn.Parameter(context)
         self._cast: dict[str, Tensor] = {}  # the tower's weights for autocast
-        self.register_load_state_dict_pre_hook(lambda *_: self._cast.clear())
+        self.register_load_state_dict_pre_hook(lambda module, *_: module._cast.clear())
 
     def forward(self) -> Tensor:
         """Class embeddings x_c (C, D), not normalised."""

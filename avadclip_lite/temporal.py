@@ -65,15 +65,14 @@ class WindowBlock(nn.Module):
         return x + self.ffn(self.norm_ffn(x))
 
     def attend(self, x: Tensor, keys: Tensor | None) -> Tensor:
-        windows, length, dim = x.shape
-        qkv = self.qkv(x).view(windows, length, 3, self.heads, dim // self.heads)
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (windows, H, W, D/H)
         # Plain products: a window is a handful of snippets, too small for a fused kernel to pay.
-        scores = query @ key.mT / math.sqrt(dim // self.heads)
+        scores = query @ key.mT / math.sqrt(query.shape[-1])
         if keys is not None:
             scores = scores.masked_fill(~keys[:, None, None, :], -torch.inf)
         mixed = scores.softmax(dim=-1) @ value
-        return self.out(mixed.transpose(1, 2).reshape(windows, length, dim))
+        return self.out(mixed.transpose(1, 2).flatten(2))
 
 
 class WindowedTransformer(nn.Module):
@@ -124,11 +123,9 @@ def similarity_adjacency(x: Tensor, mask: Tensor, threshold: float = 0.7) -> Ten
     return cosine.softmax(dim=-1) * mask[:, None, :] * mask[:, :, None]
 
 
-def distance_adjacency(
-    snippets: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
-) -> Tensor:
+def distance_adjacency(snippets: int, *, device: torch.device | None = None) -> Tensor:
     """How close snippets are in time: exp(-|i - j| / e), e = 2.718..., not normalised. (T, T)."""
-    place = torch.arange(snippets, device=device, dtype=dtype or torch.get_default_dtype())
+    place = torch.arange(snippets, device=device, dtype=torch.get_default_dtype())
     return torch.exp(-(place[:, None] - place[None, :]).abs() / math.e)
 
 
@@ -140,8 +137,7 @@ class GraphConvolution(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(in_dim, out_dim))
         nn.init.xavier_uniform_(self.weight)
-        same = in_dim == out_dim
-        self.residual = None if same else nn.Conv1d(in_dim, out_dim, kernel_size=5, padding=2)
+        self.residual = None if in_dim == out_dim else nn.Conv1d(in_dim, out_dim, 5, padding=2)
 
     def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
         """x (B, T, D), adjacency (B, T, T) or (T, T) -> (B, T, K)."""
@@ -172,7 +168,7 @@ class VideoEncoder(nn.Module):
         keep = mask if self.padding == "masked" else None
         x = self.transformer(x, keep)
         by_similarity = similarity_adjacency(x, mask, self.threshold)
-        by_distance = distance_adjacency(x.shape[1], device=x.device, dtype=x.dtype)
+        by_distance = distance_adjacency(x.shape[1], device=x.device)
         branches = []
         for layers, adjacency in ((self.similarity, by_similarity), (self.distance, by_distance)):
             branch = x

@@ -25,7 +25,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -162,10 +162,8 @@ class TrainingRun:
             held = TrainingSet(store, held_rows, self.settings.override(crops="first"))
             held = _resident(held, self.device)
         bags = _resident(TrainingSet(store, rows, self.settings), self.device)
-        steps = -(-len(bags) // train.batch_size) * train.epochs
-        steps = min(steps, train.max_steps or steps)
         shown = {"unit": "step", "disable": None if progress else True}  # None: in no terminal
-        with closing(self), tqdm(total=steps, initial=self.step, **shown) as bar:
+        with closing(self), tqdm(initial=self.step, **shown) as bar:  # a detector makes its batches
             while not self.finished:
                 began = time.perf_counter()
                 entry = self.one_epoch(bags, bar)
@@ -243,6 +241,8 @@ class TrainingRun:
             known = {k: v for k, v in found.items() if k in SHOWN and not math.isnan(v)}
             measures = {f"test_{name}": value for name, value in known.items()}
             value = found.get("frame_ap_alignment", found["frame_ap_classification"])
+            if math.isnan(value):
+                raise ValueError(f"selection='test', but {store.path} has no event in its test set")
             better = value > self.best_value  # as in the release, the first of equals
         if better or not self.best:
             self.best_value, self.chosen_epoch = value, self.epoch
@@ -362,32 +362,20 @@ def video_level(model: Detector, bags: TrainingSet, batch_size: int = 32) -> dic
 # --- on disk --------------------------------------------------------------------------------------
 
 
-class LoadedRun(NamedTuple):
-    """What a run's folder holds."""
-
-    detector: Detector  # in eval mode
-    classes: ClassSet
-    encoder: str  # of the features that it was trained on
-
-
-def load(folder: str | Path, device: str | torch.device = "cpu", **text: Any) -> Detector:
-    """``load_run(...).detector``."""
-    return load_run(folder, device, **text).detector
-
-
-def load_run(
+def load(
     folder: str | Path,
     device: str | torch.device = "cpu",
     *,
     text: TextTower | None = None,
     prompts: WordPrompts | None = None,
-) -> LoadedRun:
-    """The detector that a run's folder holds. ``text`` and ``prompts`` are needed only if the run
-    was given a tower of its own. Raises ``FileNotFoundError`` without a run, ``ValueError`` for
-    damaged files, a detector that is not registered, another text tower."""
+) -> Detector:
+    """The detector that a run's folder holds, in eval mode; it knows the classes and the encoder of
+    what it was trained on. ``text`` and ``prompts`` are needed only if the run was given a tower of
+    its own. Raises ``FileNotFoundError`` without a run, ``ValueError`` for damaged files, a
+    detector that is not registered, another text tower."""
     folder = Path(folder)
     known = _read_config(folder)
-    settings, encoder = Config.from_dict(known["settings"]), known["store"]["encoder"]
+    settings = Config.from_dict(known["settings"])
     classes = ClassSet(**{k: tuple(v) if k != "name" else v for k, v in known["classes"].items()})
     name, own = known["text"]["name"], folder / TEXT
     if registered(settings.detector).needs_text:
@@ -410,7 +398,8 @@ def load_run(
         model.load_trainable_state(_under("best.", held) if path.name == STATE else held)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path} is damaged or foreign ({error}); train again") from None
-    return LoadedRun(detector=model.to(device).eval(), classes=classes, encoder=encoder)
+    model.classes, model.features_of = classes, known["store"]["encoder"]
+    return model.to(device).eval()
 
 
 def run_identity(settings: Config, store: FeatureStore, **given: Any) -> dict[str, Any]:
@@ -459,8 +448,7 @@ def _open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     for where in known | now:
         if where != "store.path" and known.get(where) != now.get(where):
             what = f"{where} was {known.get(where)!r} there and is {now.get(where)!r} now"
-            remedy = "choose another folder, or delete this one"
-            raise ValueError(f"{folder} holds another run: {what}; {remedy}")
+            raise ValueError(f"{folder} holds another run: {what}; choose another, or delete it")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -469,8 +457,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} is no training run: it has no {CONFIG}; see `train`")
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-        known["settings"], known["text"]["digest"], known["classes"]["words"]  # noqa: B018
-    except (ValueError, KeyError, TypeError) as error:
+        if known.get("format") == FORMAT:
+            Config.from_dict(known["settings"]), known["store"]["encoder"]
+            known["text"]["digest"], known["classes"]["words"]  # noqa: B018
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete {folder} to train again") from None
     if known.get("format") != FORMAT:
         raise ValueError(f"{folder} was written by another version of this package; train it again")

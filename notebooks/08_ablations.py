@@ -36,8 +36,8 @@ import pandas as pd
 from scipy import stats
 
 from avadclip_lite.compare import paper
-from avadclip_lite.config import results_path
 from avadclip_lite.experiments import comparisons, study
+from avadclip_lite.experiments.files import results_path
 from avadclip_lite.experiments.parameters import check_parameters
 from avadclip_lite.viz import plots
 from avadclip_lite.viz.lesson import open_stage, scoreboard

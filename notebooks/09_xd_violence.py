@@ -39,10 +39,11 @@ from matplotlib.lines import Line2D
 from avadclip_lite.compare import paper
 from avadclip_lite.compare.features import check_features
 from avadclip_lite.compare.release import load_student, load_teacher
-from avadclip_lite.config import DATA, XD_CLASSES, results_path
+from avadclip_lite.config import DATA, XD_CLASSES
 from avadclip_lite.dataset import Batch, FeatureStore, resample
 from avadclip_lite.evaluate import average_precision, snippet_truth, temporal_map
 from avadclip_lite.experiments import study
+from avadclip_lite.experiments.files import results_path
 from avadclip_lite.experiments.metrics import record
 from avadclip_lite.experiments.parameters import check_parameters
 from avadclip_lite.model import build

@@ -40,10 +40,11 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from scipy.special import expit, logit
 from sklearn.calibration import calibration_curve
 
-from avadclip_lite.config import SAMPLE_RATE, XD_CLASSES, results_path, soundstage_path
+from avadclip_lite.config import SAMPLE_RATE, XD_CLASSES, soundstage_path
 from avadclip_lite.encoders import load_encoders
 from avadclip_lite.evaluate import predict_store, predict_videos, snippet_truth
 from avadclip_lite.experiments import study
+from avadclip_lite.experiments.files import results_path
 from avadclip_lite.experiments.metrics import record
 from avadclip_lite.experiments.parameters import check_parameters
 from avadclip_lite.video.detect import DetectorSet, find_events, score_video

@@ -120,8 +120,8 @@ MUTANTS = [
     Mutant(
         "a loss that stops at NaN",
         "losses.py",
-        "torch.where(p <= 0, -100.0,",
-        "torch.where(~(p > 0), -100.0,",
+        "(q.clamp_min(",
+        "(q.nan_to_num().clamp_min(",
         "tests/test_losses.py::test_topk_bce_lets_nan_through",
     ),
     Mutant(
@@ -197,8 +197,8 @@ MUTANTS = [
     Mutant(
         "clips of a film on both sides of the hold-out",
         "dataset.py",
-        'return name.partition("__#")[0]',
-        "return name",
+        'table["name"].str.partition("__#")[0]',
+        'table["name"]',
         "tests/test_dataset.py::test_clips_of_one_film_are_held_out_together",
     ),
     Mutant(

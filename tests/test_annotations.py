@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from avadclip_lite.config import CCTV_CLASSES, XD_CLASSES
-from avadclip_lite.dataset import class_events, has_label, parse_codes, parse_label, truth_events
+from avadclip_lite.dataset import events_of, parse_codes, parse_label
 from avadclip_lite.features.annotations import (
     is_hidden,
     match_names,
@@ -53,7 +53,6 @@ def test_codes_are_those_of_the_data_set():
     with pytest.raises(ValueError, match="CCTV-Fights knows A, B1"):
         parse_codes("B2-0-0", CCTV_CLASSES)
     assert parse_codes(["G", "B1"], XD_CLASSES) == ("B1", "G")
-    assert has_label("v_label_A") and not has_label("my_own_clip")
 
 
 def test_both_forms_of_an_annotation_file(tmp_path):
@@ -78,9 +77,10 @@ def test_both_forms_of_an_annotation_file(tmp_path):
 
 def test_the_two_forms_are_told_apart():
     binary, coded = [(None, 0, 9), (None, 20, 30)], [("G", 0, 5), ("B1", 5, 9)]
-    assert truth_events(binary + coded) == binary and class_events(coded + binary) == coded
-    assert truth_events(coded) == coded and class_events(binary) == binary
-    assert truth_events([]) == class_events([]) == []
+    assert events_of(binary + coded, coded=False) == binary
+    assert events_of(coded + binary, coded=True) == coded
+    assert events_of(coded, coded=False) == coded and events_of(binary, coded=True) == binary
+    assert events_of([], coded=True) == events_of([], coded=False) == []
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_sections_are_frozen_and_take_keywords_only(section: type) -> None:
 
 
 def test_no_field_name_is_in_two_sections() -> None:
-    """``with_`` finds a field's section by its name."""
+    """``override`` finds a field's section by its name."""
     names = [field.name for section in SECTIONS for field in dataclasses.fields(section)]
     assert len(names) == len(set(names))
 

@@ -10,6 +10,7 @@ from tiny_models import batch, call, detector, multi_hot
 
 from avadclip_lite import losses
 from avadclip_lite.config import LossConfig
+from avadclip_lite.dataset import Batch
 
 LENGTHS = [1, 15, 16, 255, 256]
 COUNTS = [1, 1, 2, 16, 17]  # K = floor(length / 16) + 1
@@ -138,13 +139,6 @@ def test_mil_align_by_hand_with_two_labels():
     assert ours.focal.item() == pytest.approx(0.5 * 0.75**2 * math.log(4.0))
 
 
-def test_labels_share_one():
-    assert losses.label_distribution(multi_hot([[0], [1, 3]])).tolist() == [
-        [1.0, 0.0, 0.0, 0.0],
-        [0.0, 0.5, 0.0, 0.5],
-    ]
-
-
 def test_focal_by_hand():
     entropy, right = torch.tensor([1.0, 2.0]), torch.tensor([0.5, 1.0 + 1e-7])
     assert losses.focal(entropy, right, 0.25, 2.0).item() == pytest.approx(0.25 * 0.25 / 2)
@@ -231,7 +225,8 @@ def computed(role="audio_visual", teacher=None, **choices):
     labels = multi_hot(PRESENT)
     settings = model.settings.loss
     out = replace(out, teacher_features=teacher)
-    parts = losses.compute(out, labels, lengths, settings, alpha=model.alpha)
+    bags = Batch(video=None, audio=None, lengths=lengths, labels=labels)
+    parts = losses.compute(out, bags, settings, model.alpha)
     return out, labels, lengths, {k: v.item() for k, v in parts.items()}
 
 
@@ -252,8 +247,9 @@ def test_compute_takes_the_learned_focal_weight_of_the_detector():
     alpha = [0.1, 0.2, -0.3, 0.4]
     model.alpha.data.copy_(torch.tensor(alpha))
     video, audio, lengths = batch([20, 5, 1])
-    out, labels = call(model, video, audio, lengths), multi_hot(PRESENT)
-    parts = losses.compute(out, labels, lengths, model.settings.loss, alpha=model.alpha)
+    out = call(model, video, audio, lengths)
+    bags = Batch(video=None, audio=None, lengths=lengths, labels=multi_hot(PRESENT))
+    parts = losses.compute(out, bags, model.settings.loss, model.alpha)
     _, focal = loop_align(out.alignment_logits.detach(), PRESENT, [20, 5, 1], alpha, 2.0)
     assert parts["focal"].item() == pytest.approx(focal, rel=1e-5)
 

@@ -25,8 +25,8 @@ def train_loss(model, video, audio, lengths, audio_mask=None):
     if model.settings.model.role != "audio_visual":
         teacher = (video if video is not None else audio).detach().sin()
     out = replace(out, teacher_features=teacher)
-    labels = multi_hot(PRESENT)
-    return losses.compute(out, labels, lengths, model.settings.loss, alpha=model.alpha)["total"]
+    bags = Batch(video=None, audio=None, lengths=lengths, labels=multi_hot(PRESENT))
+    return losses.compute(out, bags, model.settings.loss, model.alpha)["total"]
 
 
 def inputs(role, **choices):
@@ -119,10 +119,10 @@ def test_padding_never_reaches_a_valid_snippet(role, variant):
         v, a = (x.masked_fill(beyond[..., None], fill) for x in (v, a))
         model.zero_grad()
         out = call(model, v, a, n)
-        labels = multi_hot(PRESENT)
+        bags = Batch(video=None, audio=None, lengths=n, labels=multi_hot(PRESENT))
         teacher = torch.zeros(4, snippets, DIM) if role != "audio_visual" else None
         out = replace(out, teacher_features=teacher)
-        losses.compute(out, labels, n, model.settings.loss)["total"].backward()
+        losses.compute(out, bags, model.settings.loss)["total"].backward()
         return out, {k: p.grad for k, p in model.named_parameters() if p.requires_grad}
 
     out, grads = run(0.0, 21)

@@ -19,7 +19,7 @@ from avadclip_lite.compare.release import load_student, load_teacher, release_ke
 from avadclip_lite.config import XD_CLASSES
 from avadclip_lite.dataset import Batch
 from avadclip_lite.encoders import TextTower
-from avadclip_lite.train import load_run
+from avadclip_lite.train import load
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -112,7 +112,7 @@ def test_losses_and_their_gradients_equal_the_release():
 
 
 def test_the_release_reads_back_what_we_write(states, outputs):
-    for which, load in (("teacher", load_teacher), ("student", load_student)):
+    for which, read in (("teacher", load_teacher), ("student", load_student)):
         model, out = outputs[which]
         clip = {k: v for k, v in states[which].items() if k.startswith("clipmodel.")}
         clip["clipmodel.visual.proj"] = torch.ones(3)  # whatever belongs to the image tower
@@ -120,7 +120,7 @@ def test_the_release_reads_back_what_we_write(states, outputs):
         own = {k: v for k, v in states[which].items() if k != "disAdj.sigma"}
         assert all(torch.equal(written[k], own[k]) for k in own)
         assert written["disAdj.sigma"].tolist() == pytest.approx([0.1])
-        again = load(written)
+        again = read(written)
         for key, value in model.trainable_state().items():
             assert torch.equal(again.trainable_state()[key], value), key
         extra = written.keys() - states[which].keys() - {"clipmodel.visual.proj"}
@@ -253,11 +253,11 @@ def test_a_checkpoint_becomes_a_run_folder(tmp_path, states, outputs, which, cap
     words = ["import-checkpoint", str(tmp_path / "model.pth"), "--out", str(tmp_path / "run")]
     assert command_line.main(words) == 0
     assert {"teacher": "audio_visual", "student": "vision"}[which] in capsys.readouterr().out
-    found = load_run(tmp_path / "run")
-    assert found.encoder == "clip" and found.classes == XD_CLASSES
+    found = load(tmp_path / "run")
+    assert found.features_of == "clip" and found.classes == XD_CLASSES
     expected = outputs[which][0]
-    assert found.detector.settings == expected.settings
-    theirs = found.detector.state_dict()
+    assert found.settings == expected.settings
+    theirs = found.state_dict()
     for key, value in expected.state_dict().items():
         assert torch.equal(theirs[key], value), key
     names = {path.name for path in (tmp_path / "run").iterdir()}

@@ -13,7 +13,7 @@ from avadclip_lite.evaluate import evaluate, predict_store
 from avadclip_lite.losses import topk_bce
 from avadclip_lite.model import Detector, Output, register
 from avadclip_lite.temporal import length_mask
-from avadclip_lite.train import fit, load_run
+from avadclip_lite.train import fit, load
 
 
 @register("toy")
@@ -103,14 +103,14 @@ def settings(name, **choices):
 @pytest.mark.parametrize("name", ["toy", "two_stages"])
 def test_a_foreign_detector_is_trained_saved_loaded_and_evaluated(store, tmp_path, name) -> None:
     result = fit(settings(name, epochs=12), store, out=tmp_path / "run", progress=False)
-    run = load_run(tmp_path / "run")
-    assert type(run.detector) is type(result.model) and run.classes == store.classes
-    report = evaluate(run.detector, store)
+    model = load(tmp_path / "run")
+    assert type(model) is type(result.model) and model.classes == store.classes
+    report = evaluate(model, store)
     # the anomalous third stands out in one of six channels: a linear score finds some of it
     assert report.metrics["frame_ap_classification"] > report.metrics["positive_share"]
     assert "frame_ap_alignment" not in report.metrics and report.map_result is None
     rows = store.indices("test")
-    one, other = (predict_store(m, store, rows) for m in (result.model, run.detector))
+    one, other = (predict_store(m, store, rows) for m in (result.model, model))
     assert (one.anomaly_logits == other.anomaly_logits).all() and one.alignment is None
     assert {"holdout_ap", "total"} <= result.history[0].keys()
 
@@ -157,7 +157,7 @@ def test_a_detector_that_is_not_registered_is_named_with_the_remedy(store, tmp_p
     kind = model_module._DETECTORS.pop("toy")
     try:
         with pytest.raises(ValueError, match=r"registered as 'toy', only avadclip.*import"):
-            load_run(tmp_path / "run")
+            load(tmp_path / "run")
     finally:
         model_module._DETECTORS["toy"] = kind
 

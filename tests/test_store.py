@@ -390,16 +390,22 @@ def test_damaged_stores_are_refused(small, tmp_path):
 
     path = damaged("video.npy")
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(StoreError, match="video.npy is damaged"):
+    with pytest.raises(StoreError, match="video.npy cannot be read"):
         FeatureStore.open(path.parent)
     np.save(damaged("audio.npy"), np.zeros((3, DIM), "f"))
     with pytest.raises(StoreError, match=r"audio.npy holds \(3, 6\) where meta.json .*333, 6"):
         FeatureStore.open(path.parent)
+    damaged("video.npy").write_bytes(b"")
+    with pytest.raises(StoreError, match="video.npy cannot be read: No data left"):
+        FeatureStore.open(path.parent)
+    damaged("manifest.csv").unlink()
+    with pytest.raises(StoreError, match="copy is damaged .*manifest.csv"):
+        FeatureStore.open(path.parent)
     damaged("audio.npy").unlink()
-    with pytest.raises(StoreError, match="audio.npy is missing"):
+    with pytest.raises(StoreError, match="audio.npy cannot be read: .*No such file"):
         FeatureStore.open(path.parent)
     np.save(damaged("video.npy"), np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(StoreError, match="video.npy is damaged.*Python objects"):
+    with pytest.raises(StoreError, match="video.npy cannot be read.*Python objects"):
         FeatureStore.open(path.parent)
     path = damaged("manifest.csv")
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))

@@ -22,11 +22,12 @@ from avadclip_lite import __main__ as command_line
 from avadclip_lite import train
 from avadclip_lite.baselines import SYSTEMS
 from avadclip_lite.compare import paper
-from avadclip_lite.config import RESULTS, make_config, results_path
+from avadclip_lite.config import make_config
 from avadclip_lite.dataset import FeatureStore, TrainingSet
 from avadclip_lite.evaluate import evaluate
 from avadclip_lite.experiments import study
 from avadclip_lite.experiments.cache import train_or_load
+from avadclip_lite.experiments.files import RESULTS, results_path
 
 SMALL = {
     "dim": DIM,

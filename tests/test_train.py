@@ -85,7 +85,7 @@ def test_the_loop_is_adamw_on_the_sum_of_losses(store) -> None:
         for index in (order[:8], order[8:16], order[16:]):
             batch = bags.batch(index)
             output = model(batch)
-            loss = compute(output, batch.labels, batch.lengths, settings.loss)["total"]
+            loss = compute(output, batch, settings.loss)["total"]
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -685,8 +685,19 @@ def test_damaged_or_foreign_checkpoints_get_one_sentence(store, tmp_path) -> Non
         (out / "state.safetensors").write_bytes(content)
         with pytest.raises(ValueError, match=r"state.safetensors is damaged .*delete .*run"):
             run(store, out=out)
-    (out / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config.json is damaged"):
+    whole = (out / "config.json").read_text()
+    for content in (
+        "{",
+        "[]",
+        whole.replace('"epochs"', '"eposch"'),
+        whole.replace("encoder", "e"),
+    ):
+        (out / "config.json").write_text(content)
+        for use in (lambda: run(store, out=out), lambda: load(out, text=text, prompts=prompts)):
+            with pytest.raises(ValueError, match=r"config.json is damaged"):
+                use()
+    (out / "config.json").write_text(whole.replace('"format": ', '"format": 1'))
+    with pytest.raises(ValueError, match=r"written by another version"):
         run(store, out=out)
 
 

@@ -32,9 +32,9 @@ from unittest import mock
 import nbformat
 from filelock import FileLock, Timeout
 
-from avadclip_lite.config import RESULTS, SECTION_OF, results_path, soundstage_path
+from avadclip_lite.config import SECTION_OF, soundstage_path
 from avadclip_lite.dataset import check_place
-from avadclip_lite.experiments.files import write_atomically
+from avadclip_lite.experiments.files import RESULTS, results_path, write_atomically
 from avadclip_lite.experiments.metrics import CACHE_FOLDER, RECORDS
 from tools.notebook_files import cell_tags, read_notebook, read_parameters, settle_parameters
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 import pandas as pd  # noqa: E402
 
-from avadclip_lite.config import results_path, soundstage_path  # noqa: E402
+from avadclip_lite.config import soundstage_path  # noqa: E402
 from avadclip_lite.dataset import FeatureStore  # noqa: E402
 from avadclip_lite.experiments import study  # noqa: E402
 from avadclip_lite.train import CONFIG, WEIGHTS  # noqa: E402
@@ -36,7 +36,7 @@ def lower_median(values: pd.Series) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--study", type=Path, default=results_path())
+    parser.add_argument("--study", type=Path, default=study.results_path())
     parser.add_argument("--out", type=Path, default=soundstage_path() / "models")
     options = parser.parse_args()
     store = FeatureStore.open(soundstage_path())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from avadclip_lite.config import Config, Section
 from avadclip_lite.dataset import Batch, TrainingSet
-from avadclip_lite.losses import topk_mean
+from avadclip_lite.losses import cross_entropy, topk_mean  # noqa: F401
 from avadclip_lite.model import Context, Detector, Output, register  # noqa: F401
 from avadclip_lite.temporal import length_mask, zero_padding
 
@@ -114,12 +114,6 @@ def bag_cross_entropy(logits: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of the mean of each bag's K = n // 16 + 1 largest logits (B, T)."""
     bag = topk_mean(logits.float(), mask.sum(dim=1))
     return F.binary_cross_entropy_with_logits(bag, (~is_normal(labels)).float())
-
-
-def cross_entropy(p: Tensor, target: Tensor | float) -> Tensor:
-    """Mean binary cross-entropy of probabilities; unlike torch's it survives NaN to report it."""
-    yes, no = (q.clamp_min(torch.finfo(p.dtype).tiny).log() for q in (p, 1 - p))
-    return -(target * yes + (1 - target) * no).mean()
 
 
 def top_rows(rows: Tensor, ranking: Tensor, k: int) -> Tensor:

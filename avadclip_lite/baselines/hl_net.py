@@ -70,7 +70,7 @@ class HLNet(common.Baseline):
     def relations(self, x: Tensor, online: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Graphs (B, T, T): features' cosines, distance ((T, T) as released), scores' agreement."""
         similarity = similarity_adjacency(x, mask, 0.7)  # cut at or below, before the softmax
-        distance = distance_adjacency(x.shape[1], device=x.device, dtype=x.dtype)
+        distance = distance_adjacency(x.shape[1], device=x.device)
         if not self.released:
             distance = F.normalize(distance * mask[:, None, :], p=1, dim=-1)
         score = online.sigmoid()

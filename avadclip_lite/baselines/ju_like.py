@@ -62,5 +62,5 @@ class JuLike(common.Baseline):
         logits, lengths = output.alignment_logits, output.mask.sum(dim=1)
         total = losses.mil_align(logits, batch.labels, lengths).cross_entropy
         if self.options.readout == "mean":
-            total = F.cross_entropy(output.traces["clip"], losses.label_distribution(batch.labels))
+            total = F.cross_entropy(output.traces["clip"], F.normalize(batch.labels, p=1))
         return {"alignment": total, "total": total}

@@ -124,13 +124,13 @@ def score_files(
             ends = f"its scores end at {frames} ({frames // stride} x {stride}); check --stride"
             raise ValueError(f"{name} is annotated up to frame {last}, but {ends}")
         clipped += [name] * (last > frames)
-        codes = dataset.parse_label(name, classes) if dataset.has_label(name) else ()
+        codes = dataset.parse_label(name, classes) if dataset.LABEL_MARK in name else ()
         anomalous = [code for code in codes if classes.index(code)]
         odd += [name] * (bool(codes) and bool(anomalous) != bool(own))
         truth.append(np.zeros(frames, dtype=np.uint8))
-        for _, start, end in dataset.truth_events(own):
+        for _, start, end in dataset.events_of(own, coded=False):
             truth[-1][start:end] = 1
-        inside = dataset.clip_segments(dataset.class_events(own), frames)
+        inside = dataset.clip_segments(dataset.events_of(own, coded=True), frames)
         segments.append(evaluate.name_segments(inside, anomalous))
     told = {"annotations cut at the end of the scores": clipped}
     told["annotated though named normal, or named anomalous and not annotated"] = odd

@@ -47,12 +47,12 @@ from scipy.stats import ttest_rel
 from tqdm import tqdm
 
 from avadclip_lite.baselines import SYSTEMS, configure
-from avadclip_lite.config import Config, make_config, resolved, results_path, soundstage_path
+from avadclip_lite.config import Config, make_config, resolved, soundstage_path
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.evaluate import Report, evaluate
 from avadclip_lite.experiments.cache import source_digest, train_or_load
 from avadclip_lite.experiments.comparisons import MEASURE, RESAMPLED, compare, judge, resampled_ap
-from avadclip_lite.experiments.files import write_atomically
+from avadclip_lite.experiments.files import results_path, write_atomically
 from avadclip_lite.experiments.train_command import add_field_argument, chosen_fields
 from avadclip_lite.model import Detector
 from avadclip_lite.train import SHOWN, FitResult, Watch, fit

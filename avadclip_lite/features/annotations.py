@@ -10,7 +10,7 @@ ends, in either of two forms, and normal videos have no line::
 
 The two files of XD-Violence differ in five videos, by 125 frames altogether: the release takes the
 frame truth (AP) from the first form and the events by class (mAP) from the second. So a video's
-events may be of both forms at once; ``truth_events`` and ``class_events`` tell them apart.
+events may be of both forms at once; ``dataset.events_of`` tells them apart.
 """
 
 from __future__ import annotations

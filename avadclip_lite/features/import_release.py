@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from avadclip_lite import dataset
 from avadclip_lite.config import CCTV_STRIDE, CLASS_SETS, CLIP_DIM, CROPS, XD_STRIDE, ClassSet
-from avadclip_lite.dataset import FeatureStore, Segment, StoreError, truth_events
+from avadclip_lite.dataset import FeatureStore, Segment, StoreError, events_of
 from avadclip_lite.features import annotations as lists
 from avadclip_lite.features.writer import StoreWriter, check_events, check_features, check_lengths
 
@@ -95,7 +95,7 @@ def import_layout(
         store = FeatureStore.open(writer.finish())
 
     truth = store.frame_truth(store.indices("test") if test is not None else [])
-    ends = {name: max(end for _, _, end in truth_events(own)) for name, own in segments.items()}
+    ends = {name: max(e[2] for e in events_of(own, coded=False)) for name, own in segments.items()}
     clipped = {row.name for row in store.videos if ends.get(row.name, 0) > row.frames}
     by_split, silent = rows.groupby("split", sort=False), rows.audio == ""
     return SimpleNamespace(
@@ -173,7 +173,8 @@ def _label(row: Any, classes: ClassSet, odd: Odd) -> str:
     """The weak label of a row; where name and label column contradict, the name decides."""
     try:
         listed = dataset.parse_codes(row.listed, classes) if row.listed else None
-        codes = dataset.parse_label(row.name, classes) if dataset.has_label(row.name) else listed
+        named = dataset.LABEL_MARK in row.name
+        codes = dataset.parse_label(row.name, classes) if named else listed
         if codes is None:
             raise ValueError(f"video {row.name!r} has a label neither in its name nor in the list")
     except ValueError as error:

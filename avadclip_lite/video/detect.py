@@ -28,7 +28,7 @@ from avadclip_lite.config import MAX_SNIPPETS, ClassSet, Role
 from avadclip_lite.encoders import Encoders
 from avadclip_lite.evaluate import predict_videos
 from avadclip_lite.model import Detector
-from avadclip_lite.train import CONFIG, load_run
+from avadclip_lite.train import CONFIG, load
 from avadclip_lite.video.extract import QUEUE, FeatureReader, Part, Reading, join
 from avadclip_lite.video.reader import clock, printable
 from avadclip_lite.video.thresholds import read_threshold
@@ -54,23 +54,23 @@ class DetectorSet:
     def load(cls, paths: Sequence[str | Path], device: str = "cpu") -> DetectorSet:
         """From folders that ``train`` wrote, or folders of such folders. ``FileNotFoundError`` for
         a path without a detector, ``ValueError`` for detectors that do not go together."""
-        found = {run: load_run(run, device) for path in paths for run in _runs(Path(path))}
+        found = {run: load(run, device) for path in paths for run in _runs(Path(path))}
         (first, one), *_ = found.items()
         own: dict[Role, Path] = {}
         for run, other in found.items():
-            role, width = other.detector.settings.model.role, other.detector.settings.model.dim
+            role, width = other.settings.model.role, other.settings.model.dim
             if own.setdefault(role, run) is not run:
                 both = f"{own[role]} and {run} are both {role} detectors"
                 raise ValueError(f"{both}; name one of them")
-            fits = (one.classes, one.encoder, one.detector.settings.model.dim)
-            if fits != (other.classes, other.encoder, width):
+            fits = (one.classes, one.features_of, one.settings.model.dim)
+            if fits != (other.classes, other.features_of, width):
                 different = "were trained on different features or classes; score with one of them"
                 raise ValueError(f"{first} and {run} {different}")
         return cls(
-            detectors={role: found[run].detector for role, run in own.items()},
+            detectors={role: found[run] for role, run in own.items()},
             thresholds={role: read_threshold(run) or DEFAULT_LOGIT for role, run in own.items()},
             classes=one.classes,
-            encoder=one.encoder,
+            encoder=one.features_of,
         )
 
     def choose(self, state: str) -> tuple[Role, str]:

@@ -35,10 +35,10 @@ from tqdm import tqdm
 from avadclip_lite.config import CLASS_SETS, XD_STRIDE, ClassSet, add_device_argument, find_device
 from avadclip_lite.dataset import (
     AUDIO_PRESENT,
+    LABEL_MARK,
     META,
     FeatureStore,
     Segment,
-    has_label,
     parse_codes,
     parse_label,
 )
@@ -138,7 +138,7 @@ def _truth(
         label = Truth(classes.codes[:1], UNLABELLED)
         if name in matches[0]:
             label = listed[matches[0][name]]
-        elif has_label(name):
+        elif LABEL_MARK in name:
             try:
                 label = Truth(parse_label(lists.video_name(name), classes), split)
             except ValueError as error:
@@ -206,7 +206,8 @@ def extract_folder(
     unchanged = finished and log.read(settings) == head
     if unchanged and not files.keys() - log.kept - log.set_aside.keys():
         return log
-    store = {"classes": classes, "dim": _encoders(*load).dim, "stride": stride, "encoder": encoder}
+    width = _encoders(*load).text.dim
+    store = {"classes": classes, "dim": width, "stride": stride, "encoder": encoder}
     with StoreWriter(out, **store, inputs=json.dumps(head), overwrite=finished) as writer:
         todo = log.start(writer, head)
         choices |= {"batch": batch, "threads": max(1, (os.cpu_count() or 1) // jobs)}

@@ -32,7 +32,7 @@ from scipy.special import expit, logit
 from avadclip_lite.config import add_device_argument, find_device
 from avadclip_lite.dataset import FeatureStore, Segment
 from avadclip_lite.evaluate import Predictions, predict_store
-from avadclip_lite.train import load_run
+from avadclip_lite.train import load
 
 THRESHOLDS = "thresholds.json"  # in the folder of the trained detector
 TOLERANCE = 1  # snippets before and after an event
@@ -172,7 +172,7 @@ def main(args: argparse.Namespace) -> int:
     segments = [store.segments(row) for row in rows]
     if not any(segments):
         raise ValueError(f"{args.data} has no annotated events in its split {args.split!r}")
-    detector = load_run(args.run, find_device(args.device)).detector
+    detector = load(args.run, find_device(args.device))
     curve = detector_curve(predict_store(detector, store, rows), segments, store.stride, args.fps)
     about = {"split": args.split, "store": store.digest, "frame_rate": args.fps}
     point = save_threshold(args.run, curve, args.rate, **about)["points"]["any"]

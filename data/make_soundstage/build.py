@@ -115,7 +115,7 @@ def build_store(
     with StoreWriter(
         path,
         classes=XD_CLASSES,
-        dim=encoders.dim,
+        dim=encoders.text.dim,
         stride=XD_STRIDE,
         encoder=encoders.name,
         dtype="float16",

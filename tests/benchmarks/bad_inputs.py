@@ -287,7 +287,7 @@ CASES = [
     Case(
         "a store cut short",
         TRAIN,
-        ("store/video.npy", "again"),
+        ("store is damaged", "video.npy", "again"),
         _cut("store/video.npy", 400),
     ),
     Case(
@@ -303,6 +303,11 @@ CASES = [
     Case("a store for a run", "train --data store --out store", ("store holds", "new folder")),
     Case("this folder for a store", "train --data . --out new", ("at .", "meta.json", "import")),
     Case("a field of another type", f"{TRAIN} -s epochs few", ("epochs", "'few'", "whole number")),
+    Case(
+        "a field as an option, too", f"{TRAIN} --role vision -s role audio", ("'role'", "keep one")
+    ),
+    Case("a role for an earlier system", f"{TRAIN} -s detector rtfm --role vision", ("'role'",)),
+    Case("a number for a list", f"{TRAIN} -s milestones 3", ("milestones", "list", "got 3")),
     Case("a form that there is not", f"{TRAIN} -s form old", ("form", "'old'", "released")),
     Case("a student without teacher", f"{TRAIN} --role vision", ("--teacher",)),
     Case("a teacher that is not there", f"{TRAIN} --role vision --teacher none", ("none",)),
