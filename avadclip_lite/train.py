@@ -39,7 +39,6 @@ from avadclip_lite.config import ClassSet, Config, arithmetic, find_device, reso
 from avadclip_lite.dataset import Batch, FeatureStore, TrainingSet, check_place, holdout_split
 from avadclip_lite.encoders import TextTower, WordPrompts, load_text
 from avadclip_lite.evaluate import average_precision, evaluate, predict
-from avadclip_lite.graphs import GraphedStep
 from avadclip_lite.losses import topk_mean
 from avadclip_lite.model import Detector, build, registered
 
@@ -51,9 +50,9 @@ FORMAT = 2  # of a run's folder; 1 had other names of weights
 SCALARS = ("epoch", "step", "history", "best_value", "chosen_epoch")  # of a training's state
 # test metrics in the log and on the command line
 SHOWN = ("frame_ap_classification", "frame_ap_alignment", "map_anomaly", "map_with_normal")
-GRAPHS = "AVADCLIP_GRAPHS"  # environment variable: 1 captures steps on a GPU
 RESIDENT_SHARE = 0.6  # training data moves to the GPU when it takes at most this share of it
 Watch = Callable[[Detector], Mapping[str, float]]
+Step = Callable[[Batch], dict[str, Tensor]]  # losses by name; it leaves gradients behind
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,7 @@ def fit(
     out: str | Path | None = None,
     progress: bool = True,
     watch: Watch | None = None,
+    steps: Callable[[TrainingRun], Step] | None = None,
 ) -> FitResult:
     """Train a detector on the split "train" of a store. Everything random comes from
     ``settings.train.seed``; the caller's random state is left alone. One log line an epoch.
@@ -85,7 +85,8 @@ def fit(
     (``None``: that of the store's encoder). ``teacher``: a trained audio-visual detector for a
     student with ``ukd``; it is copied. ``out``: the run's folder; an interrupted run is continued,
     a finished one returned as it is. ``watch``: called with the detector, in eval mode, after every
-    epoch; the numbers that it returns join the history and decide nothing. Raises ``ValueError``
+    epoch; the numbers that it returns join the history and decide nothing. ``steps``: what takes a
+    run's steps in place of ``TrainingRun.backward`` (``experiments.graphs``). Raises ``ValueError``
     for settings, store, teacher or an existing run that do not fit together, and for a loss that is
     no longer finite."""
     if store.dim != settings.model.dim:
@@ -98,13 +99,14 @@ def fit(
         torch.manual_seed(settings.train.seed)
         model = build(settings, text, prompts, classes=store.classes).to(device)
         model.distil_from(teacher)
-        run = TrainingRun(settings, model, device)
+        run = TrainingRun(settings, model, device, steps)
         if folder is not None:
             given = {"text": text, "prompts": prompts, "teacher": teacher}
             _open_folder(folder, run_identity(settings, store, **given))
             run.restore(folder)
         if not run.finished:
             run.train(store, folder, progress, watch)
+    del run.losses  # it holds the run, which would outlive this call
     model.zero_grad(set_to_none=True)
     model.load_trainable_state(run.best)
     seconds = sum(entry["seconds"] for entry in run.history)
@@ -125,7 +127,7 @@ def _text(
 class TrainingRun:
     """The state of a training between two steps, and the loop over them."""
 
-    def __init__(self, settings: Config, model: Detector, device: torch.device) -> None:
+    def __init__(self, settings: Config, model: Detector, device: torch.device, steps=None) -> None:
         self.settings, self.model, self.device = settings, model, device
         self.optimizers = model.optimizers()
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
@@ -136,11 +138,7 @@ class TrainingRun:
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
         self.best_value = -math.inf
-        self.graphed: GraphedStep | None = None
-        wanted = os.environ.get(GRAPHS) == "1" and device.type == "cuda" and model.capturable
-        # padding enters an unmasked distillation's mean, so lengths cannot be rounded up
-        if wanted and (settings.loss.ukd_mask or not settings.data.length_aware):
-            self.graphed = GraphedStep(self.parameters, model.max_snippets)
+        self.losses: Step = steps(self) if steps else self.backward
         self.writer = ThreadPoolExecutor(1)  # of checkpoints
         self.writing: Future | None = None
 
@@ -209,7 +207,7 @@ class TrainingRun:
     def one_step(self, batch: Batch) -> dict[str, Tensor]:
         """One update; the losses by name, on the device."""
         train = self.settings.train
-        parts = self.graphed(self.backward, batch) if self.graphed else self.backward(batch)
+        parts = self.losses(batch)
         if train.grad_clip:
             nn.utils.clip_grad_norm_(self.parameters, train.grad_clip)
         for optimizer in self.optimizers:

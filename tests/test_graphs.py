@@ -4,18 +4,25 @@ and whatever a capture does wrong, the steps are the eager ones. Stand-ins take 
 from __future__ import annotations
 
 import logging
+import weakref
+from argparse import Namespace
 from collections.abc import Callable
+from functools import partial
 from unittest.mock import MagicMock
 
 import pytest
 import tiny_models
 import torch
+from tiny import tiny_settings, tiny_store, tiny_text
 
-from avadclip_lite import graphs
+from avadclip_lite import train
+from avadclip_lite.config import make_config
 from avadclip_lite.dataset import Batch
-from avadclip_lite.graphs import GraphedStep, round_up
+from avadclip_lite.experiments import cache, graphs, study, train_command
+from avadclip_lite.experiments.graphs import GraphedStep, round_up
 from avadclip_lite.model import Detector
 from avadclip_lite.train import TrainingRun
+from tools import bench
 from tools.bench import Dispatched
 
 CPU = torch.device("cpu")
@@ -122,6 +129,14 @@ def broken(*_) -> None:
     raise torch.AcceleratorError("operation not permitted when stream is capturing\nmore")
 
 
+def fails_without_a_word(*_) -> None:
+    raise AssertionError
+
+
+def fails_below_an_empty_line(*_) -> None:
+    raise RuntimeError("\nmore")
+
+
 def wrong_gradient(losses: dict) -> dict:
     run_of_test.parameters[0].grad.mul_(3)
     return losses
@@ -135,8 +150,10 @@ def wrong_gradient(losses: dict) -> dict:
         Capture(lambda losses: {"total": losses["total"]}),
         Capture(wrong_gradient),
         broken,
+        fails_without_a_word,
+        fails_below_an_empty_line,
     ],
-    ids=["wrong", "nan", "missing", "gradient", "fails"],
+    ids=["wrong", "nan", "missing", "gradient", "fails", "fails silently", "fails below"],
 )
 def test_a_capture_that_is_not_eager_falls_back_and_says_so_once(capture, caplog) -> None:
     global run_of_test
@@ -155,20 +172,76 @@ def test_a_capture_that_is_not_eager_falls_back_and_says_so_once(capture, caplog
 
 
 @pytest.mark.parametrize(
-    ("variable", "device", "capturable", "captured"),
-    [("1", "cuda", True, True), ("", "cuda", True, False), ("1", "cpu", True, False)]
-    + [("1", "cuda", False, False)],  # a detector that does other things from batch to batch
+    ("variable", "device", "capturable", "fields", "captured"),
+    [
+        ("1", "cuda", True, {}, True),
+        ("", "cuda", True, {}, False),
+        ("1", "cpu", True, {}, False),
+        ("1", "cuda", False, {}, False),  # it does other things from batch to batch
+        ("1", "cuda", True, {"ukd_mask": False}, False),  # padding would count
+        ("1", "cuda", True, {"ukd_mask": False, "length_aware": False}, True),
+    ],
 )
 def test_steps_are_captured_where_they_can_be_and_are_to_be(
-    monkeypatch, variable, device, capturable, captured
+    monkeypatch, variable, device, capturable, fields, captured
 ) -> None:
     monkeypatch.setenv("AVADCLIP_GRAPHS", variable)
-    detector = tiny_models.detector()
+    detector = tiny_models.detector(**fields)
     assert detector.capturable and not Detector.capturable
     detector.capturable = capturable
-    own = TrainingRun(detector.settings, detector, torch.device(device)).graphed
-    assert (own is not None) == captured
-    assert own is None or own.capture is graphs.capture
+    given = detector.settings, detector, torch.device(device)
+    run = TrainingRun(*given, graphs.steps)
+    assert TrainingRun(*given).losses.__func__ is TrainingRun.backward  # nobody asked
+    if not captured:
+        assert run.losses == run.backward
+    else:
+        assert run.losses.func.capture is graphs.capture and run.losses.args == (run.backward,)
+
+
+class Asked(Exception):
+    """Stops a training that is about to begin."""
+
+
+def test_commands_study_cache_and_bench_ask_for_them(monkeypatch, tmp_path) -> None:
+    def fit(*_, steps=None, **__):
+        assert steps is graphs.steps
+        raise Asked
+
+    for module in (train, study, train_command, bench):
+        monkeypatch.setattr(module, "fit", fit)
+    store, settings = tiny_store(tmp_path / "store"), tiny_settings()
+    task = study.Task(variant="fusion", seed=0, data="", scale="soundstage", keep=False)
+    args = {"data": store.path, "out": None, "teacher": None, "text": None, "set": []}
+    args |= dict.fromkeys(("form", "role", "scale")) | {"device": "cpu"}
+    text, prompts = tiny_text()
+    how = {"text": text, "prompts": prompts, "cache": tmp_path}
+    of_bench = make_config(device="cpu")
+    for train_it in (
+        lambda: cache.train_or_load(settings, store, **how),
+        lambda: study.trained(task, store),
+        lambda: train_command.main(Namespace(**args)),
+        lambda: bench.measure_fit("teacher", of_bench, store),
+    ):
+        with pytest.raises(Asked):
+            train_it()
+    asked = []
+    monkeypatch.setattr(graphs, "steps", lambda run: asked.append(run) or run.backward)
+    assert asked == [bench.training_run(of_bench, CPU)]
+
+
+def test_a_run_ends_with_its_fit(tmp_path) -> None:
+    """A run holds its step and a step its run: neither may wait for the garbage collector, with
+    the optimisers' moments and what graphs keep."""
+    runs = []
+
+    def steps(run: TrainingRun) -> Callable:
+        runs.append(weakref.ref(run))
+        return graphs.steps(run)
+
+    text, prompts = tiny_text()
+    how = {"text": text, "prompts": prompts, "progress": False, "steps": steps}
+    train.fit(tiny_settings(epochs=1), tiny_store(tmp_path / "store"), **how)
+    assert [run() for run in runs] == [None]
 
 
 def test_a_captured_step_dispatches_next_to_nothing(monkeypatch) -> None:
@@ -177,10 +250,11 @@ def test_a_captured_step_dispatches_next_to_nothing(monkeypatch) -> None:
     for name in ("Stream", "current_stream", "CUDAGraph", "stream", "graph"):
         monkeypatch.setattr(torch.cuda, name, MagicMock())
     run, given = training(tcn_dropout=0.0), batch()
-    run.graphed = GraphedStep(run.parameters, run.model.max_snippets)
+    own = GraphedStep(run.parameters, run.model.max_snippets)
+    run.losses = partial(own, run.backward)
     with Dispatched() as eager:
         run.one_step(given)  # captures, for which it steps eagerly
-    assert not run.graphed.failed
+    assert not own.failed
     with Dispatched() as replayed:
         run.one_step(given)
     assert replayed.count == 13 < eager.count / 10  # as docs/gpu.md says

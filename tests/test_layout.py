@@ -30,11 +30,11 @@ MAY_IMPORT = {  # beyond the top level, which every sub-package may import, and 
 OUTSIDE = {"data", "tools", "tests", "notebooks", "authoring", "workshop", "doctor", "bench"}
 EXEMPT = {f"{NAME}.__main__"}  # the command line finds each command where it is
 
-MAX_TOP_FILES = 13
+MAX_TOP_FILES = 12
 # Lines: what the plan wants, and what is allowed until it is reached. The second column only ever
 # goes down; where it has reached the first, it goes.
 MAX_LINES = {
-    TOP: (3_200, 3_405),
+    TOP: (3_200, 3_301),
     "features": (750, 750),
     "video": (2_150, 2_150),
     "experiments": (1_350, 1_350),
@@ -218,5 +218,5 @@ def test_planted_lines_files_and_folders_are_caught(copy: Path) -> None:
     for number in range(MAX_TOP_FILES):
         plant(copy, f"more_{number}.py", "")
     caught = " ".join(set(oversized(copy)) - before)
-    for what in ("top level: ", "viz/lesson.py: ", "files of 13", "extras: a folder", "package"):
+    for what in ("top level: ", "viz/lesson.py: ", "files of 12", "extras: a folder", "package"):
         assert what in caught

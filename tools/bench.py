@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import math
 import tempfile
@@ -46,6 +47,7 @@ from avadclip_lite.config import (
 )
 from avadclip_lite.dataset import FeatureStore, TrainingSet, shuffled_batches
 from avadclip_lite.encoders import SOUNDSTAGE_DIM, TextTower, WordPrompts, load_text
+from avadclip_lite.experiments import graphs
 from avadclip_lite.features.writer import StoreWriter
 from avadclip_lite.model import Detector, build
 from avadclip_lite.train import TrainingRun, fit
@@ -147,7 +149,7 @@ def training_run(settings: Config, device: torch.device) -> TrainingRun:
     if teacher is not None:
         model.distil_from(teacher)
     model.train()
-    return TrainingRun(settings, model, device)
+    return TrainingRun(settings, model, device, graphs.steps)
 
 
 # --- measuring ------------------------------------------------------------------------------------
@@ -243,6 +245,7 @@ def measure_steps(name: str, settings: Config, bags: TrainingSet, *, steps: int)
     while len(queue) < WARM_UP + COUNTED + steps:
         queue += run.model.batches(bags, run.shuffling)
     if device.type == "cuda":
+        gc.collect()  # a run and its step hold each other
         torch.cuda.reset_peak_memory_stats(device)
     for index in queue[:WARM_UP]:
         run.one_step(bags.batch(index))
@@ -306,7 +309,13 @@ def measure_fit(name: str, settings: Config, store: FeatureStore) -> FitTiming:
     with tempfile.TemporaryDirectory() as folder, _clocked(device) as parts:
         began = time.perf_counter()
         result = fit(
-            settings, store, text=tower, prompts=prompts, teacher=teacher, out=Path(folder) / "run"
+            settings,
+            store,
+            text=tower,
+            prompts=prompts,
+            teacher=teacher,
+            out=Path(folder) / "run",
+            steps=graphs.steps,
         )
         seconds = time.perf_counter() - began
     videos, epochs = len(set(store.video_ids)), len(result.history)

@@ -1,1 +1,1 @@
-"""Runs over notebooks and seeds, and scores of anybody's detector."""
+"""Runs over notebooks and seeds, scores of anybody's detector, captured training steps."""

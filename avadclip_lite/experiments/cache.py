@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
 from functools import cache as once
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from filelock import FileLock
 from avadclip_lite import train
 from avadclip_lite.config import Config
 from avadclip_lite.dataset import FeatureStore
+from avadclip_lite.experiments import graphs
 from avadclip_lite.experiments.metrics import CACHE_FOLDER
-from avadclip_lite.model import Detector
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CACHE = PACKAGE.parent / "runs" / "cache"  # where AVADCLIP_CACHE names none
@@ -31,7 +30,7 @@ def train_or_load(
     *,
     cache: str | Path | None = None,
     progress: bool = True,
-    watch: Callable[[Detector], Mapping[str, float]] | None = None,
+    watch: train.Watch | None = None,
     **given: Any,
 ) -> train.FitResult:
     """``train.fit``, or the result of the same ``fit`` from the cache: of equal settings, sources
@@ -53,7 +52,8 @@ def train_or_load(
         what = f"the cache {root} cannot be written ({error.strerror})"
         raise ValueError(f"{what}; name another in the variable {CACHE_FOLDER}") from None
     with held:
-        return train.fit(settings, store, **given, out=folder, progress=progress, watch=watch)
+        given |= {"progress": progress, "watch": watch, "steps": graphs.steps}
+        return train.fit(settings, store, out=folder, **given)
 
 
 @once

@@ -50,6 +50,7 @@ from avadclip_lite.baselines import SYSTEMS, configure
 from avadclip_lite.config import Config, make_config, resolved, soundstage_path
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.evaluate import Report, evaluate
+from avadclip_lite.experiments import graphs
 from avadclip_lite.experiments.cache import source_digest, train_or_load
 from avadclip_lite.experiments.comparisons import MEASURE, RESAMPLED, compare, judge, resampled_ap
 from avadclip_lite.experiments.files import results_path, write_atomically
@@ -75,11 +76,9 @@ _KEPT = re.compile("frame_|positive_share|map_anomaly|map_with_normal|map_[^@]*$
 class Variant:
     """A named configuration: ``form``, ``role`` and the fields that differ from their defaults; or
     an earlier ``system``, with fields that differ from its recipe.
-
     A student (``role`` "vision" or "audio") with a distillation loss learns from ``teacher``, the
     name of another variant, trained from the same seed. ``every_epoch`` asks for the protocols
-    "last" and "best on test" as well, which takes an evaluation after each epoch.
-    """
+    "last" and "best on test" as well, which takes an evaluation after each epoch."""
 
     form: str = "paper"
     role: str = "audio_visual"
@@ -166,7 +165,7 @@ def trained(task: Task, store: FeatureStore, watch: Watch | None = None) -> FitR
         result = train_or_load(settings, store, cache=task.cache, watch=watch, **how)
         if watch is None or all(MEASURE in entry for entry in result.history):
             return result  # else a student or a notebook trained some of it without looking
-    return fit(settings, store, watch=watch, **how)
+    return fit(settings, store, watch=watch, steps=graphs.steps, **how)
 
 
 def tested(model: Detector, store: FeatureStore) -> Report:
@@ -235,8 +234,7 @@ def read_lines(path: str | Path) -> pd.DataFrame:
 
 def add_lines(path: str | Path, new: Sequence[Mapping[str, Any]]) -> None:
     """Add the lines of one training; those that the file had of the same are replaced. Any number
-    of processes may do so; each replaces the whole file in one step: it is never half of
-    anything."""
+    of processes may do so; each replaces the whole file in one step: it is never half of one."""
     path, key = Path(path).resolve(), ["variant", "seed", "protocol"]
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
@@ -303,16 +301,13 @@ def run_study(
     tuning: Callable[[str], Iterable[str]] | None = None,
 ) -> Path:
     """Train every variant of the named studies (default: all but "field") for every seed that
-    ``out`` lacks: all rows of the first seed come first.
-
-    ``overrides`` are fields of the configuration for all variants (``epochs``, ``max_steps``, ...);
-    a variant's own fields win. Of the models only teachers are kept, in ``cache`` (that of
-    ``train_or_load``). What earlier sources of the package made is kept, with a word about it.
-    ``jobs``: trainings at a time. Each is at the rate of the grid beside ``out``, or beside
-    ``grid_of``, a study of other data; or ``tuning`` gives a variant's protocols.
-
-    Raises ``ValueError`` for an unknown study, and for a file of other data or configurations.
-    """
+    ``out`` lacks: all rows of the first seed come first. ``overrides`` are fields of the
+    configuration for all variants (``epochs``, ``max_steps``, ...); a variant's own fields win. Of
+    the models only teachers are kept, in ``cache`` (that of ``train_or_load``). What earlier
+    sources of the package made is kept, with a word about it. ``jobs``: trainings at a time. Each
+    is at the rate of the grid beside ``out``, or beside ``grid_of``, a study of other data; or
+    ``tuning`` gives a variant's protocols. Raises ``ValueError`` for an unknown study, and for a
+    file of other data or configurations."""
     if unknown := [name for name in studies if name not in STUDIES]:
         raise ValueError(f"unknown study {unknown[0]!r}; there are {', '.join(STUDIES)}")
     out, store = Path(out).resolve(), FeatureStore.open(data or soundstage_path())
@@ -428,10 +423,8 @@ def results(
     """The lines of a result file: of one study with its row labels in the column ``row``, in the
     study's order, or (``""``) of all variants. ``protocol`` "" keeps all three protocols.
     ``videos`` adds the columns RESAMPLED of ..._videos.csv, NaN where that lacks this training.
-
     Measures are fractions, 0 to 1. Raises ``FileNotFoundError`` without a file, ``ValueError`` for
-    an unknown study, and for a file whose lines do not belong together.
-    """
+    an unknown study, and for a file whose lines do not belong together."""
     path = Path(path or results_path())
     if not path.is_file():
         told = "make it with: python -m avadclip_lite study"
@@ -504,11 +497,10 @@ class Paired(NamedTuple):
 
 
 def paired(frame: pd.DataFrame, row: str, against: str, measure: str) -> Paired:
-    """Compare two rows on the seeds that both have.
-
-    The interval is that of the paired t-test, mean ± t(0.975, n - 1) s / sqrt(n) with the standard
-    deviation s of the per-seed differences: what both trainings of a seed have in common (held-out
-    videos, order of the batches) cancels. Raises ``ValueError`` for fewer than two common seeds."""
+    """Compare two rows on the seeds that both have. The interval is that of the paired t-test,
+    mean ± t(0.975, n - 1) s / sqrt(n) with the standard deviation s of the per-seed differences:
+    what both trainings of a seed have in common (held-out videos, order of the batches) cancels.
+    Raises ``ValueError`` for fewer than two common seeds."""
     both = frame[frame["row"].isin([row, against])]
     wide = 100 * both.pivot(index="seed", columns="row", values=measure)
     wide = wide.reindex(columns=[row, against]).dropna()

@@ -12,6 +12,7 @@ from avadclip_lite.baselines import SYSTEMS, configure
 from avadclip_lite.config import add_device_argument, make_config
 from avadclip_lite.dataset import FeatureStore
 from avadclip_lite.evaluate import evaluate
+from avadclip_lite.experiments import graphs
 from avadclip_lite.train import SHOWN, fit, load
 
 
@@ -63,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
         settings = make_config(**given)
     store = FeatureStore.open(args.data)
     teacher = None if args.teacher is None else load(args.teacher)
-    result = fit(settings, store, text=args.text, teacher=teacher, out=args.out)
+    result = fit(settings, store, text=args.text, teacher=teacher, out=args.out, steps=graphs.steps)
     print(f"epoch {result.chosen_epoch} kept, {result.seconds:.0f} s, in {result.out}")
     if settings.train.selection == "test":
         print("chosen on the test set: these numbers are optimistic")

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from avadclip_lite.config import XD_CLASSES, XD_STRIDE, Config, make_config
 from avadclip_lite.dataset import FeatureStore
+from avadclip_lite.experiments import graphs
 from avadclip_lite.features.writer import StoreWriter
 from avadclip_lite.train import fit
 from tools.bench import synthetic_text
@@ -89,6 +90,7 @@ def compare(
                     prompts=prompts,
                     teacher=teacher if role == "vision" else None,
                     progress=False,
+                    steps=graphs.steps,
                 )
                 columns[f"{where} {precision}"] = [entry["total"] for entry in result.history]
                 if role == "audio_visual" and teacher is None:

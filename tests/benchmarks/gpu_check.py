@@ -111,6 +111,7 @@ def not_a_number(at: Setting) -> Iterator[Row]:
     import cpu_vs_cuda
     import torch
 
+    from avadclip_lite.experiments import graphs
     from avadclip_lite.train import fit
     from tools import bench
 
@@ -120,8 +121,9 @@ def not_a_number(at: Setting) -> Iterator[Row]:
             store, steps=4, device=str(at.device), precision=precision, learning_rate=1e30
         )
         text = bench.synthetic_text(store.dim)
+        how = {"text": text[0], "prompts": text[1], "progress": False, "steps": graphs.steps}
         try:
-            fit(settings, store, text=text[0], prompts=text[1], progress=False)
+            fit(settings, store, **how)
             said = "nothing"
         except ValueError as error:
             said = str(error).splitlines()[0]
@@ -172,19 +174,18 @@ def determinism(at: Setting) -> Iterator[Row]:
     import cpu_vs_cuda
     import torch
 
+    from avadclip_lite.experiments import graphs
     from avadclip_lite.train import fit
     from tools import bench
 
     store = cpu_vs_cuda.synthetic(at.folder / "twice", SMALL_DIM if at.small else 512, 6)
     text = bench.synthetic_text(store.dim)
+    how = {"text": text[0], "prompts": text[1], "progress": False, "steps": graphs.steps}
     for precision in ("float32", "bf16"):
         settings = cpu_vs_cuda.settings_for(
             store, steps=2 if at.small else 6, device=str(at.device), precision=precision
         )
-        one, two = (
-            fit(settings, store, text=text[0], prompts=text[1], progress=False).model.cpu()
-            for _ in range(2)
-        )
+        one, two = (fit(settings, store, **how).model.cpu() for _ in range(2))
         pairs = zip(one.trainable_state().values(), two.trainable_state().values(), strict=True)
         same = all(torch.equal(a, b) for a, b in pairs)
         yield holds("determinism", f"{precision}: two runs, equal weights", same)

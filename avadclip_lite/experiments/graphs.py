@@ -1,6 +1,6 @@
 """Training steps as CUDA graphs, text prompt and backward pass included: one launch in place of a
-thousand operations that a GPU would wait for. **No GPU has run this yet**, so it is used only where
-the environment variable ``AVADCLIP_GRAPHS`` is 1; ``docs/gpu.md`` says what is unproved.
+thousand operations that a GPU would wait for. ``fit(..., steps=graphs.steps)`` takes them; **no GPU
+has run this yet**, so only where ``AVADCLIP_GRAPHS`` is 1 (``docs/gpu.md``: what is unproved).
 
 A graph fits one shape, so lengths are rounded up to few; the padding is masked and changes nothing.
 A shape is captured when it is first met. Eager is the reference: a capture must give the eager
@@ -10,7 +10,8 @@ losses of that batch, or all steps are eager from then on, and one log line says
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from functools import partial
 from math import isclose, nan
 
@@ -19,11 +20,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avadclip_lite.dataset import Batch
+from avadclip_lite.train import Step, TrainingRun
 
 log = logging.getLogger(__name__)
+GRAPHS = "AVADCLIP_GRAPHS"  # environment variable: 1 captures steps on a GPU
 MULTIPLE = 32  # snippets: 8 shapes are left of XD-Violence's lengths, for 7 % more work
 TOLERANCE = 1e-3  # relative, between captured and eager losses: the same kernels ran
-Step = Callable[[Batch], dict[str, Tensor]]  # losses by name; it leaves gradients in the parameters
+
+
+def steps(run: TrainingRun) -> Step:
+    """What takes a run's steps: captured ones where asked for and possible, else eager."""
+    wanted = os.environ.get(GRAPHS) == "1" and run.device.type == "cuda" and run.model.capturable
+    # padding enters an unmasked distillation's mean, so lengths cannot be rounded up
+    if wanted and (run.settings.loss.ukd_mask or not run.settings.data.length_aware):
+        return partial(GraphedStep(run.parameters, run.model.max_snippets), run.backward)
+    return run.backward
 
 
 def round_up(batch: Batch, most: int) -> Batch:
@@ -88,12 +99,11 @@ class GraphedStep:
                 replay = self.capture(step, batch, self.parameters, self.pool)
             with fork():
                 found = self._told(replay(batch))
-            same = [isclose(found.get(k, nan), v, rel_tol=TOLERANCE) for k, v in eager.items()]
-            if not all(same):
+            if not all(isclose(found.get(k, nan), v, rel_tol=TOLERANCE) for k, v in eager.items()):
                 raise RuntimeError(f"captured they give {found}, eager {eager}")
             self.captured[shape] = replay
         except Exception as error:
-            self.captured, self.failed = {}, str(error).partition("\n")[0]
+            self.captured, self.failed = {}, str(error).partition("\n")[0] or type(error).__name__
             log.info("training steps are not captured as CUDA graphs: %s", self.failed)
 
     def _told(self, losses: dict[str, Tensor]) -> dict[str, float]:
