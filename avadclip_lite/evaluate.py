@@ -368,8 +368,7 @@ def predict_store(
     if not len(rows):
         raise ValueError(f"{store.path}: no rows to score; choose a split that has videos")
     if dim != store.dim:
-        theirs = f"those in {store.path} are {store.dim} wide"
-        raise ValueError(f"the detector takes features {dim} wide, {theirs}")
+        raise ValueError(f"{store.path}: {store.dim} wide; the detector takes features {dim} wide")
     separate = model.settings.data.resample == "separate"
     videos = []
     for i in rows:
