@@ -47,10 +47,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if name in OF_DETECTORS:
             importlib.import_module("avadclip_lite.baselines")  # registers the earlier systems
-        sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # of a clone: its ``tools``
+        if COMMANDS[name][0].startswith("tools."):  # a clone's, before another's package tools
+            sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
         module = importlib.import_module(COMMANDS[name][0], "avadclip_lite")
     except ImportError as error:
-        help_ = "in a clone this says what is missing: python -m avadclip_lite doctor"
+        help_ = "in a clone of the repository this says what is missing: make doctor"
         return complain(f"avadclip_lite {name}: {error}; {help_}", 1)
     parser = argparse.ArgumentParser(prog=f"python -m avadclip_lite {name}")
     parser.error = lambda text: parser.exit(complain(f"{parser.prog}: {text}; see --help", 2))

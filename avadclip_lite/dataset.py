@@ -155,7 +155,7 @@ class FeatureStore:
             if meta["format"] != FORMAT:
                 raise ValueError(f"format {meta['format']!r}, this package reads {FORMAT}")
             return cls(path, meta)
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (AttributeError, ValueError, KeyError, TypeError, FileNotFoundError) as error:
             what = f"{path} is damaged ({type(error).__name__}: {error})"
             raise StoreError(f"{what}; import the data again") from error
 
@@ -234,7 +234,7 @@ def clip_segments(segments: Iterable[Segment], frames: int) -> list[Segment]:
 def _map_array(path: Path, shape: tuple[int, int]) -> Array:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, EOFError, FileNotFoundError) as error:
         raise ValueError(f"{path.name} cannot be read: {error}") from None
     if array.shape != shape:
         raise ValueError(f"{path.name} holds {array.shape} where {META} beside it says {shape}")

@@ -216,8 +216,8 @@ def load_text(
 ) -> tuple[TextTower, WordPrompts]:
     """The frozen text tower and the token ids of the class words. ``random``: CLIP's architecture
     with seeded random weights and rows for these words only; it warns that it is that. ``dim``: the
-    feature width expected (``random`` takes any). ``weights`` (or the file itself) and errors as in
-    ``load_encoders``; also ``ValueError`` for another width or an unknown word."""
+    width of ``random``. ``weights`` (or the file itself) and errors as in ``load_encoders``; also
+    ``ValueError`` for an unknown word."""
     prompts = WordPrompts(tuple(map(token_ids, words)), START_TOKEN, END_TOKEN)
     if which == "random":
         warnings.warn("the text tower has random weights: class words mean nothing", stacklevel=3)
@@ -320,6 +320,7 @@ class Encoders:
     """Three frozen towers into one space; features come back as float32 tensors on the CPU."""
 
     name: str  # "soundstage" or "clip"
+    dim: int  # D
     text: TextTower
     image: nn.Module
     audio: nn.Module
@@ -357,12 +358,12 @@ class Encoders:
             return self.text(self.text.embed_tokens(ids), end).cpu()
 
     def _encode(self, tower: nn.Module, inputs: Any, prepare: Callable[[Any], Tensor]) -> Tensor:
-        out, dim = torch.empty(0, self.text.dim), self.text.dim
+        out = torch.empty(0, self.dim)
         with torch.no_grad(), arithmetic("float32", self.device.type):
             for at in range(0, len(inputs), self.batch_size):
                 part = prepare(inputs[at : at + self.batch_size]).to(self.device)
                 out = torch.cat([out, tower(part).float().cpu()])
-        return F.normalize(out, dim=-1) * math.sqrt(dim) if self.normalise else out
+        return F.normalize(out, dim=-1) * math.sqrt(self.dim) if self.normalise else out
 
 
 def load_encoders(
@@ -407,7 +408,7 @@ def load_encoders(
                 if name == which:  # its file holds the words as well
                     text = TextTower.from_state_dict(held, **_TEXT[which])
     towers = {"image": clip.visual, "audio": audio, "text": text}
-    return Encoders(name=which, device=torch.device(device), **towers, **use)
+    return Encoders(name=which, dim=text.dim, device=torch.device(device), **towers, **use)
 
 
 def soundstage_clip(rows: int) -> nn.Module:

@@ -1,8 +1,7 @@
 """What training minimises: Top-K classification, MIL-Align with focal loss, text contrast, and the
 uncertainty-driven distillation of the students.
 
-Every function works on whole batches with masks and never asks the device for a number.
-"""
+Every function works on whole batches with masks and never asks the device for a number."""
 
 from __future__ import annotations
 
@@ -41,8 +40,8 @@ def topk_bce(logits: Tensor, anomalous: Tensor, lengths: Tensor, divisor: int = 
 
 
 def cross_entropy(p: Tensor, target: Tensor | float) -> Tensor:
-    """Mean binary cross-entropy of probabilities. torch's own asserts 0 <= p <= 1 on the device: a
-    NaN would end the process instead of reaching whoever watches the loss."""
+    """Mean binary cross-entropy of probabilities; log 0 is -87 (torch: -100). torch's own asserts
+    0 <= p <= 1 on the device: a NaN would end the process instead of being seen."""
     yes, no = (q.clamp_min(torch.finfo(q.dtype).tiny).log() for q in (p, 1 - p))
     return -(target * yes + (1 - target) * no).mean()
 

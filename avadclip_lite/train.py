@@ -52,7 +52,6 @@ SCALARS = ("epoch", "step", "history", "best_value", "chosen_epoch")  # of a tra
 SHOWN = ("frame_ap_classification", "frame_ap_alignment", "map_anomaly", "map_with_normal")
 RESIDENT_SHARE = 0.6  # training data moves to the GPU when it takes at most this share of it
 Watch = Callable[[Detector], Mapping[str, float]]
-Step = Callable[[Batch], dict[str, Tensor]]  # losses by name; it leaves gradients behind
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def fit(
     out: str | Path | None = None,
     progress: bool = True,
     watch: Watch | None = None,
-    steps: Callable[[TrainingRun], Step] | None = None,
+    steps: Callable[[TrainingRun], Any] | None = None,
 ) -> FitResult:
     """Train a detector on the split "train" of a store. Everything random comes from
     ``settings.train.seed``; the caller's random state is left alone. One log line an epoch.
@@ -106,7 +105,6 @@ def fit(
             run.restore(folder)
         if not run.finished:
             run.train(store, folder, progress, watch)
-    del run.losses  # it holds the run, which would outlive this call
     model.zero_grad(set_to_none=True)
     model.load_trainable_state(run.best)
     seconds = sum(entry["seconds"] for entry in run.history)
@@ -138,7 +136,7 @@ class TrainingRun:
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
         self.best_value = -math.inf
-        self.losses: Step = steps(self) if steps else self.backward
+        self.captured = steps(self) if steps else None
         self.writer = ThreadPoolExecutor(1)  # of checkpoints
         self.writing: Future | None = None
 
@@ -159,9 +157,11 @@ class TrainingRun:
             # one crop of a video is enough to judge an epoch by
             held = TrainingSet(store, held_rows, self.settings.override(crops="first"))
             held = _resident(held, self.device)
+        elif train.selection == "test" and not store.frame_truth(store.indices("test")).any():
+            raise ValueError(f"{store.path} has no event in its test set: set selection='holdout'")
         bags = _resident(TrainingSet(store, rows, self.settings), self.device)
         shown = {"unit": "step", "disable": None if progress else True}  # None: in no terminal
-        with closing(self), tqdm(initial=self.step, **shown) as bar:  # a detector makes its batches
+        with closing(self), tqdm(initial=self.step, **shown) as bar:
             while not self.finished:
                 began = time.perf_counter()
                 entry = self.one_epoch(bags, bar)
@@ -184,7 +184,9 @@ class TrainingRun:
         self.model.train()
         sums: dict[str, Tensor] = {}
         seen = 0
-        for index in self.model.batches(bags, self.shuffling):
+        batches = self.model.batches(bags, self.shuffling)
+        bar.total = self.step + len(batches) * (train.epochs - self.epoch)
+        for index in batches:
             parts = self.one_step(bags.batch(index).to(self.device))
             # added up on the device: asking for a number would wait for it
             for name, part in parts.items():
@@ -207,7 +209,7 @@ class TrainingRun:
     def one_step(self, batch: Batch) -> dict[str, Tensor]:
         """One update; the losses by name, on the device."""
         train = self.settings.train
-        parts = self.losses(batch)
+        parts = self.captured(self.backward, batch) if self.captured else self.backward(batch)
         if train.grad_clip:
             nn.utils.clip_grad_norm_(self.parameters, train.grad_clip)
         for optimizer in self.optimizers:
@@ -239,8 +241,6 @@ class TrainingRun:
             known = {k: v for k, v in found.items() if k in SHOWN and not math.isnan(v)}
             measures = {f"test_{name}": value for name, value in known.items()}
             value = found.get("frame_ap_alignment", found["frame_ap_classification"])
-            if math.isnan(value):
-                raise ValueError(f"selection='test', but {store.path} has no event in its test set")
             better = value > self.best_value  # as in the release, the first of equals
         if better or not self.best:
             self.best_value, self.chosen_epoch = value, self.epoch
@@ -367,10 +367,9 @@ def load(
     text: TextTower | None = None,
     prompts: WordPrompts | None = None,
 ) -> Detector:
-    """The detector that a run's folder holds, in eval mode; it knows the classes and the encoder of
-    what it was trained on. ``text`` and ``prompts`` are needed only if the run was given a tower of
-    its own. Raises ``FileNotFoundError`` without a run, ``ValueError`` for damaged files, a
-    detector that is not registered, another text tower."""
+    """The detector of a run's folder, in eval mode, which knows ``classes`` and ``features_of`` its
+    data. ``text``, ``prompts``: of a run with a tower of its own. ``FileNotFoundError`` without a
+    run, ``ValueError`` for damaged files, an unregistered detector, another text tower."""
     folder = Path(folder)
     known = _read_config(folder)
     settings = Config.from_dict(known["settings"])
@@ -459,7 +458,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             Config.from_dict(known["settings"]), known["store"]["encoder"]
             known["text"]["digest"], known["classes"]["words"]  # noqa: B018
     except (AttributeError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete {folder} to train again") from None
+        raise ValueError(f"{path} is damaged ({error}); delete {folder} or use another") from None
     if known.get("format") != FORMAT:
         raise ValueError(f"{folder} was written by another version of this package; train it again")
     return known

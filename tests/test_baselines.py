@@ -274,6 +274,8 @@ def test_schedules_are_scaled_by_one_rule():
     for name, wanted in by_hand.items():
         small = configure(name, scale="soundstage")
         assert (small.options["steps"], small.train.batch_size) == wanted
+    small = configure("clip_tsa", scale="soundstage", batch_size=4)
+    assert (small.options["steps"], small.train.batch_size) == (580 * 8, 4)
     assert configure("hl_net", scale="xd", epochs=50).train.milestones == (9,)
     assert configure("vadclip", scale="xd").train.milestones == (3, 6)
     assert configure("vadclip", scale="soundstage").train.milestones == ()
@@ -643,6 +645,9 @@ def test_macil_averages_vision_weights_in_less_and_less():
     assert torch.equal(alone, model.audio_visual.project_audio.weight)
     rates = {group["lr"] for group in model.groups}
     assert max(rates) < 4e-4 * 0.5  # down a cosine
+    seeing = build(settings("macil_sd", {"learning_rate": 4e-4}, modality="vision"))
+    (optimizer,) = seeing.optimizers()
+    assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(8e-5)]
 
 
 def test_cupl_relabels_in_the_second_half(store):

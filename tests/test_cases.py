@@ -721,8 +721,9 @@ def test_misspelt_words_get_one_sentence(words, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("-s epochs 1 -s epochs 2", "field 'epochs' was given twice, with -s or as --epochs"),
-        ("--role vision -s role audio", "field 'role' was given twice, with -s or as --role"),
+        ("-s epochs 1 -s epochs 2", "field 'epochs' was given twice; keep one"),
+        ("--role vision -s role audio", "field 'role' was given twice; keep one"),
+        ("--device cpu -s device cpu", "field 'device' was given twice; keep one"),
         ("-s detector rtfm --role vision", "rtfm has no 'role' of the configuration"),
         ("-s milestones 3", "milestones must be a tuple (in JSON: a list), got 3"),
     ],

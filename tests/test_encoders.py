@@ -235,7 +235,7 @@ def test_short_sound_is_padded_behind_with_zeros(which, random_encoders):
     padded = np.pad(short, ((0, 0), (0, enc.MIN_SAMPLES - 200)))
     assert torch.equal(trio.encode_audio(short), trio.encode_audio(padded))
     assert torch.isfinite(trio.encode_audio(np.zeros((2, 10_667), np.float32))).all()
-    assert trio.encode_audio(np.zeros((0, 10_667), np.float32)).shape == (0, trio.text.dim)
+    assert trio.encode_audio(np.zeros((0, 10_667), np.float32)).shape == (0, trio.dim)
 
 
 def test_the_package_fails_on_sound_that_we_pad(random_encoders):
@@ -271,7 +271,7 @@ def test_the_tiny_spectrogram_finds_a_tone():
 @pytest.mark.parametrize("which, dim", [("clip", 512), ("soundstage", 64)])
 def test_random_encoders_have_the_real_shapes_and_are_frozen(which, dim, random_encoders):
     trio = random_encoders if which == "clip" else enc.load_encoders(which, weights="random")
-    assert (trio.name, trio.text.dim) == (which, dim)
+    assert (trio.name, trio.dim) == (which, dim)
     for tower in (trio.image, trio.audio, trio.text):
         assert not any(p.requires_grad for p in tower.parameters())
         assert not any(m.training for m in tower.modules())

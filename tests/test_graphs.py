@@ -7,7 +7,6 @@ import logging
 import weakref
 from argparse import Namespace
 from collections.abc import Callable
-from functools import partial
 from unittest.mock import MagicMock
 
 import pytest
@@ -191,11 +190,9 @@ def test_steps_are_captured_where_they_can_be_and_are_to_be(
     detector.capturable = capturable
     given = detector.settings, detector, torch.device(device)
     run = TrainingRun(*given, graphs.steps)
-    assert TrainingRun(*given).losses.__func__ is TrainingRun.backward  # nobody asked
-    if not captured:
-        assert run.losses == run.backward
-    else:
-        assert run.losses.func.capture is graphs.capture and run.losses.args == (run.backward,)
+    assert TrainingRun(*given).captured is None  # nobody asked
+    assert type(run.captured) is (GraphedStep if captured else type(None))
+    assert not captured or run.captured.capture is graphs.capture
 
 
 class Asked(Exception):
@@ -225,13 +222,13 @@ def test_commands_study_cache_and_bench_ask_for_them(monkeypatch, tmp_path) -> N
         with pytest.raises(Asked):
             train_it()
     asked = []
-    monkeypatch.setattr(graphs, "steps", lambda run: asked.append(run) or run.backward)
+    monkeypatch.setattr(graphs, "steps", lambda run: asked.append(run))
     assert asked == [bench.training_run(of_bench, CPU)]
 
 
 def test_a_run_ends_with_its_fit(tmp_path) -> None:
-    """A run holds its step and a step its run: neither may wait for the garbage collector, with
-    the optimisers' moments and what graphs keep."""
+    """It does not wait for the garbage collector, with the optimisers' moments and what graphs
+    keep."""
     runs = []
 
     def steps(run: TrainingRun) -> Callable:
@@ -251,7 +248,7 @@ def test_a_captured_step_dispatches_next_to_nothing(monkeypatch) -> None:
         monkeypatch.setattr(torch.cuda, name, MagicMock())
     run, given = training(tcn_dropout=0.0), batch()
     own = GraphedStep(run.parameters, run.model.max_snippets)
-    run.losses = partial(own, run.backward)
+    run.captured = own
     with Dispatched() as eager:
         run.one_step(given)  # captures, for which it steps eagerly
     assert not own.failed

@@ -325,7 +325,22 @@ def test_settings_that_do_not_fit_are_refused(
         run(store, teacher=teacher if give_teacher else None, **overrides)
 
 
+def test_a_teacher_of_another_system_is_refused(store) -> None:
+    other = build(tiny_settings(detector="deepmil"))
+    with pytest.raises(ValueError, match="the teacher is a deepmil one .* needs an audio_visual"):
+        run(store, role="vision", teacher=other)
+
+
 # --- which epoch ----------------------------------------------------------------------------------
+
+
+def test_a_test_set_without_events_can_choose_no_epoch(store, monkeypatch) -> None:
+    monkeypatch.setattr(FeatureStore, "frame_truth", lambda *_: np.zeros(9, np.uint8))
+    began = []
+    monkeypatch.setattr(train_module.TrainingRun, "one_epoch", lambda *_: began.append(1))
+    with pytest.raises(ValueError, match="no event in its test set: set selection='holdout'"):
+        run(store, selection="test")
+    assert not began
 
 
 class NoTest(FeatureStore):

@@ -84,6 +84,7 @@ def configure(name: str, *, scale: Scale, **overrides: Any) -> Config:
         steps, batch = system.steps, system.batch
         if scale == "soundstage" and steps > 1:
             batch = 2 * round(batch * BATCH / 2)  # even: paired systems halve it
+            batch = overrides.get("batch_size", batch)
             steps = max(round(steps * STEPS), -(-SEEN // batch))
         fields |= {"batch_size": batch, "learning_rate": system.rate, "weight_decay": system.decay}
         fields["milestones"] = (max(round(system.drop * epochs), 1),) if system.drop else ()

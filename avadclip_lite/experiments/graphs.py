@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import isclose, nan
 
@@ -20,21 +20,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avadclip_lite.dataset import Batch
-from avadclip_lite.train import Step, TrainingRun
+from avadclip_lite.train import TrainingRun
 
 log = logging.getLogger(__name__)
+Step = Callable[[Batch], dict[str, Tensor]]  # losses by name; it leaves gradients behind
 GRAPHS = "AVADCLIP_GRAPHS"  # environment variable: 1 captures steps on a GPU
 MULTIPLE = 32  # snippets: 8 shapes are left of XD-Violence's lengths, for 7 % more work
 TOLERANCE = 1e-3  # relative, between captured and eager losses: the same kernels ran
 
 
-def steps(run: TrainingRun) -> Step:
-    """What takes a run's steps: captured ones where asked for and possible, else eager."""
+def steps(run: TrainingRun) -> GraphedStep | None:
+    """What takes a run's steps captured, where that was asked for and is possible."""
     wanted = os.environ.get(GRAPHS) == "1" and run.device.type == "cuda" and run.model.capturable
     # padding enters an unmasked distillation's mean, so lengths cannot be rounded up
     if wanted and (run.settings.loss.ukd_mask or not run.settings.data.length_aware):
-        return partial(GraphedStep(run.parameters, run.model.max_snippets), run.backward)
-    return run.backward
+        return GraphedStep(run.parameters, run.model.max_snippets)
+    return None
 
 
 def round_up(batch: Batch, most: int) -> Batch:

@@ -563,6 +563,8 @@ def main(args: argparse.Namespace) -> int:
         return 0
     given = {name: getattr(args, name) for name in ("studies", "data", "scale", "jobs")}
     given |= {"overrides": chosen_fields(args)}
+    if own := sorted({"seed", "scale"} & given["overrides"].keys()):
+        raise ValueError(f"{own[0]!r} is the study's to set: --seeds and --scale say which")
     if args.grid or args.arrival:
         print((grid if args.grid else arrival)(args.out, **given).to_string())
         return 0

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", help="folder of the trained teacher, for a student")
     parser.add_argument("--text", help="text tower: soundstage, clip or random")
     add_device_argument(parser)
+    parser.set_defaults(device=None)  # the configuration's own
     add_field_argument(parser)
 
 
@@ -42,7 +43,7 @@ def chosen_fields(args: argparse.Namespace) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, word in args.set:
         if name in fields:
-            raise ValueError(f"field {name!r} was given twice, with -s or as --{name}; keep one")
+            raise ValueError(f"field {name!r} was given twice; keep one")
         with contextlib.suppress(ValueError):
             word = json.loads(word)
         fields[name] = tuple(word) if isinstance(word, list) else word
@@ -52,9 +53,9 @@ def chosen_fields(args: argparse.Namespace) -> dict[str, Any]:
 def main(args: argparse.Namespace) -> int:
     """Train, then print the test metrics. Bad input raises ``ValueError``."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = {name: getattr(args, name) for name in ("form", "role", "scale")}
+    options = {name: getattr(args, name) for name in ("form", "role", "scale", "device")}
     args.set = [*args.set, *([name, word] for name, word in options.items() if word)]
-    given = {"scale": "soundstage", "device": args.device} | chosen_fields(args)
+    given = {"scale": "soundstage"} | chosen_fields(args)
     if given.get("detector") in SYSTEMS:  # by its own recipe, as in the study "field"
         if strange := sorted({"form", "role"} & given.keys()):
             told = f"{given['detector']} has no {strange[0]!r} of the configuration"

@@ -258,7 +258,7 @@ def loudness(wave: np.ndarray) -> float:
 def encode_waves(encoders: Encoders, waves: Sequence[np.ndarray]) -> np.ndarray:
     """Waveforms -> (n, D) float32. Only equal lengths share a call: padding would be heard."""
     lengths = np.array([len(wave) for wave in waves])
-    out = np.empty((len(waves), encoders.text.dim), np.float32)
+    out = np.empty((len(waves), encoders.dim), np.float32)
     for length in np.unique(lengths):
         rows = np.flatnonzero(lengths == length)
         out[rows] = encoders.encode_audio(np.stack([waves[row] for row in rows])).numpy()

@@ -206,8 +206,7 @@ def extract_folder(
     unchanged = finished and log.read(settings) == head
     if unchanged and not files.keys() - log.kept - log.set_aside.keys():
         return log
-    width = _encoders(*load).text.dim
-    store = {"classes": classes, "dim": width, "stride": stride, "encoder": encoder}
+    store = {"classes": classes, "dim": _encoders(*load).dim, "stride": stride, "encoder": encoder}
     with StoreWriter(out, **store, inputs=json.dumps(head), overwrite=finished) as writer:
         todo = log.start(writer, head)
         choices |= {"batch": batch, "threads": max(1, (os.cpu_count() or 1) // jobs)}

@@ -163,8 +163,8 @@ def score(
         raise ValueError(f"no encoder of ours is called {which!r}, the detector's; name --encoder")
     encoders = load_encoders(which, weights=weights, device=where)
     width = next(iter(detectors.detectors.values())).settings.model.dim
-    if encoders.text.dim != width:
-        ours = f"the {which} encoders give {encoders.text.dim}"
+    if encoders.dim != width:
+        ours = f"the {which} encoders give {encoders.dim}"
         raise ValueError(f"the detector takes features {width} wide, {ours}")
     checked_crops(choices.get("crops"), which)
     checked_picks(**choices)

@@ -115,7 +115,7 @@ def build_store(
     with StoreWriter(
         path,
         classes=XD_CLASSES,
-        dim=encoders.text.dim,
+        dim=encoders.dim,
         stride=XD_STRIDE,
         encoder=encoders.name,
         dtype="float16",
