@@ -13,7 +13,7 @@
 #
 # **Prerequisites:** [02](02_temporal_mil.ipynb), [05](05_mil_align.ipynb), [08](08_ablations.ipynb)
 #
-# **Minutes:** 22 to read, 16 hands-on; 3 on two CPU cores
+# **Minutes:** 23 to read, 16 hands-on; 2 on two CPU cores
 #
 # **Reads:** the Soundstage store, the detectors that ship with it, the study's result file
 #
