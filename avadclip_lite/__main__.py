@@ -25,7 +25,7 @@ COMMANDS = {  # name: (module with add_arguments and main, what it does)
     "bench": ("tools.bench", "time training steps at the size of XD-Violence"),
     "doctor": ("tools.doctor", "what of this machine is ready, and how to mend the rest"),
 }
-OF_DETECTORS = ("train", "study", "evaluate", "score", "thresholds")
+RENAMED = {"alarms": "thresholds", "assess": "evaluate --run RUN --data STORE"}
 _LISTED = "\n".join(f"  {name:18s}{text}" for name, (_, text) in COMMANDS.items())
 USAGE = f"usage: python -m avadclip_lite COMMAND [options]\n\n{_LISTED}\n\nmore: COMMAND --help"
 
@@ -43,9 +43,10 @@ def main(argv: list[str] | None = None) -> int:
         return status
 
     if name not in COMMANDS:
-        return complain(f"avadclip_lite: no command {name!r}; there are {', '.join(COMMANDS)}", 2)
+        known = RENAMED.get(name, f"one of {', '.join(COMMANDS)}")
+        return complain(f"avadclip_lite: there is no command {name!r}; use {known}", 2)
     try:
-        if name in OF_DETECTORS:
+        if name in ("train", "study", "evaluate", "score", "thresholds"):
             importlib.import_module("avadclip_lite.baselines")  # registers the earlier systems
         if COMMANDS[name][0].startswith("tools."):  # a clone's, before another's package tools
             sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -62,8 +62,7 @@ WAV2CLIP_URL = (
     "https://github.com/descriptinc/lyrebird-wav2clip/releases/download/v0.1.0-alpha/Wav2CLIP.pt"
 )
 
-SOUNDSTAGE_FILE = "encoders.safetensors"
-SOUNDSTAGE_DIM = 64
+SOUNDSTAGE_FILE, SOUNDSTAGE_DIM = "encoders.safetensors", 64
 MIN_SAMPLES = 512  # one analysis window of both audio towers; Wav2CLIP fails at 256 and fewer
 # Of the text towers: the size that the weights do not tell, and what precedes their names.
 _TEXT: dict[str, dict[str, Any]] = {
