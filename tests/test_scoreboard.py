@@ -90,7 +90,8 @@ def test_the_results_that_ship_fill_it() -> None:
     for bar in bars[1:]:
         variant = next(name for name in names[bar.label] if name in raw.groups)
         assert bar.mean == pytest.approx(100 * raw.mean()[variant])
-        assert bar.low < bar.mean < bar.high or bar.seeds == 1
+        alike = raw.std()[variant] == 0  # what learns nothing is the same at every seed
+        assert bar.low < bar.mean < bar.high or bar.seeds == 1 or alike
 
 
 def test_a_file_of_nothing_known_shows_chance_alone(rows: pd.DataFrame) -> None:
