@@ -458,7 +458,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             Config.from_dict(known["settings"]), known["store"]["encoder"]
             known["text"]["digest"], known["classes"]["words"]  # noqa: B018
     except (AttributeError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete {folder} or use another") from None
+        raise ValueError(f"{path} is damaged ({error}); train into another folder") from None
     if known.get("format") != FORMAT:
         raise ValueError(f"{folder} was written by another version of this package; train it again")
     return known
