@@ -303,9 +303,9 @@ print(pd.DataFrame(rows).T.dropna().to_string(float_format="{:.2f}".format))
 # Three videos prove little, so count the snippets of all test videos no longer than a training bag,
 # by what goes on in them. *Push* is how far the added sound moves the logit of the confidence. The
 # last column takes the gate apart: if every channel's gate stood still at its own mean $\bar w$,
-# what is added would be $\bar w \odot r$, so $\lVert (w - \bar w) \odot r \rVert / \lVert w \odot r
-# \rVert$ says how much comes from the gate's *moving*; $\bar w \odot r$ moves with the residual
-# alone.
+# what is added would be $\bar w \odot r$, so
+# $\lVert (w - \bar w) \odot r \rVert / \lVert w \odot r \rVert$ says how much comes from the
+# gate's *moving*; $\bar w \odot r$ moves with the residual alone.
 
 # %% tags=["nbval-ignore-output"]
 whole = np.flatnonzero(store.snippets[bags.rows] <= bags.max_snippets)  # longer ones are means

@@ -1,1 +1,1 @@
-"""Runs over notebooks and seeds, scores of anybody's detector, captured training steps."""
+"""Trainings over seeds, numbers with names, scores of anybody's detector, captured steps."""
