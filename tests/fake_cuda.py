@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 ONE_TYPE = {  # operations whose floating-point arguments must have one type
     "mm",
@@ -87,6 +88,42 @@ class _OneType(TorchDispatchMode):
             pairs = zip(args[1], masks, strict=True)
             args = (args[0], [j for i, mask in pairs for j in (_half(i) if mask else [i])])
         return func(*args, **kwargs or {})
+
+
+class _Captured(TorchDispatchMode):
+    """Refuses a tensor of the host, and an index by a mask."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.ops.aten.index.Tensor:
+            for i in args[1]:
+                _refuse(func, isinstance(i, Tensor) and i.dtype == torch.bool)
+        out = func(*args, **kwargs or {})
+        tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, Tensor)]
+        _refuse(func, any(tensor.device.type == "cpu" for tensor in tensors))
+        return out
+
+
+def _refuse(what: Any, refused: bool = True) -> None:
+    if refused:
+        raise RuntimeError(f"a CUDA graph cannot hold this: {what}")
+
+
+@contextlib.contextmanager
+def as_captured() -> Iterator[None]:
+    """Inside ``fake_cuda``: what a CUDA graph cannot hold is refused, every question about content
+    among it, stand-in or not."""
+
+    def refuse(name: str) -> Callable:
+        whole = CONTENT[name][0]  # along a dimension ``any`` is an operation like others
+        return lambda t, *a, **k: whole(t, *a, **k) if name == "any" and (a or k) else _refuse(name)
+
+    with contextlib.ExitStack() as stack:
+        for name in CONTENT:
+            stack.enter_context(mock.patch.object(FakeTensor, name, refuse(name)))
+        stack.enter_context(_Captured())
+        yield
 
 
 def backward(loss: Tensor) -> None:

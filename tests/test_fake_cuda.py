@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from fake_cuda import CONTENT, fake_cuda
+from fake_cuda import CONTENT, as_captured, fake_cuda
 
 from avadclip_lite import baselines, model
 from avadclip_lite.config import (
@@ -105,6 +105,8 @@ def test_a_training_step_and_a_prediction(choice: dict[str, Any]) -> None:
         parts = run.one_step(given)
         assert parts["total"].device.type == "cuda" and parts["total"].dtype == torch.float32
         assert ("ukd" in parts) == (teacher is not None)
+        with as_captured():  # the second step, as a CUDA graph's: the first one looks words up
+            run.backward(given)
         output = predict(detector, given, precision)
         assert output.anomaly_logits.device.type == "cuda"
         assert output.anomaly_logits.dtype == output.alignment_logits.dtype == torch.float32
@@ -207,6 +209,32 @@ def test_a_planted_fault_is_refused(plant: Callable[..., Batch], said: str) -> N
         given = plant(detector, move(batch()))
         with pytest.raises(RuntimeError, match=said):
             predict(detector, given)
+
+
+def _from_the_host(given: Batch) -> None:
+    torch.tensor([1, 2], device=CUDA)
+
+
+def _a_number_is_asked_for(given: Batch) -> None:
+    given.video.sum().item()
+
+
+def _a_branch(given: Batch) -> None:
+    bool(given.audio_mask.all())
+
+
+def _rows_by_a_mask(given: Batch) -> None:
+    given.video[given.audio_mask]
+
+
+@pytest.mark.parametrize(
+    "plant", [_from_the_host, _a_number_is_asked_for, _a_branch, _rows_by_a_mask]
+)
+def test_what_a_graph_cannot_hold_is_refused(plant: Callable[[Batch], None]) -> None:
+    with fake_cuda() as move:
+        given = move(batch())
+        with as_captured(), pytest.raises(Exception, match="cannot hold|local_scalar"):
+            plant(given)
 
 
 def test_scores_that_stay_on_the_device_are_refused() -> None:

@@ -20,7 +20,16 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "tests" / "benchmarks" / "gpu_check.sh"
 CHECKS = {
-    "one": {"losses", "NaN", "independence", "determinism", "evaluation", "step", "profile"}
+    "one": {
+        "losses",
+        "NaN",
+        "captured",
+        "independence",
+        "determinism",
+        "evaluation",
+        "step",
+        "profile",
+    }
     | {"attention", "text prompt", "fit", "compile"},
     "two": {"encoders", "lesson"},
 }

@@ -249,10 +249,17 @@ def measure_steps(name: str, settings: Config, bags: TrainingSet, *, steps: int)
         torch.cuda.reset_peak_memory_stats(device)
     for index in queue[:WARM_UP]:
         run.one_step(bags.batch(index))
-    with FlopCounterMode(display=False) as counter, Dispatched() as dispatched:
-        for index in queue[WARM_UP : WARM_UP + COUNTED]:
-            run.one_step(bags.batch(index))
-    tflop = counter.get_total_flops() / COUNTED / 1e12
+    dispatched, flop = Dispatched(), 0
+    for batch in map(bags.batch, queue[WARM_UP : WARM_UP + COUNTED]):
+        for _ in range(graphs.CHECKS if run.captured else 0):
+            run.one_step(batch)
+        with FlopCounterMode(display=False) as counter, dispatched:
+            run.one_step(batch)
+        if run.captured:  # a graph's work does not show, that of the eager step does
+            with FlopCounterMode(display=False) as counter:
+                run.backward(batch)
+        flop += counter.get_total_flops()
+    tflop = flop / COUNTED / 1e12
     took, waited = [], []
     for index in queue[WARM_UP + COUNTED :][:steps]:
         _wait(device)

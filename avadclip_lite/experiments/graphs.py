@@ -1,16 +1,18 @@
 """Training steps as CUDA graphs, text prompt and backward pass included: one launch in place of a
-thousand operations that a GPU would wait for. ``fit(..., steps=graphs.steps)`` takes them; **no GPU
-has run this yet**, so only where ``AVADCLIP_GRAPHS`` is 1 (``docs/gpu.md``: what is unproved).
+thousand operations that a GPU would wait for. ``fit(..., steps=graphs.steps)`` takes them on a GPU,
+unless ``AVADCLIP_GRAPHS`` is 0. **No GPU has run this yet** (``docs/gpu.md``: what is unproved).
 
 A graph fits one shape, so lengths are rounded up to few; the padding is masked and changes nothing.
-A shape is captured when it is first met. Eager is the reference: a capture must give the eager
-losses of that batch, or all steps are eager from then on, and one log line says so.
+A shape is captured when it is first met. Eager is the reference: then, and when it is next met,
+with other weights and videos, a replay must give the eager losses and size of gradients, or all
+steps are eager from then on, and one log line says so.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import isclose, nan
@@ -24,14 +26,15 @@ from avadclip_lite.train import TrainingRun
 
 log = logging.getLogger(__name__)
 Step = Callable[[Batch], dict[str, Tensor]]  # losses by name; it leaves gradients behind
-GRAPHS = "AVADCLIP_GRAPHS"  # environment variable: 1 captures steps on a GPU
+GRAPHS = "AVADCLIP_GRAPHS"  # environment variable: 0 captures nothing
 MULTIPLE = 32  # snippets: 8 shapes are left of XD-Violence's lengths, for 7 % more work
 TOLERANCE = 1e-3  # relative, between captured and eager losses: the same kernels ran
+CHECKS = 2  # of each shape
 
 
 def steps(run: TrainingRun) -> GraphedStep | None:
-    """What takes a run's steps captured, where that was asked for and is possible."""
-    wanted = os.environ.get(GRAPHS) == "1" and run.device.type == "cuda" and run.model.capturable
+    """What takes a run's steps captured, where that is possible and was not refused."""
+    wanted = os.environ.get(GRAPHS) != "0" and run.device.type == "cuda" and run.model.capturable
     # padding enters an unmasked distillation's mean, so lengths cannot be rounded up
     if wanted and (run.settings.loss.ukd_mask or not run.settings.data.length_aware):
         return GraphedStep(run.parameters, run.model.max_snippets)
@@ -58,7 +61,7 @@ def capture(step: Step, batch: Batch, parameters: Sequence[nn.Parameter], pool: 
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=pool):
-        losses = step(static)
+        losses = {name: loss.detach() for name, loss in step(static).items()}
     gradients = [parameter.grad for parameter in parameters]
 
     def replay(given: Batch) -> dict[str, Tensor]:
@@ -79,33 +82,36 @@ class GraphedStep:
     def __init__(self, parameters: Sequence[nn.Parameter], most: int, capture=capture) -> None:
         self.parameters, self.most, self.capture = parameters, most, capture
         self.captured: dict[tuple[int, int], Step] = {}  # by videos and snippets
+        self.checks = Counter[tuple[int, int]]()  # that the shape has passed
         self.failed = ""  # why steps are eager
         self.pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
 
     def __call__(self, step: Step, batch: Batch) -> dict[str, Tensor]:
         filled = batch if self.failed else round_up(batch, self.most)
         shape = len(filled), filled.snippets
-        if not self.failed and shape not in self.captured:
-            self._try(step, shape, filled)
+        if not self.failed and self.checks[shape] < CHECKS:
+            self._check(step, shape, filled)
         return step(batch) if self.failed else self.captured[shape](filled)
 
-    def _try(self, step: Step, shape: tuple[int, int], batch: Batch) -> None:
-        """Capture a shape, or say why steps are eager from now on. Random numbers are put back, so
-        that eager and captured draw the same dropout."""
+    def _check(self, step: Step, shape: tuple[int, int], batch: Batch) -> None:
+        """Replay a shape, captured if it is new, after an eager step, or say why steps are eager
+        from now on. Random numbers are put back, so that both draw the same dropout."""
         fork = partial(torch.random.fork_rng, [batch.lengths.device] * batch.lengths.is_cuda)
         try:
             with fork():
                 eager = self._told(step(batch))
+            if shape not in self.captured:
+                with fork():
+                    self.captured[shape] = self.capture(step, batch, self.parameters, self.pool)
             with fork():
-                replay = self.capture(step, batch, self.parameters, self.pool)
-            with fork():
-                found = self._told(replay(batch))
+                found = self._told(self.captured[shape](batch))
             if not all(isclose(found.get(k, nan), v, rel_tol=TOLERANCE) for k, v in eager.items()):
                 raise RuntimeError(f"captured they give {found}, eager {eager}")
-            self.captured[shape] = replay
+            self.checks[shape] += 1
         except Exception as error:
             self.captured, self.failed = {}, str(error).partition("\n")[0] or type(error).__name__
-            log.info("training steps are not captured as CUDA graphs: %s", self.failed)
+            told = "training steps are not captured as CUDA graphs: %s (%s=0 does not try)"
+            log.warning(told, self.failed, GRAPHS)
 
     def _told(self, losses: dict[str, Tensor]) -> dict[str, float]:
         """Losses as numbers, and how large the gradients are."""

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,35 @@ def determinism(at: Setting) -> Iterator[Row]:
         yield holds("determinism", f"{precision}: two runs, equal weights", same)
 
 
+def captured(at: Setting) -> Iterator[Row]:
+    """Steps captured as CUDA graphs against the same steps eager, dropout included, on batches of
+    XD-Violence's lengths: every loss of every step, and the weights afterwards."""
+    import torch
+
+    from avadclip_lite.experiments.graphs import GraphedStep
+
+    for precision, limit in (("float32", 1e-3), ("bf16", 5e-2)):
+        made = [_Bench(at, batches=24, graphed=g, precision=precision) for g in (False, True)]
+        run, gaps = made[1].run, []
+        if not at.cuda:  # in the dry run nothing is captured
+            how = {"capture": lambda step, *_: step}
+            run.captured = GraphedStep(run.parameters, run.model.max_snippets, **how)
+        for number, batch in enumerate(made[0].batches):
+            told = []
+            for one in made:
+                torch.manual_seed(number)
+                told.append({k: v.item() for k, v in one.run.one_step(batch).items()})
+            eager, graphed = told
+            gaps.append(max(abs(graphed[k] / eager[k] - 1) for k in eager if eager[k]))
+        own = run.captured
+        shapes = f"{len(own.captured)} shapes"
+        yield holds("captured", f"{precision}: no fallback", not own.failed, own.failed or shapes)
+        yield within("captured", f"{precision}: losses of 24 steps, relative", max(gaps), limit)
+        for one, other in zip(made[0].run.parameters, run.parameters, strict=True):
+            gaps.append(float((one - other).norm() / one.norm().clamp_min(1e-3)))
+        yield Row(check="captured", what=f"{precision}: the same and weights", value=max(gaps))
+
+
 # --- part one: how fast ---------------------------------------------------------------------------
 
 
@@ -216,7 +246,7 @@ def _median_ms(at: Setting, call: Callable[[], Any], times: int = 20, warm_up: i
 class _Bench:
     """Training steps of one kind on synthetic bags with the lengths of XD-Violence."""
 
-    def __init__(self, at: Setting, *, batches: int, **fields: Any) -> None:
+    def __init__(self, at: Setting, *, batches: int, graphed=False, **fields: Any) -> None:
         from avadclip_lite.config import make_config
         from tools import bench
 
@@ -229,6 +259,8 @@ class _Bench:
             device=str(at.device),
         )
         self.run = bench.training_run(self.settings, at.device)
+        if not graphed:
+            self.run.captured = None
         queue = self.run.model.batches(self.bags, self.run.shuffling)
         self.batches = [self.bags.batch(index) for index in queue[:batches]]
 
@@ -237,7 +269,10 @@ class _Bench:
 
 
 def steps(at: Setting) -> Iterator[Row]:
-    """Milliseconds of a step, until when the host is busy, what the device does meanwhile."""
+    """Milliseconds of a step, until when the host is busy, what the device does meanwhile; eager,
+    and on a GPU captured, each shape checked before."""
+    from avadclip_lite.experiments import graphs
+
     count = 2 if at.small else 12
     kinds = [
         ("teacher, paper, bf16", {"form": "paper", "precision": "bf16"}),
@@ -245,12 +280,16 @@ def steps(at: Setting) -> Iterator[Row]:
         ("student, paper, bf16", {"form": "paper", "precision": "bf16", "role": "vision"}),
         ("teacher, released, float32", {"form": "released", "precision": "float32"}),
     ]
-    for name, fields in kinds:
-        made = _Bench(at, batches=count + 3, **fields)
-        for batch in made.batches[:3]:
+    for (kind, fields), graphed in product(kinds, (False, True) if at.cuda else (False,)):
+        name = f"{kind}, captured" if graphed else kind
+        made = _Bench(at, batches=count, graphed=graphed, **fields)
+        for batch in made.batches * graphs.CHECKS:
             made.step(batch)
+        if graphed and made.run.captured.failed:
+            yield holds("step", f"{name}: no fallback", False, made.run.captured.failed)
+            continue
         walls, busy = [], []
-        for batch in made.batches[-count:]:
+        for batch in made.batches:
             _wait(at)
             began = time.perf_counter()
             made.step(batch)
@@ -365,6 +404,7 @@ def compiled(at: Setting) -> Iterator[Row]:
 def end_to_end(at: Setting) -> Iterator[Row]:
     """``fit`` from an open store to the best weights on the disk, and what that makes of XD."""
     from avadclip_lite.config import make_config
+    from avadclip_lite.experiments import graphs
     from tools import bench
 
     videos, crops, epochs = (4, 1, 1) if at.small else (400, 10, 2)
@@ -373,19 +413,21 @@ def end_to_end(at: Setting) -> Iterator[Row]:
     store = bench.synthetic_store(at.folder / "store", videos=videos, crops=crops, dim=dim)
     took = time.perf_counter() - began
     yield Row(check="fit", what=f"{len(store)} bags written (not counted)", value=took, unit="s")
-    for role in ("audio_visual", "vision"):
+    for role, graphed in product(("audio_visual", "vision"), ("1", "0")[: 1 + at.cuda]):
+        os.environ[graphs.GRAPHS] = graphed
         size = {"scale": "soundstage", "batch_size": 2} if at.small else {"scale": "xd"}
         settings = make_config(
             form="paper", role=role, epochs=epochs, precision="bf16", device=str(at.device), **size
         )
         timing = bench.measure_fit(role, settings, store)
-        what = f"{role}, bf16, {epochs} epochs"
+        how = f"{role}, bf16" + ", eager" * (graphed == "0")
+        what = f"{how}, {epochs} epochs"
         yield Row(check="fit", what=what, value=timing.seconds, unit="s")
         for part, seconds in timing.parts.items():
             yield Row(check="fit", what=f"{what}: {part}", value=seconds, unit="s")
         yield Row(
             check="fit",
-            what=f"{role}, bf16, XD, ten epochs, extrapolated",
+            what=f"{how}, XD, ten epochs, extrapolated",
             value=timing.extrapolated_seconds,
             unit="s",
         )
@@ -488,11 +530,12 @@ CHECKS: dict[str, list[Callable[[Setting], Iterator[Row]]]] = {
         not_a_number,
         independence,
         determinism,
+        captured,
         evaluation,
         steps,
+        end_to_end,
         attention,
         text_prompt,
-        end_to_end,
         compiled,
     ],
     "two": [encoders, lessons],
