@@ -44,8 +44,7 @@ Precision = Literal["auto", "float32", "tf32", "bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class ClassSet:
-    """The classes of a data set, normal first: codes of file names and annotations, and the words
-    that become prompts."""
+    """Classes of a data set, normal first: codes of files and annotations, words of prompts."""
 
     name: str
     codes: tuple[str, ...]

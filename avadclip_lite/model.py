@@ -96,8 +96,7 @@ _DETECTORS: dict[str, type[Detector]] = {}
 
 
 def register(name: str) -> Callable[[type[Detector]], type[Detector]]:
-    """Class decorator: ``Config.detector`` may say ``name``. The class takes settings and a
-    ``Context``."""
+    """Class decorator: ``Config.detector`` may say ``name``. It takes settings and ``Context``."""
 
     def add(kind: type[Detector]) -> type[Detector]:
         _DETECTORS[name] = kind
@@ -147,8 +146,7 @@ class AnomalyHead(nn.Module):
         self.score = nn.Linear(dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, T, D) -> logits (B, T), in float32: in bfloat16 neighbouring confidences would
-        become equal."""
+        """x (B, T, D) -> logits (B, T), in float32: bfloat16 makes neighbouring scores equal."""
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()
             return self.score(x + self.ffn(x)).squeeze(-1)

@@ -44,7 +44,12 @@ class TextualPrompt(nn.Module):
         context = torch.empty(positions, tower.width).normal_(std=0.01) if before + after else None
         self.context = None if context is None else nn.Parameter(context)
         self._cast: dict[str, Tensor] = {}  # the tower's weights for autocast
-        self.register_load_state_dict_pre_hook(lambda module, *_: module._cast.clear())
+
+        def forget(module: TextualPrompt, state: dict[str, Tensor], prefix: str, *_) -> None:
+            if any(name.startswith(f"{prefix}tower.") for name in state):  # else graphs read them
+                module._cast.clear()
+
+        self.register_load_state_dict_pre_hook(forget)
 
     def forward(self) -> Tensor:
         """Class embeddings x_c (C, D), not normalised."""

@@ -59,8 +59,7 @@ class WindowBlock(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
-        """x (windows, W, D) -> the same; ``keys`` (windows, W) is True on rows that may be
-        attended to."""
+        """x (windows, W, D) -> the same; ``keys`` (windows, W): True on rows to attend to."""
         x = x + self.attend(self.norm_attention(x), keys)
         return x + self.ffn(self.norm_ffn(x))
 

@@ -400,8 +400,7 @@ def load(
 
 
 def run_identity(settings: Config, store: FeatureStore, **given: Any) -> dict[str, Any]:
-    """What makes a training the same, as plain JSON; ``given``: text, prompts, teacher of
-    ``fit``."""
+    """What makes a training the same, as plain JSON; ``given``: as ``fit`` is given it."""
     settings, teacher = resolved(settings), given.get("teacher")
     text, prompts = _text(settings, store, given.get("text"), given.get("prompts"))
     return {

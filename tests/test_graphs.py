@@ -195,6 +195,40 @@ def test_a_capture_that_is_not_eager_falls_back_and_says_so_once(capture, caplog
     assert "not captured as CUDA graphs" in line and "\n" not in line
 
 
+def test_the_reason_is_what_ended_the_capture_and_not_that_it_had_ended(
+    monkeypatch, caplog
+) -> None:
+    """And torch is told that it has ended, whose own context leaves the random numbers and the
+    memory as if it went on. CUDA's part is a stand-in."""
+
+    class Graph(MagicMock):
+        def __exit__(self, *_) -> None:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    for name in ("Stream", "current_stream", "CUDAGraph", "stream"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    generator = MagicMock()
+    monkeypatch.setattr(torch.cuda, "graph", Graph())
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "default_generators", [generator])
+    for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+        monkeypatch.setattr(torch._C, name, MagicMock(), raising=False)
+    run = training(tcn_dropout=0.5)
+    own = GraphedStep(run.parameters, run.model.max_snippets)
+    steps = iter(range(100))
+
+    def step(given: Batch) -> dict:
+        if next(steps) == 4:  # an eager one and three before a capture have passed
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return run.backward(given)
+
+    assert own(step, batch())["total"].isfinite()
+    assert own.failed == "operation not permitted when stream is capturing"
+    generator.graphsafe_set_state.assert_called_once_with(generator.clone_state.return_value)
+    torch._C._cuda_endAllocateToPool.assert_called_once_with(0, own.pool)
+    torch._C._cuda_releasePool.assert_called_once_with(0, own.pool)
+
+
 @pytest.mark.parametrize(
     ("variable", "device", "capturable", "fields", "captured"),
     [

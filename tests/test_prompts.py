@@ -103,6 +103,18 @@ def test_a_tower_that_is_loaded_anew_is_cast_anew():
         assert not torch.equal(module(), before)
 
 
+def test_weights_without_the_tower_leave_its_casts_in_place():
+    """As best weights that are loaded back: a captured step goes on reading where the casts are."""
+    module = prompt()
+    with torch.autocast("cpu", torch.bfloat16):
+        module()
+        places = {name: cast.data_ptr() for name, cast in module._cast.items()}
+        state = nn.ModuleDict({"textual_prompt": module}).state_dict()
+        learned = {k: v for k, v in state.items() if ".tower." not in k}
+        nn.ModuleDict({"textual_prompt": module}).load_state_dict(learned, strict=False)
+        assert places and places == {k: cast.data_ptr() for k, cast in module._cast.items()}
+
+
 def test_training_after_inference_still_gets_gradients():
     module = prompt()
     with torch.inference_mode():

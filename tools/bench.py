@@ -260,8 +260,10 @@ def measure_steps(name: str, settings: Config, bags: TrainingSet, *, steps: int)
                 run.backward(batch)
         flop += counter.get_total_flops()
     tflop = flop / COUNTED / 1e12
-    took, waited = [], []
-    for index in queue[WARM_UP + COUNTED :][:steps]:
+    timed, took, waited = queue[WARM_UP + COUNTED :][:steps], [], []
+    for index in timed * (graphs.CHECKS if run.captured else 0):  # before they are timed
+        run.one_step(bags.batch(index))
+    for index in timed:
         _wait(device)
         began = time.perf_counter()
         batch = bags.batch(index)
@@ -327,15 +329,17 @@ def measure_fit(name: str, settings: Config, store: FeatureStore) -> FitTiming:
         seconds = time.perf_counter() - began
     videos, epochs = len(set(store.video_ids)), len(result.history)
     scale = XD_TRAIN_VIDEOS * CROPS / len(store)
-    each_epoch = (parts["training"] + parts["holdout"]) * scale + parts["checkpoints"]
-    once = (parts["packing"] + parts["moving"]) * scale + seconds - sum(parts.values())
+    last = result.history[-1]["seconds"]  # the first epoch captures steps as well
+    each_epoch = last * scale + parts["checkpoints"] / epochs
+    first = parts["training"] + parts["holdout"] - epochs * last
+    once = (parts["packing"] + parts["moving"]) * scale + seconds - sum(parts.values()) + first
     return FitTiming(
         name=name,
         videos=videos,
         epochs=epochs,
         seconds=seconds,
         parts=parts,
-        extrapolated_seconds=once + each_epoch * XD_EPOCHS / epochs,
+        extrapolated_seconds=once + each_epoch * XD_EPOCHS,
     )
 
 

@@ -37,8 +37,7 @@ def train_or_load(
     of the method, data, text tower and teacher's weights. ``cache``: the folder (of the environment
     variable ``AVADCLIP_CACHE``, or ``runs/cache``). ``given``: text, prompts, teacher of ``fit``. A
     second process that asks for the same training waits for the first; what was interrupted is
-    continued. ``watch`` sees the epochs that are trained now. Raises what ``fit`` does, and
-    ``ValueError`` where it cannot write."""
+    continued. ``watch`` sees the epochs that are trained now. ``ValueError``: cannot write."""
     root = Path(cache or os.environ.get(CACHE_FOLDER) or CACHE)
     identity = train.run_identity(settings, store, **given)
     del identity["store"]["path"]  # the same data may lie elsewhere

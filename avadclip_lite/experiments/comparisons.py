@@ -79,8 +79,7 @@ def holm(p: Sequence[float]) -> Array:
 def compare(frame: pd.DataFrame, pairs: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """One line a claim of ``pairs`` {claim: (row, against)}: ``intervals`` of row minus against in
     points, on the seeds that both have, and Holm's p over all claims. ``frame``: lines of one
-    protocol with ``row``, ``seed``, MEASURE and RESAMPLED, fractions. Raises ``ValueError`` for
-    fewer than two common seeds."""
+    protocol with ``row``, ``seed``, MEASURE, RESAMPLED. ``ValueError``: fewer than two seeds."""
     found, measured = {}, frame.set_index("seed")[[MEASURE, *RESAMPLED]]
     of_row = frame["row"].to_numpy()
     for claim, (row, against) in pairs.items():

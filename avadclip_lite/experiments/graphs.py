@@ -14,6 +14,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from math import isclose, nan
 
@@ -49,7 +50,7 @@ def round_up(batch: Batch, most: int) -> Batch:
     return Batch(**vars(batch) | {k: F.pad(x, widths[k]) for k, x in held.items()})
 
 
-def capture(step: Step, batch: Batch, parameters: Sequence[nn.Parameter], pool: object) -> Step:
+def capture(step: Step, batch: Batch, parameters: Sequence[nn.Parameter], pool: tuple) -> Step:
     """The step as a CUDA graph, for batches of this shape; the losses of a replay, and the
     gradients that it leaves, hold until the next one. Graphs share the memory ``pool``."""
     static = Batch(**{k: None if v is None else v.clone() for k, v in vars(batch).items()})
@@ -60,8 +61,12 @@ def capture(step: Step, batch: Batch, parameters: Sequence[nn.Parameter], pool: 
             step(static)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
-        losses = {name: loss.detach() for name, loss in step(static).items()}
+    try:  # the outer context puts the stream back, which torch's own does not after an error
+        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, pool=pool):
+            losses = {name: loss.detach() for name, loss in step(static).items()}
+    except Exception:
+        recover(pool)
+        raise
     gradients = [parameter.grad for parameter in parameters]
 
     def replay(given: Batch) -> dict[str, Tensor]:
@@ -74,6 +79,19 @@ def capture(step: Step, batch: Batch, parameters: Sequence[nn.Parameter], pool: 
         return losses
 
     return replay
+
+
+def recover(pool: tuple) -> None:
+    """Tells torch 2.11 that a capture which was cut off has ended: else dropout would raise, and
+    memory stay. Where it did end, calls may raise and do no harm."""
+    index = torch.cuda.current_device()
+    with suppress(RuntimeError):
+        torch.cuda.synchronize()  # takes a pending error
+    generator = torch.cuda.default_generators[index]
+    generator.graphsafe_set_state(generator.clone_state())  # a clone is not capturing
+    with suppress(RuntimeError):
+        torch._C._cuda_endAllocateToPool(index, pool)
+        torch._C._cuda_releasePool(index, pool)
 
 
 class GraphedStep:
@@ -94,14 +112,14 @@ class GraphedStep:
         return step(batch) if self.failed else self.captured[shape](filled)
 
     def _check(self, step: Step, shape: tuple[int, int], batch: Batch) -> None:
-        """Replay a shape, captured if it is new, after an eager step, or say why steps are eager
-        from now on. Random numbers are put back, so that both draw the same dropout."""
+        """Replay a shape, captured if new, after an eager step with the same random numbers."""
         fork = partial(torch.random.fork_rng, [batch.lengths.device] * batch.lengths.is_cuda)
         try:
             with fork():
                 eager = self._told(step(batch))
             if shape not in self.captured:
-                with fork():
+                on = batch.lengths.device if batch.lengths.is_cuda else -1  # nowhere
+                with fork(), torch.cuda.device(on):
                     self.captured[shape] = self.capture(step, batch, self.parameters, self.pool)
             with fork():
                 found = self._told(self.captured[shape](batch))
@@ -109,9 +127,9 @@ class GraphedStep:
                 raise RuntimeError(f"captured they give {found}, eager {eager}")
             self.checks[shape] += 1
         except Exception as error:
+            error = error.__context__ or error  # what ended a capture, not that it had ended
             self.captured, self.failed = {}, str(error).partition("\n")[0] or type(error).__name__
-            told = "training steps are not captured as CUDA graphs: %s (%s=0 does not try)"
-            log.warning(told, self.failed, GRAPHS)
+            log.warning("steps are not captured as CUDA graphs (%s=0): %s", GRAPHS, self.failed)
 
     def _told(self, losses: dict[str, Tensor]) -> dict[str, float]:
         """Losses as numbers, and how large the gradients are."""

@@ -12,8 +12,7 @@ _READ = {"int": int, "float": float, "str": str, "bool": lambda text: _BOOL[text
 
 def convert(name: str, kind: str, text: str) -> Any:
     """The value that a command line's word stands for, of a parameter annotated as int, float, str,
-    bool or a list of one of the first three, which is written with commas: ``0,1,2``. Raises
-    ``ValueError`` if it is of another type."""
+    bool or a list of one of the first three, written with commas. ``ValueError``: another type."""
     one = kind.removeprefix("list[").removesuffix("]")
     words = [text]
     if kind != one:

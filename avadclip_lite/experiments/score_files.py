@@ -42,8 +42,7 @@ class ScoredFiles(NamedTuple):
 def read_scores(path: str | Path) -> dict[str, np.ndarray]:
     """Scores by video name, ``(T,)`` or ``(T, C)``, at least float32. A folder is read with its
     subfolders; hidden files are left alone. Raises ``FileNotFoundError`` if there is nothing,
-    ``ValueError`` naming the array that is damaged, not finite, of another shape, or there twice.
-    """
+    ``ValueError`` naming the array that is damaged, not finite, misshapen, or there twice."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a folder of .npy or one .npz")
@@ -165,8 +164,7 @@ def trapezoid_area(scores: np.ndarray, positive: np.ndarray, negative: np.ndarra
 
 
 def _refuse_frames(scores: Mapping, events: Mapping[str, Sequence], stride: int) -> None:
-    """Scores saved one a *frame*: then no annotation reaches past the first 1/stride of its video.
-    Refused where that is no coincidence."""
+    """Refuses scores saved one a *frame*: no annotation reaches past 1/stride of its video."""
     ends = {name: max(end for *_, end in own) for name, own in events.items()}
     room = {name: len(scores[name]) + XD_STRIDE for name in ends}  # some run past their video
     odds = math.prod(len(scores[name]) * stride / room[name] for name in ends)
@@ -211,8 +209,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the measures and what each is. Bad input raises ``ValueError`` or
-    ``FileNotFoundError``."""
+    """Print the measures and what each is. Bad input: ``ValueError``, ``FileNotFoundError``."""
     paired = bool(args.run) == bool(args.data) and bool(args.scores) == bool(args.annotations)
     if bool(args.run) == bool(args.scores) or not paired or (args.run and args.stride):
         raise ValueError("give either --run RUN --data STORE or --scores PATH --annotations FILE")

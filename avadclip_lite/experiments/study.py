@@ -217,8 +217,7 @@ ABOUT = tuple("variant seed protocol epoch config setup store sources torch seco
 
 def read_lines(path: str | Path) -> pd.DataFrame:
     """All lines of a result file, one a test, as text; none where there is no file. Raises
-    ``ValueError`` for a file that is no study's, and for one in which results of different setups
-    or data are mixed."""
+    ``ValueError`` for a file that is no study's, or mixes results of several setups or data."""
     if not Path(path).exists():
         return pd.DataFrame(columns=[*ABOUT])
     lines = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -306,8 +305,7 @@ def run_study(
     the models only teachers are kept, in ``cache`` (that of ``train_or_load``). What earlier
     sources of the package made is kept, with a word about it. ``jobs``: trainings at a time. Each
     is at the rate of the grid beside ``out``, or beside ``grid_of``, a study of other data; or
-    ``tuning`` gives a variant's protocols. Raises ``ValueError`` for an unknown study, and for a
-    file of other data or configurations."""
+    ``tuning`` gives a variant's protocols. ``ValueError``: unknown study, file of other data."""
     if unknown := [name for name in studies if name not in STUDIES]:
         raise ValueError(f"unknown study {unknown[0]!r}; there are {', '.join(STUDIES)}")
     out, store = Path(out).resolve(), FeatureStore.open(data or soundstage_path())
@@ -357,8 +355,7 @@ def tune(task: Task) -> list[dict[str, Any]]:
 
 
 def grid(out: str | Path, **given: Any) -> pd.DataFrame:
-    """Train every row at its own rate, a third and three times of it; the factor that wins, by
-    variant. Arguments as in ``run_study``."""
+    """Train rows at their rate, a third and three times of it; the best factor, by variant."""
     _tune(out, lambda variant: RATES, given)
     return pd.DataFrame({"factor of the learning rate": chosen_rates(out)})
 
@@ -388,8 +385,7 @@ def arrival(out: str | Path, **given: Any) -> pd.DataFrame:
 
 def chosen_rates(out: str | Path) -> dict[str, float]:
     """The factor of each variant's learning rate by the grid beside a study's file: that of the
-    middle rate where its mean is within one standard error of the best, else of the best. Variants
-    whose grid is not whole are left out."""
+    middle rate where its mean is within one standard error of the best, else of the best."""
     found = {}
     for variant, measured in _held_out(out):
         measured = measured.reindex(index=TUNING_SEEDS, columns=list(RATES))

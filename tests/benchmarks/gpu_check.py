@@ -197,15 +197,22 @@ def captured(at: Setting) -> Iterator[Row]:
     XD-Violence's lengths: every loss of every step, and the weights afterwards."""
     import torch
 
-    from avadclip_lite.experiments.graphs import GraphedStep
+    from avadclip_lite.experiments import graphs
 
     for precision, limit in (("float32", 1e-3), ("bf16", 5e-2)):
         made = [_Bench(at, batches=24, graphed=g, precision=precision) for g in (False, True)]
         run, gaps = made[1].run, []
         if not at.cuda:  # in the dry run nothing is captured
             how = {"capture": lambda step, *_: step}
-            run.captured = GraphedStep(run.parameters, run.model.max_snippets, **how)
+            run.captured = graphs.GraphedStep(run.parameters, run.model.max_snippets, **how)
         for number, batch in enumerate(made[0].batches):
+            batch = graphs.round_up(batch, run.model.max_snippets)  # dropout goes by shape
+            if number == 12:  # weights are loaded back, and what was freed is written over
+                for one in made:
+                    state = one.run.model.trainable_state()
+                    one.run.model.load_trainable_state({k: v.clone() for k, v in state.items()})
+                torch.full((2**28 if at.cuda else 1,), torch.nan, device=at.device)
+                _empty(at)
             told = []
             for one in made:
                 torch.manual_seed(number)
@@ -220,6 +227,19 @@ def captured(at: Setting) -> Iterator[Row]:
             gaps.append(float((one - other).norm() / one.norm().clamp_min(1e-3)))
         yield Row(check="captured", what=f"{precision}: the same and weights", value=max(gaps))
 
+    def waits(given: Any) -> Any:  # which no graph can hold
+        given.lengths.max().item()
+        return run.backward(given)
+
+    broken = graphs.GraphedStep(run.parameters, run.model.max_snippets)
+    if at.cuda:
+        broken(waits, batch)
+    run.captured = None
+    run.one_step(batch)  # last in this process: it may be the end of its CUDA
+    _empty(at)
+    ok = bool(broken.failed) or not at.cuda
+    yield holds("captured", "a failed capture leaves CUDA usable", ok, broken.failed[:40])
+
 
 # --- part one: how fast ---------------------------------------------------------------------------
 
@@ -229,6 +249,13 @@ def _wait(at: Setting) -> None:
 
     if at.cuda:
         torch.cuda.synchronize(at.device)
+
+
+def _empty(at: Setting) -> None:
+    import torch
+
+    if at.cuda:
+        torch.cuda.empty_cache()
 
 
 def _median_ms(at: Setting, call: Callable[[], Any], times: int = 20, warm_up: int = 5) -> float:
