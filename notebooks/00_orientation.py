@@ -136,11 +136,11 @@ for i in test:
 print("Exercise 1 is solved.")
 
 # %% [markdown] tags=["core"]
-# Here is the truth as an array, held against what the package says for *every* test video. And the
-# opposite direction: all that training is told about a video is the set of its classes. It is
-# written at the end of the video's name (`label_B2-G-0`: shooting and explosion, with a zero for
-# padding) and becomes a row of zeros and ones, one column a class. Column 0 stands for *normal*,
-# and is 1 only if nothing else is.
+# Here is the truth as an array, held against the package's for *every* test video; and, the other
+# way, the set of classes, which is all that training is told. It is written at the end of the
+# video's name (`label_B2-G-0`: shooting and explosion, with a zero for padding) and becomes a row
+# of zeros and ones, one column a class. Column 0 stands for *normal*, and is 1 only if nothing else
+# is.
 
 
 # %% tags=["core"]
@@ -319,9 +319,9 @@ plt.show()
 print(f"{snippets} snippets;", "; ".join(f"{name}: {int(on.sum())}" for name, on in lines.items()))
 
 # %% [markdown]
-# How much of this is there? The next cell counts the whole set, and asks of every event whether it
-# is seen, and heard, in at least half of its snippets. Note two numbers: the **positive share**,
-# the part of all frames that is anomalous, and the part of the events that reach one sense only.
+# The next cell counts the whole set, and asks of every event whether it is seen, and heard, in at
+# least half of its snippets. Note two numbers: the **positive share**, the part of all frames that
+# is anomalous, and the part of the events that reach one sense only.
 
 # %%
 for split in ("train", "test"):
@@ -366,8 +366,8 @@ if {"visible", "audible"} <= set(store.flag_names):
 # first, and walk down the list. Whenever you meet an anomalous frame, ask: of the frames so far,
 # what part was anomalous? That is the **precision** at this place. Its mean over all anomalous
 # frames is the **average precision**, AP. Frames of equal score have no order, so they are passed
-# as one block, and the precision is the one at the block's *end*. That matters here: the frames of
-# a snippet always share their score. Five frames by hand, without a tie and with one:
+# as one block, and the precision is the one at the block's *end*. That matters here: a snippet's
+# score is repeated for each of its frames. Five frames by hand, without a tie and with one:
 
 # %% tags=["core"]
 anomalous = np.array([1, 0, 1, 0, 0])
@@ -379,8 +379,7 @@ for name, scores in toys.items():
     assert np.isclose(by_hand[name], package)
 
 # %% [markdown] tags=["core"]
-# What would *no skill at all* get? Think before you go on: what is the precision anywhere in a
-# shuffled list?
+# What would *no skill at all* get: what is the precision anywhere in a shuffled list?
 
 # %% [markdown] tags=["core"]
 # ### Exercise 2
@@ -442,7 +441,9 @@ assert abs(results["random order"][0] - share) < 0.02
 # **Knowing the right videos is not finding the event.** All frames of all anomalous videos are one
 # tied block, so the AP of the second is *exactly* the positive share inside them. This is the gap
 # that weakly supervised learning has to close: from *which* to *when*. The last row is the ceiling:
-# edges of events lie inside snippets.
+# edges of events lie inside snippets. AP *over snippets* gives each of them one vote, and needs a
+# rule for the mixed ones (01's probe asks the middle frame). Where no edge lies inside a snippet,
+# both are equal; the shorter the events, the more they may differ.
 #
 # The second's AUC looks kinder than its AP. Is it? Take one detector of fixed skill, which scores
 # normal frames around 0 and anomalous ones around 1.5 (with a spread of 1), and let only the
@@ -459,8 +460,7 @@ for rare in (0.5, 0.2, 0.05, 0.01):
 
 # %% [markdown] tags=["core"]
 # **AUC flatters.** It hardly moves, while at the bottom of the table most alarms are false. A guard
-# who is woken for nothing would side with AP, and so does the field: frame-level AP is what the
-# paper reports on XD-Violence, and what we report here.
+# would side with AP, and so does the field. The paper's on XD-Violence, and ours, is over *frames*.
 #
 # ## 6. What you will build
 #
@@ -500,7 +500,7 @@ plt.show()
 # ## 7. The scoreboard
 #
 # A lesson ends with this figure, which grows: the bars set so far, with their intervals over seeds,
-# the lesson's own in blue. Today there is one, and it has no skill.
+# the lesson's own in blue.
 
 # %% tags=["core"]
 scoreboard(study.results(), upto="00", known={"chance": share}, data=dataset)
@@ -516,12 +516,11 @@ plt.show()
 #   second, 16 frames a snippet, exclusive ends; then forget the times and keep the set of codes.
 # - name the classes, what pretends to be one of them, and which sense can tell: fireworks for
 #   shots, thunder for explosions, cheering for a riot; events that only one sense can tell, and
-#   some that neither can. All of it is synthetic.
+#   some that neither can.
 # - say what a random detector scores, and why AUC flatters: the positive share, as AP; AUC hardly
 #   moves however rare anomalies become and however many alarms are false.
 # - point at each part of the detector and say what it is for: frozen encoders for sight, sound
 #   and words; context in time; a gate meant for listening; one branch for *how anomalous*, one
 #   for *what*; a student for cameras without ears.
 #
-# So far the detector is a drawing. Notebook [01](01_encoders.ipynb) asks what its frozen eyes and
-# ears already know.
+# Notebook [01](01_encoders.ipynb) asks what the detector's frozen eyes and ears already know.

@@ -203,8 +203,9 @@ print("without a track it gives back x_v:", torch.equal(x_av[1], x_v[1]))
 #
 # Now to a detector that has learned. One ships: the whole detector of 00, in the paper's form (the
 # released code differs). Of the study's ten trainings, which differ only in their **seed** (it
-# decides the first random weights and the order of the videos), it is one of the middle two by AP.
-# (For other data one is trained now; what the text says of numbers is about the one that ships.)
+# decides first weights, order of videos, and which are held out), it is one of the middle two by
+# AP. (For other data one is trained now; what the text says of numbers is about the one that
+# ships.)
 #
 # The gate is *there* to decide when to listen. For our three videos, from top to bottom:
 #
@@ -300,7 +301,7 @@ print(pd.DataFrame(rows).T.dropna().to_string(float_format="{:.2f}".format))
 # %% [markdown]
 # ## 4. Counting
 #
-# Three videos prove little, so count the snippets of all test videos no longer than a training bag,
+# Three videos prove little, so count the snippets of all test videos that fit a training bag (06),
 # by what goes on in them. *Push* is how far the added sound moves the logit of the confidence. The
 # last column takes the gate apart: if every channel's gate stood still at its own mean $\bar w$,
 # what is added would be $\bar w \odot r$, so

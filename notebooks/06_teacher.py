@@ -131,14 +131,18 @@ assert touched(listening, silent) == ([1], [0, 1, 2]), "one snippet's sound, and
 print("Exercise 1 is solved: one sound moves one confidence and every row of the map.")
 
 # %% [markdown] tags=["core"]
-# That is the thread: one sound moves one confidence, and through $x_p$ every row of the map. How
-# much it carries in a trained detector was 04's question.
+# That is the thread, $x_p$. How much it carries in a trained detector was 04's question.
 #
 # ## 2. A batch walks through
 #
 # Now the real modules, freshly built, with a batch of four training videos. The detector's own
 # `forward` is as short as the toy. Below it each module says what comes out of it: B videos, T
 # snippets of the longest, D feature width, C classes.
+#
+# **Long videos.** No bag exceeds `max_snippets`: 80 here, 256 at XD's scale. There a training video
+# of 900 snippets becomes 256 means, each over three or four neighbours. In testing nothing is
+# averaged: chunks of 256, 256, 256 and 132 snippets pass each for itself, and the outputs are
+# joined: 900 scores. Nothing is seen or heard across a border, and each chunk has its own $x_p$.
 
 # %% tags=["core", "nbval-ignore-output"]
 fallback = make_config(scale=scale, dim=store.dim, seed=seed, epochs=epochs, device=device)
@@ -234,8 +238,7 @@ record("frame_ap", cls, **about, seed=settings.train.seed)
 # What does it find? The study holds means over seeds: of detectors with one sense (*UKD* is the
 # student of 07, which a teacher taught), of **late fusion**, senses trained apart, by the higher
 # confidence (03 takes the mean), of the **plain baseline** (both senses concatenated, no prompt, no
-# focal loss), and of the whole. AP exists for each branch; mAP is the alignment branch's. The file
-# grows: what it lacks yet is said to be missing.
+# focal loss), and of the whole. AP exists for each branch; mAP is the alignment branch's.
 
 # %% tags=["core", "nbval-ignore-output"]
 MEASURES = {"frame_ap_classification": "AP, confidence", "frame_ap_alignment": "AP, map"}
@@ -266,8 +269,7 @@ for other in PARTS[:-1]:
 
 # %% [markdown] tags=["core"]
 # The last block is the **method's total**: all that the paper adds, fusion, prompt and focal loss,
-# over the plain baseline (08). Where an interval holds zero, nothing was shown; none of them is
-# corrected (08).
+# over the plain baseline (08).
 #
 # The other kind of evidence is *which* events. Soundstage knows of every snippet of an event
 # whether the picture shows it and whether it can be heard. The next cell asks for the AP of one
@@ -325,12 +327,11 @@ else:
 #
 # ## 5. Look at it
 #
-# A table cannot tell *why*. The next figure follows the paper's: on top the confidence, blue the
-# teacher, amber the student that only sees; shaded is the truth, which nobody was told. Below it
-# the teacher's class map, and how loud the video is. It is *sound saves*: four crashes, of which,
-# by the flags, only the first is heard; in the middle of that one, from 5 to 7.5 seconds, the film
-# cuts away to something else. What does amber do there, and what blue? What does blue make of the
-# silent crashes? And is blue *on time*?
+# The next figure follows the paper's: on top the confidence, blue the teacher, amber the student
+# that only sees; shaded is the truth. Below it the teacher's class map, and how loud the video is.
+# It is *sound saves*: four crashes, of which, by the flags, only the first is heard; in the middle
+# of that one, from 5.3 to 7.3 seconds, the film cuts away to something else. What does amber do
+# there, and what blue? What does blue make of the silent crashes? And is blue *on time*?
 
 
 # %% tags=["main-figure", "nbval-ignore-output", "core"]
@@ -388,8 +389,8 @@ print("eye, video encoder:", influence(teacher.encoder))
 teacher = teacher.to(where)
 
 # %% [markdown] tags=["core"]
-# So the suspect could have done it: it listens up to fourteen snippets back, and never ahead. But
-# could is not did: most of its weight lies on the present.
+# So the suspect could have done it: it never listens ahead. But could is not did: most of its
+# weight lies on the present.
 #
 # The test of a suspicion is an experiment whose outcome it predicts. If a detector is late, its
 # scores moved *earlier* must fit better: the AP over shifts has its top to the right of zero. (The
@@ -434,11 +435,10 @@ plt.show()
 # %% [markdown] tags=["core"]
 # **The suspect has an alibi.** The teacher is late, by a fraction of a snippet; the deaf teacher is
 # as late; and on what can only be heard it is no later. (There the two that hear nothing have no
-# top at all.) So the ear does not make it; and moving the scores by a whole snippet costs AP, it
-# gains none. That is a null result, and an honest one: the mechanism exists, the gradient shows it,
-# and in this detector on these events it does no harm that this test could see. Without the prompt
-# it may (section 7). (A planted delay, and where lateness costs: [lab
-# note](studies/late_audio.ipynb).)
+# top at all.) So the ear does not make it; and moving the scores by a whole snippet costs AP. A
+# null result: the mechanism exists, the gradient shows it, and in this detector on these events it
+# does no harm that this test could see. Without the prompt it may (section 7). (A planted delay,
+# and where lateness costs: [lab note](studies/late_audio.ipynb).)
 
 # %% [markdown]
 # An alarm that comes late is worth less, so here is lateness once more, as whoever answers the
@@ -559,5 +559,4 @@ plt.show()
 # - find out whether a detector is late, and why: a picture raises the question, a gradient names a
 #   suspect, a shift measures, and a deaf twin and one changed field tell whether it did it.
 #
-# Sound has to be recorded before it can help. Notebook [07](07_ukd.ipynb) takes the microphone away
-# and asks what can be saved.
+# Notebook [07](07_ukd.ipynb) takes the microphone away and asks what can be saved.

@@ -358,8 +358,8 @@ print("made     ", " ".join(f"{value:6.2f}" for value in made))
 #
 # Second: unsure *where*? Give each snippet one number, its mean $\theta$, and ask how well it ranks
 # the snippets of one kind above all others (AUC, 00: 0.5 is no relation). Beside it the same for
-# the error really made, which a perfect $\sigma$ would equal and only the teacher reveals. The last
-# column is the consequence: the mean pull $1/\sigma^2$, as a multiple of its mean over all
+# the error really made, which a perfect $\sigma$ would equal and only the teacher reveals. The
+# third column is the consequence: the mean pull $1/\sigma^2$, as a multiple of its mean over all
 # snippets.
 
 # %% tags=["nbval-ignore-output"]

@@ -464,9 +464,9 @@ ap, mean_map = np.subtract(paper.ABLATION["+ focal loss"], paper.ABLATION["basel
 print(f"the paper's total on XD-Violence, of which signs count: AP {ap:+.2f}, mAP {mean_map:+.2f}")
 
 # %% [markdown] tags=["core"]
-# Read the total before the steps. Where its interval lies above zero, the whole method buys
-# something, even if no single step can be told; where it lies below, the method costs. Where it
-# holds zero, this measure does not tell all of 03 to 05 from one linear layer and a cross-entropy;
+# Read the total before the steps. Where its dark interval lies above zero, the whole method buys
+# something, even if no step can be told; where it lies below, the method costs. Where it holds
+# zero, this measure does not tell all of 03 to 05 from one linear layer and a cross-entropy;
 # another may. Means of the steps add up to the total; intervals do not.
 #
 # ## 6. The part, or its learning rate?

@@ -61,11 +61,10 @@ dataset = results_path().parent.name if real else "Soundstage"
 #
 # "AVadCLIP reaches an AP of so much on XD-Violence": one number, made of three things. A *measure*
 # was computed from the scores of a *detector* on certain *features*. Whoever wants to check such a
-# number and cannot have the features (they are too large for a repository, and not ours to give
-# away) still has the other two. A measure can be checked with scores that know nothing. A detector
-# can be checked with features that mean nothing, as long as the authors' code was once given the
-# same ones. Only what is left after that is a question of data, and section 6 has the commands that
-# answer it.
+# number and cannot have the features (00) still has the other two. A measure can be checked with
+# scores that know nothing. A detector can be checked with features that mean nothing, as long as
+# the authors' code was once given the same ones. What is left after that is a question of data
+# (section 6).
 #
 # The measure first. The toy is a single video of eight snippets and a detector without fault: six
 # events of six classes all lie in the third and fourth snippet, and there all six are found. The
@@ -248,19 +247,18 @@ plt.show()
 # Two of the three choices flatter: in the AP it was picked by, the best epoch on the test set is
 # never worse than the chosen one, and leaving out normal videos leaves out false alarms. The third,
 # the branch, may go either way; printing the better of the two is the same mistake as picking the
-# epoch. The last three printed lines say what moves the number most here.
+# epoch.
 #
 # When you report a number, name the branch, the epoch's rule and the videos. When you read one
 # that names none, take it as known to within such a column.
 #
 # ## 4. The detector, checked: one function
 #
-# Next, the detector. The question "is this the authors' model?" has an exact form: given the same
-# weights and the same inputs, are the outputs the same? For that the authors' code was run once, on
-# made-up features (37 and 5 snippets of noise) and made-up weights (each drawn from its own name),
-# and its outputs were recorded. Neither means anything as a detector. That is no weakness: an error
-# in a formula shows on noise as well as on films, and cannot hide behind a trained model's
-# robustness.
+# The question "is this the authors' model?" has an exact form: given the same weights and the same
+# inputs, are the outputs the same? For that the authors' code was run once, on made-up features (37
+# and 5 snippets of noise) and made-up weights (each drawn from its own name), and its outputs were
+# recorded. Neither means anything as a detector. That is no weakness: an error in a formula shows
+# on noise as well as on films, and cannot hide behind a trained model's robustness.
 #
 # `load_teacher` and `load_student` take such a state dict as the release saves it, rename, check
 # every shape, and load nothing that could run code.
@@ -287,11 +285,11 @@ for (who, model), total in zip(models.items(), (17_106_441, 13_163_017), strict=
     print(f"{who}: {count:,} learned numbers; the release has {total:,}")
 
 # %% [markdown] tags=["core"]
-# Both totals are the release's to the last digit. Now the outputs, each compared relative to its
-# largest entry. A gap needs a scale: how large is it when something *is* different? So the same
-# weights are also run with one switch of the configuration turned, from the code's form to the
-# paper's. (Losses and their gradients, and three steps of the optimiser, are compared in
-# `tests/test_released.py` and `tests/benchmarks/check_reference.py`.)
+# Now the outputs, each compared relative to its largest entry. A gap needs a scale: how large is it
+# when something *is* different? So the same weights are also run with one switch of the
+# configuration turned, from the code's form to the paper's. (Losses and their gradients, and three
+# steps of the optimiser, are compared in `tests/test_released.py` and
+# `tests/benchmarks/check_reference.py`.)
 
 
 # %% tags=["core"]
@@ -359,7 +357,7 @@ gaps["measure, mAP"] = np.abs(100 * mean_ap - pipeline["teacher.dmap"]).max()
 print(f"mAP at five IoU, ours equal to the recorded to the last bit: {gaps['measure, mAP'] == 0}")
 
 # %% [markdown] tags=["core"]
-# All in one picture: blue must agree; amber has one switch turned, and must not.
+# Blue must agree; amber has one switch turned, and must not.
 
 # %% tags=["nbval-ignore-output", "core"]
 # Gaps between our outputs and the recorded outputs of the release, on a logarithmic scale.
@@ -445,24 +443,21 @@ plt.show()
 # Some of it is a plain slip (the equal columns), some a choice that nobody wrote down, some the
 # habit of a field (the epoch). And a slip can hide in a part that a paper names among its
 # contributions, as long as that part moves the result little. Nothing here says that the idea does
-# not work; an idea and its first implementation are two things, and 03 to 08 tested the idea. More
-# places: the distillation loss halves only its first term, and so the
-# variance (07); padding takes part in attention and in the distance graph; the focal weight is
-# learned and only ever falls; a loss that spreads class words, weight decay and steps of the rate
-# stand in the code alone; Wav2CLIP's package normalises over whatever is in the call, so that a
-# sound's features depend on its neighbours; on CCTV-Fights, another data set, the release trains
-# with seven prompts and tests with two.
-# More, each with its switch: [lab note](studies/release_audited.ipynb).
+# not work; 03 to 08 tested the idea. More places: the distillation loss halves only its first term
+# (07); padding takes part (02); the focal weight is learned and only ever falls; a loss that
+# spreads class words, weight decay and steps of the rate stand in the code alone; on CCTV-Fights,
+# another data set, the release trains with seven prompts and tests with two. More, each with its
+# switch: [lab note](studies/release_audited.ipynb).
 
 # %% [markdown]
 # ### Exercise 2
 #
-# *8 minutes, medium.* Apart by how much? In training a video longer than 256 snippets becomes 256
-# bins with edges at `linspace(0, T, 257)`, cut to whole numbers; a shorter one keeps its snippets.
-# (A test video is cut into chunks of 256, joined afterwards.) Write at which snippets the bins of a
-# stream of `n` begin. The check counts the bins in which sight and sound, resampled each on its
-# own, begin at different snippets. Guess first, for two streams that differ by a single snippet,
-# 512 and 513, then 511 and 512: in how many of the 256?
+# *8 minutes, medium.* Apart by how much? In training a video longer than 256 snippets becomes the
+# means of 256 bins with edges at `linspace(0, T, 257)`, cut to whole numbers; a shorter one keeps
+# its snippets. (Testing: 06.) Write at which snippets the bins of a stream of `n` begin. The check
+# counts the bins in which sight and sound, resampled each on its own, begin at different snippets.
+# Guess first, for two streams that differ by a single snippet, 512 and 513, then 511 and 512: in
+# how many of the 256?
 
 
 # %% jupyter={"source_hidden": true} tags=["exercise", "solution"]
@@ -491,12 +486,16 @@ print("Exercise 2 is solved: one snippet more moves no bin, about half, or nearl
 # %% [markdown] tags=["core"]
 # ## 6. The rest: three commands
 #
-# Measure and detector are settled. What is left takes the features. Five downloads, by links in the
-# README of the [release](https://github.com/WanshunSu/AVadCLIP) and on the data set's own site:
-# CLIP features (`NAME__CROP.npy`: of a training video ten crops, cut-outs of its pictures, each a
-# bag of its own; of a test video one), Wav2CLIP features (`NAME.npy`), the two lists, the two
-# annotation files, and the checkpoints. (`make doctor` says where CLIP's text tower comes from.)
-# Then:
+# What is left takes the features. Five downloads, by links in the README of the
+# [release](https://github.com/WanshunSu/AVadCLIP) and on the data set's own site: CLIP features
+# (`NAME__CROP.npy`), Wav2CLIP features (`NAME.npy`), the two lists, the two annotation files, and
+# the checkpoints. (`make doctor` says where CLIP's text tower comes from.)
+#
+# A **crop** cuts 224 x 224 pixels out of pictures squeezed to 340 x 256: the centre (0), a corner
+# (1 to 4), or one of these five mirrored (5 to 9). In training each of a video's ten is a bag of
+# its own, with the same label and sound. A test video has crop 5 only: no scores are averaged.
+# `crops="first"` trains on crop 0 alone, with a tenth of the steps an epoch; what that costs in AP
+# was not measured. Then:
 #
 #     python -m avadclip_lite import xd --features FOLDER --train xd_CLIP_rgb.csv \
 #         --test xd_CLIP_rgbtest.csv \
@@ -505,10 +504,17 @@ print("Exercise 2 is solved: one snippet more moves no bin, about half, or nearl
 #     python -m avadclip_lite run --data STORE --scale xd --out runs/xd --seeds 5 --jobs 4
 #
 # The first refuses what cannot be and reports what is odd. The second compares the store with what
-# the published numbers were made of and scores the authors' checkpoints on it: if these do *not*
-# reach the published AP, the features are others, and nothing that is trained on them can be
-# compared either. The third trains every row of 08's tables on your store, writes the result file,
-# and runs all notebooks, this one included, on it. The cell below is what that run fills in.
+# the published numbers were made of. The third trains every row of 08's tables on it, writes the
+# result file, and runs all notebooks; that fills in the cell below.
+#
+# **Ten points short?** In this order:
+#
+# 1. the measure: frames (00), no trapezoid (11), branch, epoch, videos (section 3)
+# 2. what `DIFFERS` in the second command's table: crops, stride, truth, lengths of features
+# 3. its last lines, the authors' checkpoints on your features: within half a point of the paper in
+#    either branch, doubt your training (form, epochs, seeds), not the features
+# 4. else the features are others, and nothing trained on them compares: check CLIP's weights
+#    (OpenAI's, quick GELU), squeezing and crop, Wav2CLIP's statistics (01)
 
 # %% tags=["nbval-ignore-output", "core"]
 if data:
@@ -526,10 +532,9 @@ if not real:
 # %% [markdown] tags=["core"]
 # ## 7. The paper's steps, by sign
 #
-# The paper's ablations are differences: one fusion against others, prompt added, focal loss added,
-# the student taught. For each the cell prints the paper's difference and, from the result file, the
-# interval over seeds, uncorrected (08), in AP (here of the alignment branch; 08: classification)
-# and in mAP.
+# The paper's ablations are differences. For each the cell prints the paper's and, from the result
+# file, the interval over seeds, uncorrected (08), in AP (here of the alignment branch; 08:
+# classification) and in mAP.
 
 # %% tags=["core"]
 NEITHER = "neither prompt nor focal loss"

@@ -403,9 +403,9 @@ print("." if earlier else ": the study has not come to them yet, or not on this 
 print(field.sort_values("AP").round(1).to_string(index=False, na_rep=""))
 
 # %% [markdown]
-# Seconds are those of a training on whatever machine ran it, so compare them within a source, and
-# parameters across. Steps were published for other data; one rule (`baselines.configure`) leaves an
-# eighth of them, or more. Rows that listen stand beside rows that only look: read names first.
+# Seconds are those of whatever machine ran it, so compare them within a source, and parameters
+# across. Schedules were published for other data; one rule (`baselines.configure`) leaves an eighth
+# of their steps, or more. Rows that listen stand beside rows that only look: read names first.
 
 # %% tags=["nbval-ignore-output", "main-figure"]
 # AP of every system on these features, with its interval, against the number of its parameters.
@@ -424,8 +424,8 @@ plt.show()
 
 # %% [markdown] tags=["core"]
 # What does sound add where it is only appended, and how far ahead is AVadCLIP? Seed by seed,
-# uncorrected (08), so take the many intervals together. (AVadCLIP's recipe was chosen on this data,
-# the others' were not.)
+# uncorrected (08), so take the many intervals together. (AVadCLIP's recipe was chosen on this data;
+# of the others', the rate.)
 
 # %% tags=["nbval-ignore-output", "core"]
 whole, seeds = "AVadCLIP, audio-visual", rows["row"].value_counts()
@@ -449,8 +449,8 @@ chance = 100 * positive.sum() / (positive + negative).sum()
 print(f"(levels are not comparable with the table above, whose chance is {chance:.1f})")
 
 # %% [markdown] tags=["core"]
-# One row you will find here and never above: **AVCL** (2025). Of it we know an abstract and the
-# numbers that AVadCLIP quotes; we found no code, and read no equation or size. Others are
+# Rows quoted here and missing above wait for the study; one, **AVCL** (2025), for ever. Of it we
+# know an abstract and the numbers that AVadCLIP quotes; we found no code or equation. Others are
 # *reconstructions*, and called so in their modules: FVAI after a reader's notes, half of CUPL, and
 # three with "like" or "style" in their names; to none belongs a published number.
 
@@ -531,10 +531,10 @@ print(f", trapezoid (1 + {share}) / 2 = {trapezoid_area(*constant):.4f}")
 
 # %% [markdown] tags=["core"]
 # With many distinct scores the two hardly differ; with ties the trapezoid is a gift. (`python -m
-# avadclip_lite evaluate --trapezoid` prints both.) Points missing? Check area, branch, epoch and
-# videos; last, the checkpoints on your features (09).
+# avadclip_lite evaluate --trapezoid` prints both.) Points missing? 09 says what to check, and in
+# which order (section 6).
 #
-# The scoreboard closes the course. A bar of this lesson's single trainings has no interval.
+# The scoreboard closes the course. New is CLIP-TSA, over the study's seeds where it has any.
 
 # %% tags=["nbval-ignore-output", "core"]
 board = study.results()
