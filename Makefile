@@ -1,11 +1,13 @@
 # make run        all notebooks, in order, on Soundstage, into runs/soundstage (go on: run again);
 #                 ARGS="--studies" adds the lab notes
-# make test       everything that is checked: ruff, unit tests, every notebook cell
+# make test       everything that is checked: ruff, unit tests, every cell of every lesson
 # make lab        the notebooks in JupyterLab
 # make notebooks  for authors: write NN_name.ipynb from NN_name.py and execute it (NB="00 06")
 # make workshop   learner's copies with blank exercises, and a page for the teacher
 # make doctor     what of this machine is ready, and what to do about the rest
 # make bench      how long training takes here, at the size of XD-Violence
+# make lint       ruff alone
+# make clean      deletes .venv and runs/, with all trainings, reports and learner's copies in it
 #
 # Each makes .venv first if it is not there or pyproject.toml is newer.
 # PYTHON=/path/to/python3.12 chooses the Python; ARGS="--only 06" reaches `make run`, ARGS="-k fusion"

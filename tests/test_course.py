@@ -1,8 +1,8 @@
 """What makes a notebook a lesson: how much there is of it, in which order, and honest minutes.
 
 ``notebook_rules`` says what any notebook keeps; this says what the course wants of each, as limits
-on what can be counted and as rules that hold or do not. Lessons that were written before them are
-held in two tables that only get shorter. Each rule is also shown a lesson with one fault planted.
+on what can be counted and as rules that hold or do not. Each rule is also shown a lesson with one
+fault planted.
 """
 
 from __future__ import annotations

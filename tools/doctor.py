@@ -108,7 +108,8 @@ def _libraries() -> Iterator[Finding]:
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        yield Finding(f"missing: {', '.join(missing)}", False, "install again: make run")
+        remedy = "remove .venv/.installed and install again: make run"
+        yield Finding(f"missing: {', '.join(missing)}", False, remedy)
     else:
         yield Finding(f"all {len(wanted)} libraries are installed", True)
 
@@ -195,7 +196,7 @@ def _video() -> Iterator[Finding]:
         yield Finding(
             f"PyAV does not load ({_first_line(error)}), notebook 10 needs it",
             False,
-            "install again: make run",
+            "remove .venv/.installed and install again: make run",
         )
 
 

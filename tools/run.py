@@ -296,8 +296,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pair = {"nargs": 2, "metavar": ("NAME", "VALUE"), "help": told}
     add("-p", dest="extra", action="append", default=[], **pair)
     add("--force", action="store_true", help="run also what is up to date")
-    add("--seeds", type=int, default=0, help="first train the ablation studies over so many seeds")
-    told = "alone: run the lab notes, too; with names: of the ablation studies only these"
+    add("--seeds", type=int, default=0, help="first train the ablation studies, so many seeds")
+    told = "without names: also the lab notes; with names (and --seeds): train only these studies"
     add("--studies", nargs="*", metavar="NAME", help=told)
     add("--jobs", type=int, default=1, help="trainings of the studies at a time (%(default)s)")
 

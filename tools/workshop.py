@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import html
+import os
 import re
 import shutil
 import sys
@@ -130,11 +131,15 @@ def read_lesson(path: Path) -> Lesson:
     )
 
 
-def learners_copy(path: Path) -> nbformat.NotebookNode:
-    """The notebook with blank exercises; outputs of exercises and checks are gone with them."""
+def learners_copy(path: Path, out: Path) -> nbformat.NotebookNode:
+    """The notebook with blank exercises, for the folder ``out``; outputs of exercises and checks
+    are gone with them, and links to lab notes lead back to those."""
+    notes = os.path.relpath(path.parent / "studies", out)
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         tags = cell_tags(cell)
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](studies/", f"]({notes}/")
         if "exercise" in tags:
             cell.source = blank(cell.source)
             cell.metadata.get("jupyter", {}).pop("source_hidden", None)
@@ -203,7 +208,7 @@ def facilitators_page(lessons: Sequence[Lesson]) -> str:
 def build(notebooks: Sequence[Path], out: Path) -> list[Lesson]:
     """Write the copies and the page into ``out``, all of it or nothing."""
     lessons = [read_lesson(path) for path in notebooks]
-    copies = [learners_copy(path) for path in notebooks]
+    copies = [learners_copy(path, out) for path in notebooks]
     draft = out.with_name(out.name + ".part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)

@@ -256,7 +256,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--annotations", nargs="+", help=text)
     add("--out", required=True, help="feature store to make")
     add("--dim", type=int, default=CLIP_DIM, help="feature width (%(default)s)")
-    add("--encoder", default="clip", choices=("clip", "random"), help="text tower; random: none")
+    add("--encoder", default="clip", choices=("clip", "random"), help="text tower of trainings")
     add("--allow-missing-audio", action="store_true", help="a missing audio file means no sound")
     add("--overwrite", action="store_true", help="replace a store at --out")
 

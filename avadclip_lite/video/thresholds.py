@@ -140,7 +140,7 @@ def save_threshold(
 
 def read_threshold(run: str | Path) -> float | None:
     """The anomaly logit saved as a detector's threshold, None if there is none; ``ValueError`` if
-    damaged. Files of e281ea6 hold the confidence only."""
+    damaged. Early files hold the confidence only."""
     path = Path(run) / THRESHOLDS
     if not path.is_file():
         return None
