@@ -203,7 +203,7 @@ def test_the_reason_is_what_ended_the_capture_and_not_that_it_had_ended(
 
     class Graph(MagicMock):
         def __exit__(self, *_) -> None:
-            raise RuntimeError("operation failed due to a previous error during capture")
+            raise torch.AcceleratorError("operation failed due to a previous error during capture")
 
     for name in ("Stream", "current_stream", "CUDAGraph", "stream"):
         monkeypatch.setattr(torch.cuda, name, MagicMock())

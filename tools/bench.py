@@ -329,9 +329,9 @@ def measure_fit(name: str, settings: Config, store: FeatureStore) -> FitTiming:
         seconds = time.perf_counter() - began
     videos, epochs = len(set(store.video_ids)), len(result.history)
     scale = XD_TRAIN_VIDEOS * CROPS / len(store)
-    last = result.history[-1]["seconds"]  # the first epoch captures steps as well
-    each_epoch = last * scale + parts["checkpoints"] / epochs
-    first = parts["training"] + parts["holdout"] - epochs * last
+    least = min(entry["seconds"] for entry in result.history)  # others capture steps as well
+    each_epoch = least * scale + parts["checkpoints"] / epochs
+    first = parts["training"] + parts["holdout"] - epochs * least
     once = (parts["packing"] + parts["moving"]) * scale + seconds - sum(parts.values()) + first
     return FitTiming(
         name=name,

@@ -28,7 +28,7 @@ from avadclip_lite.train import TrainingRun
 log = logging.getLogger(__name__)
 Step = Callable[[Batch], dict[str, Tensor]]  # losses by name; it leaves gradients behind
 GRAPHS = "AVADCLIP_GRAPHS"  # environment variable: 0 captures nothing
-MULTIPLE = 32  # snippets: 8 shapes are left of XD-Violence's lengths, for 7 % more work
+MULTIPLE = 32  # snippets: 8 widths are left of XD-Violence's lengths, for 7 % more work
 TOLERANCE = 1e-3  # relative, between captured and eager losses: the same kernels ran
 CHECKS = 2  # of each shape
 
@@ -127,9 +127,9 @@ class GraphedStep:
                 raise RuntimeError(f"captured they give {found}, eager {eager}")
             self.checks[shape] += 1
         except Exception as error:
-            error = error.__context__ or error  # what ended a capture, not that it had ended
+            error = (isinstance(error, torch.AcceleratorError) and error.__context__) or error
             self.captured, self.failed = {}, str(error).partition("\n")[0] or type(error).__name__
-            log.warning("steps are not captured as CUDA graphs (%s=0): %s", GRAPHS, self.failed)
+            log.warning("steps not captured as CUDA graphs (off: %s=0): %s", GRAPHS, self.failed)
 
     def _told(self, losses: dict[str, Tensor]) -> dict[str, float]:
         """Losses as numbers, and how large the gradients are."""
