@@ -23,6 +23,7 @@
 data: str = ""  # folder of a feature store; empty is Soundstage, which ships
 scale: str = "soundstage"  # of the trainings: soundstage, or xd on real features
 seed: int = 0  # of the two systems that are trained here
+epochs: int = 0  # of their trainings, steps in proportion; 0: what the scale has
 device: str = "auto"  # where they are trained: cpu, cuda, mps or auto
 
 # %% tags=["setup", "core"]
@@ -58,6 +59,7 @@ test = store.indices("test")
 positive, negative = snippet_truth(store.frame_truth(test), store.snippets[test], store.stride)
 dataset = "Soundstage" if store.encoder == "soundstage" else store.classes.name
 given = dict(scale=scale, dim=store.dim, seed=seed, device=device)
+given |= {"epochs": epochs} if epochs else {}
 random = torch.Generator().manual_seed(0)  # of the toys
 
 # %% [markdown] tags=["core"]

@@ -277,6 +277,8 @@ def test_schedules_are_scaled_by_one_rule():
     small = configure("clip_tsa", scale="soundstage", batch_size=4)
     assert (small.options["steps"], small.train.batch_size) == (580 * 8, 4)
     assert configure("hl_net", scale="xd", epochs=50).train.milestones == (9,)
+    short = [configure(name, scale="xd", epochs=1) for name in ("deepmil", "zero_shot")]
+    assert [config.options["steps"] for config in short] == [2000, 1]  # a tenth of the schedule
     assert configure("vadclip", scale="xd").train.milestones == (3, 6)
     assert configure("vadclip", scale="soundstage").train.milestones == ()
     assert configure("rtfm", scale="xd", options={"top": 5}).options == {"steps": 15_000, "top": 5}

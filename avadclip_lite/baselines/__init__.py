@@ -72,20 +72,22 @@ def configure(name: str, *, scale: Scale, **overrides: Any) -> Config:
     """The settings of a system at a scale, single fields overridden by name. One rule scales every
     schedule: at "xd" a system takes its published steps and batches, on Soundstage an eighth of the
     steps and a third of a batch, close to AVadCLIP's, and sees no fewer videos than it. Optimiser,
-    rate and decay are its own; epochs, that is looks at held-out videos, are everybody's. Without
-    steps of its own it takes AVadCLIP's recipe. ``ValueError``: unknown name, field or option."""
+    rate and decay are its own; epochs, looks at held-out videos, are everybody's: where they are
+    overridden, steps follow in proportion. Without steps of its own it takes AVadCLIP's recipe.
+    ``ValueError``: unknown name, field or option."""
     if name not in SYSTEMS:
         raise ValueError(f"unknown system {name!r}; known: {', '.join(SYSTEMS)}")
     system, options = SYSTEMS[name], make_config(options=overrides.pop("options", None)).options
     heads = {} if name == "vadclip" else {"precision": "float32"}  # they have no float32 heads
     fields = heads | system.fields
     if system.steps:
-        epochs = make_config(scale=scale, **overrides).train.epochs
+        epochs, usual = (make_config(scale=scale, **x).train.epochs for x in (overrides, {}))
         steps, batch = system.steps, system.batch
         if scale == "soundstage" and steps > 1:
             batch = 2 * round(batch * BATCH / 2)  # even: paired systems halve it
             batch = overrides.get("batch_size", batch)
             steps = max(round(steps * STEPS), -(-SEEN // batch))
+        steps = -(-steps * epochs // usual) if steps > 1 else steps
         fields |= {"batch_size": batch, "learning_rate": system.rate, "weight_decay": system.decay}
         fields["milestones"] = (max(round(system.drop * epochs), 1),) if system.drop else ()
         options = {"steps": steps} | options
