@@ -495,6 +495,7 @@ for weight in (1.0, 1e-4, 1e-8):
 # What distillation buys both students, and against what: paired differences over the study's seeds
 # with 95 % intervals. Only what is clear of zero was shown.
 main = study.results("main")
+source = dataset if set(main["store"]) == {store.digest} else "another store"
 QUESTIONS = {
     "UKD against no teacher": (", UKD", ""),
     "UKD against the placebo": (", UKD", ", placebo"),
@@ -505,7 +506,7 @@ labels = [f"{sense}: {question}" for sense in ("vision", "audio") for question i
 fig, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 3.4), sharey=True)
 for ax, (shown, measure) in zip(axes, MEASURES.items(), strict=True):
     ax.axvline(0, color=plots.INK, lw=1)
-    print(shown)
+    print(f"{shown}, {source}")
     for place, label in enumerate(labels):
         sense, question = label.split(": ")
         pair = [f"{sense} only{suffix}" for suffix in QUESTIONS[question]]
@@ -524,7 +525,7 @@ for ax, (shown, measure) in zip(axes, MEASURES.items(), strict=True):
         rates = [rows.loc[rows["row"] == one, "rate"].iloc[0] for one in pair]
         told += "" if rates[0] == rates[1] else f", rates {rates[0]:g} and {rates[1]:g}"
         print(f"  {label:40} {told}: {gap.verdict}")
-    ax.set(xlabel=f"points of {shown}", ylim=(len(labels) - 0.4, -0.6))
+    ax.set(xlabel=f"points of {shown}, {source}", ylim=(len(labels) - 0.4, -0.6))
 axes[0].set_yticks(range(len(labels)), labels, fontsize="x-small")
 plt.show()
 
@@ -583,7 +584,7 @@ print("Exercise 2 is measured: one seed, which convinces nobody.")
 # worth, and what is left of it when it is gone.
 
 # %% tags=["nbval-ignore-output", "core"]
-scoreboard(study.results(), upto="07", data=dataset)
+scoreboard(study.results(), upto="07", data=source)
 plt.show()
 
 # %% [markdown] tags=["core"]

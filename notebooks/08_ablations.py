@@ -267,6 +267,7 @@ frame = every.dropna(subset=comparisons.RESAMPLED, how="all")
 if len(every) > len(frame):
     print(f"{len(every) - len(frame)} trainings lack their test on videos drawn again: left out.")
 if set(every["store"]) - {store.digest}:
+    dataset = "another store"
     print("The result file is about OTHER data than the store that is open; so is this page.")
 seeds = frame.groupby("row", sort=False)["seed"].nunique()
 print(f"{len(seeds)} of {len(study.STUDIES['main'])} detectors, {len(frame)} trainings; seeds:")
