@@ -13,7 +13,7 @@
 # - point at each part of the detector and say what it is for
 #
 # **Prerequisites:** Python and a little NumPy; PyTorch comes in with notebook
-# [01](01_encoders.ipynb)
+# [01](01_encoders.ipynb). Words: [glossary](../docs/glossary.md)
 #
 # **Minutes:** 22 to read, 11 hands-on; 1 on two CPU cores
 #

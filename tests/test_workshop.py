@@ -84,7 +84,7 @@ def test_every_notebook_can_be_taught(path: Path) -> None:
     out = workshop.ROOT / "runs" / "workshop"
     copy = workshop.learners_copy(path, out)
     for cell in copy.cells:  # lab notes are not copied
-        for link in re.findall(r"\]\(([^)]*studies/[^)#]*)", cell.source):
+        for link in re.findall(r"\]\(([^)]*(?:studies|docs)/[^)#]*)", cell.source):
             assert (out / link).resolve().is_file(), link
     exercises = [c.source for c in copy.cells if "exercise" in c.metadata.get("tags", [])]
     assert len(exercises) == len(lesson.exercises)

@@ -133,13 +133,13 @@ def read_lesson(path: Path) -> Lesson:
 
 def learners_copy(path: Path, out: Path) -> nbformat.NotebookNode:
     """The notebook with blank exercises, for the folder ``out``; outputs of exercises and checks
-    are gone with them, and links to lab notes lead back to those."""
-    notes = os.path.relpath(path.parent / "studies", out)
+    are gone with them, and links to what is not copied lead back to it."""
+    there = os.path.relpath(path.parent, out)
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         tags = cell_tags(cell)
         if cell.cell_type == "markdown":
-            cell.source = cell.source.replace("](studies/", f"]({notes}/")
+            cell.source = re.sub(r"\]\((?=studies/|\.\./)", f"]({there}/", cell.source)
         if "exercise" in tags:
             cell.source = blank(cell.source)
             cell.metadata.get("jupyter", {}).pop("source_hidden", None)
