@@ -245,7 +245,7 @@ for side, some in {"anomalies": PAIRS, "harmless": PAIRS.values()}.items():
 # %% [markdown] tags=["core"]
 # ## 4. Three videos to follow
 #
-# Three test videos go through all the notebooks. Each of them is an argument:
+# Three test videos return in seven more lessons. Each is an argument:
 #
 # - **sound saves:** the picture leaves a crash that can still be heard. A detector without ears has
 #   to guess.
@@ -499,7 +499,7 @@ plt.show()
 #
 # ## 7. The scoreboard
 #
-# A lesson ends with this figure, which grows: the bars set so far, with their intervals over seeds,
+# A lesson ends with this figure, which grows: the bars set so far, with their intervals (03),
 # the lesson's own in blue.
 
 # %% tags=["core"]

@@ -173,7 +173,7 @@ most = settings.model.max_snippets  # a longer bag is shortened to this, by mean
 T = np.minimum(store.snippets[eventful], most)
 K = T // settings.loss.topk_divisor + 1
 filled = T * [store.frame_truth([i]).mean() for i in eventful]  # snippets
-print(f"{len(eventful)} anomalous test videos of {T.min()} to {T.max()} snippets")
+print(f"{len(eventful)} anomalous test bags of {T.min()} to {T.max()} snippets")
 print(f"events fill {np.mean(filled / T):.0%} of the snippets, K {np.mean(K / T):.0%}")
 print(f"events fill less than K in {np.mean(filled < K):.0%} of the videos, ", end="")
 print(f"more than four times K in {np.mean(filled > 4 * K):.0%}")
@@ -476,8 +476,8 @@ for name in CONTEXTS:
     record("frame_ap", table[name]["frame AP"] / 100, **about)
 
 # %% [markdown] tags=["core"]
-# One training each, but many test videos: draw them anew, with replacement, to see how much the
-# differences depend on which were drawn. (How much they depend on the *seed* takes many trainings,
+# One training each, but many test videos: draw them anew, with replacement; the brackets hold
+# the middle 95 % of the 200 differences. (How much they depend on the *seed* takes many trainings,
 # and 08.)
 
 # %% tags=["nbval-ignore-output", "core"]

@@ -415,7 +415,7 @@ for name, both in ap.items():
 
 # %% [markdown] tags=["core"]
 # A gate that looks at nothing does as well as the trained one, to a few tenths of a point in either
-# branch. Fully open it costs a little more, so what the gate has learned is a *level*, not a
+# branch. Fully open it costs a point or more, so what the gate has learned is a *level*, not a
 # decision. Shut, the classification branch loses half a point and the alignment branch three: that
 # is what sound is worth to this finished detector. And another video's sound does more harm than
 # none. The detector listens to it, and the gate, which could have closed, does not.
@@ -464,7 +464,7 @@ print("Exercise 2 is open; this is what your gate does.")
 #   (*key*, *value*), so that a picture may listen to a sound heard some seconds earlier (our
 #   reading: the paper only names it);
 # - **late fusion**: two detectors, one per sense, and the mean of their confidences. No features
-#   meet; it is the bar to beat;
+#   meet (06 joins by the maximum);
 # - one sense alone.
 #
 # Each row gives mean and standard deviation over seeds. The paper's numbers stand apart: they are

@@ -547,9 +547,9 @@ after, before = (paper.ABLATION[row] for row in ("+ audio-visual prompt", "+ fus
 print(f"the paper: AP {after.ap - before.ap:+.2f}, mean mAP {after.map - before.map:+.2f}")
 
 # %% [markdown] tags=["core"]
-# Where an interval holds zero, these seeds cannot tell the two apart. Where one does not, mind what
-# else is missing without the module: the feed-forward network on the class words. Section 6 says
-# how much of a difference, up or down, can be the video's.
+# Classification moves, too: training shapes the features that both branches share (06). And mind
+# what else is missing without the module: the feed-forward network on the class words. Section 6
+# says how much of a difference, up or down, can be the video's.
 #
 # The scoreboard does not grow here: a prompt alone is no detector.
 

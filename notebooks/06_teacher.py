@@ -185,7 +185,7 @@ assert torch.isclose(parts["total"], parts["classification"] + halves)
 parts["total"].backward()
 for name, module in detector.named_children():
     own = dict(module.named_parameters())
-    moved = sum(p.numel() for p in own.values() if p.grad is not None and p.grad.any())
+    moved = sum(int(p.grad.count_nonzero()) for p in own.values() if p.grad is not None)
     frozen = sum(p.numel() for p in own.values() if not p.requires_grad)
     print(f"{name:16} {moved:8,} numbers get a gradient, {frozen:9,} are frozen")
 tower = detector.textual_prompt.tower
@@ -331,11 +331,11 @@ else:
 # that only sees; shaded is the truth. Below it the teacher's class map, and how loud the video is.
 # It is *sound saves*: four crashes, of which, by the flags, only the first is heard; in the middle
 # of that one, from 5.3 to 7.3 seconds, the film cuts away to something else. What does amber do
-# there, and what blue? What does blue make of the silent crashes? And is blue *on time*?
+# there, and what blue? What does blue make of the other crashes? And is blue *on time*?
 
 
 # %% tags=["main-figure", "nbval-ignore-output", "core"]
-# A crash that is heard while the film cuts away, and three that make no sound: the teacher (blue)
+# A crash that is heard while the film cuts away, and three flagged unheard: the teacher (blue)
 # and a student that only sees (amber); below, the teacher's class map and the loudness.
 def look(row, names, models, title):
     """The paper's figure of one video; the class map is the first model's."""
@@ -360,7 +360,7 @@ look(saved, list(pair), list(pair.values()), "sound saves")
 # %% [markdown] tags=["core"]
 # ## 6. Late?
 #
-# During the cut amber sinks and blue stays: it still hears the crash. In the silent crashes later
+# During the cut amber sinks and blue stays: it still hears the crash. In the unheard crashes later
 # on blue believes less than amber. And where the first crash begins, blue is a snippet behind.
 #
 # One video is an anecdote, but for being late there is a suspect. The audio branch is a **causal**
@@ -554,7 +554,7 @@ plt.show()
 #   cross-entropy and focal loss; every module learns but the text tower, which passes gradients on.
 # - train the teacher, and choose its epoch without looking at the test set: a tenth of the training
 #   videos, judged by their weak labels.
-# - say what the whole adds to its parts, and to the plain baseline: on Soundstage more than either
+# - say what the whole adds to its parts, and to the plain baseline: uncorrected, more than either
 #   sense in every measure; over the baseline only its map's AP and its mAP are clear.
 # - find out whether a detector is late, and why: a picture raises the question, a gradient names a
 #   suspect, a shift measures, and a deaf twin and one changed field tell whether it did it.

@@ -481,7 +481,7 @@ for weight in (1.0, 1e-4, 1e-8):
 #
 # ## 7. Is it the teaching?
 #
-# The study trains each student on several seeds, with a teacher of its own each: left alone, taught
+# The study trains two students, one only hearing, on several seeds and teachers: left alone, taught
 # by UKD, taught by plain squares (MSE), and with the placebo, each at the learning rate that its
 # own grid chose. They are compared seed by seed: the mean of the differences and its 95 % interval
 # (08 says why). Each comparison answers another question:
@@ -534,8 +534,8 @@ plt.show()
 # is ahead. Read the four lines of a student together. If the first is blue on the right and the
 # second is not, a gain was shown and its cause was not. If both are, it is the teaching. Unless the
 # third is, too, plain squares may do as well: distillation was shown, not uncertainty. On
-# Soundstage, for both students, the first two are blue and the third is not. (Of sixteen intervals
-# one may well miss by luck: 08.)
+# Soundstage, for both students, the first two are blue and the third is not. (Uncorrected, vision's
+# at unequal rates: 08 leaves the first open.)
 #
 # And if it is the teaching, is it the teacher's *ears*? Left alone, a student learns from one label
 # a video; taught, it gets a vector for every snippet, from a network that has sorted them out

@@ -80,8 +80,8 @@ print(f"unpaired {d.mean():.1f} ± {apart:.1f}")
 # $$\operatorname{Var}(B - A) = \operatorname{Var}(A) + \operatorname{Var}(B)
 #   - 2\operatorname{Cov}(A, B)$$
 #
-# It costs nothing but discipline: the same seeds, held-out videos and batches for both. The toy's
-# covariance is generous; where rows have little in common, pairing helps little and costs little.
+# It takes discipline: same seeds, held-out videos and batches for both. The toy's covariance is
+# generous; where rows have little in common, pairing helps little, where they disagree it costs.
 # (Section 4 prints it.)
 #
 # The **95 % interval** $\bar d \pm t_{0.975,\,n-1}\, s/\sqrt n$ says which true differences are

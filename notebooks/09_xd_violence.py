@@ -59,7 +59,7 @@ dataset = results_path().parent.name if real else "Soundstage"
 # %% [markdown] tags=["core"]
 # ## 1. Three things in one number
 #
-# "AVadCLIP reaches an AP of so much on XD-Violence": one number, made of three things. A *measure*
+# "AVadCLIP reaches an AP of 86.04 on XD-Violence": one number, made of three things. A *measure*
 # was computed from the scores of a *detector* on certain *features*. Whoever wants to check such a
 # number and cannot have the features (00) still has the other two. A measure can be checked with
 # scores that know nothing. A detector can be checked with features that mean nothing, as long as
@@ -154,8 +154,8 @@ plt.show()
 # %% [markdown] tags=["core"]
 # The row comes out, within a draw's spread in the mean, for *anomalous videos only*. With all test
 # videos it is about half. So the measure is understood: thresholds, matching, the mean over six
-# classes. One question stays open, because the release's code ranks **all** videos: were the other
-# rows of that table computed as this one was, or as the code does it?
+# classes. One question is left, the release taking **all** videos, **seven** classes: were the
+# other rows of that table computed as this one was, or as the code does it?
 #
 # The other measure, frame AP, has a chance level as well, and it is no constant of nature: a
 # detector that guesses gets the share of anomalous frames.
@@ -398,8 +398,8 @@ apart = np.abs(ramps[0] - ramps[1]).max()
 print(f"300 snippets of video, 301 of audio, resampled apart: up to {apart:.1f} snippets apart")
 
 # %% [markdown] tags=["core"]
-# The first line says that the released audio-visual prompt gives every class the same vector,
-# whatever the video shows: a softmax over equal columns. The second, that pictures and sound of a
+# The first line says that the released audio-visual prompt gives every class the video's vector
+# alike, without choosing: a softmax over equal columns. The second, that pictures and sound of a
 # long video may meet in the wrong bin. Does any of it *matter*? The seeds of the result file answer
 # as far as its rows go: the release's form as a whole, and its weight for distillation, which in
 # the paper's form stops the teaching (07). (The released form also picks its epoch on the test set
@@ -511,8 +511,8 @@ print("Exercise 2 is solved: one snippet more moves no bin, about half, or nearl
 #
 # 1. the measure: frames (00), no trapezoid (11), branch, epoch, videos (section 3)
 # 2. what `DIFFERS` in the second command's table: crops, stride, truth, lengths of features
-# 3. its last lines, the authors' checkpoints on your features: within half a point of the paper in
-#    either branch, doubt your training (form, epochs, seeds), not the features
+# 3. its last lines, the authors' checkpoints on your features: if either branch is within half a
+#    point of the paper, doubt your training (form, epochs, seeds), not the features
 # 4. else the features are others, and nothing trained on them compares: check CLIP's weights
 #    (OpenAI's, quick GELU), squeezing and crop, Wav2CLIP's statistics (01)
 

@@ -444,7 +444,7 @@ for name, (shown, sound) in strange.items():
         leading = store.classes.words[1 + int(said.alignment[:, 1:].mean(0).argmax())]
         line += f"{said.anomaly.max():.2f} {leading:13} {alarm:10}"
     print(f"{name:16}{line}".rstrip())
-print("\n(the highest confidence of twelve snippets, and the leading anomaly class)")
+print("\n(highest confidence of these twelve snippets alone, and leading anomaly class)")
 
 # %% [markdown] tags=["core"]
 # Noise to see and to hear is a riot, to both detectors and beyond doubt; no threshold helps. A

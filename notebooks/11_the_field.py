@@ -345,7 +345,7 @@ for step in range(151):
 # ## 6. The systems on one set of features
 #
 # A toy says what an idea *can* do. What it does is a question of data, and systems can be compared
-# only on the same features, the same held-out videos and the same measure, over several seeds, each
+# only on the same features, the same test videos and the same measure, over several seeds, each
 # with its published recipe (or ours, where none was found), at the best of three rates (08). The
 # package's study `field` does that. Two systems are trained in front of you, at their released
 # rates: DeepMIL and CLIP-TSA (2023: RTFM on CLIP features, behind a learned gate on snippets). And
@@ -445,7 +445,7 @@ for row in several:
 # CUPL and AVCL). In every training script that we found, the test set is the only yardstick.
 
 # %% tags=["core"]
-print("quoted, XD-Violence, AP (the star: vision only)")
+print("quoted, XD-Violence, AP (the star: the student)")
 print(pd.Series(paper.XD_AP).map("{:.2f}".format).to_string())
 chance = 100 * positive.sum() / (positive + negative).sum()
 print(f"(levels are not comparable with the table above, whose chance is {chance:.1f})")

@@ -562,7 +562,7 @@ def test_what_two_trainings_have_in_common_is_told(store, tmp_path, monkeypatch)
         for other in seen:
             if one < other:
                 found = study.paired(frame, one, other, "ap")
-                told = "trained on other videos, in another order" not in str(found)
+                told = "trained on other batches" not in str(found)
                 assert told == (seen[one] == seen[other]), f"{one} and {other}"
 
 

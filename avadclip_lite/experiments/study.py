@@ -509,7 +509,7 @@ def paired(frame: pd.DataFrame, row: str, against: str, measure: str) -> Paired:
     told += f"higher on {(apart > 0).sum()} of {len(apart)} seeds; uncorrected: {verdict}"
     known = [VARIANTS[v] for v in both.get("variant", pd.Series()).unique() if v in VARIANTS]
     if len({_curriculum(variant.settings(scale="soundstage", seed=0)) for variant in known}) > 1:
-        told += " (trained on other videos, in another order)"
+        told += " (trained on other batches)"
     return Paired(apart, float(mean), float(low), float(high), verdict, told)
 
 
