@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -25,7 +26,6 @@ COMMANDS = {  # name: (module with add_arguments and main, what it does)
     "bench": ("tools.bench", "time training steps at the size of XD-Violence"),
     "doctor": ("tools.doctor", "what of this machine is ready, and how to mend the rest"),
 }
-RENAMED = {"alarms": "thresholds", "assess": "evaluate --run RUN --data STORE"}
 _LISTED = "\n".join(f"  {name:18s}{text}" for name, (_, text) in COMMANDS.items())
 USAGE = f"usage: python -m avadclip_lite COMMAND [options]\n\n{_LISTED}\n\nmore: COMMAND --help"
 
@@ -43,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         return status
 
     if name not in COMMANDS:
-        known = RENAMED.get(name, f"one of {', '.join(COMMANDS)}")
-        return complain(f"avadclip_lite: there is no command {name!r}; use {known}", 2)
+        known = ", ".join(COMMANDS)
+        return complain(f"avadclip_lite: there is no command {name!r}; use one of {known}", 2)
     try:
         if name in ("train", "study", "evaluate", "score", "thresholds"):
             importlib.import_module("avadclip_lite.baselines")  # registers the earlier systems
@@ -60,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(words[1:])
     try:
         return module.main(args) or 0
+    except BrokenPipeError:  # whoever read the output has enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may exit's flush fail
+        return 1
     except (ValueError, OSError) as error:
         told = str(error)
         if getattr(error, "strerror", None):  # the system's words, not ours

@@ -319,7 +319,7 @@ def arithmetic(precision: str, device: str) -> Iterator[torch.autocast]:
     """How numbers are multiplied while this is open, on a device of that type; it gives the
     autocast for a forward pass. "float32": in full, products and convolutions alike; "tf32": both
     in TF32; "bf16": the autocast is on, and what it leaves in float32 is full. Afterwards torch's
-    switches stand as before."""
+    switches, which are the whole process's, stand as before: no two at once in threads."""
     import torch
 
     if wrong := _wrong(precision, Precision):

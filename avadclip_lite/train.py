@@ -175,7 +175,7 @@ class TrainingRun:
                     self.save(folder)
 
     def one_epoch(self, bags: TrainingSet, bar: tqdm) -> dict[str, float]:
-        """Pass over the bags once; mean of every loss over videos."""
+        """Pass over the bags once; mean of every loss over the videos that had it."""
         train = self.settings.train
         decay = 0.1 ** sum(self.epoch >= m for m in train.milestones)
         for group, rate in self.rates:
@@ -183,7 +183,7 @@ class TrainingRun:
         self.model.start_epoch(self.epoch, bags)
         self.model.train()
         sums: dict[str, Tensor] = {}
-        seen = 0
+        seen: dict[str, int] = {}
         batches = self.model.batches(bags, self.shuffling)
         bar.total = self.step + len(batches) * (train.epochs - self.epoch)
         for index in batches:
@@ -191,15 +191,15 @@ class TrainingRun:
             # added up on the device: asking for a number would wait for it
             for name, part in parts.items():
                 sums[name] = sums.get(name, 0.0) + part.detach() * len(index)
-            seen += len(index)
+                seen[name] = seen.get(name, 0) + len(index)
             self.step += 1
             bar.update()
             if self.step == train.max_steps:
                 break
-        means = torch.stack([total.float() for total in sums.values()]) / seen
+        means = torch.stack([total.float() / seen[name] for name, total in sums.items()])
         entry = dict(zip(sums, means.tolist(), strict=True))
         if not all(map(math.isfinite, entry.values())):
-            what = f"training diverged in epoch {self.epoch + 1} ({_numbers(entry)})"
+            what = f"training diverged in epoch {self.epoch + 1} ({entry})"
             remedy = f"lower learning_rate={train.learning_rate:g}, or set grad_clip"
             raise ValueError(f"{what}; {remedy}")
         self.model.end_epoch(self.epoch)
@@ -252,10 +252,10 @@ class TrainingRun:
     def report(self, entry: Mapping[str, float]) -> None:
         """The log line of an epoch."""
         train = self.settings.train
-        numbers = _numbers({k: v for k, v in entry.items() if k != "epoch"})
-        kept = " (chosen on the test set: optimistic)" if train.selection == "test" else ""
-        kept = f"kept epoch {self.chosen_epoch}{kept}"
-        log.info("epoch %d/%d: %s; %s", self.epoch, train.epochs, numbers, kept)
+        numbers = ", ".join(f"{k} {v:.4g}" for k, v in entry.items() if k != "epoch")
+        how = " (chosen on the test set: optimistic)" if train.selection == "test" else ""
+        kept = f"{self.epoch}/{train.epochs}: {numbers}; kept epoch {self.chosen_epoch}{how}"
+        log.info("epoch %s", kept)
 
     def _moments(self) -> list[dict[str, Any]]:
         """What the optimisers keep of each parameter."""
@@ -470,7 +470,3 @@ def _write(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)
-
-
-def _numbers(entry: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in entry.items())

@@ -50,6 +50,7 @@ from avadclip_lite.video.timeline import peaks_figure, timeline_picture, write_s
         ("mpg", "mpeg2video", 30, 0.0),
         ("mkv", "libx264", 100, 0.0),
         ("m2ts", "mpeg2video", 45, 2.0),
+        ("vob", "mpeg2video", 45, 100.0),  # with B-frames, many of them under one time stamp
     ],
 )
 def test_pictures_are_found_by_time_where_keys_are_rare(tmp_path, container, codec, group, offset):
@@ -60,7 +61,7 @@ def test_pictures_are_found_by_time_where_keys_are_rare(tmp_path, container, cod
         picture=lambda k: flat(20 + 2 * k, (32, 32)),
         size=(32, 32),
         video_codec=codec,
-        video_options={"g": str(group)},
+        video_options={"g": str(group)} | ({"bf": "2"} if container == "vob" else {}),
         video_offset=offset,
     )
     reader = VideoReader(path, stride=16, picks=(8,))

@@ -35,6 +35,14 @@ def find(words: str) -> Finding:
     return found[0]
 
 
+def test_a_reader_that_stops_is_no_fault_of_the_disk() -> None:
+    words = [sys.executable, "-m", "avadclip_lite", "doctor"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, cwd=ROOT, **pipes) as doctor_:
+        doctor_.stdout.close()  # as `doctor | head -1` does
+        assert (doctor_.wait(120), doctor_.stderr.read()) == (1, b"")
+
+
 def test_a_clone_that_is_set_up_is_ready() -> None:
     done = call()
     assert done.returncode == 0, done.stdout

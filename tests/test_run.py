@@ -585,8 +585,6 @@ def test_pages_need_no_network(tmp_path: Path) -> None:
         ([], 2, "usage:"),
         (["--help"], 0, "usage:"),
         (["fly"], 2, "no command 'fly'; use one of run, import"),
-        (["alarms"], 2, "no command 'alarms'; use thresholds"),
-        (["assess"], 2, "no command 'assess'; use evaluate --run RUN --data STORE"),
         (["run", "-p", "no_such_thing", "1"], 2, "no_such_thing"),
         (["run", "--only", "99"], 2, "'99'"),
     ],

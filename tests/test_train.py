@@ -110,13 +110,14 @@ def test_losses_are_means_over_videos_not_over_batches(store, monkeypatch) -> No
     def spy(self, batch):
         parts = original(self, batch)
         totals.append((len(batch), parts["total"].item()))
-        return parts
+        return parts | ({"rare": torch.tensor(7.0)} if len(batch) == 4 else {})
 
     monkeypatch.setattr(train_module.TrainingRun, "one_step", spy)
     entry = run(store, selection="last", batch_size=10, epochs=1).history[0]
     assert sorted(n for n, _ in totals) == [4, 10, 10]
     assert entry["total"] == pytest.approx(sum(n * x for n, x in totals) / 24, rel=1e-6)
     assert entry["total"] != pytest.approx(np.mean([x for _, x in totals]), rel=1e-4)
+    assert entry["rare"] == 7.0  # the mean over the videos that had it
 
 
 def test_watch_sees_the_epochs_weights_in_eval_mode(store) -> None:

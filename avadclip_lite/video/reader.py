@@ -103,6 +103,8 @@ class Media:
         """The decoded frames of a stream, times on one clock; from about container time ``start``
         on, where the format has an index."""
         if start is not None:
+            # a seek into a program stream gives the rest of a picture the next one's time
+            start -= 3 if self._container.format.name == "mpeg" else 0
             try:
                 self._container.seek(max(round(start * av.time_base), 0), backward=True)
             except av.FFmpegError:

@@ -116,11 +116,10 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-6)
 
 
-def rules(train: Split, test: Split, encoders: Encoders) -> dict[str, float]:
-    """AP of every rule that no anomaly label was used for, by name, on all snippets of ``test``."""
+def rule_scores(train: Split, test: Split, encoders: Encoders) -> dict[str, list[np.ndarray]]:
+    """Scores (T,) of each test video by every rule that no anomaly label was used for; by name."""
     words = encoders.encode_text(XD_CLASSES.words).numpy()
     sentences = encoders.encode_text(SENTENCES).numpy()
-    truth = test.flag("anomalous")
     scores: dict[str, dict[str, list[np.ndarray]]] = {}
 
     def against(x: np.ndarray, texts: np.ndarray) -> np.ndarray:
@@ -140,20 +139,26 @@ def rules(train: Split, test: Split, encoders: Encoders) -> dict[str, float]:
             "distance from own mean": [np.linalg.norm(x - x.mean(0), axis=1) for x in videos],
             "one-class SVM": [-machine.decision_function(x) for x in videos],
         }
-    scores["video"]["motion"] = test.signals["motion"]
-    scores["audio"]["loudness"] = test.signals["loudness"]
+    for sense, name in (("video", "motion"), ("audio", "loudness")):
+        scores[sense] |= {name: test.signals[name]} if name in test.signals else {}
     larger = {}
     for name in scores["video"].keys() & scores["audio"].keys():
         pairs = zip(scores["video"][name], scores["audio"][name], strict=True)
         larger[name] = [np.maximum(a, b) for a, b in pairs]
     scores["larger"] = larger
     return {
-        f"{sense}: {name}, {how}": 100
-        * average_precision_score(truth, np.concatenate([smooth(x) for x in videos]))
+        f"{sense}: {name}, {how}": [smooth(x) for x in videos]
         for sense, named in scores.items()
         for name, videos in named.items()
         for how, smooth in SMOOTHINGS.items()
     }
+
+
+def rules(train: Split, test: Split, encoders: Encoders) -> dict[str, float]:
+    """AP in percent of every rule of ``rule_scores`` on all snippets of ``test``."""
+    truth, scores = test.flag("anomalous"), rule_scores(train, test, encoders)
+    pooled = {name: np.concatenate(videos) for name, videos in scores.items()}
+    return {name: 100 * average_precision_score(truth, x) for name, x in pooled.items()}
 
 
 # --- probes that are told the truth ---------------------------------------------------------------
