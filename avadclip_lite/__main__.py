@@ -43,8 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         return status
 
     if name not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        return complain(f"avadclip_lite: there is no command {name!r}; use one of {known}", 2)
+        return complain(f"avadclip_lite: no command {name!r}; use one of {', '.join(COMMANDS)}", 2)
     try:
         if name in ("train", "study", "evaluate", "score", "thresholds"):
             importlib.import_module("avadclip_lite.baselines")  # registers the earlier systems

@@ -327,15 +327,17 @@ class TrainingSet:
         bags = [store.uncut(i) if separate else (store.video(i), store.audio(i)) for i in rows]
         bags = [(video, video[:0] if audio is None else audio) for video, audio in bags]
         lengths = np.minimum([len(video) for video, _ in bags], most)
-        # crops share a track, but may cut it
-        pairs = zip(rows, bags, strict=True)
+        pairs = zip(rows, bags, strict=True)  # crops share a track, but may cut it
         tracks = pd.Series([(store.videos[i].track, len(audio)) for i, (_, audio) in pairs])
         track, different = pd.factorize(tracks)
         heard = np.minimum([length for _, length in different], most)
         starts, sound_starts = np.cumsum(lengths) - lengths, np.cumsum(heard) - heard
         spans = np.stack([starts, lengths, sound_starts[track], heard[track]])
-        self._video = torch.zeros(int(lengths.sum()) + 1, store.dim)
-        self._audio = torch.zeros(int(heard.sum()) + 1, store.dim)
+        # bf16 products see less than a float16 store holds; what the store has wider stays so
+        half = settings.train.precision == "bf16" and bags[0][0].dtype == np.float16
+        form = {"dtype": torch.float16 if half else torch.float32}
+        self._video = torch.zeros(int(lengths.sum()) + 1, store.dim, **form)
+        self._audio = torch.zeros(int(heard.sum()) + 1, store.dim, **form)
         self._sounds = torch.zeros(len(self._audio), dtype=torch.bool)  # this snippet has sound
         again = tracks.duplicated()  # another bag packs this one's track
 
@@ -384,8 +386,8 @@ class TrainingSet:
 
         sounds = gathered(self._sounds, audio_start, audio_lengths)
         return Batch(
-            video=gathered(self._video, video_start, lengths),
-            audio=gathered(self._audio, audio_start, audio_lengths),
+            video=gathered(self._video, video_start, lengths).float(),
+            audio=gathered(self._audio, audio_start, audio_lengths).float(),
             audio_mask=sounds & (step < lengths[:, None]),
             lengths=lengths,
             labels=self.labels[index],

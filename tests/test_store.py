@@ -726,7 +726,7 @@ def naive_batch(store: FeatureStore, rows, length: int, separate: bool = False):
             size = min(len(given), 256)
             edges = [int(v) for v in np.linspace(0, len(given), size + 1)]
             for s in range(min(size, length)):
-                out[b, s] = given[edges[s] : edges[s + 1]].mean(axis=0)
+                out[b, s] = given[edges[s] : edges[s + 1]].mean(axis=0, dtype=np.float32)
         if y is not None:
             mask[b, : min(len(x), len(y), 256)] = True
     return video, audio, mask
@@ -749,6 +749,30 @@ def test_a_batch_equals_a_loop(small, separate):
     assert lengths.tolist() == [256, 256, 7, 20, 4 if separate else 3]
     assert lengths.dtype == torch.int64 and batch.labels.dtype == torch.float32
     assert torch.equal(bags.lengths, lengths) and len(bags) == 5
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision"), [("float16", "bf16"), ("float32", "bf16"), ("float16", "float32")]
+)
+def test_only_halves_of_a_bf16_training_are_packed_as_halves(tmp_path, dtype, precision):
+    """What a store holds in float32 may be out of their range, and float32 is meant in full."""
+    long, short = features(1, 600, 8, dtype), features(2, 5, 8, dtype)
+    with writer_at(tmp_path / "s", dim=8, dtype=dtype) as writer:
+        add(writer, video=long, audio=long)
+        add(writer, name="b_label_A", video=short, audio=None)
+        writer.finish()
+    store = FeatureStore.open(tmp_path / "s")
+    settings = make_config(dim=8, max_snippets=256, precision=precision)
+    bags = TrainingSet(store, [0, 1], settings)
+    batch = bags.batch(torch.tensor([0, 1]))
+    assert batch.video.dtype == batch.audio.dtype == torch.float32
+    video, audio, _ = naive_batch(store, [0, 1], 256, separate=False)
+    narrow = dtype == "float16" and precision == "bf16"
+    near = {"rtol": 2**-11, "atol": 1e-7} if narrow else {"rtol": 1e-6, "atol": 1e-6}
+    np.testing.assert_allclose(batch.video.numpy(), video, **near)
+    np.testing.assert_allclose(batch.audio.numpy(), audio, **near)
+    full = sum(len(x) for x in (video[0], video[1][:5], audio[0])) + 2  # a row of zeros each
+    assert bags.nbytes == full * 8 * (2 if narrow else 4)
 
 
 def test_together_keeps_both_modalities_of_an_event_in_one_bin(tmp_path):
