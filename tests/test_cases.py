@@ -513,6 +513,11 @@ def test_whatever_one_file_does_the_rest_is_done(tmp_path, plain_clip, scorer, m
     assert set(log.done) == {"0", "5"} and len(log.set_aside) == 6
     assert all("\n" not in why for why in log.set_aside.values())
 
+    (tmp_path / "bare.mp4").mkdir()  # an empty folder among what was named
+    assert scorer(tmp_path / "bare.mp4", tmp_path / "0.mp4", "--out", tmp_path / "some") == 1
+    assert "bare.mp4 is a folder; give a video file" in capsys.readouterr().out
+    assert (tmp_path / "some" / "0.json").is_file()
+
 
 def test_score_leaves_its_own_products_alone(tmp_path, plain_clip, scorer, capsys):
     for name in ("a.mp4", "sub/a.mkv", "b_overlay.mp4"):  # the last is the user's own

@@ -60,9 +60,10 @@ UNLABELLED = "unlabelled"
 OVERLAY = "_overlay.mp4"  # how the names of the copies end that ``score`` makes
 
 
-def find_videos(folder: str | Path) -> list[Path]:
+def find_videos(folder: str | Path, *, among_others: bool = False) -> list[Path]:
     """All files below a folder whose suffix is a video's, sorted, but hidden ones and the copies
-    that ``score`` made; links without target too, a file itself. ``FileNotFoundError``: none."""
+    that ``score`` made; links without target too, a file itself. ``FileNotFoundError``: none, but
+    ``among_others`` such a folder stands for itself, to be told like a file that is broken."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         return [folder]
@@ -70,10 +71,10 @@ def find_videos(folder: str | Path) -> list[Path]:
         raise FileNotFoundError(f"there is no folder {printable(folder)}; check the path")
     files = (path for path in folder.rglob("*") if path.suffix.lower() in lists.VIDEO_SUFFIXES)
     found = sorted(p for p in files if (p.is_file() or not p.exists()) and not _foreign(p, folder))
-    if not found:
+    if not found and not among_others:
         suffixes = ", ".join(sorted(lists.VIDEO_SUFFIXES))
         raise FileNotFoundError(f"{printable(folder)} holds no video; looked for {suffixes}")
-    return found
+    return found or [folder]
 
 
 def _foreign(path: Path, folder: Path) -> bool:

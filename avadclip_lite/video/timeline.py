@@ -201,7 +201,8 @@ def _shipped(tell: Callable[[str], None]) -> Path:
 def _files(videos: Sequence[str | Path], out: Path) -> list[tuple[Path, str]]:
     """Files, and their results' names: without suffix, numbered if taken or if it replaced one."""
     # a missing file is reported like any other that cannot be scored
-    found = (folder.find_videos(p) if Path(p).is_dir() else [Path(p)] for p in videos)
+    many = {"among_others": len(videos) > 1}
+    found = (folder.find_videos(p, **many) if Path(p).is_dir() else [Path(p)] for p in videos)
     files = dict.fromkeys(file for some in found for file in some)
     sources = {file.resolve() for file in files}
     named: dict[str, Path] = {}
