@@ -1,12 +1,12 @@
 """AVVD-style: HL-Net that also names what it finds (after Wu, Liu and Liu, IEEE TMM 2022).
 
-The idea, as we remember AVVD and not checked: split the task in two, coarse violent-frame and fine
+The idea, from memory of AVVD and unchecked: split the task in two, coarse violent-frame and fine
 violent-event detection. Each class is named and localised under the same weak labels, here without
 any text. The three relation branches of HL-Net serve both.
 
-A RECONSTRUCTION in that spirit, for no code was found: HL-Net's trunk and online head; one more
-output a class; the fine loss is MIL-Align without words. It reproduces nobody's number. Left out:
-whatever the paper changed in the trunk.
+A RECONSTRUCTION in that spirit, for no code was found: HL-Net's trunk and online head; one
+output for each class; the fine loss is MIL-Align (``losses``) without words. It reproduces nobody's
+number. Left out: whatever the paper changed in the trunk.
 """
 
 from torch import Tensor

@@ -1,9 +1,9 @@
 """CLIP-TSA: RTFM on CLIP features, behind a learned gate on snippets (Joo et al., ICIP 2023).
 
-The idea: take RTFM and replace its I3D features by CLIP's image embeddings, by its authors' account
-a first in this field. Before the temporal network a small scorer nominates snippets: the top k of
-its scores under Gaussian noise, averaged over many draws, so that the choice can be trained. Called
-temporal self-attention, it sees one snippet at a time and keeps all, with weights in [0, 1].
+The idea: take RTFM and replace its I3D features by CLIP's image embeddings, a first in this
+field, its authors say. Before RTFM's temporal network a small scorer weights the snippets: how
+often each is among the top k under Gaussian noise, so that the choice can be trained. Called
+temporal self-attention, it scores each snippet alone and drops none: weights in [0, 1].
 
 As released; the gate's gradient is mostly noise, less so with ``gate="centred"``; "off": no gate.
 At test the noise has a fixed seed. Left out: the cap of 1,000 on k; the unused MLP.

@@ -1,11 +1,11 @@
 """CUPL: pseudo labels made more complete, and believed where certain (Zhang et al., CVPR 2023).
 
 The idea: self-training makes snippet labels with MIL and then trains on them, but MIL lights up
-only the most obvious part of an event, and all labels are trusted alike. Here several heads are
-pushed apart, so that together they cover more of the event (completeness). Monte-Carlo dropout
-tells which labels are stable; only those are trained on, and the new classifier relabels.
+only the most obvious part of an event, and all labels are trusted alike. Here several heads
+must differ, so that together they cover more of the event (completeness). Monte-Carlo dropout
+tells which labels are stable; only those are trained on, and the result relabels.
 
-RECONSTRUCTED: the release holds the second stage's network alone (``refiner`` on ``context_pairs``:
+RECONSTRUCTED: the release holds the retrained network alone (``refiner`` on ``context_pairs``:
 exact). Of its training we remember the idea; losses (diversity, balance: CMCS, CVPR 2019), numbers
 and schedule are ours: stage 1 for half of the epochs, then three rounds. Left out: crops.
 """

@@ -1,13 +1,14 @@
 """DeepMIL: learning to rank a pair of bags (Sultani, Chen and Shah, CVPR 2018).
 
 The idea: earlier detectors learned what is normal and called the rest anomalous; DeepMIL learns
-from both kinds with one label a video. The most suspicious snippet of an anomalous video has to
+from both, with one label for each video. The most suspicious snippet of an anomalous video has to
 outrank the most suspicious snippet of a normal one. Two priors place the anomaly in time: it is
 rare (sparsity) and its score changes slowly (smoothness).
 
 As released, *every* anomalous bag is ranked against every normal one; ``form="intended"``: pairs in
-order, means over bags, ten times the penalty, as in the paper. ``own_bags``: unit-length means with
-the release's bounds, which miss the last of more than 17 snippets. Left out: scoring 32 segments.
+order, means over bags, ten times the weight penalty, all as in the paper. ``own_bags``: unit-length
+means within the release's bounds, which drop the last of more than 17 snippets. Left out: scores of
+32 segments (at test we score every snippet).
 """
 
 from functools import partial

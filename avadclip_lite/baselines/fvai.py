@@ -2,11 +2,11 @@
 
 The idea: a snippet-by-snippet dependency map between picture and sound drives co-attention both
 ways, with self-attention beside it. The streams are fused by a product with a signed root, so that
-agreement matters, in place of a concatenation. A second network of another architecture, which only
-sees, is trained along, and the two have to agree (mutual learning).
+agreement matters, in place of a concatenation. A second, vision-only network of another
+architecture is trained along, and the two have to agree (mutual learning).
 
-A RECONSTRUCTION: no code was found; the equations are a reader's notes of the paper; widths, K,
-weights, schedule, projections, axes, alpha's start, the root's 1e-4 are ours. Left out: nothing.
+A RECONSTRUCTION: no code was found; the equations are from a reader's notes; widths, K, weights,
+schedule, projections, softmax axes, alpha's start and the root's 1e-4 are ours. Left out: nothing.
 """
 
 import torch

@@ -1,13 +1,13 @@
 """HL-Net: three graphs over the snippets, and a light online student (Wu et al., ECCV 2020).
 
-The idea: snippets are nodes of three graphs (alike in features, near in time, alike in a causal
-head's scores), through which a snippet borrows evidence before the top ones are picked. That head
-is taught by the graph network, so that a video can be scored while it plays. With it came
-XD-Violence, the first large weakly labelled *audio-visual* set, and evidence that sound helps.
+The idea: snippets are nodes of three graphs (alike in features, near in time, alike in an online
+head's scores), through which a snippet borrows evidence before the top ones are averaged. That head
+sees the past alone and imitates the graphs, so that a video can be scored while it plays. With it
+came XD-Violence, the first large weakly labelled *audio-visual* set, and evidence that sound helps.
 
 As released: a residual in every graph layer; softmaxes close to uniform (``temperature``). What
 ``form="intended"`` mends: the distance graph is not normalised, padding leaks in training, teaching
-can only push up. Sound is concatenated natively. Left out: unused weights; crops.
+can only raise scores. Sound is concatenated natively. Left out: unused weights; crops.
 """
 
 import torch

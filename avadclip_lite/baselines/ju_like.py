@@ -1,13 +1,13 @@
 """Ju-like: prompts and a light Transformer, without a design for MIL (after Ju et al., ECCV 2022).
 
-The idea: adapt frozen CLIP to video with little trained beside it, a few vectors around the class
-names, shared by all, and one or two Transformer layers over the features. One recipe serves
-recognition, localisation and retrieval. For this field: the row "plain adaptation of CLIP".
+The idea: adapt frozen CLIP to video with little trained beside it, a few prompt vectors shared by
+all class names, and one or two Transformer layers over the features. One recipe serves
+recognition, localisation and retrieval. Here it stands for plain adaptation of CLIP.
 
 The release holds the classifier of trimmed clips (``readout="mean"``: features are pooled, then
 compared with the words; exact). How it was trained on bags for the tables we found nowhere, so
 ``readout="mil"`` is OUR RECONSTRUCTION: snippets are compared, then pooled by MIL-Align. The
-difference between the two is the lesson of MIL. Left out: random clips.
+difference between the two shows what MIL adds. Left out: random clips.
 """
 
 import copy

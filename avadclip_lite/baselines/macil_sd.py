@@ -2,9 +2,9 @@
 
 The idea: sound and picture of an event need not coincide, so in each modality the network's own
 scores form violent, normal and background groups. The violent group of one is pulled to the other's
-and away from the rest. A vision-only network is averaged into it after every epoch.
+and away from its rest. A vision-only network's weights are averaged in after every epoch.
 
-As released: the contrast mixes up the streams' outputs, padding leaks in training; not so with
+As released: the contrast takes each stream for the other, padding leaks in training; not so with
 ``form="intended"``. Which bags are violent the network decides (``by_label``: their labels).
 Left out: unused weights; crops. ``modality="vision"``: the vision-only network alone.
 """

@@ -1,12 +1,12 @@
 """RTFM: the length of the features chooses the snippets (Tian et al., ICCV 2021).
 
 The idea: early in training scores are noise, so RTFM selects snippets by the *magnitude* of their
-features. It trains the magnitudes, long for anomalous videos and short for normal ones, and takes
-the mean of the top three in place of one maximum. A multi-scale temporal network (dilated
-convolutions, a non-local block) makes features that know their neighbours.
+features. It trains the magnitudes, long for anomalous videos and short for normal ones, and a
+video's score is the mean of its three longest, not one maximum. A multi-scale temporal network
+(dilated convolutions, a non-local block) makes features that know their neighbours.
 
-As released, which is not the text in several places: ``loss`` and ``select`` name them, and
-``form="intended"`` is the text but for the decay. Left out: crops, over which it averages.
+As released, which departs from the paper in places: ``loss`` and ``select`` name them, and
+``form="intended"`` is the paper's but for the weight decay. Left out: averaging over image crops.
 """
 
 import torch

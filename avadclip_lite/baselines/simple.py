@@ -3,10 +3,10 @@
 The ideas: ``zero_shot`` compares each snippet with the class words; nothing is learned.
 ``linear_svm`` lets snippets inherit their video's label, right or wrong, where MIL only asks that
 some deserve it. ``one_class_svm`` knows normal snippets alone: "unlike the training data" is a poor
-proxy of an anomaly. ``late_fusion`` lets two detectors, one a sense, judge apart.
+proxy of an anomaly. ``late_fusion`` lets two detectors judge apart, one for each sense.
 
-The machines are scikit-learn's, fitted before the first epoch on unit-length snippets drawn at
-random; where nothing has a gradient, the loss only reports how well bags are judged.
+The SVMs are scikit-learn's, fitted before the first epoch on unit-length snippets drawn at
+random; where nothing has a gradient, the loss is logged and trains nothing.
 """
 
 import torch

@@ -1,9 +1,9 @@
 """TPWNG-like: CLIP as an annotator of snippets (after Yang et al., CVPR 2024).
 
 The idea: instead of MIL, compare every snippet of an anomalous video with the text of its *known*
-class, guided by how little it looks normal, and take the result as the snippet's label. The text
+class, corrected by its match to "normal", and take the result as the snippet's label. The text
 side is adapted by ranking right words above wrong ones and by keeping "its class" and "normal" from
-rising together. A causal Transformer with a learned span is trained on the labels, and runs alone.
+rising together. A causal Transformer with a learned span learns the labels; at test only it runs.
 
 A RECONSTRUCTION in that spirit: no code was found, readings of the formulas contradict each other,
 the schedule is second hand. Labels are made anew in every step. Left out: normality visual prompt.

@@ -1,12 +1,12 @@
 """UR-DMU: two memories, one of the normal and one of the abnormal (Zhou, Yu and Yang, AAAI 2023).
 
 The idea: earlier methods look hard at the abnormal and take the normal for granted. Here learned
-prototypes of *both* are kept, and each snippet is asked how well either memory explains it. What
+prototypes of *both* are kept, and each snippet is asked how well each memory explains it. What
 the normal memory gives back is a distribution (mean and variance, sampled in training), so that
 camera cuts and other harmless variation do not become anomalies.
 
-As released, with two slips, which ``form="intended"`` mends: the distance attention is normalised
-by columns, which dims a video's ends, and the divergence summed over time. Left out: crops.
+As released, with two slips, which ``form="intended"`` mends: attention by distance in time is
+normalised by columns, which dims a video's ends, and the KL is summed over time. Left out: crops.
 """
 
 import torch

@@ -7,8 +7,8 @@ Learned prompts, MIL-Align and a light local-then-global temporal adapter came w
 
 It is AVadCLIP's vision student with the extras off (enhancement, focal loss, distillation), so
 there is no second implementation: ``FIELDS`` turns them off, in the released form but under our
-protocol. Of the text's choices ``global_weight`` and ``prompt_skip`` are fields. Left out: the
-text's overlapping windows and normalised graphs.
+protocol. Of the paper's choices ``global_weight`` and ``prompt_skip`` are fields. Left out: the
+paper's overlapping windows and normalised graphs.
 """
 
 from avadclip_lite.model import AVadCLIP, register
