@@ -555,6 +555,7 @@ def test_a_link_without_its_target_is_named(tmp_path, plain_clip, scorer, capsys
     assert told in capsys.readouterr().out
     log = extract_folder(folder, tmp_path / "store", weights="random", progress=False)
     assert log.done == ["a"] and list(log.set_aside) == ["b"]
+    assert f"there is no file {folder / 'b.mp4'}" in log.set_aside["b"]
     (tmp_path / "not fetched.mp4").write_bytes(plain_clip.read_bytes())
     log = extract_folder(folder, tmp_path / "store", weights="random", progress=False)
     assert log.done == ["b"]

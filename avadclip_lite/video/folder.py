@@ -212,7 +212,7 @@ def extract_folder(
         todo = log.start(writer, head)
         choices |= {"batch": batch, "threads": max(1, (os.cpu_count() or 1) // jobs)}
         call = delayed(partial(_extract, encoder=load, **choices))
-        tasks = (call(str(files[name].resolve())) for name in todo)
+        tasks = (call(str(files[name].absolute())) for name in todo)
         results = Parallel(jobs, batch_size=1, return_as="generator")(tasks)
         shown = tqdm(todo, unit=" videos", disable=not progress)
         for name, result in zip(shown, results, strict=True):
