@@ -53,13 +53,17 @@ def ranked(videos: list[np.ndarray], store: FeatureStore) -> Predictions:
     return Predictions(names=names, **given)
 
 
+def ap(predicted: Predictions, store: FeatureStore) -> float:
+    """In percent, on the test split."""
+    lengths = predicted.lengths
+    truth = store.frame_truth(store.indices("test"), lengths * store.stride)
+    frames = snippet_truth(truth, lengths, store.stride)
+    return 100 * average_precision(predicted.anomaly, *frames)
+
+
 def measured(predicted: Predictions, store: FeatureStore) -> np.ndarray:
     """AP in percent: on the test split, then on each of the test sets drawn again."""
-    rows, lengths = store.indices("test"), predicted.lengths
-    truth = store.frame_truth(rows, lengths * store.stride)
-    frames = snippet_truth(truth, lengths, store.stride)
-    whole = average_precision(predicted.anomaly, *frames)
-    return 100 * np.array([whole, *resampled_ap(predicted, store)])
+    return np.array([ap(predicted, store), *(100 * resampled_ap(predicted, store))])
 
 
 def main() -> int:
@@ -88,9 +92,9 @@ def main() -> int:
     for where, store in {"shipped": shipped, "further": FeatureStore.open(args.keep)}.items():
         rows = store.indices("test")
         scores = calibrate.rule_scores(normal, calibrate.Split(store, "test", {}), encoders)
-        rules = {name: measured(ranked(videos, store), store) for name, videos in scores.items()}
-        best = max(rules, key=lambda name: rules[name][0])
-        found = {"no training": rules[best][None]}
+        rules = {name: ranked(videos, store) for name, videos in scores.items()}
+        best = max(rules, key=lambda name: ap(rules[name], store))
+        found = {"no training": measured(rules[best], store)[None]}
         for name, own in models.items():
             each = [measured(predict_store(model, store, rows), store) for model in own]
             found[name] = np.stack(each)
