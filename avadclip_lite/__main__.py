@@ -1,8 +1,5 @@
-"""``python -m avadclip_lite COMMAND``: the command line.
-
-A command's module is imported only when the command is called, so that ``doctor`` works on a
-machine where torch does not.
-"""
+"""``python -m avadclip_lite COMMAND``: the command line. A command's module is imported only when
+it is called, so that ``doctor`` works where torch does not."""
 
 from __future__ import annotations
 
@@ -64,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except (ValueError, OSError) as error:
         told = str(error)
+        if isinstance(error, UnicodeError):
+            told = f"a name in {' '.join(words)!a} is not in UTF-8; rename that file or folder"
         if getattr(error, "strerror", None):  # the system's words, not ours
             where = error.filename or "the disk"
             told = f"{where} cannot be used ({error.strerror}); mend that or choose another path"

@@ -281,8 +281,8 @@ class TrainingRun:
 
         def write() -> None:
             if is_best:
-                _write(folder / WEIGHTS, save(_under("best.", tensors)))
-            _write(folder / STATE, save(tensors, {"scalars": scalars}))
+                write_file(folder / WEIGHTS, save(_under("best.", tensors)))
+            write_file(folder / STATE, save(tensors, {"scalars": scalars}))
 
         self.close()
         self.writing = self.writer.submit(write)
@@ -437,7 +437,7 @@ def _open_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     check_place(folder, CONFIG)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / CONFIG).is_file():
-        _write(folder / CONFIG, json.dumps(identity, indent=2).encode())
+        write_file(folder / CONFIG, json.dumps(identity, indent=2).encode())
         return
     both = _read_config(folder), dict(identity)
     known, now = (pd.json_normalize(one).to_dict("records")[0] for one in both)
@@ -463,7 +463,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return known
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """Replace a file in one step: after a crash it is the old one or the new one, whole."""
     with (part := path.with_name(f"{path.name}.part")).open("wb") as file:
         file.write(content)

@@ -140,7 +140,32 @@ def test_joined_recordings_that_players_end_with_the_first_are_told(tmp_path, co
     write_clip(path, seconds=3, picture=lambda k: noise[k])
     assert extract(path, Plain()).notes == ()
     found = extract(join(tmp_path / f"j.{container}", path, path), Plain())
-    assert found.snippets == 4 and "joined recordings, perhaps" in found.notes[0]
+    assert found.snippets == 4 and "joined recordings, or damage" in found.notes[0]
+
+
+def test_what_follows_the_pictures_is_no_second_recording(tmp_path):
+    """Sound alone, or the room that a dash camera reserved."""
+    clip = {"seconds": 2, "rate": Fraction(16)}
+    write_clip(tmp_path / "song.mp4", wave=clip_wave(20, 44100, [1.0]), **clip)
+    assert extract(tmp_path / "song.mp4", Plain()).notes == (
+        "18.00 s of sound after the last picture left out",
+    )
+    write_clip(tmp_path / "dash.mp4", **clip)
+    with (tmp_path / "dash.mp4").open("ab") as file:
+        file.write((200_000).to_bytes(4, "big") + b"free" + bytes(199_992))
+    assert extract(tmp_path / "dash.mp4", Plain()).notes == ()
+
+
+def test_damage_ends_a_gif_and_is_told(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (50, 48, 64, 3), np.uint8)
+    path = tmp_path / "a.gif"
+    write_clip(path, seconds=2, picture=lambda k: noise[k], video_codec="gif", pixels="rgb8")
+    assert extract(path, Plain()).notes == ()
+    data = bytearray(path.read_bytes())
+    at = int(0.7 * len(data))
+    data[at : at + 300] = bytes(300)
+    path.write_bytes(data)
+    assert "or damage" in " ".join(extract(path, Plain()).notes)
 
 
 @pytest.mark.parametrize("offset", [100.0, -1.0])
@@ -542,6 +567,43 @@ def test_names_as_long_as_they_may_be(tmp_path, plain_clip, scorer, capsys):
     made = [path.name for path in (tmp_path / "out").iterdir()]
     stems = ["n" * 220, "n" * 220 + "_2", "\u76d1" * 73]
     assert sorted(made) == sorted(s + end for s in stems for end in (".json", ".png", OVERLAY))
+
+
+def test_linked_folders_are_searched_once(tmp_path, plain_clip):
+    disk, folder = tmp_path / "disk", tmp_path / "v"
+    for place in (disk, folder):
+        place.mkdir()
+        (place / "a.mp4").write_bytes(plain_clip.read_bytes())
+    (folder / "more").symlink_to(disk)
+    (folder / "round").symlink_to(folder)
+    assert find_videos(folder) == [folder / "a.mp4", folder / "more" / "a.mp4"]
+
+
+def test_score_replaces_nothing_that_it_did_not_make(tmp_path, plain_clip, scorer):
+    for name in ("a.mp4", "b.mp4", "c.mp4", "d.mkv"):
+        (tmp_path / name).write_bytes(plain_clip.read_bytes())
+    own = {"a.json": '{"camera": "7"}', "b.json": "[1]", "c.png": "a thumbnail"}
+    for name, text in own.items():
+        (tmp_path / name).write_text(text)
+    for _ in range(2):  # its own results it does replace
+        assert scorer(tmp_path, "--out", tmp_path) == 0
+        made = {path.name for path in tmp_path.iterdir()} - own.keys()
+        stems = ("a_2", "b_2", "c_2", "d")
+        assert made == {s + end for s in stems for end in (".json", ".png")} | {
+            "a.mp4",
+            "b.mp4",
+            "c.mp4",
+            "d.mkv",
+        }
+        assert all((tmp_path / name).read_text() == text for name, text in own.items())
+
+
+def test_a_folder_whose_name_is_not_utf8_gets_a_sentence(tmp_path, plain_clip, capsys):
+    out = tmp_path / os.fsdecode(b"caf\xe9")
+    words = ["extract", str(plain_clip), "--out", str(out), "--weights", "random"]
+    assert command(words) == 2
+    told = capsys.readouterr().err
+    assert r"caf\udce9" in told and "is not in UTF-8; rename that file or folder" in told
 
 
 def test_a_link_without_its_target_is_named(tmp_path, plain_clip, scorer, capsys):

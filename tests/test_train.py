@@ -563,7 +563,7 @@ def test_a_kill_while_writing_leaves_the_old_checkpoint(store, tmp_path, monkeyp
 
     monkeypatch.setattr(os, "fsync", crash)
     with pytest.raises(OSError, match="disk full"):
-        train_module._write(out / "state.safetensors", b"half")
+        train_module.write_file(out / "state.safetensors", b"half")
     assert (out / "state.safetensors").read_bytes() == before["state.safetensors"]
 
 
@@ -575,7 +575,7 @@ def test_a_kill_between_the_writes_of_an_epoch_leaves_one_choice(
     calls chosen, and going on gives what an uninterrupted run gives."""
     whole, states = run(store, epochs=3), {}
     monkeypatch.setattr(train_module, "video_level", lambda *_: {"holdout_criterion": 0.5})
-    original, count = train_module._write, []
+    original, count = train_module.write_file, []
 
     class Killed(Exception):
         pass
@@ -592,7 +592,7 @@ def test_a_kill_between_the_writes_of_an_epoch_leaves_one_choice(
         states[self.epoch] = {k: v.clone() for k, v in self.model.trainable_state().items()}
 
     monkeypatch.setattr(train_module.TrainingRun, "report", note)
-    monkeypatch.setattr(train_module, "_write", write)
+    monkeypatch.setattr(train_module, "write_file", write)
     with pytest.raises(Killed):
         run(store, out=tmp_path / "run", epochs=3)
     assert len(set(count)) == 2
@@ -601,7 +601,7 @@ def test_a_kill_between_the_writes_of_an_epoch_leaves_one_choice(
     text, prompts = tiny_text()
     found = load(tmp_path / "run", text=text, prompts=prompts).trainable_state()
     assert all(torch.equal(value, states[chosen][name]) for name, value in found.items())
-    monkeypatch.setattr(train_module, "_write", original)
+    monkeypatch.setattr(train_module, "write_file", original)
     assert run(store, out=tmp_path / "run", epochs=3).chosen_epoch == whole.settings.train.epochs
     (tmp_path / "run" / "state.safetensors").unlink()  # the weights that ship are the same
     assert same_weights(load(tmp_path / "run", text=text, prompts=prompts), whole.model)
@@ -611,7 +611,7 @@ def test_checkpoints_are_written_while_training_goes_on(store, tmp_path, monkeyp
     """By one thread, weights before state, epoch after epoch; what training changes meanwhile is
     not what is written."""
     whole, order, open_ = run(store), [], threading.Event()
-    original, one_epoch = train_module._write, train_module.TrainingRun.one_epoch
+    original, one_epoch = train_module.write_file, train_module.TrainingRun.one_epoch
     trainer = threading.current_thread()
 
     def write(path, content):
@@ -628,7 +628,7 @@ def test_checkpoints_are_written_while_training_goes_on(store, tmp_path, monkeyp
             open_.set()
         return entry
 
-    monkeypatch.setattr(train_module, "_write", write)
+    monkeypatch.setattr(train_module, "write_file", write)
     monkeypatch.setattr(train_module.TrainingRun, "one_epoch", epoch)
     monkeypatch.setattr(train_module, "video_level", lambda *_: {"holdout_criterion": 0.5})
     result = run(store, out=tmp_path / "run")
@@ -641,14 +641,14 @@ def test_checkpoints_are_written_while_training_goes_on(store, tmp_path, monkeyp
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_the_training(store, tmp_path, monkeypatch):
-    original = train_module._write
+    original = train_module.write_file
 
     def full(path, content):
         if path.name == "weights.safetensors":
             raise OSError("disk full")
         original(path, content)
 
-    monkeypatch.setattr(train_module, "_write", full)
+    monkeypatch.setattr(train_module, "write_file", full)
     for epochs in (1, 3):  # at the end, and before the next checkpoint
         with pytest.raises(OSError, match="disk full"):
             run(store, out=tmp_path / str(epochs), epochs=epochs)

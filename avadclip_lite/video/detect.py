@@ -25,6 +25,7 @@ import numpy as np
 from scipy.special import expit, log_expit, logit, logsumexp
 
 from avadclip_lite.config import MAX_SNIPPETS, ClassSet, Role
+from avadclip_lite.dataset import Array
 from avadclip_lite.encoders import Encoders
 from avadclip_lite.evaluate import predict_videos
 from avadclip_lite.model import Detector
@@ -124,11 +125,7 @@ class Event:
 
 
 def find_events(
-    logits: np.ndarray,
-    probabilities: np.ndarray | None,
-    times: np.ndarray,
-    threshold: float,
-    classes: ClassSet,
+    logits: Array, probabilities: Array | None, times: Array, threshold: float, classes: ClassSet
 ) -> list[Event]:
     """The events in anomaly ``logits (T,)``, named by ``probabilities (T, C)`` if there are any;
     ``times (T + 1,)`` seconds."""
@@ -158,7 +155,7 @@ def find_events(
     return found
 
 
-def _changes(probabilities: np.ndarray | None, first: int, end: int) -> list[int]:
+def _changes(probabilities: Array | None, first: int, end: int) -> list[int]:
     """Where within a run of snippets the leading anomaly class changes."""
     if probabilities is None:
         return []
@@ -178,14 +175,14 @@ class Scores(Reading):
     role: Role
     why: str  # that role
     threshold_logit: float
-    times: np.ndarray  # (T + 1,) seconds from the first picture
-    logits: np.ndarray  # (T,) float32, anomaly logits
-    probabilities: np.ndarray | None  # (T, C); None for detectors without classes
-    loudness: np.ndarray  # (T,) root mean square of the sound
+    times: Array  # (T + 1,) seconds from the first picture
+    logits: Array  # (T,) float32, anomaly logits
+    probabilities: Array | None  # (T, C); None for detectors without classes
+    loudness: Array  # (T,) root mean square of the sound
     streamed: bool
 
     @property
-    def confidence(self) -> np.ndarray:
+    def confidence(self) -> Array:
         """(T,) float64, the sigmoid of the anomaly logits."""
         return expit(self.logits.astype(np.float64))
 
@@ -203,10 +200,8 @@ class Scores(Reading):
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON types, times in seconds from the first picture."""
         snippets: dict[str, Any] = {"start": _rounded(self.times[:-1])}
-        snippets |= {
-            "confidence": _rounded(self.confidence),
-            "anomaly_logit": _rounded(self.logits),
-        }
+        snippets["confidence"] = _rounded(self.confidence)
+        snippets["anomaly_logit"] = _rounded(self.logits)
         if self.probabilities is not None:
             columns = zip(self.classes.codes, self.probabilities.T, strict=True)
             snippets["classes"] = {code: _rounded(column) for code, column in columns}
@@ -222,7 +217,7 @@ class Scores(Reading):
         return told | {"events": events, "snippets": snippets}
 
 
-def _rounded(values: np.ndarray) -> list[float]:
+def _rounded(values: Array) -> list[float]:
     return np.round(values.astype(np.float64), 4).tolist()
 
 
@@ -285,9 +280,9 @@ class StreamState:
         self.limit = DEFAULT_LOGIT  # the threshold in use
         self.reasons: list[str] = []
         self.times: list[float] = [0.0]
-        self.loudness: list[np.ndarray] = []
-        self.logits: list[np.ndarray] = []
-        self.probabilities: list[np.ndarray | None] = []
+        self.loudness: list[Array] = []
+        self.logits: list[Array] = []
+        self.probabilities: list[Array | None] = []
 
     def push(self, part: Part, sound: str) -> None:
         """Take the next snippets, and score those that have waited long enough."""
@@ -304,7 +299,7 @@ class StreamState:
         if self._first is not None:
             self._tell_end()
 
-    def known_classes(self) -> np.ndarray | None:
+    def known_classes(self) -> Array | None:
         """(T, C) so far; None if a detector in use has none."""
         nameless = any(part is None for part in self.probabilities)
         return None if nameless else np.concatenate(self.probabilities)
@@ -332,7 +327,7 @@ class StreamState:
         if self._on_event is not None:
             self._follow(self.logits[-1])
 
-    def _follow(self, logits: np.ndarray) -> None:
+    def _follow(self, logits: Array) -> None:
         for value in logits:
             if value >= self.limit and self._first is None:
                 self._first = self._scored
@@ -353,7 +348,7 @@ class StreamState:
         return find_events(*run, self._detectors.classes)
 
 
-def _predict(model: Detector, part: Part, sounding: bool) -> tuple[np.ndarray, np.ndarray | None]:
+def _predict(model: Detector, part: Part, sounding: bool) -> tuple[Array, Array | None]:
     """Anomaly logits (T,) and class probabilities (T, C), the mean of confidences over crops."""
     sound = (part.audio, part.audio_coverage > 0) if sounding else (None, None)
     found = predict_videos(model, [(crop, *sound) for crop in part.video])

@@ -224,6 +224,8 @@ class FeatureReader:
 
     def _describe(self) -> Reading:
         pictures, track = self._pictures, self._sound
+        over = (track.declared_end or 0.0) - pictures.origin - pictures.end
+        pictures.sound_goes_on = over > NOTICEABLE
         sound, notes = "absent", pictures.notes()
         if track.present:
             sound, heard = "present", _sound_notes(track, pictures)

@@ -17,6 +17,7 @@ Weak labels come from a table (columns ``name,label`` and perhaps ``split``) or 
 from __future__ import annotations
 
 import argparse
+import glob
 import hashlib
 import json
 import os
@@ -28,7 +29,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
@@ -37,6 +37,7 @@ from avadclip_lite.dataset import (
     AUDIO_PRESENT,
     LABEL_MARK,
     META,
+    Array,
     FeatureStore,
     Segment,
     parse_codes,
@@ -69,8 +70,11 @@ def find_videos(folder: str | Path, *, among_others: bool = False) -> list[Path]
         return [folder]
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {printable(folder)}; check the path")
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in lists.VIDEO_SUFFIXES)
-    found = sorted(p for p in files if (p.is_file() or not p.exists()) and not _foreign(p, folder))
+    # `rglob` passes over links to folders; a link to a folder above gives its files once
+    found = map(Path, glob.iglob(f"{glob.escape(str(folder))}/**/*", recursive=True))
+    files = (p for p in sorted(found, reverse=True) if p.suffix.lower() in lists.VIDEO_SUFFIXES)
+    files = (p for p in files if (p.is_file() or not p.exists()) and not _foreign(p, folder))
+    found = sorted({(os.path.realpath(p.parent), p.name): p for p in files}.values())
     if not found and not among_others:
         suffixes = ", ".join(sorted(lists.VIDEO_SUFFIXES))
         raise FileNotFoundError(f"{printable(folder)} holds no video; looked for {suffixes}")
@@ -333,14 +337,7 @@ class ResultLog:
             own = {"name": name, "crop": crop, "source": file}
             self._row(self._truth[name], video, result.audio, mask, **own)
 
-    def _row(
-        self,
-        truth: Truth,
-        video: np.ndarray,
-        audio: np.ndarray | None,
-        mask: np.ndarray,
-        **own: Any,
-    ) -> None:
+    def _row(self, truth: Truth, video: Array, audio: Array | None, mask: Array, **own) -> None:
         if (own["name"], own["crop"]) not in self._writer:
             own |= {"label": truth.codes, "split": truth.split, "segments": truth.segments}
             self._writer.add(video=video, audio=audio, flags={AUDIO_PRESENT: mask}, **own)
@@ -348,8 +345,7 @@ class ResultLog:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``python -m avadclip_lite extract``."""
-    again = "Run again to go on after an interruption, or to add videos that are new."
-    parser.description = f"Make a feature store from a folder of videos. {again}"
+    parser.description = "Make a feature store of a folder's videos; run again to go on, or add."
     add = parser.add_argument
     add("folder", type=Path, help="the folder, searched in depth, or one video")
     add("--out", type=Path, required=True, help="the feature store to make")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from avadclip_lite.dataset import Array
 from avadclip_lite.video.reader import Sound, VideoReader, write_video
 
 LEGIBLE = 240  # pixels of height; smaller pictures are shown larger, so that words fit
@@ -20,19 +21,14 @@ SOUND_RATE = 48_000  # the copy's sound is AAC at this rate, in stereo
 QUIET = "#56B4E9"  # the band below the threshold
 ENCODER = {"crf": "20", "preset": "veryfast"}  # good quality at fair speed
 
-Label = tuple[float, float, str, str]  # start, end (seconds), text, colour
+Labels = Sequence[tuple[float, float, str, str]]  # start, end (seconds), text, colour
 
 
 class Overlay:
     """What is drawn over pictures: ``confidence (T,)`` at ``times (T + 1,)``, and labels."""
 
     def __init__(
-        self,
-        size: tuple[int, int],
-        times: np.ndarray,
-        confidence: np.ndarray,
-        threshold: float,
-        labels: Sequence[Label],
+        self, size: Sequence[int], times: Array, confidence: Array, threshold: float, labels: Labels
     ) -> None:
         self.size, self._seconds, self._labels = size, times[-1], labels
         width, height = size
@@ -49,7 +45,7 @@ class Overlay:
         pixels[round((1 - threshold) * (rows - 1))] = 150
         self._band = Image.fromarray(pixels)
 
-    def draw(self, image: np.ndarray, time: float) -> np.ndarray:
+    def draw(self, image: Array, time: float) -> Array:
         """One upright picture uint8 (H, W, 3) at ``time`` seconds, in the copy's size."""
         width, height = self.size
         picture = Image.fromarray(image).resize(self.size, Image.Resampling.NEAREST)
@@ -69,12 +65,7 @@ class Overlay:
 
 
 def write_overlay(
-    path: str | Path,
-    out: Path,
-    times: np.ndarray,
-    confidence: np.ndarray,
-    threshold: float,
-    labels: Sequence[Label],
+    path: str | Path, out: Path, times: Array, confidence: Array, threshold: float, labels: Labels
 ) -> None:
     """Write the copy (MP4, H.264 and AAC). It starts at zero; pictures and sound keep the times
     between them, and pixels their shape. Nothing is left behind when writing fails."""

@@ -300,6 +300,7 @@ class VideoReader:
         self._last, self._step = 0.0, 1 / self.rate  # the last frame's start, and how long it lasts
         self._gaps: list[tuple[float, float]] = []  # between pictures: length, start
         self._doubles = 0
+        self.sound_goes_on = False  # behind the last picture, as the file says
 
     def __iter__(self) -> Iterator[Snippet]:
         pictures: list[np.ndarray] = []
@@ -370,8 +371,13 @@ class VideoReader:
         if joins:
             notes.append(f"time stamps start anew {joins} times: joined recordings")
         size, reached = os.path.getsize(self.path), self.media.reached
-        if 0 < reached < min(0.6 * size, size - 32_000):  # what follows is more than an index
-            notes.append(f"the video ends at byte {reached} of {size}: joined recordings, perhaps")
+        index = 0.05 if Path(self.path).suffix.lower() == ".gif" else 0.4  # at most, of a file
+        if 0 < reached < min((1 - index) * size, size - 32_000) and not self.sound_goes_on:
+            with open(self.path, "rb") as file:
+                file.seek((reached + size) // 2)
+                more = file.read(4096).strip(b"\0")  # recorders fill up with zeros
+            told = f"the video ends at byte {reached} of {size}: joined recordings, or damage"
+            notes += [told] * bool(more)
         return notes
 
 
@@ -541,7 +547,6 @@ def write_video(
                 piece.sample_rate, piece.pts = sound_rate, written
                 out.mux(track.encode(piece))
                 written += part.shape[1]
-        for stream in (picture, track):
-            if stream is not None:
-                out.mux(stream.encode(None))
+        for stream in filter(None, (picture, track)):
+            out.mux(stream.encode(None))
     return Path(path)

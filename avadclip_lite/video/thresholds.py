@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,9 @@ import numpy as np
 from scipy.special import expit, logit
 
 from avadclip_lite.config import add_device_argument, find_device
-from avadclip_lite.dataset import FeatureStore, Segment
-from avadclip_lite.evaluate import Predictions, predict_store
-from avadclip_lite.train import load
+from avadclip_lite.dataset import FeatureStore
+from avadclip_lite.evaluate import Predictions, Segments, predict_store
+from avadclip_lite.train import load, write_file
 
 THRESHOLDS = "thresholds.json"  # in the folder of the trained detector
 TOLERANCE = 1  # snippets before and after an event
@@ -99,10 +98,7 @@ def alarm_curve(
 
 
 def detector_curve(
-    predictions: Predictions,
-    segments: Sequence[Sequence[Segment]],
-    stride: int,
-    frame_rate: float = FRAME_RATE,
+    predictions: Predictions, segments: Segments, stride: int, frame_rate: float = FRAME_RATE
 ) -> AlarmCurve:
     """The curve of a detector's anomaly logits. ``segments``: each video's events in frames, end
     exclusive, whatever their class; ``frame_rate``: frames a second."""
@@ -131,10 +127,7 @@ def save_threshold(
     level = point["threshold"]
     point |= {"logit": level, "threshold": float(expit(level))}
     written = {"wanted_per_hour": per_hour, "hours": curve.hours, **about, "points": {"any": point}}
-    path = Path(run) / THRESHOLDS
-    half = path.with_name(path.name + ".part")
-    half.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
-    half.replace(path)
+    write_file(Path(run) / THRESHOLDS, (json.dumps(written, indent=1) + "\n").encode())
     return written
 
 

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from avadclip_lite.config import find_device, soundstage_path
 from avadclip_lite.encoders import load_encoders
+from avadclip_lite.train import write_file
 from avadclip_lite.video import folder
 from avadclip_lite.video.detect import DetectorSet, Event, Scores, score_video
 from avadclip_lite.video.extract import checked_crops, checked_picks
@@ -113,10 +114,8 @@ def write_scores(
 ) -> list[Path]:
     """STEM.json, STEM.png and STEM_overlay.mp4; returns the paths."""
     made = [stem.with_name(stem.name + ".json")]
-    half = stem.with_name(stem.name + ".json.part")
     text = json.dumps(scores.to_dict(), indent=1, ensure_ascii=False) + "\n"
-    half.write_text(text, encoding="utf-8")
-    half.replace(made[0])
+    write_file(made[0], text.encode())
     if timeline:
         made.append(stem.with_name(stem.name + ".png"))
         timeline_picture(scores).save(made[-1])
@@ -200,7 +199,6 @@ def _shipped(tell: Callable[[str], None]) -> Path:
 
 def _files(videos: Sequence[str | Path], out: Path) -> list[tuple[Path, str]]:
     """Files, and their results' names: without suffix, numbered if taken or if it replaced one."""
-    # a missing file is reported like any other that cannot be scored
     many = {"among_others": len(videos) > 1}
     found = (folder.find_videos(p, **many) if Path(p).is_dir() else [Path(p)] for p in videos)
     files = dict.fromkeys(file for some in found for file in some)
@@ -211,10 +209,24 @@ def _files(videos: Sequence[str | Path], out: Path) -> list[tuple[Path, str]]:
         while len(os.fsencode(base)) > LONGEST:
             base = base[:-1]
         stem = base
-        while stem in named or (out / (stem + folder.OVERLAY)).resolve() in sources:
+        while stem in named or _taken(out / stem, file.name, sources):
             stem, number = f"{base}_{number}", number + 1
         named[stem] = file
     return [(file, stem) for stem, file in named.items()]
+
+
+def _taken(stem: Path, name: str, sources: set[Path]) -> bool:
+    """Whether results would replace a video that is scored, or a STEM.json (or a STEM.png alone)
+    that was not made here of a video of this name."""
+    if stem.with_name(stem.name + folder.OVERLAY).resolve() in sources:
+        return True
+    try:
+        text = stem.with_name(f"{stem.name}.json").read_text(encoding="utf-8")
+        return json.loads(text)["video"] != printable(name)
+    except FileNotFoundError:
+        return stem.with_name(f"{stem.name}.png").exists()
+    except (ValueError, KeyError, TypeError):
+        return True
 
 
 def _line(what: str, event: Event) -> str:
