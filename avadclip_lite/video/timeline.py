@@ -223,7 +223,7 @@ def _taken(stem: Path, name: str, sources: set[Path]) -> bool:
     try:
         text = stem.with_name(f"{stem.name}.json").read_text(encoding="utf-8")
         return json.loads(text)["video"] != printable(name)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return stem.with_name(f"{stem.name}.png").exists()
     except (ValueError, KeyError, TypeError):
         return True
