@@ -17,6 +17,7 @@ import os
 import re
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +34,10 @@ from tools.run import QUIET_KERNEL, environment, kernel_environment  # noqa: E40
 # lines that a formatter wants before a function
 CARRIED = ("tags", "jupyter", "lines_to_next_cell")
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+# JupyterLab writes the filters of the pair into what it saves; there from the start, saving a
+# notebook that nobody changed changes nothing
+_PAIR = tomllib.loads((ROOT / "notebooks" / "jupytext.toml").read_text(encoding="utf-8"))
+METADATA = {"kernelspec": KERNEL, "jupytext": {k: v for k, v in _PAIR.items() if k != "formats"}}
 SOLUTION = re.compile(r"^([ \t]*)# BEGIN SOLUTION\n.*?^[ \t]*# END SOLUTION\n?", re.M | re.S)
 
 
@@ -54,7 +59,7 @@ def from_script(script: Path) -> nbformat.NotebookNode:
     """The notebook that a percent script describes, not executed, in the one form we commit: ids
     that follow from place and source, no metadata but what ``CARRIED`` names."""
     notebook = jupytext.read(script, fmt="py:percent")
-    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL})
+    notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     for number, cell in enumerate(notebook.cells):
         carried = {key: cell.metadata[key] for key in CARRIED if key in cell.metadata}
@@ -80,7 +85,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, name: str) -> None:
     client.record_timing = False
     with environment(variables):
         client.execute()
-    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL})
+    notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if "outputs" in cell:
