@@ -49,6 +49,7 @@ BELONGS = {"PIL": "pillow", "sklearn": "scikit-learn", "open_clip": "open-clip-t
     "jinja2": "nbconvert",
     "jsonschema": "nbformat",
     "jupyter_client": "ipykernel",
+    "jupyter_server": "jupyterlab",
     "matplotlib_inline": "ipykernel",
     "packaging": "pytest",
     "scipy": "scikit-learn",

@@ -20,6 +20,8 @@ import authoring
 import jupytext.cli
 import pytest
 from example_notebook import SCRIPT, write_script
+from jupyter_server.services.contents.largefilemanager import LargeFileManager
+from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class
 from notebook_rules import RULES, SIZE_LIMIT, Page, broken_rules
 
 from avadclip_lite.config import SAMPLE_RATE
@@ -55,10 +57,11 @@ def test_parameters_have_one_type_everywhere() -> None:
     assert {name: found for name, found in types.items() if len(found) > 1} == {}
 
 
-@pytest.mark.parametrize("newer", [".py", ".ipynb"])
+@pytest.mark.parametrize("saved", [".py", ".ipynb", "JupyterLab"])
 @pytest.mark.parametrize("script", SCRIPTS + NOTES, ids=lambda path: path.stem)
-def test_sync_changes_nothing(script: Path, newer: str, tmp_path: Path) -> None:
-    """``jupytext --sync`` on a fresh clone, whichever half it takes to be the newer one."""
+def test_sync_and_saving_change_nothing(script: Path, saved: str, tmp_path: Path) -> None:
+    """``jupytext --sync`` on a fresh clone, whichever half it takes to be the newer one; and
+    JupyterLab, where an unchanged notebook is opened and saved."""
     halves = [script, script.with_suffix(".ipynb")]
     copies = [tmp_path / path.relative_to(ROOT / "notebooks") for path in halves]
     copies[0].parent.mkdir(exist_ok=True)
@@ -66,9 +69,15 @@ def test_sync_changes_nothing(script: Path, newer: str, tmp_path: Path) -> None:
     for path, copy_ in zip(halves, copies, strict=True):
         shutil.copy(path, copy_)
     for path in copies:
-        now = path.stat().st_mtime + (10 if path.suffix == newer else 0)
+        now = path.stat().st_mtime + (10 if path.suffix == saved else 0)
         os.utime(path, (now, now))
-    jupytext.cli.jupytext(["--sync", "--quiet", str(copies[0])])
+    if saved == "JupyterLab":
+        server = build_sync_jupytext_contents_manager_class(LargeFileManager)()
+        server.root_dir, name = str(tmp_path), copies[1].relative_to(tmp_path).as_posix()
+        opened = server.get(name)["content"]
+        server.save({"type": "notebook", "format": "json", "content": opened}, name)
+    else:
+        jupytext.cli.jupytext(["--sync", "--quiet", str(copies[0])])
     for path, copy_ in zip(halves, copies, strict=True):
         assert copy_.read_text() == path.read_text(), f"jupytext rewrites {path.name}"
 
