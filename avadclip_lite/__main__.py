@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -48,12 +49,15 @@ def main(argv: list[str] | None = None) -> int:
             sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
         module = importlib.import_module(COMMANDS[name][0], "avadclip_lite")
     except ImportError as error:
-        help_ = "in a clone of the repository this says what is missing: make doctor"
-        return complain(f"avadclip_lite {name}: {error}; {help_}", 1)
+        return complain(f"avadclip_lite {name}: {error}; in a clone try: make doctor", 1)
     parser = argparse.ArgumentParser(prog=f"python -m avadclip_lite {name}")
     parser.error = lambda text: parser.exit(complain(f"{parser.prog}: {text}; see --help", 2))
     module.add_arguments(parser)
     args = parser.parse_args(words[1:])
+    inputs = (*vars(args).get("videos", ()), vars(args).get("folder"))
+    odd = [w for w in words if Path(w) not in inputs and re.search("[\ud800-\udfff]", w)]
+    if odd:  # libraries refuse such a name, some of them after hours
+        return complain(f"avadclip_lite {name}: {odd[0]!a} is not in UTF-8; rename it", 2)
     try:
         return module.main(args) or 0
     except BrokenPipeError:  # whoever read the output has enough, as `head` has
@@ -61,8 +65,6 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except (ValueError, OSError) as error:
         told = str(error)
-        if isinstance(error, UnicodeError):
-            told = f"a name in {' '.join(words)!a} is not in UTF-8; rename that file or folder"
         if getattr(error, "strerror", None):  # the system's words, not ours
             where = error.filename or "the disk"
             told = f"{where} cannot be used ({error.strerror}); mend that or choose another path"

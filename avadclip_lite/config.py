@@ -240,8 +240,7 @@ SECTION_OF = {item.name: name for name, kind in _SECTIONS.items() for item in fi
 
 # What form and scale change away from the defaults above. Nothing is set in two places.
 _SCALE: dict[str, dict[str, Any]] = {
-    # 580 steps: twice as many change little. Of the weight decays 0.01, 0.1 and 1.0 none is better
-    # for one sense, and the last for both together (data/README.md)
+    # 580 steps: twice as many change little; of three weight decays the best (data/README.md)
     "soundstage": {"weight_decay": 1.0, "epochs": 20, "max_snippets": 80},
     "xd": {"dim": CLIP_DIM, "batch_size": 96, "learning_rate": 1e-5, "epochs": 10}
     | {"precision": "auto"},

@@ -159,7 +159,7 @@ def test_names_are_compared_in_one_form(given, name):
     assert video_name(given) == name == video_name(name)
 
 
-def test_names_match_by_their_last_part_and_folders_choose():
+def test_names_match_where_one_ends_with_the_other():
     videos = ["test/one_label_G", "two", "a/clip", "b/clip", "clip", "film.mp4", "film.mkv"]
     listed = ["one_label_G.mp4", "/home/x/two.avi", "b/clip", "clip.mp4", "nobody", "film.mkv"]
     found, unmatched = match_names(listed, videos)
@@ -175,6 +175,9 @@ def test_names_match_by_their_last_part_and_folders_choose():
         "a/clip": r"C:\films\a\clip.MP4"
     }
     assert match_names(["Caf\u00e9"], ["x/Cafe\u0301"])[0] == {"x/Cafe\u0301": "Caf\u00e9"}
+    # another folder's video of the same name is another video
+    assert match_names(["train/001.mp4"], ["test/001"]) == ({}, ["train/001.mp4"])
+    assert match_names(["/d/a/x", "x"], ["a/x", "x"])[0] == {"a/x": "/d/a/x", "x": "x"}
     assert match_names([], ["a"]) == ({}, []) and match_names(["a"], []) == ({}, ["a"])
 
 
@@ -182,7 +185,11 @@ def test_names_match_by_their_last_part_and_folders_choose():
     ("listed", "videos", "message"),
     [
         (["clip"], ["a/clip", "b/clip"], "'clip' could be 'a/clip' or 'b/clip'; write it as one"),
-        (["x/clip.mp4"], ["a/clip", "b/clip"], "'x/clip.mp4' could be 'a/clip' or"),
+        (
+            ["/x/a/clip.mp4"],
+            ["a/clip", "x/a/clip.mkv", "x/a/clip.avi"],
+            "could be 'x/a/clip.mkv' or",
+        ),
         (["one", "t/one"], ["t/one"], "'one' and 't/one' are both names of video 't/one'; keep"),
     ],
 )

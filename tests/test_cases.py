@@ -154,6 +154,11 @@ def test_what_follows_the_pictures_is_no_second_recording(tmp_path):
     with (tmp_path / "dash.mp4").open("ab") as file:
         file.write((200_000).to_bytes(4, "big") + b"free" + bytes(199_992))
     assert extract(tmp_path / "dash.mp4", Plain()).notes == ()
+    wave = np.random.default_rng(0).normal(0, 0.1, 22 * 44100)
+    times = [*(k / 16 for k in range(32)), 21.9]  # pictures first, then sound for long
+    write_clip(tmp_path / "pause.mp4", times=times, wave=wave.astype(np.float32))
+    (told,) = extract(tmp_path / "pause.mp4", Plain()).notes
+    assert told.startswith("no new picture for 20.0 s")
 
 
 def test_damage_ends_a_gif_and_is_told(tmp_path):
@@ -603,7 +608,7 @@ def test_a_folder_whose_name_is_not_utf8_gets_a_sentence(tmp_path, plain_clip, c
     words = ["extract", str(plain_clip), "--out", str(out), "--weights", "random"]
     assert command(words) == 2
     told = capsys.readouterr().err
-    assert r"caf\udce9" in told and "is not in UTF-8; rename that file or folder" in told
+    assert r"caf\udce9' is not in UTF-8; rename it" in told and not out.exists()
 
 
 def test_a_link_without_its_target_is_named(tmp_path, plain_clip, scorer, capsys):

@@ -28,7 +28,8 @@ from avadclip_lite.config import ClassSet
 from avadclip_lite.dataset import LABEL_MARK, Segment
 
 VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .asf .flv .3gp .ogv .gif".split()
+    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .asf .flv .3gp .ogv .gif"
+    " .vob .f4v .3g2 .mxf".split()
 )
 FOREIGN = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "system volume information"}
 # a name ends with its label; one without a label is a single word; spreadsheets write commas
@@ -51,9 +52,10 @@ def is_hidden(path: str | Path) -> bool:
 
 
 def match_names(listed: Iterable[str], videos: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """``{video: listed name}`` and the listed names that stand for no video. The last part of a
-    name decides; folders before it choose between videos that share it. Raises ``ValueError`` for a
-    listed name that could be two videos, and for two names of one video."""
+    """``{video: listed name}`` and the listed names that stand for no video. Names are one where
+    one of them ends with the other, folders included: ``/disk/a/1.mp4`` is the video ``1`` or
+    ``a/1``, not ``b/1``. Raises ``ValueError`` for a listed name that could be two videos, and for
+    two names of one video."""
     tails: dict[str, list[str]] = defaultdict(list)
     for video in videos:
         for tail in _tails(video_name(video)):
@@ -62,7 +64,8 @@ def match_names(listed: Iterable[str], videos: Iterable[str]) -> tuple[dict[str,
     unmatched = []
     for name in listed:
         whole = video_name(name)
-        fits = next((tails[tail] for tail in _tails(whole) if tail in tails), [])
+        ends = ([v for v in tails.get(t, ()) if t in (whole, video_name(v))] for t in _tails(whole))
+        fits = next(filter(None, ends), [])
         fits = [v for v in fits if v == name] or [v for v in fits if video_name(v) == whole] or fits
         if not fits:
             unmatched.append(name)

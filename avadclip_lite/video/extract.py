@@ -224,6 +224,7 @@ class FeatureReader:
 
     def _describe(self) -> Reading:
         pictures, track = self._pictures, self._sound
+        pictures.media.reached = max(pictures.media.reached, track.media.reached)
         over = (track.declared_end or 0.0) - pictures.origin - pictures.end
         pictures.sound_goes_on = over > NOTICEABLE
         sound, notes = "absent", pictures.notes()
