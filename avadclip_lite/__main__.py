@@ -54,12 +54,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.error = lambda text: parser.exit(complain(f"{parser.prog}: {text}; see --help", 2))
     module.add_arguments(parser)
     args = parser.parse_args(words[1:])
-    inputs = (*vars(args).get("videos", ()), vars(args).get("folder"))
-    odd = [w for w in words if Path(w) not in inputs and re.search("[\ud800-\udfff]", w)]
-    if odd:  # libraries refuse such a name, some of them after hours
-        return complain(f"avadclip_lite {name}: {odd[0]!a} is not in UTF-8; rename it", 2)
+    out = str(vars(args).get("out"))
+    if name != "score" and re.search("[\ud800-\udfff]", out):  # libraries refuse it, after hours
+        return complain(f"avadclip_lite {name}: --out {out!a} is not in UTF-8; rename it", 2)
     try:
-        return module.main(args) or 0
+        status = module.main(args) or 0
+        print(end="", flush=True)
+        return status
     except BrokenPipeError:  # whoever read the output has enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may exit's flush fail
         return 1

@@ -333,7 +333,7 @@ class TrainingSet:
         heard = np.minimum([length for _, length in different], most)
         starts, sound_starts = np.cumsum(lengths) - lengths, np.cumsum(heard) - heard
         spans = np.stack([starts, lengths, sound_starts[track], heard[track]])
-        # bf16 products see less than a float16 store holds; what the store has wider stays so
+        # bf16 products see less than a float16 store holds; what a store has wider stays wide
         half = settings.train.precision == "bf16" and bags[0][0].dtype == np.float16
         form = {"dtype": torch.float16 if half else torch.float32}
         self._video = torch.zeros(int(lengths.sum()) + 1, store.dim, **form)

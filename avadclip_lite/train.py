@@ -251,11 +251,10 @@ class TrainingRun:
 
     def report(self, entry: Mapping[str, float]) -> None:
         """The log line of an epoch."""
-        train = self.settings.train
         numbers = ", ".join(f"{k} {v:.4g}" for k, v in entry.items() if k != "epoch")
-        how = " (chosen on the test set: optimistic)" if train.selection == "test" else ""
-        kept = f"{self.epoch}/{train.epochs}: {numbers}; kept epoch {self.chosen_epoch}{how}"
-        log.info("epoch %s", kept)
+        how = " (chosen on the test set: optimistic)" * (self.settings.train.selection == "test")
+        kept = f"{numbers}; kept epoch {self.chosen_epoch}{how}"
+        log.info("epoch %d/%d: %s", self.epoch, self.settings.train.epochs, kept)
 
     def _moments(self) -> list[dict[str, Any]]:
         """What the optimisers keep of each parameter."""

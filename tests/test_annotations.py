@@ -150,6 +150,7 @@ def test_missing_file(tmp_path):
         ("test/a_label_A.MKV", "test/a_label_A"),
         (r"test\sub\a.mp4", "test/sub/a"),
         ("./a.avi ", "a"),
+        ("x//a.mp4", "x/a"),
         ("A.Film.1999", "A.Film.1999"),  # no suffix of a video
         (".mp4", ".mp4"),
         ("Cafe\u0301.mp4", "Caf\u00e9"),  # as macOS writes it

@@ -14,12 +14,18 @@ import numpy as np
 import pytest
 import torch
 
+from avadclip_lite import __main__ as command_line
 from avadclip_lite import train
 from avadclip_lite.config import make_config
 from avadclip_lite.dataset import TrainingSet
 from tools import bench, bench_release
 
 SMALL = {"dim": 64, "batch_size": 2}  # the width of the tiny text tower
+
+
+def test_the_command_needs_no_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "main", lambda args: 7)
+    assert command_line.main(["bench"]) == 7
 
 
 def test_videos_have_the_lengths_of_xd_violence_and_share_audio_between_crops(

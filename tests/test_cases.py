@@ -166,6 +166,9 @@ def test_damage_ends_a_gif_and_is_told(tmp_path):
     path = tmp_path / "a.gif"
     write_clip(path, seconds=2, picture=lambda k: noise[k], video_codec="gif", pixels="rgb8")
     assert extract(path, Plain()).notes == ()
+    small = tmp_path / "small.gif"
+    write_clip(small, seconds=0.2, picture=lambda k: noise[k], video_codec="gif", pixels="rgb8")
+    assert extract(small, Plain()).notes == ()
     data = bytearray(path.read_bytes())
     at = int(0.7 * len(data))
     data[at : at + 300] = bytes(300)
@@ -581,6 +584,9 @@ def test_linked_folders_are_searched_once(tmp_path, plain_clip):
         (place / "a.mp4").write_bytes(plain_clip.read_bytes())
     (folder / "more").symlink_to(disk)
     (folder / "round").symlink_to(folder)
+    for name in ("x", "y"):  # two ways round, of which there are 2 ** 40 of the length allowed
+        (folder / name).mkdir()
+        (folder / name / "up").symlink_to(folder)
     assert find_videos(folder) == [folder / "a.mp4", folder / "more" / "a.mp4"]
 
 
@@ -601,6 +607,10 @@ def test_score_replaces_nothing_that_it_did_not_make(tmp_path, plain_clip, score
             "d.mkv",
         }
         assert all((tmp_path / name).read_text() == text for name, text in own.items())
+    assert not timeline._taken(tmp_path / "z", "z.mp4", set())
+    (tmp_path / "z_overlay.mp4").touch()
+    (tmp_path / "y.json").mkdir()
+    assert all(timeline._taken(tmp_path / s, f"{s}.mp4", set()) for s in "yz")
 
 
 def test_a_folder_whose_name_is_not_utf8_gets_a_sentence(tmp_path, plain_clip, capsys):

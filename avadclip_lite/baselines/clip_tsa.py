@@ -3,7 +3,7 @@
 The idea: take RTFM and replace its I3D features by CLIP's image embeddings, a first in this
 field, its authors say. Before RTFM's temporal network a small scorer weights the snippets: how
 often each is among the top k under Gaussian noise, so that the choice can be trained. Called
-temporal self-attention, it scores each snippet alone and drops none: weights in [0, 1].
+temporal self-attention, it scores each snippet alone and cuts none off: weights in [0, 1].
 
 As released; the gate's gradient is mostly noise, less so with ``gate="centred"``; "off": no gate.
 At test the noise has a fixed seed. Left out: the cap of 1,000 on k; the unused MLP.

@@ -40,7 +40,7 @@ _EVENT = re.compile(r"(?:([A-Za-z]\w*)[\s,;]+)?(\d+)[\s,;]+(\d+)(?:[\s,;]+|$)", 
 def video_name(name: str) -> str:
     """A video's name as it is compared: ``/`` between folders, composed Unicode (macOS writes é as
     two characters), no blanks around it, without the suffix of a video file."""
-    name = unicodedata.normalize("NFC", name.strip().replace("\\", "/")).removeprefix("./")
+    name = unicodedata.normalize("NFC", re.sub(r"[\\/]+", "/", name.strip())).removeprefix("./")
     stem, _, suffix = name.rpartition(".")
     return stem if stem and f".{suffix.lower()}" in VIDEO_SUFFIXES else name
 

@@ -226,7 +226,7 @@ class FeatureReader:
         pictures, track = self._pictures, self._sound
         pictures.media.reached = max(pictures.media.reached, track.media.reached)
         over = (track.declared_end or 0.0) - pictures.origin - pictures.end
-        pictures.sound_goes_on = over > NOTICEABLE
+        pictures.sound_left = max(over, 0.0)
         sound, notes = "absent", pictures.notes()
         if track.present:
             sound, heard = "present", _sound_notes(track, pictures)

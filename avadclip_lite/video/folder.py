@@ -17,7 +17,6 @@ Weak labels come from a table (columns ``name,label`` and perhaps ``split``) or 
 from __future__ import annotations
 
 import argparse
-import glob
 import hashlib
 import json
 import os
@@ -70,11 +69,15 @@ def find_videos(folder: str | Path, *, among_others: bool = False) -> list[Path]
         return [folder]
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {printable(folder)}; check the path")
-    # `rglob` passes over links to folders; a link to a folder above gives its files once
-    found = map(Path, glob.iglob(f"{glob.escape(str(folder))}/**/*", recursive=True))
-    files = (p for p in sorted(found, reverse=True) if p.suffix.lower() in lists.VIDEO_SUFFIXES)
-    files = (p for p in files if (p.is_file() or not p.exists()) and not _foreign(p, folder))
-    found = sorted({(os.path.realpath(p.parent), p.name): p for p in files}.values())
+    files, seen = [], set()
+    for place, inner, names in os.walk(folder, followlinks=True):  # a folder once
+        if (real := os.path.realpath(place)) in seen:
+            names = inner[:] = []
+        seen.add(real)
+        inner[:] = sorted(name for name in inner if not lists.is_hidden(name))
+        files += [Path(place, name) for name in names]
+    found = sorted(p for p in files if p.suffix.lower() in lists.VIDEO_SUFFIXES)
+    found = [p for p in found if (p.is_file() or not p.exists()) and not _foreign(p, folder)]
     if not found and not among_others:
         suffixes = ", ".join(sorted(lists.VIDEO_SUFFIXES))
         raise FileNotFoundError(f"{printable(folder)} holds no video; looked for {suffixes}")

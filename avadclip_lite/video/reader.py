@@ -154,12 +154,13 @@ class Media:
             streams = [s for s in (self._picture, self.sound) if s is not None]
         for other in self._container.streams:
             other.discard = Discard.default if other in streams else Discard.all
-        failures = 0
+        failures, sized = 0, self._container.format.name != "gif"  # whose last is the whole rest
         while failures < 16:
             try:
                 for packet in self._container.demux(streams):
                     failures = 0
-                    self.reached = max(self.reached, packet.pos or 0)
+                    if packet.pos:
+                        self.reached = max(self.reached, packet.pos + sized * packet.size)
                     if packet.size or packet.dts is None:  # an empty picture is not the end
                         yield packet
                 return
@@ -300,7 +301,7 @@ class VideoReader:
         self._last, self._step = 0.0, 1 / self.rate  # the last frame's start, and how long it lasts
         self._gaps: list[tuple[float, float]] = []  # between pictures: length, start
         self._doubles = 0
-        self.sound_goes_on = False  # behind the last picture, as the file says
+        self.sound_left = 0.0  # seconds behind the last picture, as the file says
 
     def __iter__(self) -> Iterator[Snippet]:
         pictures: list[np.ndarray] = []
@@ -371,8 +372,9 @@ class VideoReader:
         if joins:
             notes.append(f"time stamps start anew {joins} times: joined recordings")
         size, reached = os.path.getsize(self.path), self.media.reached
-        index = 0.05 if Path(self.path).suffix.lower() == ".gif" else 0.4  # at most, of a file
-        if 0 < reached < min((1 - index) * size, size - 32_000) and not self.sound_goes_on:
+        index = 3 / self.frames if Path(self.path).suffix.lower() == ".gif" else 0.4
+        # an index, and such sound as is left, weigh less
+        if 0 < reached < min((1 - index) * size, size - 32_000 - 200_000 * self.sound_left):
             with open(self.path, "rb") as file:
                 file.seek((reached + size) // 2)
                 more = file.read(4096).strip(b"\0")  # recorders fill up with zeros

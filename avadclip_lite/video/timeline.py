@@ -216,16 +216,16 @@ def _files(videos: Sequence[str | Path], out: Path) -> list[tuple[Path, str]]:
 
 
 def _taken(stem: Path, name: str, sources: set[Path]) -> bool:
-    """Whether results would replace a video that is scored, or a STEM.json (or a STEM.png alone)
-    that was not made here of a video of this name."""
+    """Whether results would replace a video that is scored, or a STEM.json (or another result
+    alone) that was not made here of a video of this name."""
     if stem.with_name(stem.name + folder.OVERLAY).resolve() in sources:
         return True
     try:
         text = stem.with_name(f"{stem.name}.json").read_text(encoding="utf-8")
         return json.loads(text)["video"] != printable(name)
     except (FileNotFoundError, NotADirectoryError):
-        return stem.with_name(f"{stem.name}.png").exists()
-    except (ValueError, KeyError, TypeError):
+        return any(stem.with_name(stem.name + e).exists() for e in (".png", folder.OVERLAY))
+    except (IsADirectoryError, ValueError, KeyError, TypeError):
         return True
 
 

@@ -32,7 +32,7 @@ from avadclip_lite.evaluate import (  # noqa: E402
     Predictions,
     average_precision,
     predict_store,
-    snippet_truth,  # noqa: E402
+    snippet_truth,
 )
 from avadclip_lite.experiments.comparisons import intervals, resampled_ap  # noqa: E402
 from avadclip_lite.experiments.study import Task, chosen_rates, trained  # noqa: E402
@@ -73,12 +73,17 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each sense")
     parser.add_argument("--workers", type=int, default=1, help="processes that render")
     args = parser.parse_args()
+    if args.seeds < 2:
+        parser.error("intervals over seeds take at least two")
     logging.disable(logging.INFO)
     torch.set_num_threads(1)
     shipped, encoders = FeatureStore.open(soundstage_path()), load_encoders("soundstage")
     if not (args.keep / "meta.json").is_file():
         splits = {"test": range(SEEDS_FROM, SEEDS_FROM + args.more)}
         build.build_store(args.keep, encoders, splits, FOOTAGE, args.workers)
+    further = FeatureStore.open(args.keep)
+    if len(further.videos) != args.more:
+        parser.error(f"{args.keep} holds {len(further.videos)} videos; name another folder")
     task = Task(variant="audio", seed=0, data=shipped.path, scale="soundstage")
     task = replace(task, rates=chosen_rates(STUDY))
     models = {
@@ -89,7 +94,7 @@ def main() -> int:
         for name, variant in SENSES.items()
     }
     normal = calibrate.Split(shipped, "train", {})
-    for where, store in {"shipped": shipped, "further": FeatureStore.open(args.keep)}.items():
+    for where, store in {"shipped": shipped, "further": further}.items():
         rows = store.indices("test")
         scores = calibrate.rule_scores(normal, calibrate.Split(store, "test", {}), encoders)
         rules = {name: ranked(videos, store) for name, videos in scores.items()}
