@@ -41,6 +41,20 @@ def test_both_sides_agree_and_a_difference_is_seen(speed, role) -> None:
     torch.testing.assert_close(ours - 0.01, theirs, atol=OUTPUTS, rtol=0)
 
 
+@pytest.mark.parametrize("part", ["text", "inference"])
+def test_parts_without_a_step_run_and_agree(speed, part) -> None:
+    rows = {}
+
+    class Table:
+        def row(self, name, seconds, **about):
+            rows[name] = seconds, about["theirs"], float(about["note"].split()[-1])
+
+    getattr(speed, part)(Table(), 1)
+    for ours, theirs, gap in rows.values():
+        assert ours > 0 and theirs > 0 and gap < OUTPUTS
+    assert set(rows) == {"text": {"text forward", "text forward+backward"}}.get(part, {part})
+
+
 def test_sides_are_timed_in_turns(speed, monkeypatch) -> None:
     clock, order = [0.0], []
     costs = {"literal": iter([9.0, 4.0, 6.0, 5.0]), "ours": iter([9.0, 1.0, 3.0, 2.0])}

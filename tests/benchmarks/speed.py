@@ -310,11 +310,11 @@ def text(table: Table, times: int) -> None:
         encode().sum().backward()
 
     with torch.no_grad():
-        gap = _gap(prompt.encode(), literal.encode_text(sides.state))
-        theirs, ours = in_turns([lambda: literal.encode_text(sides.state), prompt.encode], times)
-        tflop = counted(prompt.encode)
+        gap = _gap(prompt(), literal.encode_text(sides.state))
+        theirs, ours = in_turns([lambda: literal.encode_text(sides.state), prompt], times)
+        tflop = counted(prompt)
     table.row("text forward", ours, theirs=theirs, tflop=tflop, note=f"outputs {gap:.0e}")
-    calls = [lambda: whole(lambda: literal.encode_text(sides.state)), lambda: whole(prompt.encode)]
+    calls = [lambda: whole(lambda: literal.encode_text(sides.state)), lambda: whole(prompt)]
     for call in calls:
         call()
     gap = _gap(prompt.context.grad, sides.state["text_prompt_embeddings.weight"].grad)
