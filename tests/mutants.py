@@ -127,8 +127,8 @@ MUTANTS = [
     Mutant(
         "means of losses unweighted",
         "train.py",
-        "part.detach() * len(index)\n            seen += len(index)",
-        "part.detach()\n            seen += 1",
+        "part.detach() * len(index)\n                seen[name] = seen.get(name, 0) + len(index)",
+        "part.detach()\n                seen[name] = seen.get(name, 0) + 1",
         "tests/test_train.py::test_losses_are_means_over_videos_not_over_batches",
     ),
     Mutant(

@@ -235,7 +235,7 @@ def test_bad_arguments(films, tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         run(tmp_path / "nowhere", tmp_path / "store")
     (tmp_path / "bare").mkdir()
-    with pytest.raises(FileNotFoundError, match="holds no video; looked for .3gp, .asf"):
+    with pytest.raises(FileNotFoundError, match="holds no video; looked for .3g2, .3gp, .asf"):
         run(tmp_path / "bare", tmp_path / "store")
     with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
         run(films, tmp_path / "store", jobs=0)
