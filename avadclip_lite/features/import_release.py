@@ -164,9 +164,7 @@ def _read_lists(
             rows.append(row)
     if missing:
         what = f"{next(iter(missing.values()))}: {lists.some(list(missing), 'listed file')}"
-        remedy = (
-            "add what is missing, or take the lines out (--allow-missing-audio: no sound there)"
-        )
+        remedy = "add what is missing, or take the lines out (--allow-missing-audio: no sound)"
         raise FileNotFoundError("; ".join([f"{what} nowhere under {root}", remedy, *remarks]))
     return pd.DataFrame(rows)
 
