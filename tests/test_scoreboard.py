@@ -109,6 +109,9 @@ def test_the_detectors_that_ship_are_those_of_the_index() -> None:
     index = json.loads((soundstage_path() / "models/index.json").read_text(encoding="utf-8"))
     frame = study.results().set_index(["variant", "seed"])
     for role, told in index.items():
+        # and no threshold, which a command run in passing would leave there
+        inside = {path.name for path in (soundstage_path() / "models" / role).iterdir()}
+        assert inside == {"config.json", "weights.safetensors"}, role
         found = evaluate(shipped(store, role), store).metrics["frame_ap_classification"]
         assert found == pytest.approx(told["frame_ap_classification"], abs=2e-3), role
         row = frame.loc[told["variant"], told["seed"]]
